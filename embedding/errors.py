@@ -1,0 +1,74 @@
+"""Every error embedmill raises on purpose, and the exit code that each one ends a command with.
+
+EmbedmillError                 1  base; message is one line and never holds a document's text
+├── ConfigError                2  a setting is wrong; names the key and the fix
+├── SourceError                2  a source's root is missing, empty or unreadable as a whole
+├── ResourceError              1  the machine cannot do it (disk full, no Java)
+├── VerificationError          4  index, ledger and desired state differ
+└── SafetyError                5  refused: going on could lose or mix data
+    ├── SpaceMismatchError     5  state or index belongs to another embedding space
+    ├── MassDeleteError        5  the plan would delete too much of the index
+    └── LeaseHeldError         5  another run is writing
+RejectedRecord                 -  one record cannot be processed; becomes a quarantine row, the run goes on
+"""
+
+from __future__ import annotations
+
+
+class EmbedmillError(Exception):
+    """Base of the hierarchy. ``exit_code`` is what a command that ends with it returns."""
+
+    exit_code = 1
+
+
+class ConfigError(EmbedmillError):
+    """A setting is wrong; the message names the key and the fix."""
+
+    exit_code = 2
+
+
+class SourceError(EmbedmillError):
+    """A source's root is missing, empty or unreadable as a whole. Never treated as a deletion."""
+
+    exit_code = 2
+
+
+class ResourceError(EmbedmillError):
+    """The machine cannot do it: full disk, missing Java."""
+
+
+class VerificationError(EmbedmillError):
+    """Index, ledger and desired state differ."""
+
+    exit_code = 4
+
+
+class SafetyError(EmbedmillError):
+    """Refused, because going on could lose or mix data."""
+
+    exit_code = 5
+
+
+class SpaceMismatchError(SafetyError):
+    """The state or the index belongs to another embedding space."""
+
+
+class MassDeleteError(SafetyError):
+    """The plan would delete more of the index than ``limits`` allow."""
+
+
+class LeaseHeldError(SafetyError):
+    """Another run holds the lease on this state."""
+
+
+class RejectedRecord(Exception):
+    """One record cannot be processed.
+
+    ``reason`` is a stable snake_case code ("encrypted_pdf"); ``detail`` is a short sentence for a
+    person and must hold no document text, URL or token.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail

@@ -1,0 +1,97 @@
+"""The frozen records and Arrow schemas that pass between steps. Defined here once, used by both sides.
+
+Times are integers: microseconds since the epoch, UTC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pyarrow as pa
+
+Kind = Literal["message", "file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a structural unit begins in a document's text, and what it is.
+
+    ``start`` is a character offset; ``meta`` is small and JSON-able, e.g. ``{"page": 3}``,
+    ``{"heading": "Install > Linux"}``, ``{"sheet": "Q3"}``, ``{"slide": 2}``. A mark is in force until the next.
+    """
+
+    start: int
+    meta: dict[str, str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One message, file or table row with its normalised text, ready to be chunked.
+
+    ``version`` orders two readings of one document: edit time, else creation time (µs).
+    ``refs`` are the user and channel ids whose display names went into the text or metadata.
+    """
+
+    doc_id: str
+    team_id: str
+    channel_id: str
+    channel_name: str
+    kind: Kind
+    created_at: int
+    updated_at: int
+    version: int
+    text: str
+    meta: dict[str, object] = field(default_factory=dict)
+    marks: tuple[Mark, ...] = ()
+    refs: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """One record that cannot be processed: becomes a row of ``quarantine``. Holds no text beyond an id.
+
+    ``key`` is unique in its source partition (a message's ts or position, a file's path, or "" for the
+    partition as a whole). ``retry`` is true where another try on the same bytes may succeed (no
+    permission, I/O error). ``whole`` is true where the partition could not be read to its end, so that
+    nothing may be concluded from what is absent.
+    """
+
+    key: str
+    reason: str
+    detail: str = ""
+    channel_id: str = ""
+    created_at: int | None = None
+    retry: bool = False
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Records dropped on purpose (housekeeping, deleted), counted by reason."""
+
+    reason: str
+    count: int = 1
+
+
+CHUNK = pa.schema(
+    [
+        pa.field("chunk_id", pa.string(), nullable=False),
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("chunk_no", pa.int32(), nullable=False),
+        pa.field("team_id", pa.string(), nullable=False),
+        pa.field("channel_id", pa.string(), nullable=False),
+        pa.field("channel_name", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("created_at", pa.int64(), nullable=False),
+        pa.field("updated_at", pa.int64(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("meta", pa.string(), nullable=False),  # JSON object
+        pa.field("tokens", pa.int32(), nullable=False),  # special tokens included
+        pa.field("content_hash", pa.string(), nullable=False),
+        pa.field("meta_hash", pa.string(), nullable=False),
+        pa.field("version", pa.int64(), nullable=False),
+        pa.field("source_id", pa.string(), nullable=False),
+        pa.field("partition", pa.string(), nullable=False),
+    ]
+)
