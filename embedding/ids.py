@@ -1,0 +1,57 @@
+"""Document and chunk ids, and the two hashes that decide what a run does with a chunk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+MAX_DOC_ID = 480  # bytes; leaves room for "#" and a chunk number below the index's 512-byte key
+_SAFE = "/.-_~"
+
+
+def _bounded(doc_id: str) -> str:
+    if len(doc_id) <= MAX_DOC_ID:  # percent-encoded, so characters are bytes
+        return doc_id
+    tail = hashlib.blake2b(doc_id.encode(), digest_size=16).hexdigest()
+    return f"{doc_id[: MAX_DOC_ID - 33]}~{tail}"
+
+
+def message_id(team_id: str, channel_id: str, ts: str) -> str:
+    """``{team}/m/{channel}/{ts}``, each part percent-encoded."""
+    return _bounded(f"{quote(team_id, '')}/m/{quote(channel_id, '')}/{quote(ts, '')}")
+
+
+def file_id(team_id: str, relative_path: str) -> str:
+    """``{team}/f/{relative path}``. Bytes that are not UTF-8 (surrogate escapes) are encoded as they are."""
+    return _bounded(f"{quote(team_id, '')}/f/{quote(relative_path.encode('utf-8', 'surrogateescape'), _SAFE)}")
+
+
+def row_id(team_id: str, key: str) -> str:
+    """``{team}/t/{id}`` for a row of a table source."""
+    return _bounded(f"{quote(team_id, '')}/t/{quote(key, '')}")
+
+
+def chunk_id(doc_id: str, number: int) -> str:
+    """``{doc_id}#{n}``, n from 0."""
+    return f"{doc_id}#{number}"
+
+
+def content_hash(key: bytes, team_id: str, text: str) -> str:
+    """Keyed hash of the exact string that is encoded; the team is in it, so that equal texts of two teams differ."""
+    digest = hashlib.blake2b(key=key, digest_size=20)
+    digest.update(team_id.encode())
+    digest.update(b"\0")
+    digest.update(text.encode())
+    return digest.hexdigest()
+
+
+def meta_hash(values: Sequence[object]) -> str:
+    """Hash of what the index holds beside text and vector. ``values`` must be JSON-able and in a fixed order."""
+    return hashlib.blake2b(json.dumps(values, ensure_ascii=False).encode(), digest_size=12).hexdigest()
+
+
+def dump_meta(meta: Mapping[str, object]) -> str:
+    """Canonical JSON of a document's or chunk's metadata."""
+    return json.dumps(meta, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
