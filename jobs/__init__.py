@@ -1,0 +1,1 @@
+"""The steps of a run, the state they read and write, the configuration and the command line."""

