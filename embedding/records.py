@@ -54,7 +54,8 @@ class Rejected:
     ``key`` is unique in its source partition (a message's ts or position, a file's path, or "" for the
     partition as a whole). ``retry`` is true where another try on the same bytes may succeed (no
     permission, I/O error). ``whole`` is true where the partition could not be read to its end, so that
-    nothing may be concluded from what is absent.
+    nothing may be concluded from what is absent. ``doc_id`` names the document, where that is known, so that what is
+    published of it stays.
     """
 
     key: str
@@ -64,6 +65,7 @@ class Rejected:
     created_at: int | None = None
     retry: bool = False
     whole: bool = False
+    doc_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

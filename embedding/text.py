@@ -1,0 +1,25 @@
+"""The one definition of clean text: every parser passes its text through here before offsets are recorded."""
+
+import re
+import unicodedata
+
+# C0 controls (and DEL) carry no meaning for an embedding and NUL breaks most stores; tab and newline stay.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_SURROGATES = re.compile(r"[\ud800-\udfff]")
+_TRAILING_BLANKS = re.compile(r"[^\S\n]+(?=\n|\Z)")
+_MANY_NEWLINES = re.compile(r"\n{3,}")
+
+
+def clean_text(text: str) -> str:
+    """Return ``text`` in NFC, without control characters and without needless blank space.
+
+    The function is idempotent, so a text that was cleaned twice keeps its offsets.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = _CONTROLS.sub("", text)
+    # A lone surrogate cannot be encoded as UTF-8, so it would fail much later, at the store or the model.
+    text = _SURROGATES.sub("\ufffd", text)
+    text = unicodedata.normalize("NFC", text)
+    text = _TRAILING_BLANKS.sub("", text)
+    text = _MANY_NEWLINES.sub("\n\n", text)
+    return text.strip()

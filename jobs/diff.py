@@ -1,0 +1,125 @@
+"""The differences that decide a run, as Spark ``DataFrame -> DataFrame`` functions. Nothing here reads or writes.
+
+What was read against ``chunks`` (``resolve_owners``, ``new_chunks``, ``changed_chunks``), and ``chunks`` against what
+the index holds and which vectors are stored (``actions``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from embedding.records import CHUNK
+
+_OWNER = ["source_id", "partition"]
+_WATCHED = ["content_hash", "meta_hash", "version", "source_id", "partition"]
+
+
+def resolve_owners(
+    staged: DataFrame, chunks: DataFrame, covered: DataFrame, source_order: Sequence[str]
+) -> tuple[DataFrame, DataFrame, DataFrame]:
+    """One owner for each document that was read.
+
+    A document may stand in several partitions, read now (``staged``) or earlier (``chunks``, unless its partition is
+    ``covered``: read whole now, or gone). The newest version wins, then the later source of the configuration, then
+    the later partition: an order that does not depend on what is read first.
+
+    Returns the winning chunks of ``staged``; pairs of partitions that hold one document (source_id, partition,
+    other); and the documents of ``staged`` that lost with a text of their own.
+    """
+    rank = F.coalesce(
+        F.create_map(*[c for n, s in enumerate(source_order) for c in (F.lit(s), F.lit(n))])[F.col("source_id")],
+        F.lit(-1),
+    )
+    columns = ["doc_id", *_OWNER, "version", "team_id", "channel_id", "kind", "created_at"]
+    read = staged.groupBy(*columns).agg(_text_hash().alias("texts")).withColumn("staged", F.lit(True))
+    kept = (
+        chunks.join(staged.select("doc_id").distinct(), on="doc_id", how="left_semi")
+        .join(covered, on=_OWNER, how="left_anti")
+        .join(staged.select("doc_id", *_OWNER).distinct(), on=["doc_id", *_OWNER], how="left_anti")
+        .groupBy(*columns)
+        .agg(_text_hash().alias("texts"))
+        .withColumn("staged", F.lit(False))
+    )
+    claims = read.unionByName(kept).withColumn("rank", rank)
+    best = Window.partitionBy("doc_id").orderBy(F.desc("version"), F.desc("rank"), F.desc("partition"))
+    everyone = Window.partitionBy("doc_id")
+    claims = (
+        claims.withColumn("place", F.row_number().over(best))
+        .withColumn("owners", F.collect_set(F.concat_ws("\0", *_OWNER)).over(everyone))
+        .withColumn("best_texts", F.first("texts").over(best))
+        .withColumn("best_version", F.first("version").over(best))
+        .persist()
+    )
+    won = claims.where("place = 1 AND staged").select("doc_id", *_OWNER)
+    winners = staged.join(won, on=["doc_id", *_OWNER], how="left_semi")
+    overlapping = (
+        claims.where(F.size("owners") > 1)
+        .select(*_OWNER, F.explode("owners").alias("other"))
+        .where(F.col("other") != F.concat_ws("\0", *_OWNER))
+        .distinct()
+    )
+    losers = claims.where("place > 1 AND staged AND texts != best_texts AND version = best_version")
+    return winners, overlapping, losers
+
+
+def _text_hash() -> F.Column:  # type: ignore[name-defined]
+    return F.concat_ws(",", F.sort_array(F.collect_list(F.concat_ws(":", "chunk_no", "content_hash"))))
+
+
+def new_chunks(winners: DataFrame, chunks: DataFrame) -> DataFrame:
+    """Chunks that were read and are not in the state."""
+    return winners.join(chunks.select("team_id", "chunk_id"), on=["team_id", "chunk_id"], how="left_anti")
+
+
+def changed_chunks(winners: DataFrame, chunks: DataFrame, covered: DataFrame, protected: DataFrame) -> DataFrame:
+    """Chunks of the state to update, and (with ``_delete``) to remove.
+
+    Removed are chunks whose partition is covered and which were not found, and those past the end of a document that
+    was read and is now shorter. Documents in ``protected`` (doc_id) were seen but could not be processed: they stay.
+    """
+    watched = chunks.select("team_id", "chunk_id", *[F.col(c).alias(f"old_{c}") for c in _WATCHED])
+    differs = F.lit(False)
+    for column in _WATCHED:
+        differs = differs | (F.col(column) != F.col(f"old_{column}"))
+    updates = winners.join(watched, on=["team_id", "chunk_id"], how="inner").where(differs)
+    candidates = (
+        chunks.join(covered, on=_OWNER, how="left_semi")
+        .unionByName(chunks.join(winners.select("doc_id").distinct(), on="doc_id", how="left_semi"))
+        .dropDuplicates(["team_id", "chunk_id"])  # a chunk may qualify on both grounds
+    )
+    removed = candidates.join(winners.select("chunk_id"), on="chunk_id", how="left_anti").join(
+        protected, on="doc_id", how="left_anti"
+    )
+    return (
+        updates.select(*CHUNK.names)
+        .withColumn("_delete", F.lit(False))
+        .unionByName(removed.select(*CHUNK.names).withColumn("_delete", F.lit(True)))
+    )
+
+
+def actions(chunks: DataFrame, published: DataFrame, vectors: DataFrame) -> DataFrame:
+    """What has to happen to each chunk: embed, reuse, update, unchanged or delete.
+
+    ``chunks`` and ``published`` are already within the scope and the index; ``vectors`` (team_id, content_hash) within
+    the space. Of several chunks with one text the first embeds and the others reuse its vector.
+    Columns: those of ``chunks`` and ``action``; of a delete only team_id and chunk_id are filled.
+    """
+    have = published.select(
+        "team_id", "chunk_id", F.col("content_hash").alias("held_content"), F.col("meta_hash").alias("held_meta")
+    )
+    stored = vectors.select("team_id", "content_hash").distinct().withColumn("stored", F.lit(True))
+    changed = F.col("held_content").isNull() | (F.col("held_content") != F.col("content_hash"))
+    joined = chunks.join(have, on=["team_id", "chunk_id"], how="full_outer").join(
+        stored, on=["team_id", "content_hash"], how="left"
+    )
+    action = (
+        F.when(F.col("doc_id").isNull(), "delete")
+        .when(changed & F.col("stored").isNotNull(), "reuse")
+        .when(changed, "embed")
+        .when(F.col("held_meta") != F.col("meta_hash"), "update")
+        .otherwise("unchanged")
+    )
+    return joined.withColumn("action", action).select(*CHUNK.names, "action")

@@ -1,0 +1,133 @@
+"""Starting and stopping Spark and Ray: sized, quiet, and with one line for the user when they cannot start."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedding.errors import ResourceError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from jobs.config import Config
+
+MIN_JAVA = 17
+_LOG4J = """
+rootLogger.level = off
+"""
+
+
+def check_java() -> None:
+    """Raise ResourceError with the fix where there is no Java that Spark can run on."""
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home, "bin", "java")) if home else shutil.which("java")
+    fix = f"install Java {MIN_JAVA} or newer (Debian: apt-get install openjdk-17-jre-headless) or set JAVA_HOME"
+    if not java or not Path(java).exists():
+        raise ResourceError(f"no Java found; {fix}")
+    found = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
+    match = re.search(r'version "(\d+)(?:\.(\d+))?', found.stderr)
+    if match is None:
+        raise ResourceError(f"{java} does not run; {fix}")
+    major = int(match[2] or 0) if match[1] == "1" else int(match[1])
+    if major < MIN_JAVA:
+        raise ResourceError(f"Java {major} is too old for Spark; {fix}")
+
+
+def check_disk(root: Path, min_free_mb: int) -> None:
+    """Raise ResourceError where the state's disk is nearly full: better now than half-way."""
+    free = shutil.disk_usage(root).free // 1_000_000
+    if free < min_free_mb:
+        raise ResourceError(
+            f"disk full: {root} has {free} MB free, limits.min_free_mb asks for {min_free_mb}; free some space and rerun"
+        )
+
+
+@contextmanager
+def _stderr_to(file: Path) -> Iterator[None]:
+    """Point file descriptor 2 at a file, for child processes that would write to the user's terminal."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with file.open("ab") as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def start_spark(config: Config, scratch: Path) -> SparkSession:
+    """The Spark session of this process, started on first use.
+
+    Raises ResourceError where Java is missing or Spark does not start.
+    """
+    from pyspark.sql import SparkSession
+
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        return active
+    check_java()
+    log4j = scratch / "log4j2.properties"
+    log4j.write_text(_LOG4J)
+    local = scratch / "spark"
+    settings = {
+        "spark.driver.memory": config.spark.driver_memory,
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{log4j} -Dderby.system.home={local}",
+        "spark.local.dir": str(local),
+        "spark.sql.warehouse.dir": str(local / "warehouse"),
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.shuffle.partitions": "8",
+        "spark.sql.adaptive.enabled": "true",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "4096",
+        "spark.sql.parquet.compression.codec": "zstd",
+        "spark.python.worker.reuse": "true",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.executorEnv.TOKENIZERS_PARALLELISM": "false",
+        "spark.executorEnv.OMP_NUM_THREADS": "1",
+    } | config.spark.properties
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    builder = SparkSession.builder.master(config.spark.master).appName("embedmill")
+    for key, value in settings.items():
+        builder = builder.config(key, value)
+    try:
+        with _stderr_to(scratch / "spark.log"):
+            return builder.getOrCreate()
+    except Exception as error:
+        raise ResourceError(f"Spark did not start ({type(error).__name__}); see {scratch / 'spark.log'}") from None
+
+
+def start_ray(config: Config) -> None:
+    """Connect to Ray, or start one for this process. Raises ResourceError where it does not start."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import ray
+
+    if ray.is_initialized():
+        return
+    local = config.ray.address == "local"
+    try:
+        ray.init(
+            address=config.ray.address,
+            include_dashboard=False if local else None,
+            object_store_memory=config.ray.object_store_mb * 1_000_000 if local else None,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except Exception as error:
+        raise ResourceError(f"ray.address: Ray at {config.ray.address!r} did not answer ({type(error).__name__})") from None

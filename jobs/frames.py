@@ -1,0 +1,70 @@
+"""Spark frames in and out of the state: reading tables, writing parts on the executors, Arrow schemas as DDL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from jobs.state import Part, State, write_part
+from jobs.tables import TABLES
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+_DDL = {
+    pa.string(): "string", pa.int64(): "long", pa.int32(): "int", pa.bool_(): "boolean", pa.float32(): "float",
+}  # fmt: skip
+
+
+def spark_ddl(schema: pa.Schema) -> str:
+    """An Arrow schema as Spark DDL. Raises KeyError for a type that no table here has."""
+    return ", ".join(f"`{field.name}` {_type(field.type)}" for field in schema)
+
+
+def _type(kind: pa.DataType) -> str:
+    return f"array<{_type(kind.value_type)}>" if pa.types.is_list(kind) else _DDL[kind]
+
+
+def read_table(spark: SparkSession, state: State, name: str, partition: Mapping[str, str] | None = None) -> DataFrame:
+    """A state table's current rows, optionally of some partitions only, with its columns in order."""
+    spec = TABLES[name]
+    files = state.files(name, partition)
+    ddl = spark_ddl(spec.schema)
+    if not files:
+        return spark.createDataFrame([], ddl)
+    reader = spark.read.schema(ddl).option("basePath", str(state.root / name))
+    return reader.parquet(*files).select(*spec.schema.names)
+
+
+def collect_arrow(frame: DataFrame) -> pa.Table:
+    """Bring a small frame to the driver."""
+    return frame.toArrow()
+
+
+def write_parts(state: State, name: str, frame: DataFrame, commit: Callable[[str, list[Part]], None]) -> int:
+    """Write a frame as new files of a table, on the executors, and commit them. Returns the number of rows."""
+    root = str(state.root)
+    names = TABLES[name].schema.names
+
+    def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
+        held: list[pa.RecordBatch] = []
+        for batch in batches:
+            held.append(batch)
+            if sum(b.nbytes for b in held) > 128_000_000:
+                yield _index(write_part(root, name, pa.Table.from_batches(held)))
+                held = []
+        if held:
+            yield _index(write_part(root, name, pa.Table.from_batches(held)))
+
+    written = frame.select(*names).mapInArrow(write, "part string").toArrow()
+    parts = [Part.from_json(text) for text in written["part"].to_pylist()]
+    commit(name, parts)
+    return sum(part.rows for part in parts)
+
+
+def _index(parts: list[Part]) -> pa.RecordBatch:
+    return pa.record_batch([pa.array([part.to_json() for part in parts], pa.string())], names=["part"])

@@ -1,0 +1,101 @@
+"""Publish: write planned rows with their stored vectors into the index, then into the ledger, shard by shard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.frames import read_table
+from jobs.state import State
+from jobs.tables import PUBLISHED
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from indexers.base import Index
+
+LEDGER = PUBLISHED.append(pa.field("_delete", pa.bool_()))
+
+
+def prepare(spark: SparkSession, state: State, *, run_id: str, space_id: str, shard_rows: int) -> int:
+    """Join the planned rows with their vectors into files of at most ``shard_rows``; returns rows that have none.
+
+    A row without a vector is one whose text could not be encoded: it is in quarantine and is not published.
+    """
+    work = state.work(run_id)
+    if not (work / "rows").exists():
+        return 0
+    rows = spark.read.parquet(str(work / "rows"))
+    wanted = rows.select("team_id", "content_hash").distinct()
+    vectors = (
+        read_table(spark, state, "vectors", {"space_id": space_id})
+        .join(wanted, on=["team_id", "content_hash"], how="left_semi")
+        .dropDuplicates(["team_id", "content_hash"])  # two killed runs may both have stored it; the vectors are equal
+        .select("team_id", "content_hash", "vector")
+    )
+    joined = rows.join(vectors, on=["team_id", "content_hash"], how="inner")
+    joined.write.option("maxRecordsPerFile", shard_rows).parquet(str(work / "publish"), mode="overwrite")
+    found = sum(pq.read_metadata(file).num_rows for file in _files(work / "publish"))
+    return int(rows.count()) - found
+
+
+def publish(
+    index: Index, state: State, version: str, *, run_id: str, space_id: str, shard_rows: int,
+    before_commit: Callable[[], None], progress: Callable[[int], None],
+) -> tuple[int, int]:  # fmt: skip
+    """Carry out what ``prepare`` and the plan left in the work folder; returns rows upserted and rows deleted.
+
+    Index first, ledger second: a crash between them repeats writes that change nothing.
+    """
+    work = state.work(run_id)
+    upserted = deleted = 0
+    for shard in _shards(work / "publish", shard_rows):
+        before_commit()
+        index.upsert(version, shard)
+        _record(state, shard, version, space_id, run_id, delete=False)
+        upserted += len(shard)
+        progress(len(shard))
+    for shard in _shards(work / "deletes", shard_rows):
+        before_commit()
+        index.delete(version, shard["chunk_id"].to_pylist())
+        _record(state, shard, version, space_id, run_id, delete=True)
+        deleted += len(shard)
+        progress(len(shard))
+    if upserted or deleted:
+        index.flush(version)
+    return upserted, deleted
+
+
+def _record(state: State, shard: pa.Table, version: str, space_id: str, run_id: str, *, delete: bool) -> None:
+    size = len(shard)
+    constant = {"index": version, "space_id": space_id, "run_id": run_id}
+    columns = []
+    for field in PUBLISHED:
+        if field.name in constant:
+            columns.append(pa.array([constant[field.name]] * size, field.type))
+        elif field.name in shard.column_names:
+            columns.append(shard[field.name].cast(field.type))
+        else:
+            columns.append(pa.nulls(size, field.type))
+    columns.append(pa.array([delete] * size, pa.bool_()))
+    state.merge("published", pa.Table.from_arrays(columns, schema=LEDGER))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.parquet"))
+
+
+def _shards(folder: Path, rows: int) -> Iterator[pa.Table]:
+    """Tables of about ``rows`` rows: small files of Spark's tasks are put together."""
+    held: list[pa.Table] = []
+    for file in _files(folder):
+        held.append(pq.read_table(file))
+        if sum(len(t) for t in held) >= rows:
+            yield pa.concat_tables(held)
+            held = []
+    if any(len(t) for t in held):
+        yield pa.concat_tables(held)

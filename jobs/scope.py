@@ -1,0 +1,90 @@
+"""The scope of a run: which documents it looks at. The same filter serves partitions, tables and reports."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from embedding.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column
+
+    from jobs.sources.base import Partition, Source
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Teams and channels (empty: all), creation time in ``[since, until)`` (µs, None: open), one kind or both."""
+
+    teams: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    since: int | None = None
+    until: int | None = None
+    kind: str | None = None
+
+    def may_hold(self, source: Source, partition: Partition) -> bool:
+        """Whether the partition can hold a document of the scope."""
+        return (
+            (self.kind is None or source.kind == self.kind)
+            and (not self.teams or source.team_id is None or source.team_id in self.teams)
+            and (not self.channels or partition.channel_id is None or partition.channel_id in self.channels)
+            and (self.since is None or partition.past is None or partition.past > self.since)
+            and (self.until is None or partition.first is None or partition.first < self.until)
+        )
+
+    def condition(self) -> Column:
+        """The scope as a Spark condition over team_id, channel_id, kind and created_at."""
+        from pyspark.sql import functions as F
+
+        found = F.lit(True)
+        if self.teams:
+            found = found & F.col("team_id").isin(list(self.teams))
+        if self.channels:
+            found = found & F.col("channel_id").isin(list(self.channels))
+        if self.kind is not None:
+            found = found & (F.col("kind") == self.kind)
+        if self.since is not None:
+            found = found & (F.col("created_at") >= self.since)
+        if self.until is not None:
+            found = found & (F.col("created_at") < self.until)
+        return found
+
+    def covers(self, team_id: str, channel_id: str, kind: str, created_at: int | None) -> bool:
+        """Whether a record lies in the scope; what is not known about it counts as inside."""
+        return (
+            (not self.teams or not team_id or team_id in self.teams)
+            and (not self.channels or not channel_id or channel_id in self.channels)
+            and (self.kind is None or kind == self.kind)
+            and (self.since is None or created_at is None or created_at >= self.since)
+            and (self.until is None or created_at is None or created_at < self.until)
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """For the run report; empty for everything."""
+        found: dict[str, object] = {}
+        if self.teams:
+            found["team"] = list(self.teams)
+        if self.channels:
+            found["channel"] = list(self.channels)
+        for name, moment in (("since", self.since), ("until", self.until)):
+            if moment is not None:
+                found[name] = iso(moment)
+        if self.kind:
+            found["kind"] = self.kind
+        return found
+
+
+def parse_moment(text: str, option: str) -> int:
+    """A day or an ISO time, UTC, as microseconds. Raises ConfigError naming the option."""
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{option}: {text!r} is not a date; write 2025-03-01 or 2025-03-01T12:00:00") from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp() * 1_000_000)
+
+
+def iso(micros: int) -> str:
+    """Microseconds as ISO 8601 in UTC."""
+    return dt.datetime.fromtimestamp(micros / 1_000_000, dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

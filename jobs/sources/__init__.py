@@ -1,0 +1,31 @@
+"""Where documents come from: one file for each kind of source, and this dict that opens them."""
+
+from __future__ import annotations
+
+from jobs.config import Config, FilesSource, SlackExportSource, TableSource
+from jobs.sources import files, slack, table
+from jobs.sources.base import Source
+
+
+def open_sources(config: Config) -> list[Source]:
+    """Open every configured source, in the order of the configuration."""
+    sources: list[Source] = []
+    for entry in config.sources:
+        root = config.path(entry.uri)
+        match entry:
+            case SlackExportSource():
+                sources.append(slack.SlackExport(root, uri=entry.uri, team_id=entry.team_id))
+            case FilesSource():
+                sources.append(
+                    files.FilesSource(
+                        root, uri=entry.uri, team_id=entry.team_id, channel_id=entry.channel_id,
+                        max_bytes=entry.max_bytes,
+                    )
+                )  # fmt: skip
+            case TableSource():
+                sources.append(
+                    table.TableSource(
+                        root, uri=entry.uri, format=entry.format, columns=entry.columns, team_id=entry.team_id
+                    )
+                )
+    return sources

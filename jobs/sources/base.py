@@ -1,0 +1,120 @@
+"""What a source is. A new one is one file that implements ``Source`` and one line in ``jobs/sources/__init__.py``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from embedding.records import Document, Kind, Rejected, Skipped
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """The unit that is read whole or not at all: a day file, a file, a table's data file.
+
+    ``key`` names it in the state and survives a move of its file; ``path`` is where it is now. ``first`` and ``past``
+    bound the creation time (µs) of what it can hold, where that is known without reading it.
+    """
+
+    key: str
+    path: str
+    fingerprint: str
+    size: int
+    channel_id: str | None = None
+    first: int | None = None
+    past: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Every partition of a source, and what could not even be listed.
+
+    ``complete`` is false where part of the root could not be looked at: then nothing may be concluded from a
+    partition's absence.
+    """
+
+    partitions: tuple[Partition, ...]
+    rejected: tuple[Rejected, ...] = ()
+    complete: bool = True
+
+
+class Source(Protocol):
+    """A place documents come from. Instances are sent to the executors, so they must pickle and stay small."""
+
+    source_id: str
+    team_id: str | None  # None where rows bring their own
+    kind: Kind
+    reader: str  # version of everything that decides how a partition is read
+    names: Mapping[str, str]  # display names by user or channel id, as far as ``list`` found them
+
+    def list(self) -> Listing:
+        """Look at the root without opening a partition. Raises SourceError for a missing or empty root."""
+        ...
+
+    def read(self, partition: Partition) -> Iterator[Document | Rejected | Skipped]:
+        """Read one partition. Bad records come out as Rejected; nothing is raised for them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeRule:
+    """Documents that were purged and stay away: those of a version up to ``purged_at``."""
+
+    team_id: str
+    channel_id: str
+    ids: frozenset[str]
+    before: int | None
+    purged_at: int
+
+    def covers(self, document: Document) -> bool:
+        """Whether this document must not come back."""
+        return (
+            document.team_id == self.team_id
+            and document.version <= self.purged_at
+            and (not self.channel_id or document.channel_id == self.channel_id)
+            and (not self.ids or document.doc_id in self.ids)
+            and (self.before is None or document.created_at < self.before)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NameMap:
+    """Display names by id. A missing name is part of the state too: it may appear later."""
+
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def fingerprint(self, refs: Iterable[str]) -> str:
+        """Hash of the names of ``refs`` as they are now."""
+        digest = hashlib.blake2b(digest_size=12)
+        for ref in sorted(refs):
+            digest.update(repr((ref, self.names.get(ref))).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+
+def stat_fingerprint(status: os.stat_result) -> str:
+    """Fingerprint of a local file without opening it. The change time catches edits that keep size and mtime."""
+    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+
+
+def read_failure(error: OSError) -> Rejected:
+    """A partition that the operating system would not let us read; another run may."""
+    reason = "permission_denied" if isinstance(error, PermissionError) else "io_error"
+    return Rejected(key="", reason=reason, detail=error.strerror or type(error).__name__, retry=True, whole=True)
+
+
+def source_key(kind: str, team_id: str | None, uri: str) -> str:
+    """Stable id of a configured source; the address is hashed because it may carry a customer's name."""
+    digest = hashlib.blake2b(f"{team_id}\0{uri}".encode(), digest_size=6).hexdigest()
+    return f"{kind}-{digest}"
+
+
+def inside(root: Path, path: Path) -> bool:
+    """Whether ``path``, links followed, lies below ``root``."""
+    try:
+        return path.resolve(strict=True).is_relative_to(root)
+    except OSError:
+        return False

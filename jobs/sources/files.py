@@ -1,0 +1,114 @@
+"""The ``files`` source: every file below a folder is a partition of one document."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from embedding import ids
+from embedding.errors import RejectedRecord, SourceError
+from embedding.files import PARSER_VERSION, parse_file
+from embedding.records import Document, Kind, Rejected, Skipped
+from jobs.sources.base import Listing, Partition, inside, read_failure, source_key, stat_fingerprint
+
+
+class FilesSource:
+    """Reads a folder. Links are followed only while they stay below it."""
+
+    kind: Kind = "file"
+
+    def __init__(self, root: Path, *, uri: str, team_id: str, channel_id: str, max_bytes: int) -> None:
+        self.root = root.resolve()
+        self.source_id = source_key("files", team_id, uri)
+        self.team_id: str | None = team_id
+        self.channel_id = channel_id
+        self.max_bytes = max_bytes
+        self.reader = f"files:{PARSER_VERSION}:{channel_id}:{max_bytes}"
+        self.names: dict[str, str] = {}
+
+    def list(self) -> Listing:
+        """See Source.list."""
+        if not self.root.is_dir():
+            raise SourceError(f"files source: no such folder: {self.root}")
+        partitions: list[Partition] = []
+        rejected: list[Rejected] = []
+        unreadable: list[OSError] = []
+        for folder, _, names in os.walk(self.root, onerror=unreadable.append):
+            for name in sorted(names):
+                self._look(Path(folder) / name, partitions, rejected)
+            links = [d for d in os.scandir(folder) if d.is_symlink() and d.is_dir()]
+            rejected += [self._reject(Path(d.path), "link_to_folder", "links to folders are not followed") for d in links]
+        if unreadable and not partitions:
+            raise SourceError(f"files source: {self.root}: {unreadable[0].strerror}")
+        for error in unreadable:
+            rejected.append(self._reject(Path(os.fsdecode(error.filename)), "unreadable_folder", error.strerror or ""))
+        if not partitions and not rejected:
+            raise SourceError(f"files source: {self.root} is empty; an empty root is never taken for a deletion")
+        partitions.sort(key=lambda p: p.key)
+        return Listing(tuple(partitions), tuple(rejected), complete=not unreadable)
+
+    def _look(self, path: Path, partitions: list[Partition], rejected: list[Rejected]) -> None:
+        if path.is_symlink() and not inside(self.root, path):
+            rejected.append(self._reject(path, "link_outside_root", "the link leaves the source's folder or is broken"))
+            return
+        try:
+            status = path.stat()
+        except OSError as error:
+            rejected.append(self._reject(path, "io_error", error.strerror or ""))
+            return
+        if not path.is_file():
+            rejected.append(self._reject(path, "not_a_file", "a socket, pipe or device"))
+            return
+        created = int(status.st_mtime_ns // 1000)
+        key = self._key(path)
+        partitions.append(
+            Partition(key, str(path), stat_fingerprint(status), status.st_size, self.channel_id, created, created + 1)
+        )
+
+    def _key(self, path: Path) -> str:
+        relative = os.fsencode(path.relative_to(self.root))
+        return ids.file_id("", os.fsdecode(relative)).removeprefix("/f/")
+
+    def _reject(self, path: Path, reason: str, detail: str) -> Rejected:
+        return Rejected(self._key(path), reason, detail, channel_id=self.channel_id, retry=True)
+
+    def read(self, partition: Partition) -> Iterator[Document | Rejected | Skipped]:
+        """See Source.read."""
+        assert self.team_id is not None
+        path = Path(partition.path)
+        if partition.size > self.max_bytes:
+            yield self._failed(partition, "too_large", f"{partition.size} bytes; files source's max_bytes allows less")
+            return
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            yield read_failure(error)
+            return
+        relative = os.fsdecode(os.fsencode(path.relative_to(self.root)))
+        try:
+            parsed = parse_file(data, path.name)
+        except RejectedRecord as error:
+            yield self._failed(partition, error.reason, error.detail)
+            return
+        modified = partition.first or 0
+        shown = relative.encode("utf-8", "replace").decode()
+        meta: dict[str, object] = {"path": shown, "media_type": parsed.media_type, **parsed.meta}
+        if parsed.title:
+            meta["title"] = parsed.title
+        yield Document(
+            doc_id=ids.file_id(self.team_id, relative),
+            team_id=self.team_id,
+            channel_id=self.channel_id,
+            channel_name="",
+            kind="file",
+            created_at=modified,
+            updated_at=modified,
+            version=modified,
+            text=parsed.text,
+            meta=meta,
+            marks=parsed.marks,
+        )
+
+    def _failed(self, partition: Partition, reason: str, detail: str) -> Rejected:
+        return Rejected("", reason, detail, channel_id=self.channel_id, created_at=partition.first, whole=True)

@@ -1,0 +1,135 @@
+"""Verify: prove that the index holds exactly the desired chunks, key by key, and that sampled vectors are the stored ones.
+
+Three parties are compared: what is desired (``chunks``), what we believe (``published``) and what the index says. A
+repair writes through ``publish``, so it can do nothing that a run could not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import functions as F
+
+from jobs.frames import collect_arrow, read_table
+from jobs.scope import Scope
+from jobs.state import State
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from indexers.base import Index
+
+SAMPLE = 200
+_KINDS = ("missing", "ghost", "stale", "unledgered", "pending", "undesired", "vector")
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """Rows that differ, by kind, and up to ten chunk ids of them.
+
+    missing: the ledger has it, the index not. ghost: the index has it, neither ledger nor desired state does.
+    stale: the index holds other content or metadata than desired. unledgered: the index is right, the ledger not.
+    pending: desired, not published yet. undesired: published, no longer desired. vector: not the stored vector.
+    """
+
+    counts: dict[str, int]
+    examples: list[str]
+    checked: int
+    sampled: int
+
+    @property
+    def total(self) -> int:
+        """All differences."""
+        return sum(self.counts.values())
+
+
+def compare(
+    spark: SparkSession, state: State, index: Index, version: str, scope: Scope, *, run_id: str, space_id: str
+) -> tuple[Differences, DataFrame]:
+    """Compare index, ledger and desired state within a scope.
+
+    Returns the differences, and a frame of them (team_id, chunk_id, problem) for ``plan_repair``.
+    """
+    work = state.work(run_id)
+    _write_scan(index, version, work / "scan")
+    within = scope.condition()
+    held = spark.read.parquet(str(work / "scan")).where(within)
+    desired = read_table(spark, state, "chunks").where(within)
+    ledger = read_table(spark, state, "published", {"index": version}).where(within)
+    key = ["team_id", "chunk_id"]
+    joined = (
+        _hashes(desired, "d").join(_hashes(ledger, "l"), on=key, how="full_outer")
+        .join(_hashes(held, "i"), on=key, how="full_outer")
+    )  # fmt: skip
+    d, ledgered, indexed = F.col("d"), F.col("l"), F.col("i")
+    problem = (
+        F.when(d.isNull() & ledgered.isNull(), "ghost")
+        .when(d.isNull(), "undesired")
+        .when(indexed.isNull() & ledgered.isNotNull(), "missing")
+        .when(indexed.isNull(), "pending")
+        .when(indexed != d, F.when(ledgered == indexed, "pending").otherwise("stale"))
+        .when(ledgered.isNull() | (ledgered != d), "unledgered")
+    )
+    found = joined.withColumn("problem", problem).where("problem IS NOT NULL").select(*key, "problem").persist()
+    counts = {kind: 0 for kind in _KINDS}
+    counts |= {r["problem"]: r["count"] for r in found.groupBy("problem").count().collect()}
+    examples = [r["chunk_id"] for r in found.select("chunk_id").orderBy("chunk_id").limit(10).collect()]
+    wrong, sampled = _sample_vectors(spark, state, index, version, held, space_id)
+    if wrong:
+        counts["vector"] = len(wrong)
+        examples += [chunk for _, chunk in wrong[:10]]
+        extra = spark.createDataFrame([(t, c, "vector") for t, c in wrong], "team_id string, chunk_id string, problem string")
+        found = found.unionByName(extra)
+    checked = joined.count()
+    return Differences(counts, examples[:10], checked, sampled), found
+
+
+def plan_repair(spark: SparkSession, state: State, found: DataFrame, version: str, *, run_id: str) -> tuple[int, int]:
+    """Write the work that ``publish`` needs to mend ``found``; returns rows to write and rows to delete.
+
+    What is pending is a run's business and stays.
+    """
+    work = state.work(run_id)
+    chunks = read_table(spark, state, "chunks")
+    key = ["team_id", "chunk_id"]
+    write = found.where("problem IN ('missing', 'stale', 'unledgered', 'vector')").select(*key).distinct()
+    rows = chunks.join(write, on=key, how="left_semi").withColumn("action", F.lit("reuse"))
+    deletes = found.where("problem IN ('ghost', 'undesired')").select(*key).distinct()
+    rows.write.parquet(str(work / "rows"), mode="overwrite")
+    deletes.write.parquet(str(work / "deletes"), mode="overwrite")
+    return rows.count(), deletes.count()
+
+
+def _hashes(frame: DataFrame, name: str) -> DataFrame:
+    return frame.select("team_id", "chunk_id", F.concat_ws(":", "content_hash", "meta_hash").alias(name))
+
+
+def _write_scan(index: Index, version: str, folder) -> None:  # type: ignore[no-untyped-def]
+    from indexers.base import SCAN
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with pq.ParquetWriter(folder / "scan.parquet", SCAN) as sink:
+        for batch in index.scan(version):
+            sink.write_batch(batch.cast(SCAN) if batch.schema != SCAN else batch)
+
+
+def _sample_vectors(
+    spark: SparkSession, state: State, index: Index, version: str, held: DataFrame, space_id: str
+) -> tuple[list[tuple[str, str]], int]:
+    """Up to SAMPLE rows of the index whose vector is not the one in the store of record."""
+    sample = held.select("team_id", "chunk_id", "content_hash").orderBy(F.xxhash64("chunk_id", "content_hash")).limit(SAMPLE)
+    stored = read_table(spark, state, "vectors", {"space_id": space_id}).select("team_id", "content_hash", "vector")
+    rows: pa.Table = collect_arrow(
+        sample.join(stored, on=["team_id", "content_hash"], how="inner").dropDuplicates(["chunk_id"])
+    )
+    wrong = []
+    found = index.fetch_vectors(version, rows["chunk_id"].to_pylist()) if len(rows) else {}
+    for row in rows.to_pylist():
+        vector = found.get(row["chunk_id"])
+        if vector is not None and not np.allclose(vector, np.asarray(row["vector"], np.float32), atol=1e-5):
+            wrong.append((row["team_id"], row["chunk_id"]))
+    return wrong, len(rows)
