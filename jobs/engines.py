@@ -65,7 +65,7 @@ def _stderr_to(file: Path) -> Iterator[None]:
 
 
 def start_spark(config: Config, scratch: Path) -> SparkSession:
-    """The Spark session of this process, started on first use.
+    """The Spark session of this process, started on first use with ``scratch`` for its temporary files.
 
     Raises ResourceError where Java is missing or Spark does not start.
     """
@@ -75,6 +75,8 @@ def start_spark(config: Config, scratch: Path) -> SparkSession:
     if active is not None:
         return active
     check_java()
+    shutil.rmtree(scratch, ignore_errors=True)  # a killed run's shuffle files hold text
+    scratch.mkdir(parents=True, mode=0o700)
     log4j = scratch / "log4j2.properties"
     log4j.write_text(_LOG4J)
     local = scratch / "spark"

@@ -136,9 +136,7 @@ class Mill:
     def spark(self) -> SparkSession:
         """Spark, started on first use."""
         with self.progress.phase("starting Spark"):
-            scratch = self.state.root / "work" / "engines"
-            scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
-            return start_spark(self.config, scratch)
+            return start_spark(self.config, self.state.root / "work" / "engines")
 
     def chunking(self) -> Chunking:
         """What executors cut text with."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from jobs.config import Config, FilesSource, SlackExportSource, TableSource
-from jobs.sources import files, slack, table
 from jobs.sources.base import Source
 
 
@@ -14,8 +13,12 @@ def open_sources(config: Config) -> list[Source]:
         root = config.path(entry.uri)
         match entry:
             case SlackExportSource():
+                from jobs.sources import slack
+
                 sources.append(slack.SlackExport(root, uri=entry.uri, team_id=entry.team_id))
             case FilesSource():
+                from jobs.sources import files
+
                 sources.append(
                     files.FilesSource(
                         root, uri=entry.uri, team_id=entry.team_id, channel_id=entry.channel_id,
@@ -23,6 +26,8 @@ def open_sources(config: Config) -> list[Source]:
                     )
                 )  # fmt: skip
             case TableSource():
+                from jobs.sources import table
+
                 sources.append(
                     table.TableSource(
                         root, uri=entry.uri, format=entry.format, columns=entry.columns, team_id=entry.team_id

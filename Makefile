@@ -1,0 +1,41 @@
+# Two commands do all the set-up: `make demo` and `make test`. The environment is made once and reused while
+# requirements.txt, pyproject.toml and this file stay the same.
+.PHONY: help demo test lint clean-env clean
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.current
+NEED_MB := 6000
+
+help:  ## show what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(STAMP)  ## index the sample with the embedded default, then search it three times
+	@bash docs/sample/demo.sh $(BIN)
+
+test: $(STAMP)  ## run the tests
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## ruff and mypy, changing nothing
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+clean:  ## remove the demo's state
+	@rm -rf build
+
+clean-env:  ## remove the virtual environment
+	@rm -rf $(VENV)
+
+$(STAMP): requirements.txt pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null || \
+	  { echo "make: needs Python 3.11 or 3.12, found $$($(PYTHON) --version 2>&1 || true); set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@java=$${JAVA_HOME:+$$JAVA_HOME/bin/}java; major=$$("$$java" -version 2>&1 | sed -nE 's/.*version "(1\.)?([0-9]+).*/\2/p' | head -n 1); \
+	  if [ -z "$$major" ]; then echo "make: no Java found; install Java 17 or newer (Debian: apt-get install openjdk-17-jre-headless) or set JAVA_HOME" >&2; exit 1; fi; \
+	  if [ "$$major" -lt 17 ]; then echo "make: Java $$major is too old for Spark; install Java 17 or newer or set JAVA_HOME" >&2; exit 1; fi
+	@free=$$(df -Pm . | awk 'NR==2 {print $$4}'); if [ ! -d $(VENV)/lib ] && [ "$$free" -lt $(NEED_MB) ]; then \
+	  echo "make: disk full: $$free MB free here, the environment needs $(NEED_MB) MB; free some space" >&2; exit 1; fi
+	@echo "making the virtual environment ($(VENV), some minutes the first time)" >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,432 @@
+"""Owns where a document's text is cut into chunks that the model reads whole.
+
+Pure: text in, spans out. It must never drop a character, never let a chunk pass the model's limit, and never let a
+cut depend on where in the text it lies: a cut depends on the words around it alone, so that an edit re-embeds the
+chunks that it touches and not all that follow.
+
+How: every heading, paragraph, line, sentence and word end is a candidate cut with a priority (its class, then a hash
+of the characters around it). A segment that does not fit is cut at its best candidate, and so are its halves. Cuts of
+the halves do not look at one another, which is what keeps an edit local.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding, Tokenizer
+
+from embedding.errors import ConfigError
+
+CHUNKER_VERSION = "1"
+
+_MIN_BUDGET = 8  # tokens of a chunk's own text; with less, one odd character could fill a chunk
+_MIN_CHARS = 16
+_SLICE_CHARS = 200_000  # one tokenizer input; an Encoding takes some hundred bytes a token
+_GROUP_CHARS = 1_600_000  # tokenizer inputs held at once
+_HASH_BLOCK = 1 << 20  # characters whose hashes are worked out at once
+_HALF_WINDOW_BITS = 4
+_HALF_WINDOW = 1 << _HALF_WINDOW_BITS  # characters hashed on either side of a candidate
+
+_HEADING, _LINE, _SENTENCE, _WORD, _ANY = range(5)
+_CLASS_SHIFT = 60
+
+_HEADING_LINE = re.compile(r"^#{1,6}[ \t]", re.MULTILINE)
+_BLANK = re.compile(r"\n(?:[^\S\n]*\n)+|[\f\u2029]")
+_NEWLINE = re.compile(r"\n|\r(?!\n)|[\x85\u2028]")
+# Each run is matched from its last character (look-behind), never from its first: a megabyte of dots stays linear.
+_SENTENCE_END = re.compile(r"""(?<=[.!?…])["'”’»)\]]*\s+|(?<=[。！？｡])(?![。！？｡])[”’」』）]*""")
+_WORD_END = re.compile(r"\s+|[，、；：]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+Ints = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkLimits:
+    """How large a chunk may be. ``max_tokens`` counts the special tokens; ``overlap_tokens`` is part of it."""
+
+    max_tokens: int = 256
+    overlap_tokens: int = 24
+    max_chars: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """``text[start:end]`` is a chunk; ``tokens`` is what the model's tokenizer makes of it alone, specials included."""
+
+    start: int
+    end: int
+    tokens: int
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A chunk while it is checked: its own text is ``start:end``, with the overlap it is ``lead:end``."""
+
+    lead: int
+    start: int
+    end: int
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Borders:
+    """Candidate cuts in order of position: where, how good (small is better), how many tokens begin before it."""
+
+    position: Ints
+    priority: Hashes
+    token: Ints
+
+
+class Chunker:
+    """Cuts texts into chunks of one model."""
+
+    def __init__(self, tokenizer_file: Path | str, limits: ChunkLimits) -> None:
+        """Raises ConfigError where the limits leave no room for text."""
+        self.limits = limits
+        self._tokenizer_digest = hashlib.sha256(Path(tokenizer_file).read_bytes()).hexdigest()
+        self._tokenizer: Tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        specials = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        self._budget = limits.max_tokens - specials - limits.overlap_tokens
+        # 16 characters a token is far more than prose has; the quarter keeps small limits usable
+        self._overlap_chars = min(limits.max_chars // 4, limits.overlap_tokens * 16)
+        self._char_budget = limits.max_chars - self._overlap_chars
+        if limits.overlap_tokens < 0 or self._budget < _MIN_BUDGET:
+            raise ConfigError(
+                f"model.max_tokens: {limits.max_tokens} leaves {self._budget} tokens for text after {specials} special "
+                f"and {limits.overlap_tokens} overlap tokens; at least {_MIN_BUDGET} are needed"
+            )
+        if limits.max_chars < _MIN_CHARS:
+            raise ConfigError(f"max_chars: {limits.max_chars} is below {_MIN_CHARS}")
+        self._min_tokens = self._budget // 4
+        self._min_chars = self._char_budget // 4
+
+    def fingerprint(self) -> str:
+        """Digest of all that decides the cuts: this algorithm, the limits and the tokenizer."""
+        payload = json.dumps([CHUNKER_VERSION, asdict(self.limits), self._tokenizer_digest], sort_keys=True)
+        return hashlib.blake2b(payload.encode(), digest_size=12).hexdigest()
+
+    def split_batch(self, texts: Sequence[str]) -> list[list[Span]]:
+        """Spans of each text, in order, covering it from 0 to its end; none for an empty text.
+
+        Each span starts at or before the end of the one before it, and after that one's start.
+        """
+        max_chars, max_tokens = self.limits.max_chars, self.limits.max_tokens
+        # What is too long in characters is cut anyway, so it is not encoded here.
+        short = iter(self._encode([text for text in texts if 0 < len(text) <= max_chars]))
+        spans: list[list[Span]] = []
+        long: list[int] = []
+        for row, text in enumerate(texts):
+            length = len(text)
+            if 0 < length <= max_chars and (tokens := len(next(short))) <= max_tokens:
+                spans.append([Span(0, length, tokens)])
+            else:
+                spans.append([])
+                if length:
+                    long.append(row)
+        if long:
+            del short  # the encodings of a batch are large
+            for row, cut in zip(long, self._cut([texts[row] for row in long]), strict=True):
+                spans[row] = cut
+        return spans
+
+    def _cut(self, texts: list[str]) -> list[list[Span]]:
+        """Leaves with overlap, then checked by encoding them; whatever is too long is cut again until none is."""
+        documents = [self._pieces(text, starts) for text, starts in zip(texts, self._token_starts(texts), strict=True)]
+        unchecked = [(row, piece) for row, pieces in enumerate(documents) for piece in pieces]
+        while unchecked:
+            counts = self._count([texts[row][piece.lead : piece.end] for row, piece in unchecked])
+            recheck: list[tuple[int, _Piece]] = []
+            halve: dict[int, list[_Piece]] = {}
+            for (row, piece), tokens in zip(unchecked, counts, strict=True):
+                piece.tokens = tokens
+                if tokens <= self.limits.max_tokens or piece.end - piece.lead == 1:
+                    continue
+                if piece.lead < piece.start:
+                    piece.lead = piece.start
+                    recheck.append((row, piece))
+                else:
+                    halve.setdefault(row, []).append(piece)
+            for row, pieces in halve.items():
+                documents[row], changed = self._halve(texts[row], documents[row], {id(piece) for piece in pieces})
+                recheck += [(row, piece) for piece in changed]
+            unchecked = recheck
+        return [[Span(piece.lead, piece.end, piece.tokens) for piece in pieces] for pieces in documents]
+
+    def _halve(self, text: str, pieces: list[_Piece], oversized: set[int]) -> tuple[list[_Piece], list[_Piece]]:
+        """Cut the oversized pieces again, each on its own text, and say which pieces are new or changed."""
+        parts = [text[piece.start : piece.end] for piece in pieces if id(piece) in oversized]
+        starts = iter(self._token_starts(parts))
+        texts = iter(parts)
+        result: list[_Piece] = []
+        changed: list[_Piece] = []
+        for piece in pieces:
+            if id(piece) in oversized:
+                new = [
+                    _Piece(piece.start + leaf.lead, piece.start + leaf.start, piece.start + leaf.end)
+                    for leaf in self._pieces(next(texts), next(starts))
+                ]
+                result += new
+                changed += new
+                continue
+            if result and piece.lead < piece.start and piece.lead <= result[-1].start:
+                piece.lead = piece.start  # the piece it overlapped is now shorter than the overlap
+                changed.append(piece)
+            result.append(piece)
+        return result, changed
+
+    def _pieces(self, text: str, starts: Ints) -> list[_Piece]:
+        borders = _find_borders(text, starts)
+        leaves = self._leaves(text, starts, borders)
+        pieces = [_Piece(0, *leaves[0])]
+        for previous, leaf in zip(leaves, leaves[1:], strict=False):
+            pieces.append(_Piece(self._overlap(borders, starts, *previous), *leaf))
+        return pieces
+
+    def _overlap(self, borders: _Borders, starts: Ints, start: int, end: int) -> int:
+        """Where the overlap into the leaf ``start:end`` begins; ``end`` for none. Looks at this leaf alone."""
+        if not self.limits.overlap_tokens:
+            return end
+        first, last = np.searchsorted(starts, (start, end))
+        low = int(np.searchsorted(borders.position, max(start + 1, end - self._overlap_chars)))
+        low = max(low, int(np.searchsorted(borders.token, max(first + 1, last - self.limits.overlap_tokens))))
+        # at least one token: an overlap of white space says nothing
+        high = min(int(np.searchsorted(borders.position, end)), int(np.searchsorted(borders.token, last)))
+        if low >= high:
+            return end
+        sentences = np.flatnonzero(borders.priority[low:high] < np.uint64(_WORD << _CLASS_SHIFT))
+        return int(borders.position[low + (int(sentences[0]) if sentences.size else 0)])
+
+    def _leaves(self, text: str, starts: Ints, borders: _Borders) -> list[tuple[int, int]]:
+        """Cut until everything fits. A stack in place of recursion: depth is bounded by content only."""
+        leaves: list[tuple[int, int]] = []
+        stack = [(0, len(text), borders, False)]
+        while stack:
+            start, end, borders, every = stack.pop()
+            first, last = (int(at) for at in np.searchsorted(starts, (start, end)))
+            if self._fits(last - first, end - start) or end - start == 1:
+                leaves.append((start, end))
+                continue
+            cuts = self._choose(borders, start, end, first, last)
+            if not cuts and not every:
+                # A word too long for a chunk. From here down any character may be a candidate.
+                borders, every = _every_border(text, starts, borders, start, end), True
+                cuts = self._choose(borders, start, end, first, last)
+            if not cuts:
+                cuts = [(start + end) // 2]  # one grapheme, or one token, too long for a chunk
+            edges = [start, *cuts, end]
+            stack += [(edges[i], edges[i + 1], borders, every) for i in range(len(edges) - 2, -1, -1)]
+        return leaves
+
+    def _fits(self, tokens: int, chars: int) -> bool:
+        return tokens <= self._budget and chars <= self._char_budget
+
+    def _choose(self, borders: _Borders, start: int, end: int, first: int, last: int) -> list[int]:
+        """The best candidates of ``start:end`` (tokens ``first:last``); more than one only where they are equals."""
+        low, high = self._zone(borders, start, end, first, last)
+        if low >= high:
+            return []
+        priority = borders.priority[low:high]
+        best = priority.min()
+        if (last - first) < 2 * self._budget and (end - start) < 2 * self._char_budget:
+            # Two chunks can hold this: among candidates of the best class prefer one that makes it two, not three.
+            inner = slice(
+                max(
+                    low,
+                    int(np.searchsorted(borders.token, last - self._budget)),
+                    int(np.searchsorted(borders.position, end - self._char_budget)),
+                ),
+                min(
+                    high,
+                    int(np.searchsorted(borders.token, first + self._budget, side="right")),
+                    int(np.searchsorted(borders.position, start + self._char_budget, side="right")),
+                ),
+            )
+            if inner.start < inner.stop:
+                inner_best = borders.priority[inner].min()
+                if inner_best >> np.uint64(_CLASS_SHIFT) == best >> np.uint64(_CLASS_SHIFT):
+                    low, high, best = inner.start, inner.stop, inner_best
+        ties = low + np.flatnonzero(borders.priority[low:high] == best)
+        if ties.size == 1:
+            return [int(borders.position[ties[0]])]
+        # The same words again and again. Fill chunks from the left, all at once: one at a time would be quadratic.
+        position, token = borders.position[ties], borders.token[ties]
+        equals = _Borders(position, borders.priority[ties], token)
+        cuts: list[int] = []
+        while not self._fits(last - first, end - start):
+            low, high = self._zone(equals, start, end, first, last)
+            if low >= high:
+                break
+            full = min(
+                int(np.searchsorted(position, start + self._char_budget, side="right")),
+                int(np.searchsorted(token, first + self._budget, side="right")),
+                high,
+            )
+            at = max(low, full - 1)
+            start, first = int(position[at]), int(token[at])
+            cuts.append(start)
+        return cuts
+
+    def _zone(self, borders: _Borders, start: int, end: int, first: int, last: int) -> tuple[int, int]:
+        """Range of candidates that leave enough on either side, be it in tokens or in characters."""
+        low = min(
+            int(np.searchsorted(borders.token, first + self._min_tokens)),
+            int(np.searchsorted(borders.position, start + self._min_chars)),
+        )
+        high = max(
+            int(np.searchsorted(borders.token, last - self._min_tokens, side="right")),
+            int(np.searchsorted(borders.position, end - self._min_chars, side="right")),
+        )
+        # never an edge, nor a candidate outside the segment where all tokens begin at one place
+        low = max(low, int(np.searchsorted(borders.position, start, side="right")))
+        return low, min(high, int(np.searchsorted(borders.position, end)))
+
+    def _encode(self, texts: list[str]) -> list[Encoding]:
+        """As the model sees them, offsets left out."""
+        return list(self._tokenizer.encode_batch_fast(_encodable(texts))) if texts else []
+
+    def _count(self, texts: list[str]) -> list[int]:
+        return [len(encoding) for group in _groups(texts) for encoding in self._encode(group)]
+
+    def _token_starts(self, texts: list[str]) -> list[Ints]:
+        """Character at which each token of a text begins. Long texts are encoded in slices to bound memory."""
+        slices = [(row, start, end) for row, text in enumerate(texts) for start, end in _slices(text)]
+        found: list[list[Ints]] = [[] for _ in texts]
+        where = iter(slices)
+        for group in _groups(texts[row][start:end] for row, start, end in slices):
+            for encoding in self._tokenizer.encode_batch(_encodable(group), add_special_tokens=False):
+                row, start, _ = next(where)
+                begins = np.fromiter((begin for begin, _ in encoding.offsets), np.int64, len(encoding))
+                found[row].append(begins + start)
+        empty = np.zeros(0, np.int64)
+        return [np.maximum.accumulate(np.concatenate([empty, *parts])) for parts in found]
+
+
+def _encodable(texts: list[str]) -> list[str]:
+    """Lone surrogates cannot be encoded; they count as the replacement character, which keeps all offsets."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return [_SURROGATE.sub("\ufffd", text) for text in texts]
+    return texts
+
+
+def _groups(texts: Sequence[str] | Iterator[str]) -> Iterator[list[str]]:
+    group: list[str] = []
+    size = 0
+    for text in texts:
+        group.append(text)
+        size += len(text)
+        if size >= _GROUP_CHARS:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _slices(text: str) -> Iterator[tuple[int, int]]:
+    """Parts of at most _SLICE_CHARS, cut after a blank line, else a line, else a space, else anywhere."""
+    start = 0
+    while len(text) - start > _SLICE_CHARS:
+        floor, limit = start + _SLICE_CHARS // 2, start + _SLICE_CHARS
+        ends = (text.rfind(mark, floor, limit) + len(mark) for mark in ("\n\n", "\n", " "))
+        end = next((end for end in ends if end > floor), limit)
+        yield start, end
+        start = end
+    yield start, len(text)
+
+
+def _find_borders(text: str, starts: Ints) -> _Borders:
+    """Candidates of every class but any-character, which is only looked for where it is needed."""
+    headings = [match.start() for match in _HEADING_LINE.finditer(text)]
+    # A heading's own blank line counts as a mere line end: a heading should stay with what it heads.
+    after_heading = {end if (end := text.find("\n", at)) >= 0 else len(text) for at in headings}
+    blanks = [match.end() for match in _BLANK.finditer(text) if match.start() not in after_heading]
+    classes = [
+        headings + blanks,
+        [match.end() for match in _NEWLINE.finditer(text)],
+        [match.end() for match in _SENTENCE_END.finditer(text)],
+        [match.end() for match in _WORD_END.finditer(text)],
+    ]
+    position = np.concatenate([np.asarray(found, np.int64) for found in classes])
+    rank = np.repeat(np.arange(len(classes), dtype=np.uint64), [len(found) for found in classes])
+    order = np.lexsort((rank, position))
+    position, rank = position[order], rank[order]
+    keep = (position > 0) & (position < len(text))
+    keep[1:] &= position[1:] != position[:-1]  # the lowest class of a place comes first
+    position, rank = position[keep], rank[keep]
+    return _Borders(position, _priorities(text, position, rank), np.searchsorted(starts, position))
+
+
+def _every_border(text: str, starts: Ints, borders: _Borders, start: int, end: int) -> _Borders:
+    """Candidates within ``start:end``, with those between any two graphemes added."""
+    inside = slice(*np.searchsorted(borders.position, (start, end)))
+    known = borders.position[inside]
+    position = np.setdiff1d(start + _grapheme_starts(text[start:end]), known, assume_unique=True)
+    priority = _priorities(text, position, np.full(len(position), _ANY, np.uint64))
+    position, priority = np.concatenate([known, position]), np.concatenate([borders.priority[inside], priority])
+    order = np.argsort(position, kind="stable")
+    position = position[order]
+    return _Borders(position, priority[order], np.searchsorted(starts, position))
+
+
+def _codepoints(text: str) -> npt.NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def _grapheme_starts(text: str) -> Ints:
+    """Places, 0 left out, that are not inside a character as a reader sees it: the common cases of UAX 29."""
+    code = _codepoints(text)
+    before, after = code[:-1], code[1:]
+    unusual = np.unique(code[code >= 0x300])
+    marks = np.array([c for c in unusual.tolist() if unicodedata.category(chr(c)) in ("Mn", "Me", "Mc")], np.uint32)
+    joined = np.isin(after, marks) | (before == 0x200D) | (after == 0x200D)
+    joined |= ((after >= 0x1F3FB) & (after <= 0x1F3FF)) | ((after >= 0xE0020) & (after <= 0xE007F))  # skin tones, tags
+    joined |= (before >= 0xD800) & (before < 0xDC00) & (after >= 0xDC00) & (after < 0xE000)
+    joined |= (before == 0x0D) & (after == 0x0A)
+    flag = (code >= 0x1F1E6) & (code <= 0x1F1FF)
+    if flag.any():  # flags are pairs: no cut before the second, fourth, … of a run
+        index = np.arange(len(code))
+        nth = index - np.maximum.accumulate(np.where(flag, -1, index))
+        joined |= flag[1:] & (nth[1:] % 2 == 0)
+    return np.flatnonzero(~joined) + 1
+
+
+def _priorities(text: str, position: Ints, rank: Hashes) -> Hashes:
+    """Class in the high bits, below it a hash of the characters on both sides. Content only, never the position."""
+    hashes = np.empty(len(position), np.uint64)
+    done = 0
+    while done < len(position):
+        begin = int(position[done])
+        stop = int(np.searchsorted(position, begin + _HASH_BLOCK))
+        window = _window_hashes(text, begin, int(position[stop - 1]) + 1)
+        hashes[done:stop] = window[position[done:stop] - begin]
+        done = stop
+    return (rank << np.uint64(_CLASS_SHIFT)) | (hashes >> np.uint64(64 - _CLASS_SHIFT))
+
+
+def _window_hashes(text: str, begin: int, stop: int) -> Hashes:
+    """Hash of the window around each place of ``begin:stop``: a polynomial by doubling, mixed by splitmix64."""
+    low, high = begin - _HALF_WINDOW, stop + _HALF_WINDOW
+    code = _codepoints(text[max(low, 0) : high]).astype(np.uint64) + np.uint64(1)
+    value = np.pad(code, (max(-low, 0), max(high - len(text), 0)))  # past the text's edge: zeros
+    base = 0x9E3779B97F4A7C15
+    for step in range(_HALF_WINDOW_BITS + 1):
+        width = 1 << step
+        value = value[:-width] * np.uint64(base) + value[width:]
+        base = base * base & 0xFFFFFFFFFFFFFFFF
+    value = value[: stop - begin]
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(value ^ (value >> np.uint64(31)), np.uint64)

@@ -1,0 +1,158 @@
+"""Formats that are text already: plain, Markdown, CSV, JSON, notebooks, RTF. Keeps wording, adds structure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+
+from striprtf.striprtf import rtf_to_text
+
+from embedding.errors import RejectedRecord
+from embedding.files.parsed import Limits, TextBuilder, table_lines
+
+_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
+_SETEXT = re.compile(r" {0,3}(=+|-{2,})[ \t]*$")
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_NOT_PARAGRAPH = re.compile(r"\s*([-*+>|]|\d+[.)]\s|$)")
+_DELIMITERS = ",;\t|"
+
+
+def parse_text(text: str, out: TextBuilder, limits: Limits) -> None:
+    """Write the text as it is; a form feed is a page's end, not a letter to drop between two words."""
+    out.add(text.replace("\x0c", "\n\n"))
+
+
+def parse_markdown(text: str, out: TextBuilder, limits: Limits) -> None:
+    """Keep the source as it is written and mark its headings; what looks like one inside a fence is code."""
+    body: list[str] = []
+    fence = ""
+    for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
+        fenced = _FENCE.match(line)
+        if fence:
+            if fenced and fenced.group(1).startswith(fence) and line.strip(" `~") == "":
+                fence = ""
+            body.append(line)
+            continue
+        if fenced:
+            fence = fenced.group(1)
+            body.append(line)
+        elif (atx := _ATX.match(line)) and atx.group(2):
+            out.add("\n".join(body))
+            body.clear()
+            out.heading(len(atx.group(1)), atx.group(2), line)
+        elif (under := _SETEXT.match(line)) and body and not _NOT_PARAGRAPH.match(body[-1]):
+            name = body.pop()
+            out.add("\n".join(body))
+            body.clear()
+            out.heading(1 if under.group(1)[0] == "=" else 2, name, f"{name}\n{line}")
+        else:
+            body.append(line)
+    out.add("\n".join(body))
+
+
+def parse_csv(text: str, out: TextBuilder, limits: Limits) -> None:
+    """Write one line per row, with the column's name before each value where there is a header."""
+    # The stdlib's own bound of 128 KB per field rejects honest exports; the text limit bounds it already.
+    csv.field_size_limit(limits.text_characters)
+    text = text.replace("\x00", "").removeprefix("\ufeff")
+    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text)))
+    out.lines(table_lines(rows))
+    out.meta["rows"] = len(rows)
+
+
+def _delimiter(text: str) -> str:
+    """Return what splits the first lines into the most columns of equal number."""
+    sample = [line for line in text[:65536].splitlines()[:21] if line.strip()][:20]
+    best, best_score = ",", 0.0
+    for candidate in _DELIMITERS:
+        counts = [line.count(candidate) for line in sample]
+        if not counts or not max(counts):
+            continue
+        usual = max(set(counts), key=counts.count)
+        score = counts.count(usual) / len(counts) * (usual > 0) + usual * 0.001
+        if usual and score > best_score:
+            best, best_score = candidate, score
+    return best
+
+
+def parse_json(text: str, out: TextBuilder, limits: Limits) -> None:
+    """Write ``path: value`` lines; each record of a list is a paragraph of its own."""
+    value = json.loads(text.removeprefix("\ufeff"))
+    if isinstance(value, dict) and isinstance(value.get("cells"), list) and "nbformat" in value:
+        _notebook(value, out)
+        return
+    records = value if isinstance(value, list) and any(isinstance(item, dict | list) for item in value) else [value]
+    for record in records:
+        out.lines(_flatten(record))
+    if isinstance(value, list):
+        out.meta["records"] = len(value)
+
+
+def parse_ndjson(text: str, out: TextBuilder, limits: Limits) -> None:
+    """Write one paragraph per line's record."""
+    count = 0
+    for line in text.removeprefix("\ufeff").split("\n"):
+        if line.strip():
+            out.lines(_flatten(json.loads(line)))
+            count += 1
+    out.meta["records"] = count
+
+
+def _flatten(value: object, path: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flatten(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        if value and all(not isinstance(item, dict | list) for item in value):
+            yield _line(path, ", ".join(_scalar(item) for item in value))
+            return
+        for position, item in enumerate(value):
+            yield from _flatten(item, f"{path}[{position}]")
+    elif value is not None and value != "":
+        yield _line(path, _scalar(value))
+
+
+def _line(path: str, value: str) -> str:
+    return f"{path}: {value}" if path else value
+
+
+def _scalar(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)
+
+
+def _notebook(book: dict[str, object], out: TextBuilder) -> None:
+    cells = book["cells"]
+    if not isinstance(cells, list):
+        raise RejectedRecord("unreadable_json", "cells")
+    limits = out.limits
+    for cell in cells:
+        if not isinstance(cell, dict):
+            continue
+        source = _joined(cell.get("source"))
+        if cell.get("cell_type") == "markdown":
+            parse_markdown(source, out, limits)
+            continue
+        out.add(source)
+        for output in cell.get("outputs") or []:
+            if isinstance(output, dict):
+                # Pictures and HTML tables repeat what text/plain says, or say nothing to a reader of text.
+                data = output.get("data")
+                shown = data.get("text/plain") if isinstance(data, dict) else None
+                out.add(_joined(output.get("text") or shown))
+    out.meta["cells"] = len(cells)
+
+
+def _joined(source: object) -> str:
+    if isinstance(source, list):
+        return "".join(str(line) for line in source)
+    return source if isinstance(source, str) else ""
+
+
+def parse_rtf(data: bytes, out: TextBuilder, limits: Limits) -> None:
+    """Write the text of an RTF file; its control words are ASCII and name the code page of the rest."""
+    out.add(rtf_to_text(data.decode("latin-1"), encoding="cp1252", errors="replace"))

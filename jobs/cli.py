@@ -1,0 +1,271 @@
+"""The command line: options, exit codes, and what a person or a machine reads. Decides nothing about the work."""
+
+from __future__ import annotations
+
+import enum
+import errno
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from embedding.errors import ConfigError, EmbedmillError, ResourceError
+from jobs.scope import Scope, parse_moment
+
+app = typer.Typer(
+    help=(
+        "Reconcile a search index with its sources: embed what is new, reuse what is stored, delete what is gone.\n\n"
+        "A first session: `embedmill plan` shows what a run would do, `embedmill run` does it, `embedmill verify` "
+        'proves it, `embedmill search "TEXT" --team T` uses it.\n\n'
+        "Exit codes: 0 done; 1 unexpected fault; 2 usage or configuration error; 3 done, but records in the scope are "
+        "in quarantine; 4 verification found a difference; 5 refused for safety."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class Kind(enum.StrEnum):
+    """What a document is."""
+
+    message = "message"
+    file = "file"
+
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Configuration; else $EMBEDMILL_CONFIG, else ./embedmill.toml.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output and nothing else there.")]
+TeamOption = Annotated[list[str] | None, typer.Option("--team", metavar="T", help="Only this team; repeatable.")]
+ChannelOption = Annotated[list[str] | None, typer.Option("--channel", metavar="C", help="Only this channel id; repeatable.")]
+SinceOption = Annotated[str | None, typer.Option("--since", metavar="DATE", help="Created at or after this (UTC).")]
+UntilOption = Annotated[str | None, typer.Option("--until", metavar="DATE", help="Created before this (UTC).")]
+KindOption = Annotated[Kind | None, typer.Option("--kind", help="Only messages or only files.")]
+WaitOption = Annotated[float, typer.Option("--wait", metavar="SECONDS", help="How long to wait for another run to end.")]
+
+
+def _scope(
+    team: list[str] | None, channel: list[str] | None, since: str | None, until: str | None, kind: Kind | None
+) -> Scope:
+    return Scope(
+        teams=tuple(team or ()),
+        channels=tuple(channel or ()),
+        since=parse_moment(since, "--since") if since else None,
+        until=parse_moment(until, "--until") if until else None,
+        kind=kind.value if kind else None,
+    )
+
+
+@contextmanager
+def _mill(config: Path | None) -> Iterator[Any]:
+    from jobs.config import default_config_file, load_config
+    from jobs.progress import Progress
+
+    loaded = load_config(config or default_config_file())
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from jobs.run import Mill
+
+    mill = Mill(loaded, Progress())
+    try:
+        yield mill
+    finally:
+        mill.close()
+
+
+def _guarded(command: Callable[[], int]) -> None:
+    """Run a command; turn every known failure into one line and its exit code."""
+    try:
+        code = command()
+    except EmbedmillError as error:
+        _say(str(error))
+        code = error.exit_code
+    except KeyboardInterrupt:
+        _say("interrupted; run the same command again to go on")
+        code = 130
+    except Exception as error:
+        if disk_full(error):
+            _say("disk full while writing the state; free some space and run the same command again")
+            code = ResourceError.exit_code
+        elif os.environ.get("EMBEDMILL_DEBUG"):
+            raise
+        else:
+            # The text of an unknown exception may quote a document, so only its type and place are shown.
+            _say(f"unexpected {type(error).__name__} at {_place(error)}; set EMBEDMILL_DEBUG=1 to see the traceback")
+            code = 1
+    raise typer.Exit(code)
+
+
+def _say(line: str) -> None:
+    print(f"embedmill: {' '.join(line.split())}", file=sys.stderr)
+
+
+def _place(error: BaseException) -> str:
+    trace, found = error.__traceback__, "?"
+    while trace is not None:
+        file = Path(trace.tb_frame.f_code.co_filename)
+        if file.parent.name in ("jobs", "embedding", "indexers", "sources", "encoders"):
+            found = f"{file.parent.name}/{file.name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return found
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether an error, or what caused it, is a full disk. Engines pass it on as text only."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if re.search(r"No space left on device|StorageFull|OutOfDiskError", f"{type(seen).__name__} {seen}"):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def _show(body: dict[str, Any], as_json: bool, human: Callable[[dict[str, Any]], str]) -> None:
+    print(json.dumps(body, ensure_ascii=False) if as_json else human(body))
+
+
+@app.command()
+def plan(
+    config: ConfigOption = None, json: JsonOption = False, team: TeamOption = None, channel: ChannelOption = None,
+    since: SinceOption = None, until: UntilOption = None, kind: KindOption = None, wait: WaitOption = 0.0,
+) -> None:  # fmt: skip
+    """Show what a run would embed, reuse, update and delete, with tokens, time and cost. Changes no index."""
+
+    def command() -> int:
+        from jobs import render
+        from jobs.run import plan as make
+
+        with _mill(config) as mill:
+            body = make(mill, _scope(team, channel, since, until, kind), wait=wait)
+        _show(body, json, render.plan)
+        return 3 if body["documents"]["quarantined"] else 0
+
+    _guarded(command)
+
+
+@app.command()
+def run(
+    config: ConfigOption = None, json: JsonOption = False, team: TeamOption = None, channel: ChannelOption = None,
+    since: SinceOption = None, until: UntilOption = None, kind: KindOption = None, wait: WaitOption = 0.0,
+    allow_mass_delete: Annotated[
+        bool, typer.Option("--allow-mass-delete", help="Delete past limits.max_delete_*; look at the plan first.")
+    ] = False,
+) -> None:  # fmt: skip
+    """Make the index equal to the sources: extract, plan, embed, publish. Safe to kill and to run again."""
+
+    def command() -> int:
+        from jobs import render
+        from jobs.run import run as go
+
+        with _mill(config) as mill:
+            scope = _scope(team, channel, since, until, kind)
+            body = go(mill, scope, allow_mass_delete=allow_mass_delete, wait=wait).to_json()
+        _show(body, json, render.run)
+        return 3 if body["status"] == "partial" else 0
+
+    _guarded(command)
+
+
+@app.command()
+def search(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to look for, in words.")],
+    team: Annotated[str, typer.Option("--team", metavar="T", help="Whose index rows to search; required.")],
+    config: ConfigOption = None, json: JsonOption = False, channel: ChannelOption = None, kind: KindOption = None,
+    k: Annotated[int, typer.Option("--k", min=1, max=1000, help="How many hits.")] = 10,
+) -> None:  # fmt: skip
+    """Find the nearest chunks of one team, through the alias."""
+
+    def command() -> int:
+        from jobs import render
+        from jobs.run import search as find
+
+        if not text.strip():
+            raise ConfigError("TEXT: give some words to search for")
+        with _mill(config) as mill:
+            body = find(mill, text, team=team, channels=channel or (), kind=kind.value if kind else None, k=k)
+        _show(body, json, render.search)
+        return 0
+
+    _guarded(command)
+
+
+@app.command()
+def verify(
+    config: ConfigOption = None, json: JsonOption = False, team: TeamOption = None, channel: ChannelOption = None,
+    since: SinceOption = None, until: UntilOption = None, kind: KindOption = None, wait: WaitOption = 0.0,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend exactly the rows that differ.")] = False,
+) -> None:  # fmt: skip
+    """Compare index, ledger and desired state key by key, and sampled vectors. Exit 4 on any difference left."""
+
+    def command() -> int:
+        from jobs import render
+        from jobs.run import verify as check
+
+        with _mill(config) as mill:
+            body = check(mill, _scope(team, channel, since, until, kind), repair=repair, wait=wait)
+        _show(body, json, render.verify)
+        return 4 if body["status"] == "differs" else 0
+
+    _guarded(command)
+
+
+@app.command()
+def status(config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Show tables, index versions, alias, last runs, lag and quarantine."""
+
+    def command() -> int:
+        from jobs import render
+        from jobs.run import status as look
+
+        with _mill(config) as mill:
+            body = look(mill)
+        _show(body, json, render.status)
+        return 0
+
+    _guarded(command)
+
+
+@app.command()
+def purge(
+    team: Annotated[str, typer.Option("--team", metavar="T", help="Whose documents; required.")],
+    config: ConfigOption = None, json: JsonOption = False,
+    channel: Annotated[str, typer.Option("--channel", metavar="C", help="Only this channel id.")] = "",
+    ids: Annotated[list[str] | None, typer.Option("--ids", metavar="DOC_ID", help="Only these documents; repeatable, or separated by commas.")] = None,
+    before: Annotated[str | None, typer.Option("--before", metavar="DATE", help="Only what was created before this (UTC).")] = None,
+    wait: WaitOption = 0.0,
+) -> None:  # fmt: skip
+    """Remove documents from the index, the vector store and the text tables, for good, and print a receipt.
+
+    Later runs keep them out, unless their source brings a version newer than the purge.
+    """
+
+    def command() -> int:
+        from jobs import render
+        from jobs.purge import purge as remove
+
+        listed = [i for group in ids or () for i in group.split(",") if i]
+        moment = parse_moment(before, "--before") if before else None
+        with _mill(config) as mill:
+            body = remove(mill, team=team, channel=channel, ids=listed, before=moment, wait=wait)
+        _show(body, json, render.purge)
+        return 0
+
+    _guarded(command)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app(prog_name="embedmill")
+
+
+if __name__ == "__main__":
+    main()

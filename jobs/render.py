@@ -1,0 +1,113 @@
+"""What a person reads at the end of a command. Takes the JSON bodies of the contract; prints nothing itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+
+
+def _span(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _documents(body: dict[str, Any]) -> str:
+    documents, partitions = body["documents"], body["partitions"]
+    text = f"{documents['read']:,} read from {partitions['opened']:,} of {partitions['listed']:,} source partitions"
+    skipped = ", ".join(f"{count:,} {reason}" for reason, count in documents["skipped"].items())
+    return text + (f"; dropped {skipped}" if skipped else "")
+
+
+def plan(body: dict[str, Any]) -> str:
+    """The plan, with its estimate."""
+    chunks, estimate = body["chunks"], body["estimate"]
+    cost = f", {estimate['usd']:.2f} USD" if estimate["usd"] else ""
+    return f"plan for {body['index']} (space {body['space_id']})\n" + _table(
+        [
+            ("documents", _documents(body)),
+            ("embed", f"{chunks['embedded']:,} chunks, {body['tokens']['embedded']:,} tokens"),
+            ("reuse", f"{chunks['reused']:,} chunks have their vector already"),
+            ("update", f"{chunks['updated']:,} chunks change metadata only"),
+            ("delete", f"{chunks['deleted']:,} chunks"),
+            ("unchanged", f"{chunks['unchanged']:,} of {chunks['total']:,} chunks"),
+            ("quarantine", f"{body['documents']['quarantined']:,} records"),
+            ("estimate", f"{_span(estimate['seconds'])} of encoding{cost}"),
+        ]
+    )
+
+
+def run(body: dict[str, Any]) -> str:
+    """The run report."""
+    chunks, rows, seconds = body["chunks"], body["index_rows"], body["seconds"]
+    speed = body["tokens"]["embedded"] / seconds["embed"] if seconds["embed"] else 0
+    rate = f" at {speed:,.0f} tokens/s" if speed else ""
+    quarantine = body["documents"]["quarantined"]
+    hint = "; `embedmill status` lists the reasons" if quarantine else ""
+    return f"run {body['run_id']}: {body['status']}, {body['index']} (space {body['space_id']})\n" + _table(
+        [
+            ("documents", _documents(body)),
+            ("embedded", f"{chunks['embedded']:,} chunks, {body['tokens']['embedded']:,} tokens{rate}"),
+            ("reused", f"{chunks['reused']:,} chunks"),
+            ("updated", f"{chunks['updated']:,} chunks"),
+            ("deleted", f"{chunks['deleted']:,} chunks"),
+            ("unchanged", f"{chunks['unchanged']:,} of {chunks['total']:,} chunks"),
+            ("index", f"{rows['upserted']:,} rows written, {rows['deleted']:,} deleted, {rows['after']:,} there now"),
+            ("quarantine", f"{quarantine:,} records{hint}"),
+            ("time", ", ".join(f"{step} {_span(took)}" for step, took in seconds.items())),
+        ]
+    )
+
+
+def search(body: dict[str, Any]) -> str:
+    """Hits, best first, one paragraph each."""
+    if not body["hits"]:
+        return "no hits"
+    lines = []
+    for number, hit in enumerate(body["hits"], 1):
+        text = " ".join(hit["text"].split())
+        shown = text if len(text) <= 200 else text[:199] + "…"
+        where = hit["channel_id"] or hit["kind"]
+        lines.append(f"{number:>2}. {hit['score']:.3f}  {where}  {hit['created_at']}  {hit['chunk_id']}\n    {shown}")
+    return "\n".join(lines)
+
+
+def verify(body: dict[str, Any]) -> str:
+    """What was compared and what differs."""
+    rows = [
+        ("compared", f"{body['checked']:,} keys, {body['sampled_vectors']:,} vectors"),
+        ("index", f"{body['index_rows']:,} rows"),
+    ]
+    rows += [(kind, f"{count:,} rows") for kind, count in body["differences"].items() if count]
+    if body["examples"]:
+        rows.append(("for example", ", ".join(body["examples"][:3])))
+    if body["repaired"]:
+        rows.append(("repaired", f"{body['repaired']:,} rows"))
+    if body["source_partitions_changed"]:
+        rows.append(("sources", f"{body['source_partitions_changed']:,} partitions changed since they were read"))
+    verdict = {"ok": "index, ledger and desired state agree", "repaired": "differences were mended"}
+    return f"{body['index']}: {verdict.get(body['status'], 'DIFFERENCES; see --repair')}\n" + _table(rows)
+
+
+def status(body: dict[str, Any]) -> str:
+    """State of everything on one screen."""
+    index, quarantine = body["index"], body["quarantine"]
+    lag = _span(body["lag_seconds"]) + " since the last good run" if body["lag_seconds"] is not None else "never run"
+    rows = [("tables", ", ".join(f"{name} {count:,}" for name, count in body["tables"].items()))]
+    rows.append(("alias", f"{index['alias']} -> {index['live'] or 'nothing yet'}"))
+    rows += [("version", f"{v['name']}: {v['rows']:,} rows, space {v['space_id']}") for v in index["versions"]]
+    rows.append(("lag", lag))
+    rows += [("run", f"{r['started_at']}  {r['command']:<6} {r['status']:<7} {r['run_id']}") for r in body["last_runs"]]
+    rows += [("quarantine", f"{count:,} {reason}") for reason, count in quarantine["reasons"].items()]
+    return f"space {body['space_id']}\n" + _table(rows)
+
+
+def purge(body: dict[str, Any]) -> str:
+    """The receipt."""
+    removed = body["removed"]
+    return f"purge {body['run_id']}: done\n" + _table([(name, f"{count:,} removed") for name, count in removed.items()])

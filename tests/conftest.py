@@ -1,0 +1,50 @@
+"""Fixtures: a workspace, and one that has been run once and is copied for each test that starts from it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.workspace import Workspace
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["EMBEDMILL_DEBUG"] = "1"  # a test wants the traceback of an unexpected fault
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("the real data in ../shared/data is not here")
+    return SHARED
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "ws")
+
+
+@pytest.fixture(scope="session")
+def _ran_once(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    space = Workspace(tmp_path_factory.mktemp("ran") / "ws")
+    ran = space.run()
+    assert ran.code == 0, ran
+    return space
+
+
+@pytest.fixture
+def ran(tmp_path: Path, _ran_once: Workspace) -> Iterator[Workspace]:
+    """A workspace whose first run is done."""
+    root = tmp_path / "ws"
+    shutil.copytree(_ran_once.root, root, copy_function=shutil.copy2, ignore=shutil.ignore_patterns("engines"))
+    copied = Workspace.__new__(Workspace)
+    copied.root, copied.export, copied.files = root, root / "export", root / "files"
+    copied.config = root / "embedmill.toml"
+    settled = copied.run()  # the copies have new change times, so this reads them once more
+    assert settled.code == 0 and settled.body["chunks"]["unchanged"] == settled.body["chunks"]["total"]
+    yield copied
