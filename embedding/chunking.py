@@ -104,8 +104,8 @@ class Chunker:
         self._char_budget = limits.max_chars - self._overlap_chars
         if limits.overlap_tokens < 0 or self._budget < _MIN_BUDGET:
             raise ConfigError(
-                f"model.max_tokens: {limits.max_tokens} leaves {self._budget} tokens for text after {specials} special "
-                f"and {limits.overlap_tokens} overlap tokens; at least {_MIN_BUDGET} are needed"
+                f"model.overlap_tokens: {limits.overlap_tokens} leaves {self._budget} of the model's "
+                f"{limits.max_tokens} tokens for text ({specials} are special); at least {_MIN_BUDGET} are needed"
             )
         if limits.max_chars < _MIN_CHARS:
             raise ConfigError(f"max_chars: {limits.max_chars} is below {_MIN_CHARS}")

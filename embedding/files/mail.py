@@ -45,7 +45,7 @@ def parse_mbox(data: bytes, out: TextBuilder, limits: Limits) -> None:
 
 
 def _parse(data: bytes) -> EmailMessage:
-    return cast(EmailMessage, BytesParser(policy=policy.default).parsebytes(data))
+    return BytesParser(policy=policy.default).parsebytes(data)
 
 
 def _header(message: EmailMessage, name: str) -> str:

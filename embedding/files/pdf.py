@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import threading
 
-import pypdfium2 as pdfium
-import pypdfium2.raw as pdfium_raw
+import pypdfium2 as pdfium  # type: ignore[import-untyped]
+import pypdfium2.raw as pdfium_raw  # type: ignore[import-untyped]
 
 from embedding.errors import RejectedRecord
 from embedding.files.parsed import Limits, TextBuilder
@@ -18,7 +18,9 @@ _PDFIUM = threading.Lock()
 _LINE_END_HYPHEN = re.compile("[\x02\ufffe\uffff]\r?\n?")
 
 # Producers that put the name of the source file where the title belongs.
-_JUNK_TITLE = re.compile(r"^(microsoft \w+ - .*|untitled.*|.*\.(docx?|indd|pdf|tmp|tex|dvi|pptx?|xlsx?))$", re.IGNORECASE)
+_JUNK_TITLE = re.compile(
+    r"^(microsoft \w+ - .*|untitled.*|.*\.(docx?|indd|pdf|tmp|tex|dvi|pptx?|xlsx?))$", re.IGNORECASE
+)
 
 
 def parse_pdf(data: bytes, out: TextBuilder, limits: Limits) -> None:

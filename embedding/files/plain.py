@@ -80,7 +80,9 @@ def _delimiter(text: str) -> str:
 
 def parse_json(text: str, out: TextBuilder, limits: Limits) -> None:
     """Write ``path: value`` lines; each record of a list is a paragraph of its own."""
-    value = json.loads(text.removeprefix("\ufeff"))
+    values = list(_values(text.removeprefix("\ufeff")))
+    # Several values after each other, as some exports and tools write them, are read as a list of them.
+    value = values[0] if len(values) == 1 else values
     if isinstance(value, dict) and isinstance(value.get("cells"), list) and "nbformat" in value:
         _notebook(value, out)
         return
@@ -89,6 +91,17 @@ def parse_json(text: str, out: TextBuilder, limits: Limits) -> None:
         out.lines(_flatten(record))
     if isinstance(value, list):
         out.meta["records"] = len(value)
+
+
+def _values(text: str) -> Iterator[object]:
+    decoder = json.JSONDecoder()
+    text = text.strip()
+    position = 0
+    while position < len(text):
+        value, position = decoder.raw_decode(text, position)
+        yield value
+        while position < len(text) and text[position].isspace():
+            position += 1
 
 
 def parse_ndjson(text: str, out: TextBuilder, limits: Limits) -> None:
@@ -155,4 +168,4 @@ def _joined(source: object) -> str:
 
 def parse_rtf(data: bytes, out: TextBuilder, limits: Limits) -> None:
     """Write the text of an RTF file; its control words are ASCII and name the code page of the rest."""
-    out.add(rtf_to_text(data.decode("latin-1"), encoding="cp1252", errors="replace"))
+    out.add(rtf_to_text(data.decode("latin-1"), encoding="cp1252", errors="replace"))  # type: ignore[no-untyped-call]

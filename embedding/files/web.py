@@ -13,9 +13,14 @@ from embedding.files.parsed import Limits, TextBuilder, table_lines
 _DROPPED = ("script", "style", "template", "noscript", "svg", "math", "iframe", "object", "embed", "canvas")
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _BLOCKS = frozenset(
-    "address article aside blockquote body center dd details dialog div dl dt fieldset figcaption figure footer "
-    "form header hr li main nav ol option p pre section summary table tbody tfoot thead tr ul".split()
-)
+    [  # fmt: skip
+        "address", "article", "aside", "blockquote", "body", "center", "dd", "details",
+        "dialog", "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer",
+        "form", "header", "hr", "li", "main", "nav", "ol", "option",
+        "p", "pre", "section", "summary", "table", "tbody", "tfoot", "thead",
+        "tr", "ul",
+    ]
+)  # fmt: skip
 _FLOW_IN_TABLE = frozenset(["table", "ul", "ol", "pre", "form", *_HEADINGS])
 
 _BLANKS = re.compile(r"[ \t\r\n\f]+")
@@ -30,7 +35,7 @@ def parse_html(text: str, out: TextBuilder, limits: Limits) -> None:
     if root is None:
         return
     title = root.find(".//title")
-    own_title = "".join(title.itertext()) if title is not None else ""
+    own_title = _text_of(title) if title is not None else ""
     head = root.find("head")
     if head is not None:
         root.remove(head)
@@ -94,12 +99,19 @@ def _html_tree(text: str) -> etree._Element | None:
         return None
     parser = etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=True)
     root = etree.fromstring(data, parser)
+    if any(entry.level == etree.ErrorLevels.FATAL for entry in parser.error_log):
+        # libxml2 stops at its depth limit and keeps what it had: half a page without a word about it.
+        raise RejectedRecord("unreadable_html", "nested too deeply")
     if root is None:
         return None
     etree.strip_elements(root, *_DROPPED, with_tail=False)
     for line_break in root.iter("br"):
         line_break.tail = _BREAK + (line_break.tail or "")
     return root
+
+
+def _text_of(element: etree._Element) -> str:
+    return "".join(str(part) for part in element.itertext())
 
 
 def _collapse(text: str) -> str:
@@ -130,16 +142,16 @@ class _HtmlWriter:
         """Handle an element's start; True where its content is done with."""
         if tag in _HEADINGS:
             self._flush()
-            self._out.heading(_HEADINGS[tag], _collapse("".join(element.itertext())))
+            self._out.heading(_HEADINGS[tag], _collapse(_text_of(element)))
             return True
         if tag == "pre":
             self._flush()
-            self._out.add("".join(element.itertext()).replace(_BREAK, "\n"))
+            self._out.add(_text_of(element).replace(_BREAK, "\n"))
             return True
         if tag == "table" and _is_data_table(element):
             self._flush()
             for caption in element.iter("caption"):
-                self._out.add(_collapse("".join(caption.itertext())))
+                self._out.add(_collapse(_text_of(caption)))
             self._out.lines(table_lines(_rows(element)))
             return True
         if tag in _BLOCKS:
@@ -183,7 +195,7 @@ def _rows(table: etree._Element) -> Iterator[list[str]]:
         cells: list[str] = []
         for cell in row:
             if cell.tag in ("td", "th"):
-                cells.append(_collapse("".join(cell.itertext())))
+                cells.append(_collapse(_text_of(cell)))
                 span = cell.get("colspan", "1")
                 if span.isdecimal() and 1 < int(span[:3]) <= 50:
                     cells.extend([""] * (int(span[:3]) - 1))

@@ -1,0 +1,115 @@
+"""Files to text: detects a file's format by its content and parses it, or rejects it with a stable reason.
+
+Never raises anything but RejectedRecord, writes no temporary file, and reveals none of the text in a rejection.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+from embedding.errors import RejectedRecord
+from embedding.files.detect import detect, ending_of
+from embedding.files.encoding import decode_text
+from embedding.files.mail import parse_eml, parse_mbox
+from embedding.files.office import parse_docx, parse_pptx, parse_xls, parse_xlsx
+from embedding.files.opendocument import parse_epub, parse_odf
+from embedding.files.parsed import Limits, ParsedFile, TextBuilder
+from embedding.files.pdf import parse_pdf
+from embedding.files.plain import parse_csv, parse_json, parse_markdown, parse_ndjson, parse_rtf, parse_text
+from embedding.files.web import parse_html, parse_xml
+
+__all__ = ["DEFAULT_LIMITS", "PARSER_VERSION", "REASONS", "Limits", "ParsedFile", "parse_file"]
+
+# Part of what shapes a vector: raise it with every change that alters any file's text or marks.
+PARSER_VERSION = "1"
+
+DEFAULT_LIMITS = Limits()
+
+_BYTES: dict[str, Callable[[bytes, TextBuilder, Limits], None]] = {
+    "pdf": parse_pdf,
+    "docx": parse_docx,
+    "pptx": parse_pptx,
+    "xlsx": parse_xlsx,
+    "xls": parse_xls,
+    "odf": parse_odf,
+    "epub": parse_epub,
+    "eml": parse_eml,
+    "mbox": parse_mbox,
+    "rtf": parse_rtf,
+    "xml": parse_xml,
+}
+_TEXT: dict[str, Callable[[str, TextBuilder, Limits], None]] = {
+    "txt": parse_text,
+    "md": parse_markdown,
+    "csv": parse_csv,
+    "json": parse_json,
+    "ndjson": parse_ndjson,
+    "html": parse_html,
+}
+_MEDIA_TYPES = {
+    "pdf": "application/pdf",
+    "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    "pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "xls": "application/vnd.ms-excel",
+    "odf": "application/vnd.oasis.opendocument",
+    "epub": "application/epub+zip",
+    "eml": "message/rfc822",
+    "mbox": "application/mbox",
+    "rtf": "application/rtf",
+    "xml": "application/xml",
+    "txt": "text/plain",
+    "md": "text/markdown",
+    "csv": "text/csv",
+    "json": "application/json",
+    "ndjson": "application/x-ndjson",
+    "html": "text/html",
+}
+
+REASONS = frozenset(
+    [
+        "empty_file",
+        "no_text",
+        "unsupported_type",
+        "encrypted_pdf",
+        "encrypted_office",
+        "too_large_unpacked",
+        "too_many_pages",
+        "too_much_text",
+        "out_of_memory",
+        "unreadable_ole",
+        "unreadable_zip",
+        *(f"unreadable_{kind}" for kind in _MEDIA_TYPES),
+    ]
+)
+
+
+def parse_file(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> ParsedFile:
+    """Return the text and structure of a file; raises RejectedRecord with one of ``REASONS``."""
+    if not data:
+        raise RejectedRecord("empty_file", "0 bytes")
+    kind = "txt"
+    try:
+        kind = detect(data, name, limits)
+        out = TextBuilder(limits)
+        with warnings.catch_warnings():
+            # Parsers warn about styles and extensions that they skip; none of it concerns text.
+            warnings.simplefilter("ignore")
+            if kind in _BYTES:
+                _BYTES[kind](data, out, limits)
+            else:
+                _TEXT[kind](decode_text(data, html=kind == "html") or "", out, limits)
+        return out.build(_MEDIA_TYPES[kind], _stem(name))
+    except RejectedRecord:
+        raise
+    except MemoryError:
+        raise RejectedRecord("out_of_memory", kind) from None
+    except Exception as error:
+        raise RejectedRecord(f"unreadable_{kind}", type(error).__name__) from None
+
+
+def _stem(name: str) -> str:
+    base = name.replace("\\", "/").rpartition("/")[2]
+    ending = ending_of(name)
+    return base[: -len(ending) - 1] if ending else base

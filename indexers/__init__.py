@@ -1,0 +1,34 @@
+"""Search indexes: one protocol (``base``) and an implementation a file. Clients are imported only when used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from embedding.errors import ConfigError
+from indexers.base import INDEX_ROW, MAX_BYTES, SCAN, Hit, Index, too_long
+
+__all__ = ["INDEX_ROW", "MAX_BYTES", "SCAN", "Hit", "Index", "open_index", "too_long"]
+
+
+def _milvus(uri: str, name: str, token: str) -> Index:
+    from indexers.milvus import MilvusIndex
+
+    return MilvusIndex(uri, name, token)
+
+
+def _exact(uri: str, name: str, token: str) -> Index:
+    from indexers.exact import ExactIndex
+
+    return ExactIndex(uri, name)
+
+
+_KINDS: dict[str, Callable[[str, str, str], Index]] = {"milvus": _milvus, "exact": _exact}
+
+
+def open_index(kind: str, uri: str, name: str, token: str = "") -> Index:
+    """Connect to the index ``name`` at ``uri``; ConfigError for a kind that does not exist."""
+    try:
+        connect = _KINDS[kind]
+    except KeyError:
+        raise ConfigError(f"index.kind: {kind!r} is not one of {', '.join(sorted(_KINDS))}") from None
+    return connect(uri, name, token)

@@ -1,0 +1,177 @@
+"""The contract of a search index: one Protocol, the rows that go in, the keys and hits that come out.
+
+An ``Index`` is a connection to one named index ("messages"). Its data lies in versions ("messages__v1", ...), each of
+one embedding space; the name itself is an alias that points at the live version. Never knows where rows come from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedding.errors import ConfigError
+
+INDEX_ROW = pa.schema(
+    [
+        pa.field("chunk_id", pa.string(), nullable=False),
+        pa.field("team_id", pa.string(), nullable=False),
+        pa.field("channel_id", pa.string(), nullable=False),
+        pa.field("channel_name", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("chunk_no", pa.int32(), nullable=False),
+        pa.field("created_at", pa.int64(), nullable=False),  # µs since the epoch, UTC
+        pa.field("updated_at", pa.int64(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("meta", pa.string(), nullable=False),  # JSON object
+        pa.field("content_hash", pa.string(), nullable=False),
+        pa.field("meta_hash", pa.string(), nullable=False),
+        pa.field("vector", pa.list_(pa.float32()), nullable=False),
+    ]
+)
+
+# What `scan` yields: enough to compare an index with the ledger key by key, without texts and vectors.
+SCAN = pa.schema(
+    [
+        INDEX_ROW.field(name)
+        for name in ("chunk_id", "team_id", "channel_id", "kind", "created_at", "content_hash", "meta_hash")
+    ]
+)
+
+# Longest value of each string, in UTF-8 bytes. 65,535 is the most a Milvus VARCHAR takes.
+MAX_BYTES = {
+    "chunk_id": 512,
+    "team_id": 256,
+    "channel_id": 512,
+    "channel_name": 1024,
+    "kind": 16,
+    "doc_id": 512,
+    "text": 65_535,
+    "meta": 65_535,
+    "content_hash": 64,
+    "meta_hash": 64,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One search result. ``score`` is the cosine of query and chunk: higher is nearer."""
+
+    chunk_id: str
+    score: float
+    team_id: str
+    channel_id: str
+    channel_name: str
+    kind: str
+    doc_id: str
+    text: str
+    created_at: int
+    meta: str
+
+
+class Index(Protocol):
+    """One named index and its versions. What a write call has returned from, every later read sees."""
+
+    def live(self) -> str | None:
+        """Return the version that the alias points at; None before the first ``point_alias``."""
+
+    def versions(self) -> list[str]:
+        """List the versions that exist, oldest first."""
+
+    def space_of(self, version: str) -> str:
+        """Return the ``space_id`` that the version was created with."""
+
+    def create_version(self, version: str, *, space_id: str, dim: int) -> None:
+        """Create an empty version. Idempotent; SpaceMismatchError if it exists with another space or dimension."""
+
+    def point_alias(self, version: str) -> None:
+        """Make the version the live one."""
+
+    def upsert(self, version: str, rows: pa.RecordBatch | pa.Table) -> None:
+        """Insert or replace rows (INDEX_ROW) by ``chunk_id``. A failed call may have written some of them."""
+
+    def delete(self, version: str, chunk_ids: Sequence[str]) -> None:
+        """Delete by key; unknown keys are no error."""
+
+    def count(self, version: str) -> int:
+        """Count the rows."""
+
+    def scan(self, version: str) -> Iterator[pa.RecordBatch]:
+        """Yield every row's keys and hashes (SCAN), each once, in bounded memory."""
+
+    def fetch_vectors(self, version: str, chunk_ids: Sequence[str]) -> dict[str, np.ndarray]:
+        """Read vectors (float32) by key; unknown keys are absent from the result."""
+
+    def search(
+        self,
+        version: str | None,
+        vector: np.ndarray,
+        *,
+        team_id: str,
+        channels: Sequence[str] = (),
+        kind: str | None = None,
+        k: int = 10,
+    ) -> list[Hit]:
+        """Return the nearest rows of one team, best first; ``version`` None is the live one."""
+
+    def flush(self, version: str) -> None:
+        """Make what was written durable in the index's own files."""
+
+    def compact(self, version: str) -> None:
+        """Remove deleted and replaced rows from the index's files, as far as the engine lets a client do so."""
+
+    def drop_version(self, version: str) -> None:
+        """Delete a version with its data; no error if it does not exist. ConfigError if it is live."""
+
+    def close(self) -> None:
+        """Release the connection and, for an embedded engine, its lock."""
+
+
+def version_number(name: str, version: str) -> int | None:
+    """Return n of ``{name}__v{n}``, None for anything else."""
+    match = re.fullmatch(re.escape(name) + r"__v([0-9]+)", version)
+    return int(match[1]) if match else None
+
+
+def check_name(name: str) -> str:
+    """Return the index's name; ConfigError if an engine would not take it."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,199}", name):
+        raise ConfigError(f"index.name: {name!r} must be letters, digits and underscores, not beginning with a digit")
+    return name
+
+
+def checked_rows(rows: pa.RecordBatch | pa.Table, dim: int) -> tuple[pa.Table, np.ndarray]:
+    """Return the rows as one table of INDEX_ROW and their vectors as a (rows, dim) matrix.
+
+    Raises ValueError for what an engine would store wrong in silence or refuse half-way: a key twice (Milvus 2.3
+    keeps both), a vector of another dimension or with NaN, a value over MAX_BYTES. These are faults of the caller.
+    """
+    table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
+    table = table.select(INDEX_ROW.names).cast(INDEX_ROW)
+    if pc.count_distinct(table["chunk_id"]).as_py() != len(table):
+        raise ValueError("a chunk_id occurs twice in one upsert")
+    for chunk_id, column in too_long(table).items():
+        raise ValueError(f"{column} of {chunk_id[:200]} is over {MAX_BYTES[column]} bytes")
+    if pc.any(pc.not_equal(pc.list_value_length(table["vector"]), dim)).as_py():
+        raise ValueError(f"a vector does not have the index's {dim} dimensions")
+    parts = [chunk.flatten().to_numpy() for chunk in table["vector"].chunks]
+    matrix = (np.concatenate(parts) if parts else np.empty(0, np.float32)).reshape(len(table), dim)
+    if not np.isfinite(matrix).all():
+        raise ValueError("a vector holds NaN or infinity")
+    return table, matrix
+
+
+def too_long(rows: pa.RecordBatch | pa.Table) -> dict[str, str]:
+    """Map ``chunk_id`` to the first field that no index can hold (MAX_BYTES), for the caller to quarantine."""
+    found: dict[str, str] = {}
+    for column, limit in MAX_BYTES.items():
+        over = pc.greater(pc.binary_length(rows[column]), limit)
+        for chunk_id in rows["chunk_id"].filter(over).to_pylist():
+            found.setdefault(chunk_id, column)
+    return found

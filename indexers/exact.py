@@ -1,0 +1,160 @@
+"""An exact index in memory: the oracle that tests compare engines with. Keeps nothing after the process ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from embedding.errors import ConfigError, SpaceMismatchError
+from indexers.base import SCAN, Hit, check_name, checked_rows, version_number
+
+
+@dataclass
+class _Version:
+    space_id: str
+    dim: int
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    vectors: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass
+class _Store:
+    versions: dict[str, _Version] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+
+
+# By uri, so that steps which open and close their own connection in one process see the same data.
+_STORES: dict[str, _Store] = {}
+
+
+class ExactIndex:
+    """Implements ``Index``. Connections with one ``uri`` share their data; without a uri each has its own."""
+
+    def __init__(self, uri: str = "", name: str = "index") -> None:
+        self._name = check_name(name)
+        self._store = _STORES.setdefault(uri, _Store()) if uri else _Store()
+
+    def live(self) -> str | None:
+        """See ``Index``."""
+        return self._store.aliases.get(self._name)
+
+    def versions(self) -> list[str]:
+        """See ``Index``."""
+        numbered = ((version_number(self._name, version), version) for version in self._store.versions)
+        return [version for _, version in sorted((n, version) for n, version in numbered if n is not None)]
+
+    def space_of(self, version: str) -> str:
+        """See ``Index``."""
+        return self._version(version).space_id
+
+    def create_version(self, version: str, *, space_id: str, dim: int) -> None:
+        """See ``Index``."""
+        if version_number(self._name, version) is None:
+            raise ValueError(f"a version of {self._name} is called {self._name}__v1, not {version}")
+        held = self._store.versions.setdefault(version, _Version(space_id, dim))
+        if (held.space_id, held.dim) != (space_id, dim):
+            raise SpaceMismatchError(
+                f"{version} holds space {held.space_id} ({held.dim} dimensions), not {space_id} ({dim})"
+            )
+
+    def point_alias(self, version: str) -> None:
+        """See ``Index``."""
+        self._version(version)
+        self._store.aliases[self._name] = version
+
+    def upsert(self, version: str, rows: pa.RecordBatch | pa.Table) -> None:
+        """See ``Index``."""
+        held = self._version(version)
+        table, vectors = checked_rows(rows, held.dim)
+        for row, vector in zip(table.drop_columns(["vector"]).to_pylist(), vectors, strict=True):
+            held.rows[row["chunk_id"]] = row
+            held.vectors[row["chunk_id"]] = vector.copy()
+
+    def delete(self, version: str, chunk_ids: Sequence[str]) -> None:
+        """See ``Index``."""
+        held = self._version(version)
+        for chunk_id in chunk_ids:
+            held.rows.pop(chunk_id, None)
+            held.vectors.pop(chunk_id, None)
+
+    def count(self, version: str) -> int:
+        """See ``Index``."""
+        return len(self._version(version).rows)
+
+    def scan(self, version: str) -> Iterator[pa.RecordBatch]:
+        """See ``Index``."""
+        rows = [{name: row[name] for name in SCAN.names} for row in self._version(version).rows.values()]
+        for start in range(0, len(rows), 1000):
+            yield pa.RecordBatch.from_pylist(rows[start : start + 1000], schema=SCAN)
+
+    def fetch_vectors(self, version: str, chunk_ids: Sequence[str]) -> dict[str, np.ndarray]:
+        """See ``Index``."""
+        held = self._version(version).vectors
+        return {chunk_id: held[chunk_id].copy() for chunk_id in chunk_ids if chunk_id in held}
+
+    def search(
+        self,
+        version: str | None,
+        vector: np.ndarray,
+        *,
+        team_id: str,
+        channels: Sequence[str] = (),
+        kind: str | None = None,
+        k: int = 10,
+    ) -> list[Hit]:
+        """See ``Index``."""
+        version = version or self.live()
+        if version is None:
+            raise ConfigError(f"index {self._name} has no live version yet; run `embedmill run` first")
+        held = self._version(version)
+        query = np.asarray(vector, dtype=np.float64)
+        hits = []
+        for chunk_id, row in held.rows.items():
+            if row["team_id"] != team_id or (channels and row["channel_id"] not in channels):
+                continue
+            if kind is not None and row["kind"] != kind:
+                continue
+            stored = held.vectors[chunk_id].astype(np.float64)
+            lengths = float(np.linalg.norm(query) * np.linalg.norm(stored))
+            hits.append(
+                Hit(
+                    chunk_id=chunk_id,
+                    score=float(query @ stored) / lengths if lengths else 0.0,
+                    team_id=row["team_id"],
+                    channel_id=row["channel_id"],
+                    channel_name=row["channel_name"],
+                    kind=row["kind"],
+                    doc_id=row["doc_id"],
+                    text=row["text"],
+                    created_at=row["created_at"],
+                    meta=row["meta"],
+                )
+            )
+        return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))[:k]
+
+    def flush(self, version: str) -> None:
+        """See ``Index``. Memory is all there is."""
+        self._version(version)
+
+    def compact(self, version: str) -> None:
+        """See ``Index``. A deleted row is gone already."""
+        self._version(version)
+
+    def drop_version(self, version: str) -> None:
+        """See ``Index``."""
+        if version == self.live():
+            raise ConfigError(f"{version} is the live version of {self._name}; move the alias first")
+        self._store.versions.pop(version, None)
+
+    def close(self) -> None:
+        """See ``Index``."""
+
+    def _version(self, version: str) -> _Version:
+        try:
+            return self._store.versions[version]
+        except KeyError:
+            raise ConfigError(f"index {self._name} has no version {version}") from None
