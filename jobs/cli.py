@@ -41,15 +41,23 @@ class Kind(enum.StrEnum):
 
 
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Configuration; else $EMBEDMILL_CONFIG, else ./embedmill.toml.")
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Configuration; else $EMBEDMILL_CONFIG, else ./embedmill.toml."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output and nothing else there.")]
 TeamOption = Annotated[list[str] | None, typer.Option("--team", metavar="T", help="Only this team; repeatable.")]
-ChannelOption = Annotated[list[str] | None, typer.Option("--channel", metavar="C", help="Only this channel id; repeatable.")]
+ChannelOption = Annotated[
+    list[str] | None, typer.Option("--channel", metavar="C", help="Only this channel id; repeatable.")
+]
 SinceOption = Annotated[str | None, typer.Option("--since", metavar="DATE", help="Created at or after this (UTC).")]
 UntilOption = Annotated[str | None, typer.Option("--until", metavar="DATE", help="Created before this (UTC).")]
 KindOption = Annotated[Kind | None, typer.Option("--kind", help="Only messages or only files.")]
-WaitOption = Annotated[float, typer.Option("--wait", metavar="SECONDS", help="How long to wait for another run to end.")]
+IdsOption = Annotated[
+    list[str] | None, typer.Option("--ids", metavar="DOC_ID", help="Only these documents; repeatable, or with commas.")
+]
+WaitOption = Annotated[
+    float, typer.Option("--wait", metavar="SECONDS", help="How long to wait for another run to end.")
+]
 
 
 def _scope(
@@ -239,8 +247,8 @@ def purge(
     team: Annotated[str, typer.Option("--team", metavar="T", help="Whose documents; required.")],
     config: ConfigOption = None, json: JsonOption = False,
     channel: Annotated[str, typer.Option("--channel", metavar="C", help="Only this channel id.")] = "",
-    ids: Annotated[list[str] | None, typer.Option("--ids", metavar="DOC_ID", help="Only these documents; repeatable, or separated by commas.")] = None,
-    before: Annotated[str | None, typer.Option("--before", metavar="DATE", help="Only what was created before this (UTC).")] = None,
+    ids: IdsOption = None,
+    before: Annotated[str | None, typer.Option("--before", metavar="DATE", help="Only what is older (UTC).")] = None,
     wait: WaitOption = 0.0,
 ) -> None:  # fmt: skip
     """Remove documents from the index, the vector store and the text tables, for good, and print a receipt.

@@ -136,9 +136,7 @@ class Limits(_Section):
 class Config(BaseSettings):
     """The whole configuration."""
 
-    model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix="EMBEDMILL__", env_nested_delimiter="__"
-    )
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="EMBEDMILL__", env_nested_delimiter="__")
 
     sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
     model: Model = Model()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from embedding.records import CHUNK
@@ -65,7 +65,7 @@ def resolve_owners(
     return winners, overlapping, losers
 
 
-def _text_hash() -> F.Column:  # type: ignore[name-defined]
+def _text_hash() -> Column:
     return F.concat_ws(",", F.sort_array(F.collect_list(F.concat_ws(":", "chunk_no", "content_hash"))))
 
 

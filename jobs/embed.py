@@ -112,5 +112,3 @@ def embed(
         done += int(row["texts"])
         progress(int(row["tokens"]))
     return done
-
-

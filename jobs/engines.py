@@ -46,7 +46,7 @@ def check_disk(root: Path, min_free_mb: int) -> None:
     free = shutil.disk_usage(root).free // 1_000_000
     if free < min_free_mb:
         raise ResourceError(
-            f"disk full: {root} has {free} MB free, limits.min_free_mb asks for {min_free_mb}; free some space and rerun"
+            f"disk full: {root} has {free} MB free, limits.min_free_mb asks for {min_free_mb}; free some space"
         )
 
 
@@ -132,4 +132,6 @@ def start_ray(config: Config) -> None:
             logging_level="ERROR",
         )
     except Exception as error:
-        raise ResourceError(f"ray.address: Ray at {config.ray.address!r} did not answer ({type(error).__name__})") from None
+        raise ResourceError(
+            f"ray.address: Ray at {config.ray.address!r} did not answer ({type(error).__name__})"
+        ) from None

@@ -107,7 +107,8 @@ def extract(
     staged = state.work(run_id) / "extract"
     _read_partitions(spark, state, sources, chunking, work.read, staged)
     rows = spark.read.schema(_spark_schema(EXTRACTED)).parquet(str(staged))
-    partitions = rows.where("row = 'partition'").select("source_id", "partition", "documents", "skipped", "refs", "whole", "retry").collect()  # fmt: skip
+    tally = ("source_id", "partition", "documents", "skipped", "refs", "whole", "retry")
+    partitions = rows.where("row = 'partition'").select(*tally).collect()
     rejects = [r.asDict() for r in rows.where("row = 'rejected'").collect()]
 
     whole = [(p.source_id, p.partition) for p in partitions if p.whole]
@@ -148,7 +149,7 @@ def _choose(
             continue
         if scope.kind is not None and source.kind != scope.kind:
             continue
-        listing = source.list()
+        listing = source.listing()
         names = NameMap(source.names)
         rejected += [(source, r) for r in listing.rejected]
         for partition in listing.partitions:
@@ -194,7 +195,7 @@ def _add_overlapping(
         if others and group & moved:
             for member in group:
                 if member in listed:
-                    chosen[member] = listed[member]  # type: ignore[index]
+                    chosen[member] = listed[member]
 
 
 # -- on the executors --------------------------------------------------------------------------------------------------
@@ -248,7 +249,7 @@ def _reader(
                             if any(rule.covers(record) for rule in rules):
                                 skipped["purged"] = skipped.get("purged", 0) + 1
                                 continue
-                            tally["documents"] += 1  # type: ignore[operator]
+                            tally["documents"] += 1
                             refs |= record.refs
                             pending.append((source.source_id, partition.key, record))
                             size += len(record.text)
@@ -285,9 +286,7 @@ def _listing_row(source: Source, reject: Rejected) -> dict[str, object]:
     return _reject_row(source, "", reject)
 
 
-def _chunk(
-    documents: list[tuple[str, str, Document]], chunker: Chunker, hash_key: bytes
-) -> Iterator[pa.RecordBatch]:
+def _chunk(documents: list[tuple[str, str, Document]], chunker: Chunker, hash_key: bytes) -> Iterator[pa.RecordBatch]:
     """Cut documents and build the CHUNK columns of their pieces."""
     columns: dict[str, list[object]] = {name: [] for name in CHUNK.names}
     for (source_id, partition, document), spans in zip(
@@ -385,7 +384,7 @@ def _commit_quarantine(
     rows: dict[tuple[object, ...], dict[str, object]] = {}
     for reject in rejects:
         at = (reject["source_id"], reject["partition"], reject["key"])
-        old = before.get(at)  # type: ignore[arg-type]
+        old = before.get(at)
         rows[at] = {
             **{name: reject.get(name) for name in QUARANTINE.names},
             "step": STEP,

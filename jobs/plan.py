@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from embedding.errors import MassDeleteError
-from embedding.records import CHUNK
 from jobs import diff
 from jobs.frames import read_table
 from jobs.scope import Scope
@@ -137,5 +136,3 @@ def _field(name: str):  # type: ignore[no-untyped-def]
     import pyarrow.compute as pc
 
     return pc.field(name)
-
-

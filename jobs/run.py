@@ -193,7 +193,9 @@ class Mill:
 
     def tokens_per_second(self) -> float:
         """Speed of the last run that encoded enough to tell."""
-        for row in self.state.read("runs", ["started_at", "report"]).sort_by([("started_at", "descending")]).to_pylist():
+        for row in (
+            self.state.read("runs", ["started_at", "report"]).sort_by([("started_at", "descending")]).to_pylist()
+        ):
             report = json.loads(row["report"])
             if report["tokens"]["embedded"] > 10_000 and report["seconds"]["embed"] > 0:
                 return float(report["tokens"]["embedded"] / report["seconds"]["embed"])
@@ -394,7 +396,11 @@ def status(mill: Mill) -> dict[str, Any]:
     return {
         "space_id": mill.space_id,
         "tables": {name: state.count(name) for name in names},
-        "index": {"alias": mill.config.index.name, "live": mill.index().live() if versions else None, "versions": versions},
+        "index": {
+            "alias": mill.config.index.name,
+            "live": mill.index().live() if versions else None,
+            "versions": versions,
+        },
         "last_runs": [
             {"run_id": r["run_id"], "command": r["command"], "status": r["status"], "started_at": iso(r["started_at"])}
             for r in runs[:5]
@@ -402,5 +408,3 @@ def status(mill: Mill) -> dict[str, Any]:
         "lag_seconds": round(time.time() - good[0]["started_at"] / 1e6, 1) if good else None,
         "quarantine": {"total": sum(reasons.values()), "reasons": dict(sorted(reasons.items()))},
     }  # fmt: skip
-
-

@@ -154,9 +154,7 @@ class State:
             return
         spec = TABLES[name]
         now = int(time.time() * 1000)
-        actions = [
-            AddAction(p.path, p.size, p.partition, now, True, json.dumps({"numRecords": p.rows})) for p in parts
-        ]
+        actions = [AddAction(p.path, p.size, p.partition, now, True, json.dumps({"numRecords": p.rows})) for p in parts]
         self.table(name).create_write_transaction(
             actions, mode="append", schema=pa.schema([f.with_nullable(True) for f in spec.schema]),
             partition_by=list(spec.partition_by),

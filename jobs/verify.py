@@ -1,4 +1,4 @@
-"""Verify: prove that the index holds exactly the desired chunks, key by key, and that sampled vectors are the stored ones.
+"""Verify: prove, key by key, that the index holds exactly the desired chunks, and sample their vectors.
 
 Three parties are compared: what is desired (``chunks``), what we believe (``published``) and what the index says. A
 repair writes through ``publish``, so it can do nothing that a run could not.
@@ -82,7 +82,9 @@ def compare(
     if wrong:
         counts["vector"] = len(wrong)
         examples += [chunk for _, chunk in wrong[:10]]
-        extra = spark.createDataFrame([(t, c, "vector") for t, c in wrong], "team_id string, chunk_id string, problem string")
+        extra = spark.createDataFrame(
+            [(t, c, "vector") for t, c in wrong], "team_id string, chunk_id string, problem string"
+        )
         found = found.unionByName(extra)
     checked = joined.count()
     return Differences(counts, examples[:10], checked, sampled), found
@@ -121,7 +123,9 @@ def _sample_vectors(
     spark: SparkSession, state: State, index: Index, version: str, held: DataFrame, space_id: str
 ) -> tuple[list[tuple[str, str]], int]:
     """Up to SAMPLE rows of the index whose vector is not the one in the store of record."""
-    sample = held.select("team_id", "chunk_id", "content_hash").orderBy(F.xxhash64("chunk_id", "content_hash")).limit(SAMPLE)
+    sample = (
+        held.select("team_id", "chunk_id", "content_hash").orderBy(F.xxhash64("chunk_id", "content_hash")).limit(SAMPLE)
+    )
     stored = read_table(spark, state, "vectors", {"space_id": space_id}).select("team_id", "content_hash", "vector")
     rows: pa.Table = collect_arrow(
         sample.join(stored, on=["team_id", "content_hash"], how="inner").dropDuplicates(["chunk_id"])

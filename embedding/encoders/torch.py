@@ -30,7 +30,5 @@ class TorchEncoder:
         out = np.empty((len(texts), self._model.get_embedding_dimension() or 0), dtype=np.float32)
         for rows in token_batches(tokens, self._batch_tokens):
             batch = [texts[i] for i in rows]
-            out[rows] = self._model.encode(
-                batch, batch_size=len(batch), show_progress_bar=False, convert_to_numpy=True
-            )
+            out[rows] = self._model.encode(batch, batch_size=len(batch), show_progress_bar=False, convert_to_numpy=True)
         return out

@@ -49,9 +49,13 @@ class Source(Protocol):
     team_id: str | None  # None where rows bring their own
     kind: Kind
     reader: str  # version of everything that decides how a partition is read
-    names: Mapping[str, str]  # display names by user or channel id, as far as ``list`` found them
 
-    def list(self) -> Listing:
+    @property
+    def names(self) -> Mapping[str, str]:
+        """Display names by user or channel id, as far as ``listing`` found them."""
+        ...
+
+    def listing(self) -> Listing:
         """Look at the root without opening a partition. Raises SourceError for a missing or empty root."""
         ...
 

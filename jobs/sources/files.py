@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from embedding import ids
@@ -25,10 +25,10 @@ class FilesSource:
         self.channel_id = channel_id
         self.max_bytes = max_bytes
         self.reader = f"files:{PARSER_VERSION}:{channel_id}:{max_bytes}"
-        self.names: dict[str, str] = {}
+        self.names: Mapping[str, str] = {}
 
-    def list(self) -> Listing:
-        """See Source.list."""
+    def listing(self) -> Listing:
+        """See Source.listing."""
         if not self.root.is_dir():
             raise SourceError(f"files source: no such folder: {self.root}")
         partitions: list[Partition] = []
@@ -38,7 +38,9 @@ class FilesSource:
             for name in sorted(names):
                 self._look(Path(folder) / name, partitions, rejected)
             links = [d for d in os.scandir(folder) if d.is_symlink() and d.is_dir()]
-            rejected += [self._reject(Path(d.path), "link_to_folder", "links to folders are not followed") for d in links]
+            rejected += [
+                self._reject(Path(d.path), "link_to_folder", "links to folders are not followed") for d in links
+            ]
         if unreadable and not partitions:
             raise SourceError(f"files source: {self.root}: {unreadable[0].strerror}")
         for error in unreadable:

@@ -7,7 +7,7 @@ import functools
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
@@ -35,11 +35,16 @@ class SlackExport:
         self.source_id = source_key("slack_export", team_id, uri)
         self.team_id: str | None = team_id
         self.reader = f"slack_export:{NORMALISER_VERSION}"
-        self.names: dict[str, str] = {}
+        self._names: dict[str, str] = {}
         self._channels: dict[str, Channel] = {}
 
-    def list(self) -> Listing:
-        """See Source.list. Reads the small files that name users and channels."""
+    @property
+    def names(self) -> Mapping[str, str]:
+        """Display names that ``listing`` found."""
+        return self._names
+
+    def listing(self) -> Listing:
+        """See Source.listing. Reads the small files that name users and channels."""
         if not self.root.exists():
             raise SourceError(f"slack_export source: no such export: {self.root}")
         if self.root.is_dir():
@@ -70,9 +75,7 @@ class SlackExport:
                 complete = False
                 continue
             # Slack cuts days in the workspace's time zone, so a file may hold half a day more on either side.
-            partitions[key] = Partition(
-                key, path, fingerprint, size, channel.id, first - _DAY_US, first + 2 * _DAY_US
-            )
+            partitions[key] = Partition(key, path, fingerprint, size, channel.id, first - _DAY_US, first + 2 * _DAY_US)
         if not partitions and not rejected:
             raise SourceError(f"slack_export source: no day file in {self.root}; an empty export is never a deletion")
         return Listing(tuple(sorted(partitions.values(), key=lambda p: p.key)), tuple(rejected), complete)
@@ -131,16 +134,16 @@ class SlackExport:
             try:
                 data = self._bytes(name)
                 if name == "users.json":
-                    self.names.update(parse_users(data))
+                    self._names.update(parse_users(data))
                 else:
-                    self._channels.update(parse_channels(data))
+                    self._channels.update(parse_channels(data, private=name != "channels.json"))
             except (FileNotFoundError, KeyError):
                 continue  # exports differ in which of these they have
             except RejectedRecord as error:
                 rejected.append(Rejected(name, error.reason, error.detail, retry=True))
             except (OSError, zipfile.BadZipFile) as error:
                 rejected.append(Rejected(name, "io_error", type(error).__name__, retry=True))
-        self.names.update({channel.id: channel.name for channel in self._channels.values()})
+        self._names.update({channel.id: channel.name for channel in self._channels.values()})
         return rejected
 
     def _channel(self, folder: str) -> Channel:
@@ -156,7 +159,9 @@ class SlackExport:
             yield Rejected("", error.reason, error.detail, channel.id, whole=True)
             return
         except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError, KeyError):
-            yield Rejected("", "unreadable_zip_entry", "damaged, encrypted or of an unknown method", channel.id, whole=True)
+            yield Rejected(
+                "", "unreadable_zip_entry", "damaged, encrypted or of an unknown method", channel.id, whole=True
+            )
             return
         except OSError as error:
             yield read_failure(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from embedding import ids
 from embedding.errors import SourceError
 from embedding.records import Document, Kind, Rejected, Skipped
 from embedding.text import clean_text
+from jobs.config import TEAM_PATTERN
 from jobs.sources.base import Listing, Partition, read_failure, source_key, stat_fingerprint
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ class TableSource:
         self.format = format
         self.columns = {k: v for k, v in columns.model_dump().items() if v is not None}
         self.reader = f"table:1:{team_id}:{sorted(self.columns.items())}"
-        self.names: dict[str, str] = {}
+        self.names: Mapping[str, str] = {}
 
-    def list(self) -> Listing:
-        """See Source.list."""
+    def listing(self) -> Listing:
+        """See Source.listing."""
         if not self.root.exists():
             raise SourceError(f"table source: no such path: {self.root}")
         if self.format == "delta":
@@ -92,8 +93,6 @@ class TableSource:
         key = str(value["id"])
         team = self.team_id or str(value.get("team_id") or "")
         channel = str(value.get("channel_id") or "")
-        from jobs.config import TEAM_PATTERN
-
         if not TEAM_PATTERN.fullmatch(team):
             return Rejected(key, "bad_team_id", "use 1 to 64 letters, digits, '_', '.' or '-'")
         created = _micros(value["created_at"])
@@ -119,10 +118,11 @@ def _micros(value: object) -> int | None:
     """Microseconds from a timestamp, a date, an ISO text, or seconds since the epoch (Slack's way)."""
     try:
         if isinstance(value, str):
+            text = value
             try:
-                value = float(value)
+                value = float(text)
             except ValueError:
-                value = dt.datetime.fromisoformat(value)
+                value = dt.datetime.fromisoformat(text)
         if isinstance(value, dt.datetime):
             moment = value if value.tzinfo else value.replace(tzinfo=dt.UTC)
             return int(moment.timestamp() * 1_000_000)
