@@ -6,6 +6,7 @@ no other.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,7 @@ def embed(
     folder = state.work(run_id) / "texts"
     shards = sorted(folder.glob("shard=*"), key=lambda p: int(p.name.removeprefix("shard=")))
     start_ray(config)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -114,7 +115,15 @@ def start_spark(config: Config, scratch: Path) -> SparkSession:
 
 def start_ray(config: Config) -> None:
     """Connect to Ray, or start one for this process. Raises ResourceError where it does not start."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_BACKEND_LOG_LEVEL": "fatal",
+        "GLOG_minloglevel": "3",
+        "GRPC_VERBOSITY": "NONE",
+    }
+    for name, value in quiet.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("ray").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
@@ -145,8 +146,7 @@ class State:
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
         """Read a table into memory. Only for tables whose size does not grow with the number of chunks."""
-        dataset = self.table(name).to_pyarrow_dataset()
-        return dataset.to_table(columns=list(columns) if columns else None, filter=where)
+        return self._dataset(name).to_table(columns=list(columns) if columns else None, filter=where)
 
     def append(self, name: str, parts: Sequence[Part]) -> None:
         """Commit files that workers wrote, all in one transaction."""
@@ -186,7 +186,12 @@ class State:
 
     def count(self, name: str, where: pc.Expression | None = None) -> int:
         """Number of rows."""
-        return int(self.table(name).to_pyarrow_dataset().count_rows(filter=where))
+        return int(self._dataset(name).count_rows(filter=where))
+
+    def _dataset(self, name: str) -> ds.Dataset:
+        # Told the schema, because a table that was merged into reports string views, which filters cannot compare.
+        schema = pa.schema([field.with_nullable(True) for field in TABLES[name].schema])
+        return self.table(name).to_pyarrow_dataset(schema=schema)
 
     def vacuum(self, name: str, *, hours: int) -> list[str]:
         """Remove files that no version younger than ``hours`` needs; returns their paths."""
