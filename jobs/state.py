@@ -146,7 +146,13 @@ class State:
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
         """Read a table into memory. Only for tables whose size does not grow with the number of chunks."""
-        return self._dataset(name).to_table(columns=list(columns) if columns else None, filter=where)
+        wanted = list(columns or TABLES[name].schema.names)
+        if where is None:
+            return self._dataset(name).to_table(columns=wanted)
+        # Filtered afterwards and not in the scan: file statistics come back as string views, which a pushed-down
+        # filter cannot compare. The two columns that make rows heavy are read only where asked for.
+        light = [c for c in TABLES[name].schema.names if c in wanted or c not in ("text", "vector")]
+        return self._dataset(name).to_table(columns=light).filter(where).select(wanted)
 
     def append(self, name: str, parts: Sequence[Part]) -> None:
         """Commit files that workers wrote, all in one transaction."""
@@ -189,7 +195,6 @@ class State:
         return int(self._dataset(name).count_rows(filter=where))
 
     def _dataset(self, name: str) -> ds.Dataset:
-        # Told the schema, because a table that was merged into reports string views, which filters cannot compare.
         schema = pa.schema([field.with_nullable(True) for field in TABLES[name].schema])
         return self.table(name).to_pyarrow_dataset(schema=schema)
 
