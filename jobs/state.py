@@ -27,6 +27,9 @@ from embedding.errors import ConfigError, ResourceError, SpaceMismatchError
 from jobs.tables import TABLES
 
 FORMAT = 1
+MARKER = "embedmill.json"
+# Any of these shows that a folder is ours. The marker alone would not do: it comes only once the lease is held.
+_OURS = (MARKER, "hash.key", "lease.json", "work", *TABLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +91,10 @@ class State:
         self.root = root
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._marker = root / "embedmill.json"
-            if not self._marker.exists() and any(p.name != "milvus.db" for p in root.iterdir() if p.name[0] != "."):
-                foreign = any((root / name).exists() for name in TABLES)
-                if not foreign:
-                    raise ConfigError(f"state.uri: {root} is not empty and not embedmill's; give a folder of its own")
+            self._marker = root / MARKER
+            ours = any((root / name).exists() for name in _OURS)
+            if not ours and any(p.name != "milvus.db" for p in root.iterdir() if p.name[0] != "."):
+                raise ConfigError(f"state.uri: {root} is not empty and not embedmill's; give a folder of its own")
         except OSError as error:
             raise ResourceError(f"state.uri: cannot use {root}: {error.strerror}") from None
         self.hash_key = self._key(hash_key)
