@@ -4,7 +4,6 @@ EmbedmillError                 1  base; message is one line and never holds a do
 ├── ConfigError                2  a setting is wrong; names the key and the fix
 ├── SourceError                2  a source's root is missing, empty or unreadable as a whole
 ├── ResourceError              1  the machine cannot do it (disk full, no Java)
-├── VerificationError          4  index, ledger and desired state differ
 └── SafetyError                5  refused: going on could lose or mix data
     ├── SpaceMismatchError     5  state or index belongs to another embedding space
     ├── MassDeleteError        5  the plan would delete too much of the index
@@ -35,12 +34,6 @@ class SourceError(EmbedmillError):
 
 class ResourceError(EmbedmillError):
     """The machine cannot do it: full disk, missing Java."""
-
-
-class VerificationError(EmbedmillError):
-    """Index, ledger and desired state differ."""
-
-    exit_code = 4
 
 
 class SafetyError(EmbedmillError):

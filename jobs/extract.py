@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 
 from embedding import ids
 from embedding.chunking import Chunker, ChunkLimits
 from embedding.records import CHUNK, Document, Rejected, Skipped
+from jobs.frames import read_table, spark_ddl, write_parts
 from jobs.scope import Scope
 from jobs.sources.base import NameMap, Partition, PurgeRule, Source
 from jobs.state import State
-from jobs.tables import QUARANTINE, SOURCES
+from jobs.tables import QUARANTINE
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -98,7 +100,7 @@ def extract(
     work = _choose(sources, known, chunking, scope)
     report = ExtractReport(partitions=work.total, opened=len(work.read))
     if not work.read and not work.gone:
-        _commit_quarantine(state, [], [_listing_row(s, r) for s, r in work.rejected], sources, set(), run_id, now)
+        _commit_quarantine(state, [_listing_row(s, r) for s, r in work.rejected], sources, set(), run_id, now)
         report.rejected = len(work.rejected)
         report.read = report.rejected
         return report
@@ -106,7 +108,7 @@ def extract(
     spark = spark_of()
     staged = state.work(run_id) / "extract"
     _read_partitions(spark, state, sources, chunking, work.read, staged)
-    rows = spark.read.schema(_spark_schema(EXTRACTED)).parquet(str(staged))
+    rows = spark.read.schema(spark_ddl(EXTRACTED)).parquet(str(staged))
     tally = ("source_id", "partition", "documents", "skipped", "refs", "whole", "retry")
     partitions = rows.where("row = 'partition'").select(*tally).collect()
     rejects = [r.asDict() for r in rows.where("row = 'rejected'").collect()]
@@ -115,7 +117,7 @@ def extract(
     overlaps, duplicates = _commit_chunks(spark, state, rows, whole + work.gone, sources, staged.parent)
     rejects += [_listing_row(source, reject) for source, reject in work.rejected] + duplicates
     touched = {(p.source_id, p.partition) for p in partitions} | set(work.gone)
-    _commit_quarantine(state, work.gone, rejects, sources, touched, run_id, now)
+    _commit_quarantine(state, rejects, sources, touched, run_id, now)
     _commit_sources(state, sources, work, partitions, overlaps, chunking, run_id)
 
     for partition in partitions:
@@ -221,7 +223,7 @@ def _read_partitions(
         else spark.createDataFrame([], schema)
     )
     read = _reader(list(sources), chunking, rules)
-    frame.mapInArrow(read, _spark_schema(EXTRACTED)).write.parquet(str(staged), mode="overwrite")
+    frame.mapInArrow(read, spark_ddl(EXTRACTED)).write.parquet(str(staged), mode="overwrite")
 
 
 def _reader(
@@ -336,7 +338,6 @@ def _commit_chunks(
     Returns which partitions overlap, and the quarantine rows of documents that lost to another of the same id.
     """
     from jobs import diff
-    from jobs.frames import collect_arrow, read_table, write_parts
 
     staged = rows.where("row = 'chunk'").select(*CHUNK.names)
     owned = read_table(spark, state, "chunks")
@@ -345,19 +346,17 @@ def _commit_chunks(
     winners, overlapping, losers = diff.resolve_owners(staged, owned, covered_frame, order)
     winners = winners.persist()
     try:
-        write_parts(state, "chunks", diff.new_chunks(winners, owned), state.append)
+        write_parts(state, "chunks", diff.new_chunks(winners, owned))
         protected = rows.where("row = 'rejected' AND doc_id != ''").select("doc_id").distinct()
         changes = diff.changed_chunks(winners, owned, covered_frame, protected)
         folder = work / "changes"
         changes.write.parquet(str(folder), mode="overwrite")
         if spark.read.schema(changes.schema).parquet(str(folder)).limit(1).count():
-            import pyarrow.dataset as ds
-
             state.merge("chunks", ds.dataset(str(folder)).scanner().to_reader())
     finally:
         winners.unpersist()
     overlaps: dict[tuple[str, str], set[str]] = {}
-    for pair in collect_arrow(overlapping).to_pylist():
+    for pair in overlapping.toArrow().to_pylist():
         overlaps.setdefault((pair["source_id"], pair["partition"]), set()).add(pair["other"])
     lost = [
         {
@@ -365,14 +364,14 @@ def _commit_chunks(
             "created_at": loser["created_at"], "key": loser["doc_id"], "reason": "duplicate_document",
             "detail": "another partition holds this id with another text and is newer", "retry": False,
         }
-        for loser in collect_arrow(losers).to_pylist()
+        for loser in losers.toArrow().to_pylist()
     ]  # fmt: skip
     return overlaps, lost
 
 
 def _commit_quarantine(
-    state: State, gone: list[tuple[str, str]], rejects: list[dict[str, object]], sources: Sequence[Source],
-    touched: set[tuple[str, str]], run_id: str, now: int,
+    state: State, rejects: list[dict[str, object]], sources: Sequence[Source], touched: set[tuple[str, str]],
+    run_id: str, now: int,
 ) -> None:  # fmt: skip
     """Replace the quarantine of every partition that was looked at; a repeated fault counts its tries."""
     listed = {(source.source_id, "") for source in sources}
@@ -395,9 +394,7 @@ def _commit_quarantine(
             "_delete": False,
         }
     rows |= {at: {**row, "_delete": True} for at, row in before.items() if at not in rows}
-    if rows:
-        schema = QUARANTINE.append(pa.field("_delete", pa.bool_()))
-        state.merge("quarantine", pa.Table.from_pylist(list(rows.values()), schema=schema))
+    state.change("quarantine", list(rows.values()))
 
 
 def _commit_sources(
@@ -420,12 +417,4 @@ def _commit_sources(
             }
         )  # fmt: skip
     rows += [{"source_id": s, "partition": p, "_delete": True} for s, p in work.gone]
-    if rows:
-        schema = SOURCES.append(pa.field("_delete", pa.bool_()))
-        state.merge("sources", pa.Table.from_pylist(rows, schema=schema))
-
-
-def _spark_schema(schema: pa.Schema) -> str:
-    from jobs.frames import spark_ddl
-
-    return spark_ddl(schema)
+    state.change("sources", rows)

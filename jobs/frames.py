@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -39,18 +38,12 @@ def read_table(spark: SparkSession, state: State, name: str, partition: Mapping[
     return reader.parquet(*files).select(*spec.schema.names)
 
 
-def collect_arrow(frame: DataFrame) -> pa.Table:
-    """Bring a small frame to the driver."""
-    return frame.toArrow()
-
-
-def write_parts(state: State, name: str, frame: DataFrame, commit: Callable[[str, list[Part]], None]) -> int:
+def write_parts(state: State, name: str, frame: DataFrame) -> int:
     """Write a frame as new files of a table, on the executors, and commit them. Returns the number of rows."""
     root = str(state.root)
     names = TABLES[name].schema.names
 
     def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
         held: list[pa.RecordBatch] = []
         for batch in batches:
             held.append(batch)
@@ -62,7 +55,7 @@ def write_parts(state: State, name: str, frame: DataFrame, commit: Callable[[str
 
     written = frame.select(*names).mapInArrow(write, "part string").toArrow()
     parts = [Part.from_json(text) for text in written["part"].to_pylist()]
-    commit(name, parts)
+    state.append(name, parts)
     return sum(part.rows for part in parts)
 
 

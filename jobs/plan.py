@@ -10,6 +10,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
 from embedding.errors import MassDeleteError
@@ -88,7 +89,7 @@ def make_plan(
         unchanged=counts.get("unchanged", 0),
         tokens=tokens,
         shards=shards,
-        published=state.count("published", _field("index") == index),
+        published=state.count("published", pc.field("index") == index),
     )
 
 
@@ -130,9 +131,3 @@ def check_deletes(plan: Plan, limits: Limits) -> None:
             f"({limits.max_delete_rows:,}) and limits.max_delete_fraction ({limits.max_delete_fraction:g}); "
             "check the source, or give --allow-mass-delete"
         )
-
-
-def _field(name: str):  # type: ignore[no-untyped-def]
-    import pyarrow.compute as pc
-
-    return pc.field(name)

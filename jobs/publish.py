@@ -11,14 +11,12 @@ import pyarrow.parquet as pq
 
 from jobs.frames import read_table
 from jobs.state import State
-from jobs.tables import PUBLISHED
+from jobs.tables import PUBLISHED, TABLES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from indexers.base import Index
-
-LEDGER = PUBLISHED.append(pa.field("_delete", pa.bool_()))
 
 
 def prepare(spark: SparkSession, state: State, *, run_id: str, space_id: str, shard_rows: int) -> int:
@@ -82,7 +80,7 @@ def _record(state: State, shard: pa.Table, version: str, space_id: str, run_id: 
         else:
             columns.append(pa.nulls(size, field.type))
     columns.append(pa.array([delete] * size, pa.bool_()))
-    state.merge("published", pa.Table.from_arrays(columns, schema=LEDGER))
+    state.merge("published", pa.Table.from_arrays(columns, schema=TABLES["published"].changes))
 
 
 def _files(folder: Path) -> list[Path]:

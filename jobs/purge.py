@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.scope import Scope
-from jobs.tables import PURGES
 
 if TYPE_CHECKING:
     from jobs.run import Mill
@@ -33,7 +32,7 @@ def purge(
             "team_id": team, "channel_id": channel, "ids": list(ids), "before": before,
             "purged_at": int(time.time() * 1_000_000), "run_id": report.run_id, "_delete": False,
         }  # fmt: skip
-        state.merge("purges", pa.Table.from_pylist([rule], schema=PURGES.append(pa.field("_delete", pa.bool_()))))
+        state.change("purges", [rule])
         report.index = version = mill.live()
         covered = _covered(team, channel, before)
         removed = {"index": 0, "ledger": 0, "chunks": 0, "vectors": 0, "quarantine": 0}

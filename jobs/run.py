@@ -8,11 +8,10 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedding.chunking import CHUNKER_VERSION, Chunker, ChunkLimits
@@ -28,7 +27,6 @@ from jobs.progress import Progress
 from jobs.scope import Scope, iso
 from jobs.sources import open_sources
 from jobs.state import State
-from jobs.tables import RUNS
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -119,10 +117,14 @@ class Mill:
         """Whether there is an index to ask; a Milvus Lite file that does not exist yet is not created by asking."""
         return "://" in self.config.index_uri or Path(self.config.index_uri).exists()
 
+    @property
+    def first_version(self) -> str:
+        """The name of an index's first version."""
+        return f"{self.config.index.name}__v1"
+
     def live(self) -> str:
         """The version behind the alias, or the name that the first one gets."""
-        first = f"{self.config.index.name}__v1"
-        return (self.index().live() or first) if self.has_index() else first
+        return (self.index().live() if self.has_index() else None) or self.first_version
 
     def check_space(self, version: str) -> None:
         """Refuse an index of another space, naming both."""
@@ -136,7 +138,7 @@ class Mill:
     def spark(self) -> SparkSession:
         """Spark, started on first use."""
         with self.progress.phase("starting Spark"):
-            return start_spark(self.config, self.state.root / "work" / "engines")
+            return start_spark(self.config, self.state.engines)
 
     def chunking(self) -> Chunking:
         """What executors cut text with."""
@@ -153,29 +155,17 @@ class Mill:
         """Hold the lease, keep the report, and record the run whatever happens in the block."""
         now = int(time.time() * 1_000_000)
         run_id = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
-        report = Report(run_id, command, self.space_id, self.live_name(), scope.to_json(), now)
+        report = Report(run_id, command, self.space_id, self.first_version, scope.to_json(), now)
         check_disk(self.state.root, self.config.limits.min_free_mb)
         with Lease(self.state.root, run_id=run_id, seconds=self.config.state.lease_seconds, wait=wait) as lease:
             self.state.claim_space(self.space_id, self.config.model.name)
-            self._drop_stale_work()
+            self.state.clear_work()
             try:
                 yield report, lease
             finally:
                 report.finished_at = int(time.time() * 1_000_000)
                 self._record(report)
-                self._drop_stale_work()
-
-    def live_name(self) -> str:
-        """Placeholder until the index is opened under the lease."""
-        return f"{self.config.index.name}__v1"
-
-    def _drop_stale_work(self) -> None:
-        import shutil
-
-        work = self.state.root / "work"
-        for folder in work.iterdir() if work.exists() else ():
-            if folder.name != "engines":
-                shutil.rmtree(folder, ignore_errors=True)
+                self.state.clear_work()
 
     def _record(self, report: Report) -> None:
         row = {
@@ -183,7 +173,7 @@ class Mill:
             "started_at": report.started_at, "finished_at": report.finished_at,
             "report": json.dumps(report.to_json()), "_delete": False,
         }  # fmt: skip
-        self.state.merge("runs", pa.Table.from_pylist([row], schema=RUNS.append(pa.field("_delete", pa.bool_()))))
+        self.state.change("runs", [row])
 
     def quarantined(self, scope: Scope) -> int:
         """Rows of the scope in quarantine."""
@@ -204,15 +194,13 @@ class Mill:
 
 def describe(config: Config, model: Path) -> tuple[ChunkLimits, Space]:
     """The chunk limits and the embedding space of a configuration."""
-    probe = describe_space(model, chunker="", normaliser=NORMALISER_VERSION)
+    space = describe_space(model, chunker="", normaliser=NORMALISER_VERSION)
     limits = ChunkLimits(
-        max_tokens=probe.max_tokens, overlap_tokens=min(config.model.overlap_tokens, probe.max_tokens // 4)
+        max_tokens=space.max_tokens, overlap_tokens=min(config.model.overlap_tokens, space.max_tokens // 4)
     )
     cut = f"{CHUNKER_VERSION}:{limits.max_tokens}:{limits.overlap_tokens}:{limits.max_chars}"
-    space = describe_space(model, chunker=cut, normaliser=NORMALISER_VERSION)
+    space = replace(space, chunker=cut)
     if config.model.backend == "hash":
-        from dataclasses import replace
-
         space = replace(space, weights="hash", pooling="hash")
     return limits, space
 
@@ -291,7 +279,7 @@ def _ensure_version(mill: Mill) -> str:
     index, state = mill.index(), mill.state
     version = index.live()
     if version is None:
-        version = f"{mill.config.index.name}__v1"
+        version = mill.first_version
         if version not in index.versions():
             if state.count("published", pc.field("index") == version):
                 state.table("published").delete(f"`index` = '{version}'")

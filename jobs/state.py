@@ -136,10 +136,7 @@ class State:
         try:
             return DeltaTable(uri)
         except TableNotFoundError:
-            return DeltaTable.create(
-                uri, schema=pa.schema([f.with_nullable(True) for f in spec.schema]), mode="ignore",
-                partition_by=list(spec.partition_by),
-            )  # fmt: skip
+            return DeltaTable.create(uri, schema=spec.stored, mode="ignore", partition_by=list(spec.partition_by))
 
     def files(self, name: str, partition: Mapping[str, str] | None = None) -> list[str]:
         """Paths of a table's current files, for Spark."""
@@ -164,9 +161,8 @@ class State:
         now = int(time.time() * 1000)
         actions = [AddAction(p.path, p.size, p.partition, now, True, json.dumps({"numRecords": p.rows})) for p in parts]
         self.table(name).create_write_transaction(
-            actions, mode="append", schema=pa.schema([f.with_nullable(True) for f in spec.schema]),
-            partition_by=list(spec.partition_by),
-        )  # fmt: skip
+            actions, mode="append", schema=spec.stored, partition_by=list(spec.partition_by)
+        )
 
     def merge(self, name: str, rows: pa.Table | pa.RecordBatchReader) -> None:
         """Upsert rows by the table's key; rows with ``_delete`` true are removed instead.
@@ -185,26 +181,28 @@ class State:
             .execute()
         )
 
-    def replace(self, name: str, rows: pa.Table, where: str) -> None:
-        """Overwrite the rows that match the SQL predicate ``where`` with ``rows`` in one transaction."""
-        from deltalake import write_deltalake
-
-        self.table(name)
-        write_deltalake(str(self.root / name), rows, mode="overwrite", predicate=where)
+    def change(self, name: str, rows: Sequence[Mapping[str, object]]) -> None:
+        """``merge`` of a few rows given as dicts with ``_delete``; a column that is left out is null."""
+        if rows:
+            self.merge(name, pa.Table.from_pylist(list(rows), schema=TABLES[name].changes))
 
     def count(self, name: str, where: pc.Expression | None = None) -> int:
         """Number of rows."""
         return int(self._dataset(name).count_rows(filter=where))
 
     def _dataset(self, name: str) -> ds.Dataset:
-        schema = pa.schema([field.with_nullable(True) for field in TABLES[name].schema])
-        return self.table(name).to_pyarrow_dataset(schema=schema)
+        return self.table(name).to_pyarrow_dataset(schema=TABLES[name].stored)
 
     def vacuum(self, name: str, *, hours: int) -> list[str]:
         """Remove files that no version younger than ``hours`` needs; returns their paths."""
         return list(self.table(name).vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False))
 
     # -- work ----------------------------------------------------------------------------------------------------
+
+    @property
+    def engines(self) -> Path:
+        """Scratch folder of Spark, which outlives a run."""
+        return self.root / "work" / "engines"
 
     def work(self, run_id: str) -> Path:
         """Scratch folder of one run. Holds text, so it is private and goes when the run ends."""
@@ -213,8 +211,11 @@ class State:
         return folder
 
     def clear_work(self) -> None:
-        """Drop the scratch of this and of killed runs. Call it only while holding the lease."""
-        shutil.rmtree(self.root / "work", ignore_errors=True)
+        """Drop the scratch of this and of killed runs, but not the engines'. Call it only while holding the lease."""
+        work = self.root / "work"
+        for folder in work.iterdir() if work.exists() else ():
+            if folder != self.engines:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _replace(file: Path, data: bytes) -> None:

@@ -20,6 +20,16 @@ class TableSpec:
     key: tuple[str, ...]
     partition_by: tuple[str, ...] = ()
 
+    @property
+    def stored(self) -> pa.Schema:
+        """The schema as Delta keeps it: every column may be null, since a delete fills its key alone."""
+        return pa.schema([field.with_nullable(True) for field in self.schema])
+
+    @property
+    def changes(self) -> pa.Schema:
+        """What ``State.merge`` takes: the columns, and ``_delete`` for rows that go."""
+        return self.stored.append(pa.field("_delete", pa.bool_()))
+
 
 SOURCES = pa.schema(
     [

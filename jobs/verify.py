@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import functions as F
 
-from jobs.frames import collect_arrow, read_table
+from jobs.frames import read_table
 from jobs.scope import Scope
 from jobs.state import State
 
@@ -127,9 +127,9 @@ def _sample_vectors(
         held.select("team_id", "chunk_id", "content_hash").orderBy(F.xxhash64("chunk_id", "content_hash")).limit(SAMPLE)
     )
     stored = read_table(spark, state, "vectors", {"space_id": space_id}).select("team_id", "content_hash", "vector")
-    rows: pa.Table = collect_arrow(
+    rows: pa.Table = (
         sample.join(stored, on=["team_id", "content_hash"], how="inner").dropDuplicates(["chunk_id"])
-    )
+    ).toArrow()
     wrong = []
     found = index.fetch_vectors(version, rows["chunk_id"].to_pylist()) if len(rows) else {}
     for row in rows.to_pylist():

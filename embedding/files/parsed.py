@@ -102,10 +102,6 @@ class TextBuilder:
             self.title = flat
         self.add(block if block is not None else flat)
 
-    def forget_headings(self) -> None:
-        """End the current heading path, e.g. where a new part of the file begins."""
-        self._headings.clear()
-
     def build(self, media_type: str, fallback_title: str) -> ParsedFile:
         """Return the finished file; a file without any text is rejected, since nothing could be found by it."""
         if not self._parts:
