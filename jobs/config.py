@@ -202,7 +202,11 @@ def load_config(file: Path) -> Config:
     except SettingsError as error:
         raise ConfigError(f"{file}: environment: {error}") from None
     except ValidationError as error:
-        faults = "; ".join(_fault(e["loc"], e["msg"], e["type"]) for e in error.errors(include_input=False))
+        found = error.errors(include_input=False)
+        # A bad source is left out before the sources are counted, so the count is a fault only when it stands alone.
+        inside = any(e["loc"][:1] == ("sources",) and len(e["loc"]) > 1 for e in found)
+        real = [e for e in found if not (inside and e["loc"] == ("sources",) and e["type"] == "too_short")]
+        faults = "; ".join(_fault(e["loc"], e["msg"], e["type"]) for e in real)
         raise ConfigError(f"{file}: {faults}") from None
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from None
