@@ -1,6 +1,6 @@
 """The differences that decide a run, as Spark ``DataFrame -> DataFrame`` functions. Nothing here reads or writes.
 
-What was read against ``chunks`` (``resolve_owners``, ``new_chunks``, ``changed_chunks``), and ``chunks`` against what
+What was read against ``chunks`` (``rank_owners`` to ``changed_chunks``), and ``chunks`` against what
 the index holds and which vectors are stored (``actions``).
 """
 
@@ -17,17 +17,14 @@ _OWNER = ["source_id", "partition"]
 _WATCHED = ["content_hash", "meta_hash", "version", "source_id", "partition"]
 
 
-def resolve_owners(
-    staged: DataFrame, chunks: DataFrame, covered: DataFrame, source_order: Sequence[str]
-) -> tuple[DataFrame, DataFrame, DataFrame]:
-    """One owner for each document that was read.
+def rank_owners(staged: DataFrame, chunks: DataFrame, covered: DataFrame, source_order: Sequence[str]) -> DataFrame:
+    """Who claims each document that was read, and in which ``place``: the first owns it.
 
     A document may stand in several partitions, read now (``staged``) or earlier (``chunks``, unless its partition is
     ``covered``: read whole now, or gone). The newest version wins, then the later source of the configuration, then
     the later partition: an order that does not depend on what is read first.
 
-    Returns the winning chunks of ``staged``; pairs of partitions that hold one document (source_id, partition,
-    other); and the documents of ``staged`` that lost with a text of their own.
+    One row a document and partition, with all ``owners`` of the document; used three times, so worth a ``persist``.
     """
     rank = F.coalesce(
         F.create_map(*[c for n, s in enumerate(source_order) for c in (F.lit(s), F.lit(n))])[F.col("source_id")],
@@ -43,26 +40,37 @@ def resolve_owners(
         .agg(_text_hash().alias("texts"))
         .withColumn("staged", F.lit(False))
     )
-    claims = read.unionByName(kept).withColumn("rank", rank)
     best = Window.partitionBy("doc_id").orderBy(F.desc("version"), F.desc("rank"), F.desc("partition"))
     everyone = Window.partitionBy("doc_id")
-    claims = (
-        claims.withColumn("place", F.row_number().over(best))
+    return (
+        read.unionByName(kept)
+        .withColumn("rank", rank)
+        .withColumn("place", F.row_number().over(best))
         .withColumn("owners", F.collect_set(F.concat_ws("\0", *_OWNER)).over(everyone))
         .withColumn("best_texts", F.first("texts").over(best))
         .withColumn("best_version", F.first("version").over(best))
-        .persist()
     )
+
+
+def winning(staged: DataFrame, claims: DataFrame) -> DataFrame:
+    """Chunks of ``staged`` whose partition owns their document."""
     won = claims.where("place = 1 AND staged").select("doc_id", *_OWNER)
-    winners = staged.join(won, on=["doc_id", *_OWNER], how="left_semi")
-    overlapping = (
+    return staged.join(won, on=["doc_id", *_OWNER], how="left_semi")
+
+
+def overlapping(claims: DataFrame) -> DataFrame:
+    """Pairs of partitions that hold one document: source_id, partition, other."""
+    return (
         claims.where(F.size("owners") > 1)
         .select(*_OWNER, F.explode("owners").alias("other"))
         .where(F.col("other") != F.concat_ws("\0", *_OWNER))
         .distinct()
     )
-    losers = claims.where("place > 1 AND staged AND texts != best_texts AND version = best_version")
-    return winners, overlapping, losers
+
+
+def losing(claims: DataFrame) -> DataFrame:
+    """Documents read now that another partition owns, as new as theirs and with another text."""
+    return claims.where("place > 1 AND staged AND texts != best_texts AND version = best_version")
 
 
 def _text_hash() -> Column:

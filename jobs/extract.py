@@ -1,26 +1,23 @@
 """Extract: read the source partitions that changed and bring ``chunks``, ``quarantine`` and ``sources`` up to date.
 
-Listing is the driver's; opening, parsing, normalising and chunking are the executors', in Arrow batches. The order of
-the commits is chunks, quarantine, sources: a crash between two of them reads the same partitions again and finds
+Listing is the driver's; opening, parsing, normalising and chunking are the executors' (``reader``). The order of the
+commits is chunks, quarantine, sources: a crash between two of them reads the same partitions again and finds
 nothing left to change.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
 import pyarrow.dataset as ds
 
-from embedding import ids
-from embedding.chunking import Chunker, ChunkLimits
-from embedding.records import CHUNK, Document, Rejected, Skipped
+from embedding.records import CHUNK, Rejected
 from jobs.frames import read_table, spark_ddl, write_parts
+from jobs.reader import EXTRACTED, Chunking, reader, reject_row
 from jobs.scope import Scope
 from jobs.sources.base import NameMap, Partition, PurgeRule, Source
 from jobs.state import State
@@ -30,34 +27,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 STEP = "extract"
-_BATCH_DOCUMENTS = 2_000
-_BATCH_CHARACTERS = 4_000_000
-
-# What executors send back: chunks, rejects and one line for each partition, told apart by ``row``.
-EXTRACTED = pa.schema(
-    [
-        pa.field("row", pa.string()),
-        *[f.with_nullable(True) for f in CHUNK],
-        pa.field("key", pa.string()),
-        pa.field("reason", pa.string()),
-        pa.field("detail", pa.string()),
-        pa.field("retry", pa.bool_()),
-        pa.field("whole", pa.bool_()),
-        pa.field("documents", pa.int64()),
-        pa.field("skipped", pa.string()),  # JSON, count by reason
-        pa.field("refs", pa.list_(pa.string())),
-    ]
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Chunking:
-    """What an executor needs to cut and hash text."""
-
-    tokenizer_file: str
-    limits: ChunkLimits
-    hash_key: bytes
-    version: str
 
 
 @dataclass(slots=True)
@@ -100,7 +69,7 @@ def extract(
     work = _choose(sources, known, chunking, scope)
     report = ExtractReport(partitions=work.total, opened=len(work.read))
     if not work.read and not work.gone:
-        _commit_quarantine(state, [_listing_row(s, r) for s, r in work.rejected], sources, set(), run_id, now)
+        _commit_quarantine(state, [reject_row(s, "", r) for s, r in work.rejected], sources, set(), run_id, now)
         report.rejected = len(work.rejected)
         report.read = report.rejected
         return report
@@ -115,7 +84,7 @@ def extract(
 
     whole = [(p.source_id, p.partition) for p in partitions if p.whole]
     overlaps, duplicates = _commit_chunks(spark, state, rows, whole + work.gone, sources, staged.parent)
-    rejects += [_listing_row(source, reject) for source, reject in work.rejected] + duplicates
+    rejects += [reject_row(source, "", reject) for source, reject in work.rejected] + duplicates
     touched = {(p.source_id, p.partition) for p in partitions} | set(work.gone)
     _commit_quarantine(state, rejects, sources, touched, run_id, now)
     _commit_sources(state, sources, work, partitions, overlaps, chunking, run_id)
@@ -222,107 +191,8 @@ def _read_partitions(
         if rows
         else spark.createDataFrame([], schema)
     )
-    read = _reader(list(sources), chunking, rules)
+    read = reader(list(sources), chunking, rules)
     frame.mapInArrow(read, spark_ddl(EXTRACTED)).write.parquet(str(staged), mode="overwrite")
-
-
-def _reader(
-    sources: list[Source], chunking: Chunking, rules: list[PurgeRule]
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        chunker = Chunker(chunking.tokenizer_file, chunking.limits)
-        pending: list[tuple[str, str, Document]] = []
-        size = 0
-        others: list[dict[str, object]] = []
-        for batch in batches:
-            for row in batch.to_pylist():
-                source = sources[row["source"]]
-                partition = Partition(
-                    row["key"], row["path"], row["fingerprint"], row["size"], row["channel_id"], row["first"]
-                )
-                at = {"source_id": source.source_id, "partition": partition.key}
-                tally = {"row": "partition", "documents": 0, "whole": True, "retry": False, **at}
-                skipped: dict[str, int] = {}
-                refs: set[str] = set()
-                for record in source.read(partition):
-                    match record:
-                        case Document():
-                            if any(rule.covers(record) for rule in rules):
-                                skipped["purged"] = skipped.get("purged", 0) + 1
-                                continue
-                            tally["documents"] += 1
-                            refs |= record.refs
-                            pending.append((source.source_id, partition.key, record))
-                            size += len(record.text)
-                            if len(pending) >= _BATCH_DOCUMENTS or size >= _BATCH_CHARACTERS:
-                                yield from _chunk(pending, chunker, chunking.hash_key)
-                                pending, size = [], 0
-                        case Rejected():
-                            others.append(_reject_row(source, partition.key, record))
-                            if record.whole or not record.doc_id:
-                                tally["whole"] = False  # who knows which document this was: delete nothing
-                            if record.retry:
-                                tally["retry"] = True
-                        case Skipped():
-                            skipped[record.reason] = skipped.get(record.reason, 0) + record.count
-                others.append({**tally, "skipped": json.dumps(skipped), "refs": sorted(refs)})
-        if pending:
-            yield from _chunk(pending, chunker, chunking.hash_key)
-        if others:
-            yield from pa.Table.from_pylist(others, schema=EXTRACTED).to_batches()
-
-    return read
-
-
-def _reject_row(source: Source, partition: str, reject: Rejected) -> dict[str, object]:
-    return {
-        "row": "rejected", "source_id": source.source_id, "partition": partition, "key": reject.key,
-        "team_id": source.team_id or "", "channel_id": reject.channel_id, "kind": source.kind,
-        "created_at": reject.created_at, "reason": reject.reason, "detail": reject.detail, "retry": reject.retry,
-        "whole": reject.whole, "doc_id": reject.doc_id,
-    }  # fmt: skip
-
-
-def _listing_row(source: Source, reject: Rejected) -> dict[str, object]:
-    return _reject_row(source, "", reject)
-
-
-def _chunk(documents: list[tuple[str, str, Document]], chunker: Chunker, hash_key: bytes) -> Iterator[pa.RecordBatch]:
-    """Cut documents and build the CHUNK columns of their pieces."""
-    columns: dict[str, list[object]] = {name: [] for name in CHUNK.names}
-    for (source_id, partition, document), spans in zip(
-        documents, chunker.split_batch([d.text for _, _, d in documents]), strict=True
-    ):
-        meta = ids.dump_meta(document.meta)
-        mark = 0
-        for number, span in enumerate(spans):
-            text = document.text[span.start : span.end]
-            if document.marks:
-                while mark + 1 < len(document.marks) and document.marks[mark + 1].start <= span.start:
-                    mark += 1
-                inside = document.marks[mark].meta if document.marks[mark].start <= span.start else {}
-                meta = ids.dump_meta({**document.meta, **inside})
-            shown = (
-                document.doc_id, number, document.channel_id, document.channel_name, document.kind,
-                document.created_at, document.updated_at, meta,
-            )  # fmt: skip
-            values = (
-                ids.chunk_id(document.doc_id, number), document.doc_id, number, document.team_id, document.channel_id,
-                document.channel_name, document.kind, document.created_at, document.updated_at, text, meta,
-                span.tokens, ids.content_hash(hash_key, document.team_id, text), ids.meta_hash(shown),
-                document.version, source_id, partition,
-            )  # fmt: skip
-            for column, value in zip(columns.values(), values, strict=True):
-                column.append(value)
-    chunks = pa.Table.from_pydict(columns, schema=CHUNK)
-    filled = [
-        chunks[f.name] if f.name in CHUNK.names
-        else pa.array(["chunk"] * len(chunks)) if f.name == "row"
-        else pa.nulls(len(chunks), f.type)
-        for f in EXTRACTED
-    ]  # fmt: skip
-    yield from pa.Table.from_arrays(filled, schema=EXTRACTED).to_batches()
 
 
 # -- commits -----------------------------------------------------------------------------------------------------------
@@ -343,8 +213,8 @@ def _commit_chunks(
     owned = read_table(spark, state, "chunks")
     order = [source.source_id for source in sources]
     covered_frame = spark.createDataFrame(covered or [("", "")], "source_id string, partition string").distinct()
-    winners, overlapping, losers = diff.resolve_owners(staged, owned, covered_frame, order)
-    winners = winners.persist()
+    claims = diff.rank_owners(staged, owned, covered_frame, order).persist()
+    winners = diff.winning(staged, claims).persist()
     try:
         write_parts(state, "chunks", diff.new_chunks(winners, owned))
         protected = rows.where("row = 'rejected' AND doc_id != ''").select("doc_id").distinct()
@@ -353,19 +223,20 @@ def _commit_chunks(
         changes.write.parquet(str(folder), mode="overwrite")
         if spark.read.schema(changes.schema).parquet(str(folder)).limit(1).count():
             state.merge("chunks", ds.dataset(str(folder)).scanner().to_reader())
+        overlaps: dict[tuple[str, str], set[str]] = {}
+        for pair in diff.overlapping(claims).toArrow().to_pylist():
+            overlaps.setdefault((pair["source_id"], pair["partition"]), set()).add(pair["other"])
+        lost = [
+            {
+                "row": "rejected", **{k: loser[k] for k in ("source_id", "partition", "team_id", "channel_id", "kind")},
+                "created_at": loser["created_at"], "key": loser["doc_id"], "reason": "duplicate_document",
+                "detail": "another partition holds this id with another text", "retry": False,
+            }
+            for loser in diff.losing(claims).toArrow().to_pylist()
+        ]  # fmt: skip
     finally:
         winners.unpersist()
-    overlaps: dict[tuple[str, str], set[str]] = {}
-    for pair in overlapping.toArrow().to_pylist():
-        overlaps.setdefault((pair["source_id"], pair["partition"]), set()).add(pair["other"])
-    lost = [
-        {
-            "row": "rejected", **{k: loser[k] for k in ("source_id", "partition", "team_id", "channel_id", "kind")},
-            "created_at": loser["created_at"], "key": loser["doc_id"], "reason": "duplicate_document",
-            "detail": "another partition holds this id with another text and is newer", "retry": False,
-        }
-        for loser in losers.toArrow().to_pylist()
-    ]  # fmt: skip
+        claims.unpersist()
     return overlaps, lost
 
 

@@ -20,10 +20,11 @@ from embedding.slack_text import NORMALISER_VERSION
 from embedding.space import Space, describe_space, model_path
 from jobs.config import Config
 from jobs.engines import check_disk, start_spark
-from jobs.extract import Chunking, ExtractReport, changed_partitions, extract
+from jobs.extract import ExtractReport, changed_partitions, extract
 from jobs.lease import Lease
 from jobs.plan import Plan, check_deletes, make_plan
 from jobs.progress import Progress
+from jobs.reader import Chunking
 from jobs.scope import Scope, iso
 from jobs.sources import open_sources
 from jobs.state import State
