@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.exceptions import Abort, TyperException
 
 from embedding.errors import ConfigError, EmbedmillError, ResourceError
 from jobs.scope import Scope, parse_moment
@@ -271,8 +272,19 @@ def purge(
 
 
 def main() -> None:
-    """Entry point of the console script."""
-    app(prog_name="embedmill")
+    """Entry point of the console script: a mistake in the arguments gets one line too."""
+    try:
+        sys.exit(app(prog_name="embedmill", standalone_mode=False))
+    except Abort:
+        _say("interrupted")
+        sys.exit(130)
+    except TyperException as error:
+        text = error.format_message()
+        if "\n" in text:  # the help, for a command line without a command
+            print(text, file=sys.stderr)
+        else:
+            _say(f"{text.rstrip('.')}; see `embedmill --help`")
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":
