@@ -7,6 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
+MAX_META = 65_535  # bytes; the most that an index holds in a row's metadata
+_META_CHARACTERS = 200
+_META_ENTRIES = 20
 MAX_DOC_ID = 480  # bytes; leaves room for "#" and a chunk number below the index's 512-byte key
 _SAFE = "/.-_~"
 
@@ -53,5 +56,21 @@ def meta_hash(values: Sequence[object]) -> str:
 
 
 def dump_meta(meta: Mapping[str, object]) -> str:
-    """Canonical JSON of a document's or chunk's metadata."""
-    return json.dumps(meta, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    """Canonical JSON of a document's or chunk's metadata, with long values cut short where it would be too large.
+
+    It is shown beside a text and never searched, so a link of many thousand characters must not cost its message.
+    """
+    text = json.dumps(meta, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    if len(text.encode()) <= MAX_META:
+        return text
+    return json.dumps(_shortened(meta), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def _shortened(value: object) -> object:
+    if isinstance(value, str):
+        return value[:_META_CHARACTERS]
+    if isinstance(value, list | tuple):
+        return [_shortened(entry) for entry in value[:_META_ENTRIES]]
+    if isinstance(value, Mapping):
+        return {key: _shortened(entry) for key, entry in value.items()}
+    return value

@@ -161,7 +161,8 @@ class _Reader:
 
     def result(self, texts: list[str], files: tuple[str, ...]) -> SlackText:
         links = tuple(self.links)[:MAX_LINKS]
-        return SlackText(_finish("\n".join(texts)), links, files, frozenset(self.refs))
+        # Cleaned as the text is: a lone surrogate is in nobody's id, and could not be stored.
+        return SlackText(_finish("\n".join(texts)), links, files, frozenset(map(_finish, self.refs)))
 
     def mrkdwn(self, text: str) -> str:
         """Resolve Slack's markup. Protected pieces stand as NUL in the text while the other passes run."""

@@ -76,10 +76,11 @@ def _scope(
 @contextmanager
 def _mill(config: Path | None) -> Iterator[Any]:
     from jobs.config import default_config_file, load_config
+    from jobs.engines import quiet_engines
     from jobs.progress import Progress
 
     loaded = load_config(config or default_config_file())
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    quiet_engines()
     from jobs.run import Mill
 
     mill = Mill(loaded, Progress())

@@ -219,7 +219,9 @@ def _fault(location: tuple[int | str, ...], message: str, kind: str) -> str:
     key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location if p not in tags).lstrip(".")
     if kind == "extra_forbidden":
         message = "unknown key; remove it or correct its spelling"
-    return f"{key or 'sources'}: {message.removeprefix('Value error, ')}"
+    message = message.removeprefix("Value error, ")
+    # A validator of a whole list says itself which entry it means: "[0].team_id: ..."
+    return f"{key or 'sources'}{message if message.startswith('[') else f': {message}'}"
 
 
 def _check_paths(file: Path, config: Config) -> None:

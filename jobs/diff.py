@@ -86,20 +86,23 @@ def changed_chunks(winners: DataFrame, chunks: DataFrame, covered: DataFrame, pr
     """Chunks of the state to update, and (with ``_delete``) to remove.
 
     Removed are chunks whose partition is covered and which were not found, and those past the end of a document that
-    was read and is now shorter. Documents in ``protected`` (doc_id) were seen but could not be processed: they stay.
+    was read and is now shorter. Documents in ``protected`` (doc_id) were seen but could not be processed: they stay,
+    unless another reading of theirs won.
     """
     watched = chunks.select("team_id", "chunk_id", *[F.col(c).alias(f"old_{c}") for c in _WATCHED])
     differs = F.lit(False)
     for column in _WATCHED:
         differs = differs | (F.col(column) != F.col(f"old_{column}"))
     updates = winners.join(watched, on=["team_id", "chunk_id"], how="inner").where(differs)
+    read = winners.select("doc_id").distinct()
     candidates = (
         chunks.join(covered, on=_OWNER, how="left_semi")
-        .unionByName(chunks.join(winners.select("doc_id").distinct(), on="doc_id", how="left_semi"))
+        .unionByName(chunks.join(read, on="doc_id", how="left_semi"))
         .dropDuplicates(["team_id", "chunk_id"])  # a chunk may qualify on both grounds
     )
+    kept = protected.join(read, on="doc_id", how="left_anti")
     removed = candidates.join(winners.select("chunk_id"), on="chunk_id", how="left_anti").join(
-        protected, on="doc_id", how="left_anti"
+        kept, on="doc_id", how="left_anti"
     )
     return (
         updates.select(*CHUNK.names)
@@ -113,7 +116,8 @@ def actions(chunks: DataFrame, published: DataFrame, vectors: DataFrame) -> Data
 
     ``chunks`` and ``published`` are already within the scope and the index; ``vectors`` (team_id, content_hash) within
     the space. Of several chunks with one text the first embeds and the others reuse its vector.
-    Columns: those of ``chunks`` and ``action``; of a delete only team_id and chunk_id are filled.
+    Columns: those of ``chunks``, ``action`` and ``held`` (the ledger has a row of it); of a delete only team_id and
+    chunk_id are filled.
     """
     have = published.select(
         "team_id", "chunk_id", F.col("content_hash").alias("held_content"), F.col("meta_hash").alias("held_meta")
@@ -130,4 +134,5 @@ def actions(chunks: DataFrame, published: DataFrame, vectors: DataFrame) -> Data
         .when(F.col("held_meta") != F.col("meta_hash"), "update")
         .otherwise("unchanged")
     )
-    return joined.withColumn("action", action).select(*CHUNK.names, "action")
+    held = F.col("held_content").isNotNull()
+    return joined.withColumn("action", action).withColumn("held", held).select(*CHUNK.names, "action", "held")

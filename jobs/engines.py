@@ -26,6 +26,23 @@ rootLogger.level = off
 """
 
 
+# Read by the engines' native parts when they are imported. None of their chatter helps a person at a terminal.
+_QUIET = {
+    "GLOG_minloglevel": "3",
+    "GRPC_VERBOSITY": "NONE",
+    "HF_HUB_OFFLINE": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def quiet_engines() -> None:
+    """Set the engines' environment: silent, offline, telling nobody of their use. Call before they are imported."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+
+
 def check_java() -> None:
     """Raise ResourceError with the fix where there is no Java that Spark can run on."""
     home = os.environ.get("JAVA_HOME")
@@ -115,18 +132,7 @@ def start_spark(config: Config, scratch: Path) -> SparkSession:
 
 def start_ray(config: Config) -> None:
     """Connect to Ray, or start one for this process. Raises ResourceError where it does not start."""
-    quiet = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_BACKEND_LOG_LEVEL": "fatal",
-        "GLOG_minloglevel": "3",
-        "GRPC_VERBOSITY": "NONE",
-    }
-    for name, value in quiet.items():
-        os.environ.setdefault(name, value)
     logging.getLogger("ray").setLevel(logging.ERROR)
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import ray
 
     if ray.is_initialized():
@@ -141,6 +147,5 @@ def start_ray(config: Config) -> None:
             logging_level="ERROR",
         )
     except Exception as error:
-        raise ResourceError(
-            f"ray.address: Ray at {config.ray.address!r} did not answer ({type(error).__name__})"
-        ) from None
+        what = "a Ray of our own did not start" if local else f"Ray at {config.ray.address!r} did not answer"
+        raise ResourceError(f"ray.address: {what} ({type(error).__name__}: {str(error)[:200]})") from None

@@ -8,6 +8,7 @@ nothing left to change.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,15 +130,21 @@ def _choose(
             if scope.may_hold(source, partition) and _changed(known.get(at), partition, source, names, chunking):
                 chosen[at] = (number, partition)
         if listing.complete:
-            # A partition whose file was refused (a link that now leaves the root) is not gone, only out of reach.
+            # What was refused (a file or a folder that is now a link out of the root) is not gone, only out of reach.
             refused = {r.key for r in listing.rejected}
             gone += [
                 at for at in known
-                if at[0] == source.source_id and at not in listed and at[1] not in refused
+                if at[0] == source.source_id and at not in listed
                 and (not scope.channels) and scope.since is None and scope.until is None
+                and not _below(at[1], refused)
             ]  # fmt: skip
     _add_overlapping(chosen, listed, gone, known)
     return _Work(list(chosen.values()), gone, rejected, len(listed))
+
+
+def _below(key: str, refused: set[str]) -> bool:
+    """Whether a partition or a folder that it lies in was refused."""
+    return key in refused or any(key[:cut] in refused for cut, letter in enumerate(key) if letter == "/")
 
 
 def _changed(
@@ -146,10 +153,15 @@ def _changed(
     return (
         row is None
         or bool(row["retry"])
-        or row["fingerprint"] != f"{partition.fingerprint}:{partition.path}"
+        or row["fingerprint"] != _stamp(partition)
         or row["reader"] != f"{source.reader}:{chunking.version}"
         or row["refs_hash"] != names.fingerprint(row["refs"] or [])  # type: ignore[arg-type]
     )
+
+
+def _stamp(partition: Partition) -> str:
+    # A file's name need not be UTF-8.
+    return f"{partition.fingerprint}:{partition.path}".encode("utf-8", "backslashreplace").decode()
 
 
 def _add_overlapping(
@@ -180,12 +192,13 @@ def _read_partitions(
         PurgeRule(r["team_id"], r["channel_id"], frozenset(r["ids"] or ()), r["before"], r["purged_at"])
         for r in state.read("purges").to_pylist()
     ]
-    schema = "source int, key string, path string, fingerprint string, size long, channel_id string, first long"
+    # Paths are bytes on the way: a file's name need not be UTF-8.
+    schema = "source int, key string, path binary, fingerprint string, size long, channel_id string, first long"
     # Largest first and dealt round, so that no task ends up with all the heavy ones.
     ordered = sorted(work, key=lambda item: -item[1].size)
     width = max(1, min(len(ordered), spark.sparkContext.defaultParallelism * 4))
     dealt = [item for start in range(width) for item in ordered[start::width]]
-    rows = [(n, p.key, p.path, p.fingerprint, p.size, p.channel_id, p.first) for n, p in dealt]
+    rows = [(n, p.key, os.fsencode(p.path), p.fingerprint, p.size, p.channel_id, p.first) for n, p in dealt]
     frame = (
         spark.createDataFrame(spark.sparkContext.parallelize(rows, width), schema)
         if rows
@@ -280,7 +293,7 @@ def _commit_sources(
         source, partition = listed[at]
         rows.append(
             {
-                "source_id": at[0], "partition": at[1], "fingerprint": f"{partition.fingerprint}:{partition.path}",
+                "source_id": at[0], "partition": at[1], "fingerprint": _stamp(partition),
                 "reader": f"{source.reader}:{chunking.version}", "refs": row.refs,  # type: ignore[attr-defined]
                 "refs_hash": names[at[0]].fingerprint(row.refs),  # type: ignore[attr-defined]
                 "overlaps": sorted(overlaps.get(at, ())), "retry": row.retry,  # type: ignore[attr-defined]

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.frames import read_table
-from jobs.state import State
+from jobs.state import State, write_part
 from jobs.tables import PUBLISHED, TABLES
 
 if TYPE_CHECKING:
@@ -54,13 +55,13 @@ def publish(
     for shard in _shards(work / "publish", shard_rows):
         before_commit()
         index.upsert(version, shard)
-        _record(state, shard, version, space_id, run_id, delete=False)
+        _record(state, shard, version, space_id, run_id)
         upserted += len(shard)
         progress(len(shard))
     for shard in _shards(work / "deletes", shard_rows):
         before_commit()
         index.delete(version, shard["chunk_id"].to_pylist())
-        _record(state, shard, version, space_id, run_id, delete=True)
+        state.merge("published", _ledger(shard, version, space_id, run_id, delete=True))
         deleted += len(shard)
         progress(len(shard))
     if upserted or deleted:
@@ -68,7 +69,18 @@ def publish(
     return upserted, deleted
 
 
-def _record(state: State, shard: pa.Table, version: str, space_id: str, run_id: str, *, delete: bool) -> None:
+def _record(state: State, shard: pa.Table, version: str, space_id: str, run_id: str) -> None:
+    """Rows that the ledger does not have are appended: a merge reads its whole target, and costs more as it grows."""
+    new = shard.filter(pc.invert(shard["held"]))
+    if len(new):
+        rows = _ledger(new, version, space_id, run_id, delete=False).drop_columns(["_delete"])
+        state.append("published", write_part(str(state.root), "published", rows))
+    held = shard.filter(shard["held"])
+    if len(held):
+        state.merge("published", _ledger(held, version, space_id, run_id, delete=False))
+
+
+def _ledger(shard: pa.Table, version: str, space_id: str, run_id: str, *, delete: bool) -> pa.Table:
     size = len(shard)
     constant = {"index": version, "space_id": space_id, "run_id": run_id}
     columns = []
@@ -80,7 +92,7 @@ def _record(state: State, shard: pa.Table, version: str, space_id: str, run_id: 
         else:
             columns.append(pa.nulls(size, field.type))
     columns.append(pa.array([delete] * size, pa.bool_()))
-    state.merge("published", pa.Table.from_arrays(columns, schema=TABLES["published"].changes))
+    return pa.Table.from_arrays(columns, schema=TABLES["published"].changes)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -88,12 +100,13 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _shards(folder: Path, rows: int) -> Iterator[pa.Table]:
-    """Tables of about ``rows`` rows: small files of Spark's tasks are put together."""
-    held: list[pa.Table] = []
+    """Tables of about ``rows`` rows: small files of Spark's tasks are put together, large ones are read in pieces."""
+    held: list[pa.RecordBatch] = []
     for file in _files(folder):
-        held.append(pq.read_table(file))
-        if sum(len(t) for t in held) >= rows:
-            yield pa.concat_tables(held)
-            held = []
-    if any(len(t) for t in held):
-        yield pa.concat_tables(held)
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=rows):
+            held.append(batch)
+            if sum(len(b) for b in held) >= rows:
+                yield pa.Table.from_batches(held)
+                held = []
+    if any(len(b) for b in held):
+        yield pa.Table.from_batches(held)

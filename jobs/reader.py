@@ -60,7 +60,7 @@ def reader(
         for batch in batches:
             for row in batch.to_pylist():
                 source = sources[row.pop("source")]
-                yield from task.read(source, Partition(**row))
+                yield from task.read(source, Partition(**row | {"path": os.fsdecode(row["path"])}))
         yield from task.finish()
 
     return read

@@ -99,7 +99,7 @@ def plan_repair(spark: SparkSession, state: State, found: DataFrame, version: st
     chunks = read_table(spark, state, "chunks")
     key = ["team_id", "chunk_id"]
     write = found.where("problem IN ('missing', 'stale', 'unledgered', 'vector')").select(*key).distinct()
-    rows = chunks.join(write, on=key, how="left_semi").withColumn("action", F.lit("reuse"))
+    rows = chunks.join(write, on=key, how="left_semi").withColumn("held", F.lit(True))
     deletes = found.where("problem IN ('ghost', 'undesired')").select(*key).distinct()
     rows.write.parquet(str(work / "rows"), mode="overwrite")
     deletes.write.parquet(str(work / "deletes"), mode="overwrite")

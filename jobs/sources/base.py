@@ -120,5 +120,5 @@ def inside(root: Path, path: Path) -> bool:
     """Whether ``path``, links followed, lies below ``root``."""
     try:
         return path.resolve(strict=True).is_relative_to(root)
-    except OSError:
+    except (OSError, RuntimeError):  # Python 3.11 and 3.12 raise RuntimeError for a loop of links
         return False

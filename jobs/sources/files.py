@@ -37,7 +37,8 @@ class FilesSource:
         for folder, _, names in os.walk(self.root, onerror=unreadable.append):
             for name in sorted(names):
                 self._look(Path(folder) / name, partitions, rejected)
-            links = [d for d in os.scandir(folder) if d.is_symlink() and d.is_dir()]
+            # os.path: a DirEntry raises for a link that ends in a loop or may not be followed
+            links = [d for d in os.scandir(folder) if d.is_symlink() and os.path.isdir(d.path)]
             rejected += [
                 self._reject(Path(d.path), "link_to_folder", "links to folders are not followed") for d in links
             ]
@@ -51,7 +52,7 @@ class FilesSource:
         return Listing(tuple(partitions), tuple(rejected), complete=not unreadable)
 
     def _look(self, path: Path, partitions: list[Partition], rejected: list[Rejected]) -> None:
-        if path.is_symlink() and not inside(self.root, path):
+        if os.path.islink(path) and not inside(self.root, path):
             rejected.append(self._reject(path, "link_outside_root", "the link leaves the source's folder or is broken"))
             return
         try:
@@ -88,13 +89,13 @@ class FilesSource:
             yield read_failure(error)
             return
         relative = os.fsdecode(os.fsencode(path.relative_to(self.root)))
+        shown = relative.encode("utf-8", "replace").decode()
         try:
-            parsed = parse_file(data, path.name)
+            parsed = parse_file(data, shown)
         except RejectedRecord as error:
             yield self._failed(partition, error.reason, error.detail)
             return
         modified = partition.first or 0
-        shown = relative.encode("utf-8", "replace").decode()
         meta: dict[str, object] = {"path": shown, "media_type": parsed.media_type, **parsed.meta}
         if parsed.title:
             meta["title"] = parsed.title

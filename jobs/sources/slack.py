@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import lzma
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -22,6 +24,11 @@ from jobs.sources.slack_export import Channel, parse_channels, parse_users, read
 _DAY = re.compile(r"(\d{4})-(\d{2})-(\d{2})\.json")
 _CHANNEL_FILES = ("channels.json", "groups.json", "mpims.json", "dms.json")
 _DAY_US = 86_400_000_000
+# What zipfile raises for an entry, or a whole archive, that is damaged, encrypted or of an unknown method.
+_DAMAGED = (
+    zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError,
+    KeyError, ValueError,
+)  # fmt: skip
 _MAX_ENTRY = 1 << 30  # a day file that unpacks to more is a bomb or a mistake
 
 
@@ -47,15 +54,18 @@ class SlackExport:
         """See Source.listing. Reads the small files that name users and channels."""
         if not self.root.exists():
             raise SourceError(f"slack_export source: no such export: {self.root}")
-        if self.root.is_dir():
-            entries, rejected, complete = self._list_folder()
-        else:
+        folder = self.root.is_dir()
+        if not folder:
             try:
-                entries, rejected, complete = self._list_zip()
-            except (zipfile.BadZipFile, EOFError, OSError) as error:
+                _open_zip(str(self.root), self.root.stat().st_mtime_ns)
+            except (*_DAMAGED, OSError) as error:
                 broken = "damaged or cut off" if not isinstance(error, OSError) else error.strerror or "unreadable"
                 return Listing((), (Rejected("", "unreadable_zip", broken, retry=True, whole=True),), complete=False)
-        rejected += self._load_names()
+        rejected = self._load_names()
+        if rejected:  # without channels every message would have another id, without users another text
+            return Listing((), tuple(rejected), complete=False)
+        entries, refused, complete = self._list_folder() if folder else self._list_zip()
+        rejected += refused
         partitions: dict[str, Partition] = {}
         for path, fingerprint, size in entries:
             pure = PurePosixPath(path)
@@ -65,13 +75,13 @@ class SlackExport:
             try:
                 start = dt.datetime(*map(int, day.groups()), tzinfo=dt.UTC)  # type: ignore[arg-type,misc]
             except ValueError:
-                rejected.append(Rejected(path, "bad_day", "the file's name is not a day"))
+                rejected.append(Rejected(_quoted(path), "bad_day", "the file's name is not a day"))
                 continue
             channel = self._channel(pure.parts[0])
             first = int(start.timestamp()) * 1_000_000
-            key = f"{quote(channel.id, '')}/{pure.stem}"
+            key = self._key(path)
             if key in partitions:
-                rejected.append(Rejected(quote(path), "duplicate_day", "two folders hold this channel's day"))
+                rejected.append(Rejected(_quoted(path), "duplicate_day", "two folders hold this channel's day"))
                 complete = False
                 continue
             # Slack cuts days in the workspace's time zone, so a file may hold half a day more on either side.
@@ -89,25 +99,41 @@ class SlackExport:
         except OSError as error:
             raise SourceError(f"slack_export source: {self.root}: {error.strerror}") from None
         for folder in folders:
+            if folder.is_symlink() and not inside(self.root, Path(folder.path)):
+                if not os.path.isfile(folder.path):
+                    rejected.append(self._refused(folder.name, "link_outside_root", "the link leaves the export"))
+                continue
             if not folder.is_dir():
                 continue
-            if not inside(self.root, Path(folder.path)):
-                rejected.append(Rejected(quote(folder.name), "link_outside_root", "the link leaves the export"))
-                continue
             try:
-                files = sorted(os.scandir(folder), key=lambda e: e.name)
+                found = self._list_days(Path(folder.path), rejected)
             except OSError as error:
-                rejected.append(Rejected(quote(folder.name), "unreadable_folder", error.strerror or "", retry=True))
+                rejected.append(self._refused(folder.name, "unreadable_folder", error.strerror or "", retry=True))
                 complete = False
-                continue
-            for file in files:
-                name = f"{folder.name}/{file.name}"
-                if file.is_symlink() and not inside(self.root, Path(file.path)):
-                    rejected.append(Rejected(quote(name), "link_outside_root", "the link leaves the export"))
-                elif file.is_file():
-                    status = file.stat()
-                    entries.append((name, stat_fingerprint(status), status.st_size))
+            else:
+                entries += found
         return entries, rejected, complete
+
+    def _list_days(self, folder: Path, rejected: list[Rejected]) -> list[tuple[str, str, int]]:
+        entries = []
+        for file in sorted(os.scandir(folder), key=lambda e: e.name):
+            name = f"{folder.name}/{file.name}"
+            if file.is_symlink() and not inside(self.root, Path(file.path)):
+                rejected.append(self._refused(name, "link_outside_root", "the link leaves the export"))
+            elif file.is_file():
+                status = file.stat()
+                entries.append((name, stat_fingerprint(status), status.st_size))
+        return entries
+
+    def _refused(self, path: str, reason: str, detail: str, *, retry: bool = False) -> Rejected:
+        """A folder or a file that was not looked at, under the key of its partitions, so that they count as there."""
+        return Rejected(self._key(path), reason, detail, retry=retry)
+
+    def _key(self, path: str) -> str:
+        """Key of a day file's partition; of a folder, what the keys of its days begin with."""
+        folder, _, name = path.partition("/")
+        channel = quote(self._channel(folder).id, "")
+        return f"{channel}/{_quoted(name.removesuffix('.json'))}" if name else channel
 
     def _list_zip(self) -> tuple[list[tuple[str, str, int]], list[Rejected], bool]:
         entries: list[tuple[str, str, int]] = []
@@ -115,7 +141,7 @@ class SlackExport:
         for info in _open_zip(str(self.root), self.root.stat().st_mtime_ns).infolist():
             pure = PurePosixPath(info.filename)
             if pure.is_absolute() or ".." in pure.parts or "\\" in info.filename:
-                rejected.append(Rejected(quote(info.filename), "unsafe_path", "a zip entry that leaves its folder"))
+                rejected.append(Rejected(_quoted(info.filename), "unsafe_path", "a zip entry that leaves its folder"))
             elif not info.is_dir():
                 entries.append((info.filename, f"{info.CRC:08x}:{info.file_size}", info.file_size))
         return entries, rejected, True
@@ -129,6 +155,7 @@ class SlackExport:
         return archive.read(path)
 
     def _load_names(self) -> list[Rejected]:
+        """Read what names users and channels; returns what is there and cannot be read."""
         rejected = []
         for name in ("users.json", *_CHANNEL_FILES):
             try:
@@ -141,13 +168,14 @@ class SlackExport:
                 continue  # exports differ in which of these they have
             except RejectedRecord as error:
                 rejected.append(Rejected(name, error.reason, error.detail, retry=True))
-            except (OSError, zipfile.BadZipFile) as error:
+            except (*_DAMAGED, OSError) as error:
                 rejected.append(Rejected(name, "io_error", type(error).__name__, retry=True))
         self._names.update({channel.id: channel.name for channel in self._channels.values()})
         return rejected
 
     def _channel(self, folder: str) -> Channel:
-        return self._channels.get(folder) or Channel(id=folder, name=folder, private=False)
+        shown = folder.encode("utf-8", "replace").decode()  # a folder's name need not be UTF-8
+        return self._channels.get(folder) or Channel(id=shown, name=shown, private=False)
 
     def read(self, partition: Partition) -> Iterator[Document | Rejected | Skipped]:
         """See Source.read."""
@@ -158,7 +186,7 @@ class SlackExport:
         except RejectedRecord as error:
             yield Rejected("", error.reason, error.detail, channel.id, whole=True)
             return
-        except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError, KeyError):
+        except _DAMAGED:
             yield Rejected(
                 "", "unreadable_zip_entry", "damaged, encrypted or of an unknown method", channel.id, whole=True
             )
@@ -170,6 +198,10 @@ class SlackExport:
             if isinstance(record, Rejected) and record.key and not record.key.startswith("@"):
                 record = replace(record, doc_id=ids.message_id(self.team_id, channel.id, record.key))
             yield record
+
+
+def _quoted(path: str) -> str:
+    return quote(path.encode("utf-8", "replace"))
 
 
 @functools.lru_cache(maxsize=4)

@@ -79,7 +79,7 @@ def parse_channels(data: bytes, *, private: bool = False) -> dict[str, Channel]:
     """
     channels = {}
     for entry in _entries(data):
-        channel = _text(entry, "id")
+        channel = normalise_label(_text(entry, "id"))
         if not channel:
             continue
         folder = _text(entry, "name") or channel
