@@ -29,6 +29,9 @@ rootLogger.level = off
 # Read by the engines' native parts when they are imported. None of their chatter helps a person at a terminal.
 _QUIET = {
     "GLOG_minloglevel": "3",
+    # Engines are started by fork and exec, beside gRPC's threads (Milvus); its handlers for a fork have nothing to do
+    # in a child that execs at once, and can hang there.
+    "GRPC_ENABLE_FORK_SUPPORT": "0",
     "GRPC_VERBOSITY": "NONE",
     "HF_HUB_OFFLINE": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -138,14 +141,19 @@ def start_ray(config: Config) -> None:
     if ray.is_initialized():
         return
     local = config.ray.address == "local"
-    try:
-        ray.init(
-            address=config.ray.address,
-            include_dashboard=False if local else None,
-            object_store_memory=config.ray.object_store_mb * 1_000_000 if local else None,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
-    except Exception as error:
-        what = "a Ray of our own did not start" if local else f"Ray at {config.ray.address!r} did not answer"
-        raise ResourceError(f"ray.address: {what} ({type(error).__name__}: {str(error)[:200]})") from None
+    for last in (not local, True):  # on a busy machine Ray's own first process sometimes misses Ray's deadline
+        try:
+            ray.init(
+                address=config.ray.address,
+                include_dashboard=False if local else None,
+                object_store_memory=config.ray.object_store_mb * 1_000_000 if local else None,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+            return
+        except Exception as error:
+            if last:
+                what = "a Ray of our own did not start" if local else f"Ray at {config.ray.address!r} did not answer"
+                cause = f"{type(error).__name__}: {str(error)[:200]}"
+                raise ResourceError(f"ray.address: {what} ({cause})") from None
+            ray.shutdown()

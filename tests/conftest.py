@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.engines import quiet_engines
 from tests.workspace import Workspace
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+quiet_engines()  # before a test module imports one of them
 os.environ["EMBEDMILL_DEBUG"] = "1"  # a test wants the traceback of an unexpected fault
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
