@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,7 +76,7 @@ def _scope(
 @contextmanager
 def _mill(config: Path | None) -> Iterator[Any]:
     from jobs.config import default_config_file, load_config
-    from jobs.engines import quiet_engines
+    from jobs.engines import own_terminal, quiet_engines
     from jobs.progress import Progress
 
     loaded = load_config(config or default_config_file())
@@ -84,10 +84,11 @@ def _mill(config: Path | None) -> Iterator[Any]:
     from jobs.run import Mill
 
     mill = Mill(loaded, Progress())
-    try:
-        yield mill
-    finally:
-        mill.close()
+    with nullcontext() if os.environ.get("EMBEDMILL_DEBUG") else own_terminal(mill.state.engine_log):
+        try:
+            yield mill
+        finally:
+            mill.close()
 
 
 def _guarded(command: Callable[[], int]) -> None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from embedding.errors import ResourceError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jobs.config import Config
 
 MIN_JAVA = 17
+MAX_LOG_BYTES = 1_000_000
 _LOG4J = """
 rootLogger.level = off
 """
@@ -72,20 +73,45 @@ def check_disk(root: Path, min_free_mb: int) -> None:
 
 
 @contextmanager
-def _stderr_to(file: Path) -> Iterator[None]:
-    """Point file descriptor 2 at a file, for child processes that would write to the user's terminal."""
+def own_terminal(log: Path) -> Iterator[None]:
+    """Keep standard error for our own lines; what engines and native libraries write to descriptor 2 goes to ``log``.
+
+    A JVM, a raylet or a panic in a Rust thread writes there past Python, and no setting of theirs stops all of it.
+    The log may quote a document, so it is private and lies with the state.
+    """
     sys.stderr.flush()
-    saved = os.dup(2)
-    with file.open("ab") as sink:
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
+    terminal, ours = os.dup(2), sys.stderr
+    sink = _sink(log)
+    os.dup2(sink, 2)
+    os.close(sink)
+    if _is_descriptor_2(ours):
+        sys.stderr = os.fdopen(os.dup(terminal), "w", buffering=1, encoding=ours.encoding, errors=ours.errors)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        sys.stderr = ours
+        os.dup2(terminal, 2)
+        os.close(terminal)
 
 
-def start_spark(config: Config, scratch: Path) -> SparkSession:
+def _sink(log: Path) -> int:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        grown = log.exists() and log.stat().st_size > MAX_LOG_BYTES
+        return os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if grown else 0), 0o600)
+    except OSError:  # a full or read-only disk is reported by the work itself, if it needs the disk
+        return os.open(os.devnull, os.O_WRONLY)
+
+
+def _is_descriptor_2(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() == 2
+    except (OSError, ValueError):
+        return False
+
+
+def start_spark(config: Config, scratch: Path, log: Path) -> SparkSession:
     """The Spark session of this process, started on first use with ``scratch`` for its temporary files.
 
     Raises ResourceError where Java is missing or Spark does not start.
@@ -127,10 +153,9 @@ def start_spark(config: Config, scratch: Path) -> SparkSession:
     for key, value in settings.items():
         builder = builder.config(key, value)
     try:
-        with _stderr_to(scratch / "spark.log"):
-            return builder.getOrCreate()
+        return builder.getOrCreate()
     except Exception as error:
-        raise ResourceError(f"Spark did not start ({type(error).__name__}); see {scratch / 'spark.log'}") from None
+        raise ResourceError(f"Spark did not start ({type(error).__name__}); see {log}") from None
 
 
 def start_ray(config: Config) -> None:

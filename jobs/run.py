@@ -139,7 +139,7 @@ class Mill:
     def spark(self) -> SparkSession:
         """Spark, started on first use."""
         with self.progress.phase("starting Spark"):
-            return start_spark(self.config, self.state.engines)
+            return start_spark(self.config, self.state.engines, self.state.engine_log)
 
     def chunking(self) -> Chunking:
         """What executors cut text with."""

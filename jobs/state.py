@@ -204,6 +204,11 @@ class State:
         """Scratch folder of Spark, which outlives a run."""
         return self.root / "work" / "engines"
 
+    @property
+    def engine_log(self) -> Path:
+        """What the engines wrote to standard error, for whoever looks into a fault of theirs."""
+        return self.root / "work" / "engines.log"
+
     def work(self, run_id: str) -> Path:
         """Scratch folder of one run. Holds text, so it is private and goes when the run ends."""
         folder = self.root / "work" / run_id
@@ -214,7 +219,7 @@ class State:
         """Drop the scratch of this and of killed runs, but not the engines'. Call it only while holding the lease."""
         work = self.root / "work"
         for folder in work.iterdir() if work.exists() else ():
-            if folder != self.engines:
+            if folder.is_dir() and folder != self.engines:
                 shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -581,8 +581,11 @@ def mount(*arguments: str) -> bool:
 
 
 @pytest.fixture
-def small_disk(workspace: Workspace) -> Iterator[Workspace]:
-    """A workspace whose state is a disk of its own; ``resize`` changes its size."""
+def small_disk(_ran_once: Workspace, workspace: Workspace) -> Iterator[Workspace]:
+    """A workspace whose state is a disk of its own; ``resize`` changes its size.
+
+    The Spark of this process has started elsewhere, so that its scratch is not on that disk.
+    """
     state = workspace.root / "state"
     state.mkdir()
     if shutil.which("mount") is None or not mount("-t", "tmpfs", "-o", "size=500m,mode=700", "tmpfs", str(state)):
