@@ -27,6 +27,7 @@ def test_second_run_does_nothing_and_opens_nothing(ran: Workspace) -> None:
     assert second.body["index_rows"] == {"upserted": 0, "deleted": 0, "after": 8}
     assert second.body["partitions"] == {"listed": 4, "opened": 0}
     assert second.body["documents"]["read"] == 0
+    assert ran.verify().code == 0
 
 
 def test_edit_embeds_one(ran: Workspace) -> None:
@@ -85,6 +86,7 @@ def test_mended_day_leaves_quarantine(ran: Workspace) -> None:
     assert mended.code == 0
     assert counts(mended) == {"embedded": 1}
     assert ran.quarantine() == {}
+    assert ran.verify().code == 0
 
 
 def test_changed_display_name_embeds_the_mentions_only(ran: Workspace) -> None:
@@ -126,6 +128,7 @@ def test_day_in_two_partitions_survives_the_loss_of_one(ran: Workspace) -> None:
     assert ran.verify().body["index_rows"] == 8
     ran.day("general", [m for m in ran.messages("general") if m["ts"] != twice["ts"]])
     assert counts(ran.run()) == {"deleted": 1}
+    assert ran.verify().code == 0
 
 
 def test_mass_delete_is_refused(ran: Workspace) -> None:
@@ -137,6 +140,7 @@ def test_mass_delete_is_refused(ran: Workspace) -> None:
     assert "--allow-mass-delete" in refused.err
     assert ran.call("status").body["index"]["versions"][0]["rows"] == 8
     assert counts(ran.run("--allow-mass-delete")) == {"deleted": 4}
+    assert ran.verify().code == 0
 
 
 def test_purged_text_does_not_come_back(ran: Workspace) -> None:
@@ -147,6 +151,7 @@ def test_purged_text_does_not_come_back(ran: Workspace) -> None:
     assert ran.verify().code == 0
     ran.day("general", [*ran.messages("general"), message(2_000_000_000 - 1_740_960_000, "said after the purge")])
     assert counts(ran.run()) == {"embedded": 1}
+    assert ran.verify().code == 0
     needle = TEXTS[2].encode()
     left = [p for p in (ran.root / "state").rglob("*") if p.is_file() and needle in p.read_bytes()]
     assert left == []
