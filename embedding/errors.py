@@ -4,8 +4,10 @@ EmbedmillError                 1  base; message is one line and never holds a do
 ├── ConfigError                2  a setting is wrong; names the key and the fix
 ├── SourceError                2  a source's root is missing, empty or unreadable as a whole
 ├── ResourceError              1  the machine cannot do it (disk full, no Java)
+├── EncoderError               1  the encoder fails on everything, not on single texts
 └── SafetyError                5  refused: going on could lose or mix data
     ├── SpaceMismatchError     5  state or index belongs to another embedding space
+    ├── FidelityError          5  a backend's vectors are not the model's
     ├── MassDeleteError        5  the plan would delete too much of the index
     └── LeaseHeldError         5  another run is writing
 RejectedRecord                 -  one record cannot be processed; becomes a quarantine row, the run goes on
@@ -36,6 +38,10 @@ class ResourceError(EmbedmillError):
     """The machine cannot do it: full disk, missing Java."""
 
 
+class EncoderError(EmbedmillError):
+    """The encoder fails on everything that it is given, not on single texts."""
+
+
 class SafetyError(EmbedmillError):
     """Refused, because going on could lose or mix data."""
 
@@ -44,6 +50,10 @@ class SafetyError(EmbedmillError):
 
 class SpaceMismatchError(SafetyError):
     """The state or the index belongs to another embedding space."""
+
+
+class FidelityError(SafetyError):
+    """A backend's vectors are not those of the model that it says it runs."""
 
 
 class MassDeleteError(SafetyError):

@@ -32,6 +32,12 @@ class Space:
     dtype: str
 
     @property
+    def model_id(self) -> str:
+        """Short stable hash over what an encoder is made from: one model's converted graphs serve many spaces."""
+        payload = json.dumps([self.weights, self.tokenizer, self.pooling, self.normalised, self.dim]).encode()
+        return hashlib.blake2b(payload, digest_size=8).hexdigest()
+
+    @property
     def space_id(self) -> str:
         """Short stable hash over all fields."""
         payload = json.dumps(asdict(self), sort_keys=True).encode()

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,7 +84,8 @@ def _mill(config: Path | None) -> Iterator[Any]:
     from jobs.run import Mill
 
     mill = Mill(loaded, Progress())
-    with nullcontext() if os.environ.get("EMBEDMILL_DEBUG") else own_terminal(mill.state.engine_log):
+    debug = bool(os.environ.get("EMBEDMILL_DEBUG"))
+    with redirect_stdout(sys.stderr) if debug else own_terminal(mill.state.engine_log):
         try:
             yield mill
         finally:

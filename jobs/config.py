@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
+import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -87,9 +88,12 @@ class Model(_Section):
     overlap_tokens: Annotated[int, Field(ge=0, le=128)] = 24
     batch_tokens: Annotated[int, Field(gt=0)] = 4096
     actors: Annotated[int, Field(gt=0)] = 1
+    max_actors: Annotated[int, Field(ge=0)] = 0  # the pool grows to so many while work waits; 0 keeps it at actors
+    gpus_per_actor: Annotated[float, Field(ge=0)] | None = None  # None takes one each where there are enough
     threads: Annotated[int, Field(ge=0)] = 0  # per actor; 0 shares the machine's cores among the actors
     shard_tokens: Annotated[int, Field(gt=0)] = 131_072  # unit of progress: under a minute on two cores
     usd_per_hour: Annotated[float, Field(ge=0)] = 0.0
+    cache: str = ""  # for converted models; "" is the user's cache folder
 
 
 class IndexTarget(_Section):
@@ -177,6 +181,11 @@ class Config(BaseSettings):
         return self.path(self.state.uri)
 
     @property
+    def model_cache(self) -> Path:
+        """Folder of converted models, on this machine and not with the state: a copy serves every state on it."""
+        return self.path(self.model.cache) if self.model.cache else platformdirs.user_cache_path("embedmill") / "models"
+
+    @property
     def index_uri(self) -> str:
         """Address of the index: a server's URL as it is, a path from the file's folder."""
         return self.index.uri if "://" in self.index.uri else str(self.path(self.index.uri))
@@ -235,9 +244,9 @@ def _check_paths(file: Path, config: Config) -> None:
             raise ConfigError(f"{file}: sources[{number}].uri: not a folder: {source.uri}")
     if config.index.kind == "vespa":
         raise ConfigError(f'{file}: index.kind: "vespa" is not in this version; use "milvus"')
-    if config.model.backend not in ("auto", "torch", "hash"):
+    if config.model.backend not in ("auto", "torch", "openvino", "hash"):
         raise ConfigError(
-            f'{file}: model.backend: "{config.model.backend}" is not in this version; use "auto" or "torch"'
+            f'{file}: model.backend: "{config.model.backend}" is not in this version; use "auto", "openvino" or "torch"'
         )
 
 

@@ -1,116 +1,220 @@
-"""Embed: encode the plan's texts with a pool of Ray actors and store the vectors, shard by shard.
+"""Embed: encode the plan's texts on Ray and store the vectors, shard by shard.
 
-A shard is committed to ``vectors`` as soon as its actor has written it: a killed run loses the shards under way and
-no other.
+Three operators, joined by Ray's object store, whose size bounds what waits between them:
+
+    cut texts into token ids (tasks) -> encode (actors, which touch no disk) -> write vectors (tasks)
+
+A shard is committed to ``vectors`` as soon as it is written: a killed run loses the shards under way and no other. A
+text that raises or kills its actor is left out and reported, and costs the others nothing.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from embedding.encoders import EncoderSpec, TokenIds, choose
+from embedding.encoders.isolate import encode_apart
+from embedding.errors import EmbedmillError
+from jobs.attempts import Attempts
 from jobs.engines import start_ray
 from jobs.state import Part, State, write_part
 
 if TYPE_CHECKING:
-    from jobs.config import Config
+    from embedding.encoders import IdEncoder
+    from embedding.encoders.tokens import Tokens
+    from jobs.config import Config, Model
+
+# Share of the cluster's cores that is kept for tasks beside the actors, and what one task takes of a core.
+TASK_SHARE = 0.125
+TASK_CPUS = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class ShardWriter:
-    """What an actor needs: picklable, no secrets."""
+@dataclass(slots=True)
+class Embedded:
+    """What the stage did: texts encoded, and those left out with their reason, by (team_id, content_hash)."""
 
-    root: str
-    model: str
-    backend: str
-    threads: int
-    batch_tokens: int
-    space_id: str
-    run_id: str
+    texts: int = 0
+    failed: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
-class EmbedShard:
-    """A Ray Data actor: loads the encoder once, then turns shards of texts into files of vectors."""
+# -- on the workers ----------------------------------------------------------------------------------------------------
 
-    def __init__(self, setup: ShardWriter) -> None:
+
+@lru_cache(maxsize=1)
+def _tokens(spec: EncoderSpec) -> Tokens:
+    from embedding.encoders.tokens import Tokens
+
+    return Tokens(spec.model, spec.max_tokens)
+
+
+def cut_shard(batch: pa.Table, spec: EncoderSpec) -> pa.Table:
+    """``path`` of one shard to its rows: shard, team_id, content_hash, tokens, and text, or ids where they do."""
+    [path] = batch["path"].to_pylist()
+    # partitioning=None: "shard=3" in the path is not a column of the texts
+    shard = pq.read_table(path, partitioning=None)
+    shard = shard.append_column("shard", pa.array([path] * len(shard), pa.string()))
+    if not spec.takes_ids:
+        return shard
+    ids = _tokens(spec).ids(shard["text"].to_pylist())
+    return shard.drop_columns(["text"]).append_column("ids", ids.to_arrow())
+
+
+class EncodeShard:
+    """Loads the encoder once, then turns shards into vectors."""
+
+    def __init__(self, spec: EncoderSpec) -> None:
         from embedding.encoders import open_encoder
 
-        self._setup = setup
-        self._encoder = open_encoder(
-            setup.backend, Path(setup.model), threads=setup.threads, batch_tokens=setup.batch_tokens
+        self._encoder = open_encoder(spec)
+
+    def __call__(self, shard: pa.Table) -> pa.Table:
+        """Rows of ``cut_shard`` to team_id, content_hash, tokens, vector and reason ("" where there is a vector)."""
+        vectors, reasons = self._encode(shard)
+        return (
+            shard.select(["team_id", "content_hash", "tokens"])
+            .append_column("vector", pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1]))
+            .append_column("reason", pa.array(reasons, pa.string()))
         )
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Encode the shards whose paths come in ``path``; give back their parts, texts and tokens."""
-        parts, texts, tokens = [], [], []
-        for path in batch["path"]:
-            # partitioning=None: "shard=3" in the path is not a column of the texts
-            shard = pq.read_table(str(path), partitioning=None)
-            lengths = shard["tokens"].to_numpy()
-            vectors = self._encoder.encode(shard["text"].to_pylist(), lengths)
-            width = vectors.shape[1]
-            column = pa.ListArray.from_arrays(
-                pa.array(range(0, vectors.size + 1, width), pa.int32()), pa.array(vectors.reshape(-1), pa.float32())
-            )
-            rows = pa.table(
-                {
-                    "space_id": pa.array([self._setup.space_id] * len(shard)),
-                    "team_id": shard["team_id"],
-                    "content_hash": shard["content_hash"],
-                    "vector": column,
-                    "run_id": pa.array([self._setup.run_id] * len(shard)),
-                }
-            )
-            written = write_part(self._setup.root, "vectors", rows)
-            parts.append("\n".join(part.to_json() for part in written))
-            texts.append(len(shard))
-            tokens.append(int(lengths.sum()))
-        return {"parts": parts, "texts": texts, "tokens": tokens}
+    def _encode(self, shard: pa.Table) -> tuple[npt.NDArray[np.float32], list[str]]:
+        path = Path(shard["shard"][0].as_py())
+        attempts = Attempts(path.parent.parent / "attempts" / path.name)
+        reasons = ["kills_encoder" if row in attempts.deadly else "" for row in range(len(shard))]
+        alive = [row for row, reason in enumerate(reasons) if not reason]
+        one_by_one = attempts.one_by_one
+        if not one_by_one:
+            attempts.begin()
+        out = np.zeros((len(shard), self._encoder.dim), np.float32)
+        for group in [[row] for row in alive] if one_by_one else [alive]:
+            if one_by_one:
+                attempts.begin_one(group[0])
+            out[group], good = self._encode_apart(shard if len(group) == len(shard) else shard.take(group))
+            for row in np.array(group)[~good]:
+                reasons[row] = "encoder_fails"
+        return out, reasons
+
+    def _encode_apart(self, rows: pa.Table) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        if "ids" in rows.column_names:
+            local = cast("IdEncoder", self._encoder)
+            ids = TokenIds.from_arrow(rows["ids"].combine_chunks())
+            return encode_apart(lambda start, stop: local.encode_ids(ids.part(start, stop)), len(rows), local.dim)
+        texts, tokens = rows["text"].to_pylist(), rows["tokens"].to_numpy()
+        encoder = self._encoder
+        return encode_apart(
+            lambda start, stop: encoder.encode(texts[start:stop], tokens[start:stop]), len(rows), encoder.dim
+        )
+
+
+def write_shard(rows: pa.Table, root: str, space_id: str, run_id: str) -> pa.Table:
+    """Store encoded rows as files that the driver commits: parts (JSON lines), texts, tokens, failed (JSON)."""
+    good = pc.equal(rows["reason"], "")
+    kept = rows.filter(good).select(["team_id", "content_hash", "vector"])
+    for name, value in (("space_id", space_id), ("run_id", run_id)):
+        kept = kept.append_column(name, pa.array([value] * len(kept), pa.string()))
+    parts = write_part(root, "vectors", kept) if len(kept) else []
+    left_out = rows.filter(pc.invert(good)).select(["team_id", "content_hash", "reason"]).to_pylist()
+    return pa.table(
+        {
+            "parts": ["\n".join(part.to_json() for part in parts)],
+            "texts": [len(kept)],
+            "tokens": [pc.sum(rows["tokens"]).as_py()],
+            "failed": [json.dumps([list(row.values()) for row in left_out])],
+        }
+    )
+
+
+# -- on the driver -----------------------------------------------------------------------------------------------------
 
 
 def embed(
-    config: Config, state: State, model: Path, *, run_id: str, space_id: str,
+    config: Config, state: State, spec: EncoderSpec, *, run_id: str, space_id: str,
     before_commit: Callable[[], None], progress: Callable[[int], None],
-) -> int:  # fmt: skip
-    """Encode every shard of the run's plan. Returns the number of texts encoded.
+) -> Embedded:  # fmt: skip
+    """Encode every shard of the run's plan.
 
     ``before_commit`` is called ahead of each commit and may raise; ``progress`` is told the tokens of each shard.
     """
     import ray
-    from ray.data import ActorPoolStrategy, DataContext
+    from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
     folder = state.work(run_id) / "texts"
     shards = sorted(folder.glob("shard=*"), key=lambda p: int(p.name.removeprefix("shard=")))
-    start_ray(config)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    actors = min(config.model.actors, len(shards))
-    cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    gpus = 1 if ray.cluster_resources().get("GPU", 0) >= actors else 0
-    threads = config.model.threads or max(1, cores // actors)
-    setup = ShardWriter(
-        str(state.root), str(model), config.model.backend, threads, config.model.batch_tokens, space_id, run_id
-    )
-    vectors = ray.data.from_items([{"path": str(s)} for s in shards], override_num_blocks=len(shards)).map_batches(
-        EmbedShard,
-        fn_constructor_args=(setup,),
-        batch_size=1,
-        compute=ActorPoolStrategy(size=actors),
-        num_cpus=cores / actors if not gpus else 1,
-        num_gpus=gpus or None,
-    )
-    done = 0
-    for row in vectors.iter_rows():
+    start_ray(config, state.engines)
+    pool = actor_pool(config.model, len(shards), ray.cluster_resources())
+    spec = _chosen(replace(spec, threads=pool.threads))
+    tasks = TaskPoolStrategy(size=pool.tasks)
+    encoded = (
+        ray.data.from_items([{"path": str(s)} for s in shards], override_num_blocks=len(shards))
+        .map_batches(
+            cut_shard, fn_kwargs={"spec": spec}, batch_format="pyarrow", compute=tasks, num_cpus=TASK_CPUS
+        )
+        .map_batches(
+            EncodeShard, fn_constructor_args=(spec,), batch_format="pyarrow",
+            compute=ActorPoolStrategy(min_size=pool.least, max_size=pool.most),
+            num_cpus=pool.cpus, num_gpus=pool.gpus or None,
+        )
+        .map_batches(
+            write_shard, fn_kwargs={"root": str(state.root), "space_id": space_id, "run_id": run_id},
+            batch_format="pyarrow", compute=tasks, num_cpus=TASK_CPUS,
+        )
+    )  # fmt: skip
+    done = Embedded()
+    for row in encoded.iter_rows():
         before_commit()
         state.append("vectors", [Part.from_json(line) for line in row["parts"].splitlines()])
-        done += int(row["texts"])
+        done.texts += int(row["texts"])
+        done.failed |= {(team, content): reason for team, content, reason in json.loads(row["failed"])}
         progress(int(row["tokens"]))
     return done
+
+
+@dataclass(frozen=True, slots=True)
+class ActorPool:
+    """How many actors, what each takes of the cluster (logical CPUs and GPUs), and its threads; tasks beside them."""
+
+    least: int
+    most: int
+    cpus: float
+    gpus: float
+    threads: int
+    tasks: int
+
+
+def actor_pool(model: Model, shards: int, cluster: Mapping[str, float]) -> ActorPool:
+    """Size the pool for a cluster. An actor beyond the number of shards would only load the model."""
+    cores = max(1.0, cluster.get("CPU", 1.0))
+    most = max(1, min(max(model.actors, model.max_actors), shards))
+    least = min(model.actors, most)
+    gpus = model.gpus_per_actor
+    if gpus is None:
+        gpus = 1.0 if cluster.get("GPU", 0.0) >= most else 0.0
+    # Ray counts cores by what is asked for: without a share of their own, tasks would wait for ever for the actors.
+    share = max(TASK_CPUS, cores * TASK_SHARE)
+    cpus = TASK_CPUS if gpus else math.floor((cores - share) / most * 100) / 100
+    return ActorPool(least, most, cpus, gpus, model.threads or max(1, int(cores // most)), int(share / TASK_CPUS))
+
+
+def _chosen(spec: EncoderSpec) -> EncoderSpec:
+    """``choose`` in a process that ends with it: the gate loads two encoders, and this one should stay small."""
+    import ray
+
+    if not spec.takes_ids:
+        return spec
+    try:
+        return ray.get(ray.remote(num_cpus=0, max_calls=1)(choose).remote(spec))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, EmbedmillError):
+            raise error.cause from None
+        raise

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -74,20 +74,20 @@ def check_disk(root: Path, min_free_mb: int) -> None:
 
 @contextmanager
 def own_terminal(log: Path) -> Iterator[None]:
-    """Keep standard error for our own lines; what engines and native libraries write to descriptor 2 goes to ``log``.
+    """Keep the terminal for our own lines; what engines write to descriptor 2 or to Python's stdout goes to ``log``.
 
-    A JVM, a raylet or a panic in a Rust thread writes there past Python, and no setting of theirs stops all of it.
-    The log may quote a document, so it is private and lies with the state.
+    A JVM, a raylet or a panic in a Rust thread writes to the first, Ray's news of dead workers to the second, and no
+    setting of theirs stops all of it. The log may quote a document, so it is private and lies with the state.
     """
     sys.stderr.flush()
     terminal, ours = os.dup(2), sys.stderr
     sink = _sink(log)
     os.dup2(sink, 2)
-    os.close(sink)
     if _is_descriptor_2(ours):
         sys.stderr = os.fdopen(os.dup(terminal), "w", buffering=1, encoding=ours.encoding, errors=ours.errors)
     try:
-        yield
+        with os.fdopen(sink, "w", buffering=1, errors="backslashreplace") as chatter, redirect_stdout(chatter):
+            yield
     finally:
         sys.stderr.flush()
         sys.stderr = ours
@@ -158,13 +158,18 @@ def start_spark(config: Config, scratch: Path, log: Path) -> SparkSession:
         raise ResourceError(f"Spark did not start ({type(error).__name__}); see {log}") from None
 
 
-def start_ray(config: Config) -> None:
-    """Connect to Ray, or start one for this process. Raises ResourceError where it does not start."""
+def start_ray(config: Config, scratch: Path) -> None:
+    """Connect to Ray, or start one for this process, which spills what is over its memory below ``scratch``.
+
+    Raises ResourceError where it does not start.
+    """
     logging.getLogger("ray").setLevel(logging.ERROR)
     import ray
 
+    _quiet_data()
     if ray.is_initialized():
         return
+    scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
     local = config.ray.address == "local"
     for last in (not local, True):  # on a busy machine Ray's own first process sometimes misses Ray's deadline
         try:
@@ -172,6 +177,7 @@ def start_ray(config: Config) -> None:
                 address=config.ray.address,
                 include_dashboard=False if local else None,
                 object_store_memory=config.ray.object_store_mb * 1_000_000 if local else None,
+                object_spilling_directory=str(scratch) if local else None,
                 log_to_driver=False,
                 logging_level="ERROR",
             )
@@ -182,3 +188,12 @@ def start_ray(config: Config) -> None:
                 cause = f"{type(error).__name__}: {str(error)[:200]}"
                 raise ResourceError(f"ray.address: {what} ({cause})") from None
             ray.shutdown()
+
+
+def _quiet_data() -> None:
+    from ray.data import DataContext
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False

@@ -18,16 +18,14 @@ import pyarrow.dataset as ds
 
 from embedding.records import CHUNK, Rejected
 from jobs.frames import read_table, spark_ddl, write_parts
+from jobs.quarantine import EXTRACT, replace
 from jobs.reader import EXTRACTED, Chunking, reader, reject_row
 from jobs.scope import Scope
 from jobs.sources.base import NameMap, Partition, PurgeRule, Source
 from jobs.state import State
-from jobs.tables import QUARANTINE
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
-
-STEP = "extract"
 
 
 @dataclass(slots=True)
@@ -69,8 +67,15 @@ def extract(
     known = {(r["source_id"], r["partition"]): r for r in state.read("sources").to_pylist()}
     work = _choose(sources, known, chunking, scope)
     report = ExtractReport(partitions=work.total, opened=len(work.read))
+
+    def quarantine(rejects: list[dict[str, object]], touched: set[tuple[str, str]]) -> None:
+        read = touched | {(source.source_id, "") for source in sources}
+        replace(
+            state, EXTRACT, rejects, run_id=run_id, now=now, again=lambda r: (r["source_id"], r["partition"]) in read
+        )
+
     if not work.read and not work.gone:
-        _commit_quarantine(state, [reject_row(s, "", r) for s, r in work.rejected], sources, set(), run_id, now)
+        quarantine([reject_row(s, "", r) for s, r in work.rejected], set())
         report.rejected = len(work.rejected)
         report.read = report.rejected
         return report
@@ -87,7 +92,7 @@ def extract(
     overlaps, duplicates = _commit_chunks(spark, state, rows, whole + work.gone, sources, staged.parent)
     rejects += [reject_row(source, "", reject) for source, reject in work.rejected] + duplicates
     touched = {(p.source_id, p.partition) for p in partitions} | set(work.gone)
-    _commit_quarantine(state, rejects, sources, touched, run_id, now)
+    quarantine(rejects, touched)
     _commit_sources(state, sources, work, partitions, overlaps, chunking, run_id)
 
     for partition in partitions:
@@ -251,34 +256,6 @@ def _commit_chunks(
         winners.unpersist()
         claims.unpersist()
     return overlaps, lost
-
-
-def _commit_quarantine(
-    state: State, rejects: list[dict[str, object]], sources: Sequence[Source], touched: set[tuple[str, str]],
-    run_id: str, now: int,
-) -> None:  # fmt: skip
-    """Replace the quarantine of every partition that was looked at; a repeated fault counts its tries."""
-    listed = {(source.source_id, "") for source in sources}
-    before = {
-        (r["source_id"], r["partition"], r["key"]): r
-        for r in state.read("quarantine").to_pylist()
-        if r["step"] == STEP and (r["source_id"], r["partition"]) in touched | listed
-    }
-    rows: dict[tuple[object, ...], dict[str, object]] = {}
-    for reject in rejects:
-        at = (reject["source_id"], reject["partition"], reject["key"])
-        old = before.get(at)
-        rows[at] = {
-            **{name: reject.get(name) for name in QUARANTINE.names},
-            "step": STEP,
-            "attempts": 1 + (old["attempts"] if old else 0),
-            "first_seen": old["first_seen"] if old else now,
-            "last_seen": now,
-            "run_id": run_id,
-            "_delete": False,
-        }
-    rows |= {at: {**row, "_delete": True} for at, row in before.items() if at not in rows}
-    state.change("quarantine", list(rows.values()))
 
 
 def _commit_sources(

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.compute as pc
 
 from embedding.chunking import CHUNKER_VERSION, Chunker, ChunkLimits
+from embedding.encoders import EncoderSpec, open_encoder
 from embedding.errors import EmbedmillError, SpaceMismatchError
 from embedding.slack_text import NORMALISER_VERSION
 from embedding.space import Space, describe_space, model_path
@@ -24,6 +25,7 @@ from jobs.extract import ExtractReport, changed_partitions, extract
 from jobs.lease import Lease
 from jobs.plan import Plan, check_deletes, make_plan
 from jobs.progress import Progress
+from jobs.quarantine import replace_texts
 from jobs.reader import Chunking
 from jobs.scope import Scope, iso
 from jobs.sources import open_sources
@@ -140,6 +142,14 @@ class Mill:
         """Spark, started on first use."""
         with self.progress.phase("starting Spark"):
             return start_spark(self.config, self.state.engines, self.state.engine_log)
+
+    def encoder(self) -> EncoderSpec:
+        """What encodes for this configuration; precision, and ``auto``, are settled where it is used."""
+        model = self.config.model
+        return EncoderSpec(
+            model.backend, self.model, self.config.model_cache / self.space.model_id, self.space.max_tokens,
+            self.space.dim, model.threads or os.cpu_count() or 1, model.batch_tokens,
+        )  # fmt: skip
 
     def chunking(self) -> Chunking:
         """What executors cut text with."""
@@ -259,16 +269,19 @@ def run(mill: Mill, scope: Scope, *, allow_mass_delete: bool = False, wait: floa
         _extract_and_plan(mill, scope, report, version)
         if not allow_mass_delete:
             check_deletes(report.plan, config.limits)
+        failed: Mapping[tuple[str, str], str] = {}
         if report.plan.embed:
             with _timed(report, "embed"), mill.progress.bar("embed", report.plan.tokens, "tokens") as advance:
                 from jobs.embed import embed
 
-                report.embedded = embed(
-                    config, state, mill.model, run_id=report.run_id, space_id=mill.space_id,
+                encoded = embed(
+                    config, state, mill.encoder(), run_id=report.run_id, space_id=mill.space_id,
                     before_commit=lease.check, progress=advance,
                 )  # fmt: skip
+            report.embedded, failed = encoded.texts, encoded.failed
+        left_out = replace_texts(state, failed, scope, run_id=report.run_id, now=report.started_at)
         with _timed(report, "publish"):
-            report.upserted, report.deleted = _publish(mill, report, lease, version, report.plan)
+            report.upserted, report.deleted = _publish(mill, report, lease, version, report.plan, left_out)
         report.rows_after = mill.index().count(version)
         report.quarantined = mill.quarantined(scope)
         report.status = "partial" if report.quarantined else "ok"
@@ -291,7 +304,7 @@ def _ensure_version(mill: Mill) -> str:
     return version
 
 
-def _publish(mill: Mill, report: Report, lease: Lease, version: str, made: Plan) -> tuple[int, int]:
+def _publish(mill: Mill, report: Report, lease: Lease, version: str, made: Plan, left_out: int = 0) -> tuple[int, int]:
     from jobs.publish import prepare, publish
 
     if not made.writes and not made.delete:
@@ -299,8 +312,10 @@ def _publish(mill: Mill, report: Report, lease: Lease, version: str, made: Plan)
     rows = mill.config.index.shard_rows
     with mill.progress.phase("prepare rows"):
         missing = prepare(mill.spark(), mill.state, run_id=report.run_id, space_id=mill.space_id, shard_rows=rows)
-    if missing:
-        raise EmbedmillError(f"{missing} planned rows have no stored vector; run again, and report this if it stays")
+    if missing != left_out:
+        raise EmbedmillError(
+            f"{missing - left_out} planned rows have no stored vector; run again, and report this if it stays"
+        )
     with mill.progress.bar("publish", made.writes + made.delete, "rows") as advance:
         return publish(
             mill.index(), mill.state, version, run_id=report.run_id, space_id=mill.space_id, shard_rows=rows,
@@ -345,15 +360,12 @@ def search(
     mill: Mill, text: str, *, team: str, channels: Sequence[str] = (), kind: str | None = None, k: int = 10
 ) -> dict[str, Any]:
     """Nearest chunks through the alias. Refuses an index of another space."""
-    from embedding.encoders import open_encoder
-
     if not mill.has_index() or mill.index().live() is None:
         raise EmbedmillError(f"there is no index {mill.config.index.name!r} yet; run `embedmill run` first")
     version = mill.live()
     mill.check_space(version)
     with mill.progress.phase("loading the model"):
-        backend = mill.config.model.backend
-        encoder = open_encoder(backend, mill.model, threads=os.cpu_count() or 1, batch_tokens=4096)
+        encoder = open_encoder(mill.encoder())
     tokens = Chunker(mill.model / "tokenizer.json", mill.limits).split_batch([text])
     import numpy as np
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import functions as F
 
 from jobs.frames import read_table
+from jobs.quarantine import texts_left_out
 from jobs.scope import Scope
 from jobs.state import State
 
@@ -74,7 +75,12 @@ def compare(
         .when(indexed != d, F.when(ledgered == indexed, "pending").otherwise("stale"))
         .when(ledgered.isNull() | (ledgered != d), "unledgered")
     )
-    found = joined.withColumn("problem", problem).where("problem IS NOT NULL").select(*key, "problem").persist()
+    found = joined.withColumn("problem", problem).where("problem IS NOT NULL").select(*key, "problem")
+    left_out = texts_left_out(state)
+    if len(left_out):  # known to be absent, and why: that is what quarantine says
+        waiting = spark.createDataFrame(left_out).withColumn("problem", F.lit("pending"))
+        found = found.join(waiting, on=[*key, "problem"], how="left_anti")
+    found = found.persist()
     counts = {kind: 0 for kind in _KINDS}
     counts |= {r["problem"]: r["count"] for r in found.groupBy("problem").count().collect()}
     examples = [r["chunk_id"] for r in found.select("chunk_id").orderBy("chunk_id").limit(10).collect()]

@@ -1,41 +1,126 @@
-"""The one-screen contract of an encoder, and how one is opened by the name of its backend."""
+"""Encoders: the contract (``base``), a backend a file, and how one is chosen by name, through the fidelity gate."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
+from filelock import FileLock
 
+from embedding.encoders.base import Encoder, IdEncoder, TokenIds
+from embedding.encoders.fidelity import PROBES_VERSION, Fidelity, measure, refuse
+from embedding.encoders.spec import LOCAL, EncoderSpec
 from embedding.errors import ConfigError
 
+__all__ = ["Encoder", "EncoderSpec", "IdEncoder", "TokenIds", "choose", "open_encoder"]
 
-class Encoder(Protocol):
-    """Turns texts into vectors of one space. Loaded once in a process and then reused."""
-
-    device: str
-
-    def encode(self, texts: Sequence[str], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
-        """Return a float32 matrix, shape (len(texts), dim), row i for text i.
-
-        ``tokens`` holds each text's length in the model's tokens, special tokens included.
-        """
-        ...
+log = logging.getLogger(__name__)
 
 
-def open_encoder(backend: str, model: Path, *, threads: int, batch_tokens: int) -> Encoder:
-    """Load an encoder. ``threads`` is the CPU threads it may use; ``batch_tokens`` bounds rows x longest row.
+def open_encoder(spec: EncoderSpec) -> Encoder:
+    """Load the encoder that ``choose`` finds for a spec."""
+    return _load(choose(spec))
 
-    Raises ConfigError for a backend that this version does not have.
+
+def choose(spec: EncoderSpec) -> EncoderSpec:
+    """Settle backend and precision: the fastest that is here and whose vectors are the model's.
+
+    The first use on a machine converts the model and encodes the gate's probes, which takes up to a minute; the
+    verdict is kept in ``spec.cache``. Raises ConfigError for a backend that is not installed or not known,
+    FidelityError where the gate refuses every precision of it.
     """
-    if backend in ("auto", "torch"):
-        from embedding.encoders.torch import TorchEncoder
+    if spec.backend == "hash" or spec.precision:
+        return spec
+    if spec.backend == "openvino" and find_spec("openvino") is None:
+        raise ConfigError('model.backend: "openvino" is not installed; run `pip install openvino`, or use "torch"')
+    if spec.backend not in ("auto", *LOCAL):
+        raise ConfigError(f'model.backend: {spec.backend!r} is not in this version; use "auto", "torch" or "openvino"')
+    refused = None
+    spec.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Several actors of one machine begin at once; one of them does the work and the others find it done.
+    with FileLock(spec.cache / "lock"):
+        for candidate in _candidates(spec):
+            fidelity = _verdict(candidate)
+            if fidelity is None or fidelity.passed:
+                return candidate
+            refused = refuse(f"{candidate.backend} {candidate.precision}", fidelity)
+            log.info("%s", refused)
+    raise refused or ConfigError(f"model.backend: {spec.backend!r} cannot run on this machine")
 
-        return TorchEncoder(model, threads=threads, batch_tokens=batch_tokens)
-    if backend == "hash":
+
+def _candidates(spec: EncoderSpec) -> Iterator[EncoderSpec]:
+    """What may serve a spec, the fastest first. A backend is imported only when its turn comes: torch takes seconds."""
+    backends = [spec.backend]
+    if spec.backend == "auto":
+        backends = ["torch"] if _has_gpu() or find_spec("openvino") is None else ["openvino", "torch"]
+    for backend in backends:
+        for precision in _precisions(backend):
+            yield replace(spec, backend=backend, precision=precision)
+
+
+def _precisions(backend: str) -> tuple[str, ...]:
+    if backend == "openvino":
+        from embedding.encoders import openvino
+
+        return openvino.precisions()
+    from embedding.encoders import torch
+
+    return torch.precisions()
+
+
+def _has_gpu() -> bool:
+    """Whether this process may use a GPU, found out without importing torch."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def _verdict(spec: EncoderSpec) -> Fidelity | None:
+    """What the gate says of a candidate, from the cache or by measuring; None for the reference itself."""
+    reference = replace(spec, backend="torch", precision="f32")
+    if spec == reference:
+        return None
+    parts = (spec.backend, spec.precision, version(spec.backend), version("torch"), PROBES_VERSION, _processor())
+    file = spec.cache / f"gate-{hashlib.blake2b(chr(0).join(parts).encode(), digest_size=8).hexdigest()}.json"
+    if file.is_file():
+        return Fidelity(**json.loads(file.read_text()))
+    fidelity = measure(_load(spec), _load(reference))
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(asdict(fidelity)))
+    os.replace(part, file)
+    return fidelity
+
+
+def _processor() -> str:
+    """What a verdict depends on beside the software: another CPU computes bf16 in another way, or not at all."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    gpus = sorted(p.name for p in Path("/proc/driver/nvidia/gpus").glob("*"))
+    return " ".join([next((line for line in lines if line.startswith("model name")), ""), *gpus])
+
+
+def _load(spec: EncoderSpec) -> Encoder:
+    if spec.backend == "hash":
         from embedding.encoders.hashed import HashEncoder
 
         return HashEncoder()
-    raise ConfigError(f'model.backend: {backend!r} is not in this version; use "auto" or "torch"')
+    if spec.backend == "openvino":
+        from embedding.encoders import openvino
+
+        return openvino.OpenVinoEncoder(
+            spec.model, openvino.converted(spec.model, spec.cache), threads=spec.threads,
+            batch_tokens=spec.batch_tokens, max_tokens=spec.max_tokens, precision=spec.precision,
+        )  # fmt: skip
+    from embedding.encoders.torch import TorchEncoder
+
+    return TorchEncoder(
+        spec.model, threads=spec.threads, batch_tokens=spec.batch_tokens, max_tokens=spec.max_tokens,
+        precision=spec.precision,
+    )  # fmt: skip

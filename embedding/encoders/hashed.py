@@ -18,7 +18,9 @@ HASH_DIM = 384
 class HashEncoder:
     """Deterministic unit vectors of ``HASH_DIM`` dimensions."""
 
+    name = "hash"
     device = "cpu"
+    dim = HASH_DIM
 
     def encode(self, texts: Sequence[str], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """See Encoder.encode; ``tokens`` is not used."""

@@ -1,0 +1,83 @@
+"""The contract of an encoder, in one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIds:
+    """The token ids of several texts, special tokens included, end to end: text i is flat[offsets[i]:offsets[i+1]]."""
+
+    flat: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int32]
+
+    @staticmethod
+    def of(lists: Iterable[Sequence[int]]) -> TokenIds:
+        """Put lists of ids end to end."""
+        lists = list(lists)
+        lengths = np.fromiter(map(len, lists), np.int32, len(lists))
+        flat = np.fromiter((i for ids in lists for i in ids), np.int32, int(lengths.sum()))
+        return TokenIds(flat, np.concatenate(([0], np.cumsum(lengths))).astype(np.int32))
+
+    @staticmethod
+    def from_arrow(column: pa.ListArray) -> TokenIds:
+        """Take an Arrow column of list<int32> without copying it."""
+        return TokenIds(column.values.to_numpy(), column.offsets.to_numpy())
+
+    def to_arrow(self) -> pa.ListArray:
+        """As an Arrow column of list<int32>, without copying."""
+        return pa.ListArray.from_arrays(pa.array(self.offsets), pa.array(self.flat))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int32]:
+        """Tokens of each text."""
+        return np.diff(self.offsets)
+
+    def part(self, start: int, stop: int) -> TokenIds:
+        """The texts from ``start`` to ``stop``."""
+        return TokenIds(self.flat, self.offsets[start : stop + 1])
+
+    def padded(self, rows: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Ids and attention mask of some texts, both of shape (rows, longest of them), padded with 0 at the end."""
+        starts, lengths = self.offsets[rows], self.lengths[rows]
+        places = np.arange(int(lengths.max()))
+        mask = places < lengths[:, None]
+        # A padded place reads some id that lies there, and the mask takes it out again.
+        ids = self.flat[np.minimum(starts[:, None] + places, len(self.flat) - 1)]
+        return np.where(mask, ids, 0).astype(np.int64), mask.astype(np.int64)
+
+
+class Encoder(Protocol):
+    """Turns texts into vectors of one space. Loaded once in a process and then reused.
+
+    ``device`` is where it computes, ``dim`` the width of a vector, ``name`` what logs and reports call it.
+    """
+
+    name: str
+    device: str
+    dim: int
+
+    def encode(self, texts: Sequence[str], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        """Return a float32 matrix, shape (len(texts), dim), row i for text i.
+
+        ``tokens`` holds each text's length in the model's tokens, special tokens included: what batches are made by.
+        """
+        ...
+
+
+class IdEncoder(Encoder, Protocol):
+    """An encoder of this machine, whose texts may be cut into token ids elsewhere."""
+
+    def encode_ids(self, ids: TokenIds) -> npt.NDArray[np.float32]:
+        """Return a float32 matrix, shape (len(ids), dim), row i for text i."""
+        ...
