@@ -27,7 +27,7 @@ rootLogger.level = off
 """
 
 
-# Read by the engines' native parts when they are imported. None of their chatter helps a person at a terminal.
+# Read by the engines' native parts when they start. None of their chatter helps a person at a terminal.
 _QUIET = {
     "GLOG_minloglevel": "3",
     # Engines are started by fork and exec, beside gRPC's threads (Milvus); its handlers for a fork have nothing to do
@@ -38,6 +38,10 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray ends workers that were idle for a second. The next shard then waits for a new one, and its start takes a
+    # core's whole second from the encoder.
+    "RAY_idle_worker_killing_time_threshold_ms": "600000",
+    "RAY_num_workers_soft_limit": "4",
 }
 
 
@@ -111,8 +115,10 @@ def _is_descriptor_2(stream: TextIO) -> bool:
         return False
 
 
-def start_spark(config: Config, scratch: Path, log: Path) -> SparkSession:
+def start_spark(config: Config, scratch: Path, log: Path, *, small: bool) -> SparkSession:
     """The Spark session of this process, started on first use with ``scratch`` for its temporary files.
+
+    ``small`` says that the work is less than what Spark's optimising compilers cost.
 
     Raises ResourceError where Java is missing or Spark does not start.
     """
@@ -127,14 +133,17 @@ def start_spark(config: Config, scratch: Path, log: Path) -> SparkSession:
     log4j = scratch / "log4j2.properties"
     log4j.write_text(_LOG4J)
     local = scratch / "spark"
+    java = f"-Dlog4j2.configurationFile=file:{log4j} -Dderby.system.home={local}"
+    quick = small and config.spark.master.startswith("local")
     settings = {
         "spark.driver.memory": config.spark.driver_memory,
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{log4j} -Dderby.system.home={local}",
+        "spark.driver.extraJavaOptions": java + " -XX:TieredStopAtLevel=1" * quick,
         "spark.local.dir": str(local),
         "spark.sql.warehouse.dir": str(local / "warehouse"),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.sql.shuffle.partitions": "8",
+        "spark.sql.shuffle.partitions": "2" if quick else "8",
+        "spark.sql.codegen.wholeStage": str(not quick).lower(),
         "spark.sql.adaptive.enabled": "true",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.sources.partitionColumnTypeInference.enabled": "false",

@@ -50,7 +50,7 @@ class _Work:
 
 
 def extract(
-    spark_of: Callable[[], SparkSession],
+    spark_of: Callable[[int], SparkSession],
     state: State,
     sources: Sequence[Source],
     chunking: Chunking,
@@ -61,8 +61,8 @@ def extract(
 ) -> ExtractReport:
     """Bring the text tables up to date with the sources.
 
-    ``spark_of`` starts Spark, and is called only where a partition must be read or has gone. ``now`` is the time of
-    the run (µs). Raises SourceError for a source whose root is missing or empty.
+    ``spark_of(bytes to read)`` starts Spark, and is called only where a partition must be read or has gone. ``now`` is
+    the time of the run (µs). Raises SourceError for a source whose root is missing or empty.
     """
     known = {(r["source_id"], r["partition"]): r for r in state.read("sources").to_pylist()}
     work = _choose(sources, known, chunking, scope)
@@ -80,7 +80,7 @@ def extract(
         report.read = report.rejected
         return report
 
-    spark = spark_of()
+    spark = spark_of(sum(partition.size for _, partition in work.read))
     staged = state.work(run_id) / "extract"
     _read_partitions(spark, state, sources, chunking, work.read, staged)
     rows = spark.read.schema(spark_ddl(EXTRACTED)).parquet(str(staged))

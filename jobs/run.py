@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
     from indexers.base import Hit, Index
 
+# Below both, a run's Spark part takes seconds, and half of them went into compiling code that then runs once.
+SMALL_BYTES = 64_000_000
+SMALL_CHUNKS = 200_000
 DEFAULT_TOKENS_PER_SECOND = 4_500  # sentence-transformers on two cores; replaced by what the last run measured
 
 
@@ -138,10 +141,11 @@ class Mill:
                 f"({self.config.model.name}); restore model.* or reindex"
             )
 
-    def spark(self) -> SparkSession:
-        """Spark, started on first use."""
+    def spark(self, reading: int = 0) -> SparkSession:
+        """Spark, started on first use, for work that reads so many bytes of the sources."""
+        small = reading < SMALL_BYTES and self.state.count("chunks") < SMALL_CHUNKS
         with self.progress.phase("starting Spark"):
-            return start_spark(self.config, self.state.engines, self.state.engine_log)
+            return start_spark(self.config, self.state.engines, self.state.engine_log, small=small)
 
     def encoder(self) -> EncoderSpec:
         """What encodes for this configuration; precision, and ``auto``, are settled where it is used."""

@@ -105,6 +105,7 @@ class OpenVinoEncoder:
         settings = {
             "INFERENCE_PRECISION_HINT": precision,
             "PERFORMANCE_HINT": "THROUGHPUT",
+            "ENABLE_CPU_PINNING": False,  # a thread that is bound to a core cannot make way for another process
             "INFERENCE_NUM_THREADS": str(threads),
         }
         self._model = ov.Core().compile_model(str(graph), "CPU", settings)
