@@ -1,12 +1,14 @@
 # Two commands do all the set-up: `make demo` and `make test`. The environment is made once and reused while
 # requirements.txt, pyproject.toml and this file stay the same.
-.PHONY: help demo test lint clean-env clean
+.PHONY: help demo test lint bench clean-env clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.current
 NEED_MB := 6000
+PEERS := .venv-bench
+PEERS_STAMP := $(PEERS)/.current
 
 help:  ## show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,11 +22,14 @@ test: $(STAMP)  ## run the tests
 lint: $(STAMP)  ## ruff and mypy, changing nothing
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+bench: $(STAMP) $(PEERS_STAMP)  ## measure against what one would use instead (40 minutes), into docs/performance.md
+	@$(BIN)/python benchmarks/encoders.py --peers $(PEERS)/bin/python --page docs/performance.md --json build/bench.json
+
 clean:  ## remove the demo's state
 	@rm -rf build
 
-clean-env:  ## remove the virtual environment
-	@rm -rf $(VENV)
+clean-env:  ## remove the virtual environments
+	@rm -rf $(VENV) $(PEERS)
 
 $(STAMP): requirements.txt pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null || \
@@ -38,4 +43,10 @@ $(STAMP): requirements.txt pyproject.toml Makefile
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(PEERS_STAMP): benchmarks/peers/requirements.txt requirements.txt
+	@echo "making the peers' virtual environment ($(PEERS), some minutes the first time)" >&2
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt
 	@touch $@

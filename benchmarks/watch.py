@@ -26,7 +26,7 @@ _NAMES = (
     ("pyspark/daemon", "spark python"),
     ("org.apache.spark.launcher", "spark launcher"),
     ("org.apache.spark", "spark jvm"),
-    ("EmbedShard", "ray actor"),
+    ("EncodeShard", "ray actor"),
     ("ray::", "ray worker"),
     ("default_worker.py", "ray worker"),
     ("/agent.py", "ray service"),

@@ -1,0 +1,23 @@
+"""The most that this machine multiplies: a bf16 matrix product on all threads, the best of three shapes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import torch
+
+torch.set_num_threads(int(sys.argv[1]))
+best = 0.0
+for rows, inner, columns in ((4096, 4096, 4096), (2048, 384, 1536), (4096, 1536, 384)):
+    a, b = torch.randn(rows, inner).bfloat16(), torch.randn(inner, columns).bfloat16()
+    work = 2 * rows * inner * columns
+    times = max(1, int(3e11 / work))
+    for _ in range(max(1, times // 10)):
+        a @ b
+    start = time.perf_counter()
+    for _ in range(times):
+        a @ b
+    best = max(best, work * times / (time.perf_counter() - start))
+print(json.dumps({"flops": best}))

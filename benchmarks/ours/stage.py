@@ -1,0 +1,98 @@
+"""Our embed stage alone: from the plan's texts on disk to committed vectors, on a Ray that is already started.
+
+Counted from the moment the first actor begins its first shard, since starting engines and loading models is not the
+stage's speed. Arguments: a Parquet file of texts, the folder of converted models.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from embedding.encoders import EncoderSpec
+from embedding.encoders.tokens import Tokens
+from embedding.space import describe_space, model_path
+from jobs.config import load_config
+from jobs.embed import embed
+from jobs.engines import quiet_engines
+from jobs.state import State
+
+TEAM = "T01"
+RUN = "benchmark"
+
+
+def main() -> None:
+    """Write the plan's texts as jobs/plan.py does, embed them, and print seconds and texts."""
+    quiet_engines()
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        (root / "files").mkdir()
+        (root / "embedmill.toml").write_text(
+            f'[[sources]]\nkind = "files"\nuri = "files"\nteam_id = "{TEAM}"\n[model]\ncache = "{sys.argv[2]}"\n'
+        )
+        config = load_config(root / "embedmill.toml")
+        state = State(root / "state")
+        model = model_path(config.model.name)
+        space = describe_space(model, chunker="", normaliser="")
+        folder = state.work(RUN) / "texts"
+        texts = pq.read_table(sys.argv[1], columns=["text"])["text"]
+        lengths = Tokens(model, space.max_tokens).ids(texts.to_pylist()).lengths
+        _write_plan(folder, texts, lengths, config.model.shard_tokens)
+        spec = EncoderSpec("auto", model, config.model_cache / space.model_id, space.max_tokens, space.dim)
+        began = Began(folder.parent / "attempts")
+        began.start()
+        done = embed(
+            config,
+            state,
+            spec,
+            run_id=RUN,
+            space_id=space.space_id,
+            before_commit=lambda: None,
+            progress=lambda _: None,
+        )
+        seconds = time.perf_counter() - began.at
+        assert done.texts == len(texts) == state.count("vectors"), "a text has no vector"
+    print(json.dumps({"seconds": seconds, "texts": done.texts}))
+
+
+def _write_plan(folder: Path, texts: pa.ChunkedArray, lengths: object, shard_tokens: int) -> None:
+    table = pa.table(
+        {
+            "team_id": [TEAM] * len(texts),
+            "content_hash": [f"{n:016x}" for n in range(len(texts))],
+            "text": texts,
+            "tokens": pa.array(lengths, pa.int32()),
+        }
+    ).sort_by([("tokens", "descending")])
+    shard = pc.divide(pc.subtract(pc.cumulative_sum(table["tokens"].cast(pa.int64())), 1), shard_tokens)
+    for number in pc.unique(shard).to_pylist():
+        target = folder / f"shard={number}"
+        target.mkdir(parents=True)
+        pq.write_table(table.filter(pc.equal(shard, number)), target / "part-0.parquet")
+
+
+class Began(threading.Thread):
+    """Notes in ``at`` when the first actor began its first shard: it writes its diary then."""
+
+    def __init__(self, diary: Path) -> None:
+        super().__init__(daemon=True)
+        self._diary = diary
+        self.at = 0.0
+
+    def run(self) -> None:
+        """Look a hundred times a second."""
+        while not (self._diary.is_dir() and any(self._diary.iterdir())):
+            time.sleep(0.01)
+        self.at = time.perf_counter()
+
+
+if __name__ == "__main__":
+    main()
