@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError
 
+from embedding.encoders.spec import REMOTE
 from embedding.errors import ConfigError
 
 TEAM_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -80,6 +81,25 @@ class TableSource(_Section):
 SourceConfig = Annotated[SlackExportSource | FilesSource | TableSource, Field(discriminator="kind")]
 
 
+class Remote(_Section):
+    """A managed model. ``model`` is the service's name of it, for SageMaker the endpoint's."""
+
+    model: Annotated[str, Field(min_length=1)]
+    dim: Annotated[int, Field(gt=0)]
+    max_tokens: Annotated[int, Field(gt=0)] = 256  # of a chunk, counted with the tokenizer of model.name
+    url: str = ""
+    dialect: Literal["openai", "tei"] = "openai"
+    region: str = ""
+    normalise: bool = True
+    request_texts: Annotated[int, Field(gt=0)] = 64
+    request_tokens: Annotated[int, Field(gt=0)] = 8_192
+    concurrency: Annotated[int, Field(gt=0)] = 16
+    timeout: Annotated[float, Field(gt=0)] = 30.0
+    attempts: Annotated[int, Field(gt=0)] = 8
+    usd_per_million_tokens: Annotated[float, Field(ge=0)] = 0.0
+    api_key_env: str = "EMBEDMILL_HTTP_API_KEY"
+
+
 class Model(_Section):
     """Which model, how it is run, and how texts are cut for it."""
 
@@ -94,6 +114,17 @@ class Model(_Section):
     shard_tokens: Annotated[int, Field(gt=0)] = 131_072  # unit of progress: under a minute on two cores
     usd_per_hour: Annotated[float, Field(ge=0)] = 0.0
     cache: str = ""  # for converted models; "" is the user's cache folder
+    remote: Remote | None = None
+
+    @model_validator(mode="after")
+    def _where(self) -> Model:
+        if self.backend in REMOTE and self.remote is None:
+            raise ValueError(f'backend "{self.backend}" needs a [model.remote] section with model and dim')
+        if self.backend not in REMOTE and self.remote is not None:
+            raise ValueError(f"[model.remote] is for the backends {', '.join(REMOTE)}; remove it, or set backend")
+        if self.backend == "http" and self.remote is not None and "://" not in self.remote.url:
+            raise ValueError("remote.url: give the server's address, http(s)://host")
+        return self
 
 
 class IndexTarget(_Section):
@@ -244,10 +275,6 @@ def _check_paths(file: Path, config: Config) -> None:
             raise ConfigError(f"{file}: sources[{number}].uri: not a folder: {source.uri}")
     if config.index.kind == "vespa":
         raise ConfigError(f'{file}: index.kind: "vespa" is not in this version; use "milvus"')
-    if config.model.backend not in ("auto", "torch", "openvino", "hash"):
-        raise ConfigError(
-            f'{file}: model.backend: "{config.model.backend}" is not in this version; use "auto", "openvino" or "torch"'
-        )
 
 
 def default_config_file() -> Path:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -24,8 +24,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from embedding.encoders import EncoderSpec, TokenIds, choose
+from embedding import errors
+from embedding.encoders import EncoderSpec, TokenIds, choose, open_encoder
 from embedding.encoders.isolate import encode_apart
+from embedding.encoders.remote import Cost, RemoteEncoder
+from embedding.encoders.spec import REMOTE
 from embedding.errors import EmbedmillError
 from jobs.attempts import Attempts
 from jobs.engines import start_ray
@@ -43,9 +46,13 @@ TASK_CPUS = 0.25
 
 @dataclass(slots=True)
 class Embedded:
-    """What the stage did: texts encoded, and those left out with their reason, by (team_id, content_hash)."""
+    """What the stage did: texts encoded, and those left out with their reason, by (team_id, content_hash).
+
+    ``cost`` is what a managed model was asked for; None where the model is our own.
+    """
 
     texts: int = 0
+    cost: Cost | None = None
     failed: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
@@ -80,12 +87,22 @@ class EncodeShard:
         self._encoder = open_encoder(spec)
 
     def __call__(self, shard: pa.Table) -> pa.Table:
-        """Rows of ``cut_shard`` to team_id, content_hash, tokens, vector and reason ("" where there is a vector)."""
-        vectors, reasons = self._encode(shard)
+        """Rows of ``cut_shard`` to team_id, content_hash, tokens, vector, reason ("" with a vector), cost, fault."""
+        fault = ""
+        try:
+            vectors, reasons = self._encode(shard)
+        except EmbedmillError as error:
+            # Ray hands on an exception as text, so this one travels as a row and is raised again on the driver.
+            fault = json.dumps([type(error).__name__, str(error)])
+            shard, reasons = shard.slice(0, 1), ["fault"]
+            vectors = np.zeros((1, self._encoder.dim), np.float32)
+        cost = json.dumps(asdict(self._encoder.take_cost())) if isinstance(self._encoder, RemoteEncoder) else ""
         return (
             shard.select(["team_id", "content_hash", "tokens"])
             .append_column("vector", pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1]))
             .append_column("reason", pa.array(reasons, pa.string()))
+            .append_column("cost", pa.array([cost] * len(shard), pa.string()))
+            .append_column("fault", pa.array([fault] * len(shard), pa.string()))
         )
 
     def _encode(self, shard: pa.Table) -> tuple[npt.NDArray[np.float32], list[str]]:
@@ -118,7 +135,7 @@ class EncodeShard:
 
 
 def write_shard(rows: pa.Table, root: str, space_id: str, run_id: str) -> pa.Table:
-    """Store encoded rows as files that the driver commits: parts (JSON lines), texts, tokens, failed (JSON)."""
+    """Store encoded rows as files that the driver commits: parts (JSON lines), texts, tokens; failed, cost, fault (JSON)."""
     good = pc.equal(rows["reason"], "")
     kept = rows.filter(good).select(["team_id", "content_hash", "vector"])
     for name, value in (("space_id", space_id), ("run_id", run_id)):
@@ -131,6 +148,8 @@ def write_shard(rows: pa.Table, root: str, space_id: str, run_id: str) -> pa.Tab
             "texts": [len(kept)],
             "tokens": [pc.sum(rows["tokens"]).as_py()],
             "failed": [json.dumps([list(row.values()) for row in left_out])],
+            "cost": [rows["cost"][0].as_py()],
+            "fault": [rows["fault"][0].as_py()],
         }
     )
 
@@ -172,10 +191,15 @@ def embed(
     )  # fmt: skip
     done = Embedded()
     for row in encoded.iter_rows():
+        if row["fault"]:
+            name, message = json.loads(row["fault"])
+            raise getattr(errors, name)(message)
         before_commit()
         state.append("vectors", [Part.from_json(line) for line in row["parts"].splitlines()])
         done.texts += int(row["texts"])
         done.failed |= {(team, content): reason for team, content, reason in json.loads(row["failed"])}
+        if row["cost"]:
+            done.cost = (done.cost or Cost()) + Cost(**json.loads(row["cost"]))
         progress(int(row["tokens"]))
     return done
 
@@ -199,10 +223,10 @@ def actor_pool(model: Model, shards: int, cluster: Mapping[str, float]) -> Actor
     least = min(model.actors, most)
     gpus = model.gpus_per_actor
     if gpus is None:
-        gpus = 1.0 if cluster.get("GPU", 0.0) >= most else 0.0
+        gpus = 1.0 if model.backend not in REMOTE and cluster.get("GPU", 0.0) >= most else 0.0
     # Ray counts cores by what is asked for: without a share of their own, tasks would wait for ever for the actors.
     share = max(TASK_CPUS, cores * TASK_SHARE)
-    cpus = TASK_CPUS if gpus else math.floor((cores - share) / most * 100) / 100
+    cpus = TASK_CPUS if gpus or model.backend in REMOTE else math.floor((cores - share) / most * 100) / 100
     return ActorPool(least, most, cpus, gpus, model.threads or max(1, int(cores // most)), int(share / TASK_CPUS))
 
 
@@ -211,6 +235,7 @@ def _chosen(spec: EncoderSpec) -> EncoderSpec:
     import ray
 
     if not spec.takes_ids:
+        open_encoder(spec)  # what is wrong with a service's settings is said here and not by every actor
         return spec
     try:
         return ray.get(ray.remote(num_cpus=0, max_calls=1)(choose).remote(spec))

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from embedding.chunking import CHUNKER_VERSION, Chunker, ChunkLimits
 from embedding.encoders import EncoderSpec, open_encoder
+from embedding.encoders.spec import Purpose, RemoteSettings
 from embedding.errors import EmbedmillError, SpaceMismatchError
 from embedding.slack_text import NORMALISER_VERSION
 from embedding.space import Space, describe_space, model_path
@@ -34,6 +35,7 @@ from jobs.state import State
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from embedding.encoders.remote import Cost
     from indexers.base import Hit, Index
 
 # Below both, a run's Spark part takes seconds, and half of them went into compiling code that then runs once.
@@ -61,6 +63,7 @@ class Report:
     deleted: int = 0
     rows_after: int = 0
     quarantined: int = 0
+    cost: Cost | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -91,6 +94,7 @@ class Report:
                 "unchanged": self.plan.unchanged,
             },
             "tokens": {"embedded": self.plan.tokens if self.embedded else 0},
+            **({"cost": asdict(self.cost)} if self.cost else {}),
             "index_rows": {"upserted": self.upserted, "deleted": self.deleted, "after": self.rows_after},
             "seconds": {**seconds, "total": round((self.finished_at - self.started_at) / 1e6, 3)},
         }
@@ -147,12 +151,13 @@ class Mill:
         with self.progress.phase("starting Spark"):
             return start_spark(self.config, self.state.engines, self.state.engine_log, small=small)
 
-    def encoder(self) -> EncoderSpec:
+    def encoder(self, purpose: Purpose = "document") -> EncoderSpec:
         """What encodes for this configuration; precision, and ``auto``, are settled where it is used."""
         model = self.config.model
         return EncoderSpec(
             model.backend, self.model, self.config.model_cache / self.space.model_id, self.space.max_tokens,
-            self.space.dim, model.threads or os.cpu_count() or 1, model.batch_tokens,
+            self.space.dim, model.threads or os.cpu_count() or 1, model.batch_tokens, purpose=purpose,
+            remote=RemoteSettings(**model.remote.model_dump(exclude={"dim", "max_tokens"})) if model.remote else None,
         )  # fmt: skip
 
     def chunking(self) -> Chunking:
@@ -210,6 +215,11 @@ class Mill:
 def describe(config: Config, model: Path) -> tuple[ChunkLimits, Space]:
     """The chunk limits and the embedding space of a configuration."""
     space = describe_space(model, chunker="", normaliser=NORMALISER_VERSION)
+    if (remote := config.model.remote) is not None:
+        space = replace(
+            space, weights=f"{config.model.backend} {remote.model}", pooling="service", normalised=remote.normalise,
+            max_tokens=remote.max_tokens, dim=remote.dim,
+        )  # fmt: skip
     limits = ChunkLimits(
         max_tokens=space.max_tokens, overlap_tokens=min(config.model.overlap_tokens, space.max_tokens // 4)
     )
@@ -259,9 +269,10 @@ def plan(mill: Mill, scope: Scope, *, wait: float = 0.0) -> dict[str, Any]:
     body["chunks"]["embedded"] = made.embed
     body["tokens"]["embedded"] = made.tokens
     body["index_rows"]["after"] = made.total
-    body["estimate"] = {
-        "seconds": round(seconds, 1), "usd": round(seconds / 3600 * mill.config.model.usd_per_hour, 4),
-    }  # fmt: skip
+    remote = mill.config.model.remote
+    usd = seconds / 3600 * mill.config.model.usd_per_hour
+    usd += made.tokens / 1e6 * remote.usd_per_million_tokens if remote else 0.0
+    body["estimate"] = {"seconds": round(seconds, 1), "usd": round(usd, 4)}
     return body
 
 
@@ -282,7 +293,7 @@ def run(mill: Mill, scope: Scope, *, allow_mass_delete: bool = False, wait: floa
                     config, state, mill.encoder(), run_id=report.run_id, space_id=mill.space_id,
                     before_commit=lease.check, progress=advance,
                 )  # fmt: skip
-            report.embedded, failed = encoded.texts, encoded.failed
+            report.embedded, report.cost, failed = encoded.texts, encoded.cost, encoded.failed
         left_out = replace_texts(state, failed, scope, run_id=report.run_id, now=report.started_at)
         with _timed(report, "publish"):
             report.upserted, report.deleted = _publish(mill, report, lease, version, report.plan, left_out)
@@ -369,7 +380,7 @@ def search(
     version = mill.live()
     mill.check_space(version)
     with mill.progress.phase("loading the model"):
-        encoder = open_encoder(mill.encoder())
+        encoder = open_encoder(mill.encoder("query"))
     tokens = Chunker(mill.model / "tokenizer.json", mill.limits).split_batch([text])
     import numpy as np
 

@@ -11,13 +11,17 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from embedding.encoders.base import Encoder, IdEncoder, TokenIds
 from embedding.encoders.fidelity import PROBES_VERSION, Fidelity, measure, refuse
-from embedding.encoders.spec import LOCAL, EncoderSpec
+from embedding.encoders.spec import LOCAL, REMOTE, EncoderSpec, RemoteSettings
 from embedding.errors import ConfigError
+
+if TYPE_CHECKING:
+    from embedding.encoders.remote import Service
 
 __all__ = ["Encoder", "EncoderSpec", "IdEncoder", "TokenIds", "choose", "open_encoder"]
 
@@ -36,8 +40,8 @@ def choose(spec: EncoderSpec) -> EncoderSpec:
     verdict is kept in ``spec.cache``. Raises ConfigError for a backend that is not installed or not known,
     FidelityError where the gate refuses every precision of it.
     """
-    if spec.backend == "hash" or spec.precision:
-        return spec
+    if spec.precision or spec.backend in ("hash", *REMOTE):
+        return spec  # a service is the only source of its own space: there is nothing to compare it with
     if spec.backend == "openvino" and find_spec("openvino") is None:
         raise ConfigError('model.backend: "openvino" is not installed; run `pip install openvino`, or use "torch"')
     if spec.backend not in ("auto", *LOCAL):
@@ -111,6 +115,10 @@ def _load(spec: EncoderSpec) -> Encoder:
         from embedding.encoders.hashed import HashEncoder
 
         return HashEncoder()
+    if spec.remote is not None:
+        from embedding.encoders.remote import RemoteEncoder
+
+        return RemoteEncoder(_service(spec, spec.remote), spec.remote, spec.dim)
     if spec.backend == "openvino":
         from embedding.encoders import openvino
 
@@ -124,3 +132,17 @@ def _load(spec: EncoderSpec) -> Encoder:
         spec.model, threads=spec.threads, batch_tokens=spec.batch_tokens, max_tokens=spec.max_tokens,
         precision=spec.precision,
     )  # fmt: skip
+
+
+def _service(spec: EncoderSpec, settings: RemoteSettings) -> Service:
+    if spec.backend == "http":
+        from embedding.encoders.http import HttpService
+
+        return HttpService(settings)
+    if spec.backend == "bedrock":
+        from embedding.encoders.bedrock import BedrockService
+
+        return BedrockService(settings, spec.dim, spec.purpose)
+    from embedding.encoders.sagemaker import SageMakerService
+
+    return SageMakerService(settings)

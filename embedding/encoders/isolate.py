@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from embedding.errors import EncoderError
+from embedding.errors import EmbedmillError, EncoderError
 
 MOST = 50  # texts of one call; where more fail, the encoder is broken and not they
 
@@ -19,7 +19,7 @@ def encode_apart(
 
     ``encode(start, stop)`` gives the vectors of some of them, shape (stop - start, dim). Returns the whole matrix and
     which of its rows are vectors; the others are zero, and one with NaN or infinity counts as bad. Raises EncoderError
-    where more than ``MOST`` fail.
+    where more than ``MOST`` fail, and passes on an EmbedmillError as it is.
     """
     out = np.zeros((count, dim), np.float32)
     good = np.zeros(count, np.bool_)
@@ -29,6 +29,8 @@ def encode_apart(
         start, stop = pieces.pop()
         try:
             vectors = encode(start, stop)
+        except EmbedmillError:
+            raise  # of the encoder as a whole, and not of a text
         except Exception as error:  # its message may quote the text, so only the type is kept
             cause = type(error).__name__
             if stop - start > 1:

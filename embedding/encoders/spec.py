@@ -4,9 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 LOCAL = ("torch", "openvino")
 REMOTE = ("http", "bedrock", "sagemaker")
+
+Purpose = Literal["document", "query"]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteSettings:
+    """A managed model: where it is, what it takes in one request, and what it costs.
+
+    ``model`` is the service's name of it (for SageMaker the endpoint's). ``url`` is the server's address, or replaces
+    the address that AWS has for a region. Times are in seconds. The key of an HTTP service is read from the
+    environment variable ``api_key_env`` where the encoder runs; AWS credentials come by its own chain.
+    """
+
+    model: str
+    url: str = ""
+    dialect: Literal["openai", "tei"] = "openai"
+    region: str = ""
+    normalise: bool = True
+    request_texts: int = 64
+    request_tokens: int = 8_192
+    concurrency: int = 16
+    timeout: float = 30.0
+    attempts: int = 8
+    usd_per_million_tokens: float = 0.0
+    api_key_env: str = "EMBEDMILL_HTTP_API_KEY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +41,8 @@ class EncoderSpec:
 
     ``threads`` is the CPU threads it may use, ``batch_tokens`` bounds rows x longest row, ``max_tokens`` is where the
     model cuts a text off, ``dim`` the width of its vectors. ``cache`` is a folder of this model alone, for its
-    converted graphs and the gate's verdicts. ``precision`` is chosen by the gate where it is "".
+    converted graphs and the gate's verdicts. ``precision`` is chosen by the gate where it is "". ``purpose`` matters
+    to services that embed a query in another way than a document.
     """
 
     backend: str
@@ -26,6 +53,8 @@ class EncoderSpec:
     threads: int = 1
     batch_tokens: int = 4096
     precision: str = ""
+    remote: RemoteSettings | None = None
+    purpose: Purpose = "document"
 
     @property
     def takes_ids(self) -> bool:

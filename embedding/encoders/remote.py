@@ -1,0 +1,195 @@
+"""Encoders that are somebody's service: requests within its limits, several at once, tried again, checked and counted.
+
+An answer that is short, long, misordered, of another width or not finite is never used: it is asked for again. A text
+that the service refuses by itself gets a row of NaN, which whoever called takes for a text that cannot be encoded. A
+service that is down or denies access is an error of the whole, never of a text.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
+
+from embedding.encoders.limit import AdaptiveLimit
+from embedding.encoders.spec import RemoteSettings
+from embedding.errors import EncoderError
+
+_LONGEST_WAIT = 60.0  # seconds; a service that asks for more is asked again sooner
+_FIRST_WAIT = 0.5
+
+
+class TryAgain(Exception):
+    """The service could not answer now. ``after`` is what it asks to be waited (seconds), None where it says nothing.
+
+    ``throttled`` says that it was asked too much, or too much at once.
+    """
+
+    def __init__(self, cause: str, *, after: float | None = None, throttled: bool = False) -> None:
+        super().__init__(cause)
+        self.after = after
+        self.throttled = throttled
+
+
+class RefusedInput(Exception):
+    """The service will not encode one or more of the texts, whenever it is asked. Its message may quote them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Vectors in the order of the texts, and the tokens that the service bills, None where it does not say."""
+
+    vectors: Sequence[Sequence[float]]
+    tokens: int | None = None
+
+
+class Service(Protocol):
+    """One service's way to say it: a request, an answer, and what its errors mean.
+
+    ``texts_at_once`` is the most texts that its shape of a request has room for.
+    """
+
+    name: str
+    texts_at_once: int
+
+    def ask(self, texts: Sequence[str]) -> Answer:
+        """Send one request.
+
+        Raises TryAgain, RefusedInput, or ConfigError where access is denied or there is no such model.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What was asked of a service and answered, and the requests that had to be sent again. ``usd`` is an estimate."""
+
+    requests: int = 0
+    retries: int = 0
+    texts: int = 0
+    tokens: int = 0
+    usd: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
+
+class RemoteEncoder:
+    """An Encoder over a Service."""
+
+    device = "remote"
+
+    def __init__(self, service: Service, settings: RemoteSettings, dim: int) -> None:
+        self.name = service.name
+        self.dim = dim
+        self.cost = Cost()
+        self.limit = AdaptiveLimit(settings.concurrency)
+        self._service = service
+        self._settings = settings
+        self._counting = threading.Lock()
+
+    def encode(self, texts: Sequence[str], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        """See Encoder.encode. A text that the service refuses has a row of NaN.
+
+        Raises EncoderError where the service stays down, ConfigError where it denies access.
+        """
+        out = np.full((len(texts), self.dim), np.nan, dtype=np.float32)
+        requests = list(self._requests(tokens))
+        with ThreadPoolExecutor(max_workers=self._settings.concurrency) as pool:
+            running = [pool.submit(self._fill, out, texts, tokens, *rows) for rows in requests]
+            try:
+                for future in running:
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)  # nothing more is sent to a service that is down
+                raise
+        return out
+
+    def _requests(self, tokens: npt.NDArray[np.integer]) -> Iterator[tuple[int, int]]:
+        """Rows (start, stop) of each request, within the limits on texts and tokens; a longer text goes alone."""
+        most = min(self._settings.request_texts, self._service.texts_at_once)
+        start = total = 0
+        for row, length in enumerate(tokens.tolist()):
+            if row > start and (row - start == most or total + length > self._settings.request_tokens):
+                yield start, row
+                start, total = row, 0
+            total += length
+        if len(tokens):
+            yield start, len(tokens)
+
+    def _fill(
+        self, out: npt.NDArray[np.float32], texts: Sequence[str], tokens: npt.NDArray[np.integer], start: int, stop: int
+    ) -> None:
+        """Encode some rows; where the service refuses them, their halves, down to the text that it means."""
+        try:
+            vectors, billed = self._ask(texts[start:stop])
+        except RefusedInput:
+            if stop - start > 1:
+                middle = (start + stop) // 2
+                self._fill(out, texts, tokens, start, middle)
+                self._fill(out, texts, tokens, middle, stop)
+            return
+        out[start:stop] = vectors
+        known = int(tokens[start:stop].sum()) if billed is None else billed
+        usd = known * self._settings.usd_per_million_tokens / 1e6
+        self._count(Cost(requests=1, texts=stop - start, tokens=known, usd=usd))
+
+    def _ask(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], int | None]:
+        retrying = Retrying(
+            retry=retry_if_exception_type(TryAgain), stop=stop_after_attempt(self._settings.attempts), wait=_wait,
+            before_sleep=lambda _: self._count(Cost(retries=1)), reraise=True,
+        )  # fmt: skip
+        try:
+            return retrying(self._once, texts)
+        except TryAgain as error:
+            raise EncoderError(
+                f"model.backend: {self.name} did not answer in {self._settings.attempts} attempts ({error})"
+            ) from None
+
+    def _once(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], int | None]:
+        with self.limit.slot() as era:
+            try:
+                answer = self._service.ask(texts)
+            except TryAgain as error:
+                if error.throttled:
+                    self.limit.pushed_back(era)
+                raise
+            self.limit.succeeded()
+        return self._checked(answer, len(texts)), answer.tokens
+
+    def _checked(self, answer: Answer, count: int) -> npt.NDArray[np.float32]:
+        try:
+            vectors = np.asarray(answer.vectors, dtype=np.float32)
+        except (TypeError, ValueError):
+            raise TryAgain("an answer that is not a matrix") from None
+        if vectors.shape != (count, self.dim):
+            raise TryAgain(f"an answer of shape {vectors.shape} for {count} texts of {self.dim} dimensions")
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        if not np.isfinite(vectors).all() or not lengths.all():
+            raise TryAgain("an answer with a vector that is not finite, or zero")
+        return vectors / lengths if self._settings.normalise else vectors
+
+    def _count(self, more: Cost) -> None:
+        with self._counting:
+            self.cost += more
+
+    def take_cost(self) -> Cost:
+        """What was spent since it was last taken."""
+        with self._counting:
+            spent, self.cost = self.cost, replace(Cost())
+        return spent
+
+
+def _wait(state: RetryCallState) -> float:
+    """Exponential with full jitter, and at least what the service asks for."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = (error.after or 0.0) if isinstance(error, TryAgain) else 0.0
+    backoff = random.uniform(0.0, _FIRST_WAIT * 2 ** (state.attempt_number - 1))
+    return min(_LONGEST_WAIT, asked + backoff)
