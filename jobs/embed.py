@@ -135,7 +135,7 @@ class EncodeShard:
 
 
 def write_shard(rows: pa.Table, root: str, space_id: str, run_id: str) -> pa.Table:
-    """Store encoded rows as files that the driver commits: parts (JSON lines), texts, tokens; failed, cost, fault (JSON)."""
+    """Store encoded rows as files that the driver commits: parts (lines), texts, tokens; failed, cost, fault (JSON)."""
     good = pc.equal(rows["reason"], "")
     kept = rows.filter(good).select(["team_id", "content_hash", "vector"])
     for name, value in (("space_id", space_id), ("run_id", run_id)):
