@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from embedding.encoders import EncoderSpec, TokenIds, choose, open_encoder
 from embedding.encoders.fidelity import Fidelity, compare, measure, probes, refuse
+from embedding.errors import ConfigError
 from embedding.space import describe_space, model_path
 from tests.languages import many_texts
 
@@ -196,6 +197,12 @@ def test_a_refused_precision_is_not_used_and_a_refused_backend_is_an_error(
         choose(asked)
     assert len(list(asked.cache.glob("gate-*.json"))) == len(openvino.precisions())
     assert choose(replace(asked, backend="auto")).backend == "torch"
+
+
+def test_a_cache_that_cannot_be_written_is_named(spec: EncoderSpec, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file and no folder")
+    with pytest.raises(ConfigError, match=r"model\.cache"):
+        choose(replace(spec, precision="", cache=tmp_path / "taken" / "models" / "one"))
 
 
 def test_gate_fails_on_what_is_no_number() -> None:

@@ -47,7 +47,12 @@ def choose(spec: EncoderSpec) -> EncoderSpec:
     if spec.backend not in ("auto", *LOCAL):
         raise ConfigError(f'model.backend: {spec.backend!r} is not in this version; use "auto", "torch" or "openvino"')
     refused = None
-    spec.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        spec.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(
+            f"model.cache: cannot use {spec.cache.parent}: {error.strerror}; set it to a folder that can be written"
+        ) from None
     # Several actors of one machine begin at once; one of them does the work and the others find it done.
     with FileLock(spec.cache / "lock"):
         for candidate in _candidates(spec):
