@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from jobs.engines import quiet_engines
 from tests.workspace import Workspace
 
 quiet_engines()  # before a test module imports one of them
 os.environ["EMBEDMILL_DEBUG"] = "1"  # a test wants the traceback of an unexpected fault
+
+settings.register_profile("embedmill", deadline=None)  # a first example imports what it needs, on a busy machine
+settings.load_profile("embedmill")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
