@@ -13,8 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,8 @@ import chats
 import performance
 import pyarrow as pa
 import pyarrow.parquet as pq
-import watch
 from rich.console import Console
-from spine import MODEL, ROOT, SEED, machine
+from spine import MODEL, SEED, environment, machine, run_mill
 
 from embedding.space import model_path
 
@@ -40,13 +38,15 @@ def main() -> int:
     """Measure what was asked for, print, write the page; 1 where a verdict fails."""
     options = _options()
     console = Console(width=None if sys.stdout.isatty() else 140)
-    bench = Bench(options.peers, console, quick=options.quick)
     result: dict[str, Any] = {"machine": machine(), "quick": options.quick, "groups": {}}
     if options.json and options.json.exists():
         result["groups"] = json.loads(options.json.read_text())["groups"]  # groups that are not measured now stay
-    with _folder() as folder:
+    for file in filter(None, (options.json, options.page)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="encoders-") as folder:
+        bench = Bench(options.peers, console, Path(folder, "models"), quick=options.quick)
         for group in options.only.split(","):
-            result["groups"][group] = getattr(bench, group)(folder / group)
+            result["groups"][group] = getattr(bench, group)(Path(folder, group))
             if options.json:
                 options.json.write_text(json.dumps(result, indent=1))
     verdicts = performance.judge(result["groups"])
@@ -73,21 +73,15 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@contextmanager
-def _folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="encoders-") as made:
-        yield Path(made)
-
-
 class Bench:
     """The groups of measurements. Each takes a folder of its own and returns its figures."""
 
-    def __init__(self, peers: Path, console: Console, *, quick: bool) -> None:
+    def __init__(self, peers: Path, console: Console, cache: Path, *, quick: bool) -> None:
         self._peers = peers.absolute()  # and not resolved: an environment's interpreter is a link
         self._console = console
         self._quick = quick
         self._model = model_path(MODEL)
-        self._cache = Path(tempfile.mkdtemp(prefix="models-"))
+        self._cache = cache
 
     # -- groups ------------------------------------------------------------------------------------------------------
 
@@ -178,11 +172,7 @@ class Bench:
             f'[[sources]]\nkind = "slack_export"\nuri = "{export}"\nteam_id = "{chats.TEAM}"\n'
             f'[model]\nname = "{MODEL}"\nbackend = "{backend}"\ncache = "{self._cache}"\n'
         )
-        command = [sys.executable, "-m", "jobs.cli", "run", "--config", str(config), "--json"]
-        seen = watch.watch(command, cwd=ROOT, env=_environment(), logs=folder / "logs", label="driver")
-        if seen.code:
-            raise SystemExit(f"encoders: the run ended with {seen.code}: {seen.stderr.strip()[-2000:]}")
-        report = json.loads(seen.stdout)
+        report, seen = run_mill(config, folder / "logs")
         peaks = {peak.label: 0.0 for peak in seen.peaks}
         for peak in seen.peaks:
             peaks[peak.label] = max(peaks[peak.label], round(peak.rss, 1))
@@ -193,13 +183,8 @@ class Bench:
         }  # fmt: skip
 
 
-def _environment() -> dict[str, str]:
-    """This repository's code in every process, also where another copy of it is installed."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("EMBEDMILL")} | {"PYTHONPATH": str(ROOT)}
-
-
 def _answer(command: list[str]) -> Figures:
-    ended = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     if ended.returncode:
         raise SystemExit(f"encoders: {Path(command[1]).name} ended with {ended.returncode}: {ended.stderr[-2000:]}")
     figures: Figures = json.loads(ended.stdout.strip().splitlines()[-1])

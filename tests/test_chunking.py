@@ -123,7 +123,7 @@ FRAGMENT = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.lists(FRAGMENT, max_size=8).map("".join), max_size=4))
 def test_spans_cover_the_text_within_the_limits(texts: list[str]) -> None:
     for chunker, limits in ((TIGHT, SMALL), (DEFAULT, LIMITS)):
@@ -134,7 +134,7 @@ def test_spans_cover_the_text_within_the_limits(texts: list[str]) -> None:
             assert chunker.split_batch([text]) == [spans]  # neighbours in the batch do not matter
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from([*VOCABULARY[:40], "\n\n", "\n", "end. ", "漢字。"]), min_size=50, max_size=400))
 def test_structured_text_within_the_limits(words: list[str]) -> None:
     text = " ".join(words)

@@ -206,7 +206,6 @@ def test_a_run_always_ends_with_index_equal_to_desired(tmp_path: Path) -> None:
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=12,
-            deadline=None,
             derandomize=True,
             phases=[Phase.explicit, Phase.generate],  # a step costs seconds: report the sequence as it was found
             suppress_health_check=list(HealthCheck),

@@ -38,12 +38,11 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _encoder(server: Server, kind: str, **more: Any) -> RemoteEncoder:
     backend, model = MODELS[kind]
+    usual: dict[str, Any] = {"request_texts": 10, "timeout": 0.4, "concurrency": 6, "attempts": 30}
     settings = RemoteSettings(
-        model, url=server.url, region="eu-west-1", dialect="tei" if kind == "tei" else "openai", request_texts=10,
-        timeout=0.4, concurrency=6, attempts=30, usd_per_million_tokens=2.0,
+        model, DIM, url=server.url, region="eu-west-1", dialect="tei" if kind == "tei" else "openai",
+        usd_per_million_tokens=2.0, **(usual | more),
     )  # fmt: skip
-    for name, value in more.items():
-        object.__setattr__(settings, name, value)
     encoder = open_encoder(EncoderSpec(backend, Path(), Path(), 256, DIM, remote=settings))
     assert isinstance(encoder, RemoteEncoder)
     return encoder
@@ -181,4 +180,6 @@ def test_nobody_listens() -> None:
 
 def test_an_unknown_bedrock_model_is_named() -> None:
     with serving() as server, pytest.raises(ConfigError, match=r"model\.remote\.model"):
-        open_encoder(EncoderSpec("bedrock", Path(), Path(), 256, DIM, remote=RemoteSettings("other", url=server.url)))
+        open_encoder(
+            EncoderSpec("bedrock", Path(), Path(), 256, DIM, remote=RemoteSettings("other", DIM, url=server.url))
+        )

@@ -43,6 +43,21 @@ def test_a_service_that_is_down_ends_the_run_with_one_line(workspace: Workspace)
     assert workspace.quarantine() == {}, "no text is to blame"
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("dims = 3", "model.remote.dims: unknown key"),
+        ("concurrency = 0", "model.remote.concurrency: Input should be greater than 0"),
+        ('timeout = "long"', "model.remote.timeout: Input should be a valid number"),
+    ],
+)
+def test_a_wrong_key_of_the_service_is_named(workspace: Workspace, line: str, said: str) -> None:
+    _remote(workspace, "http://127.0.0.1:9")
+    workspace.config.write_text(workspace.config.read_text() + line + "\n")
+    ran = workspace.run()
+    assert ran.code == 2 and said in ran.err and ran.err.count("\n") == 1
+
+
 def test_what_is_missing_in_the_configuration_is_named(workspace: Workspace) -> None:
     workspace.config.write_text(workspace.config.read_text().replace('backend = "hash"', 'backend = "bedrock"'))
     ran = workspace.run()

@@ -307,7 +307,7 @@ RECORDS = VALUES | st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(RECORDS, max_size=4))
 def test_every_record_comes_to_exactly_one_outcome(records: list[object]) -> None:
     outcomes = read(*records)
@@ -322,7 +322,7 @@ def test_every_record_comes_to_exactly_one_outcome(records: list[object]) -> Non
             json.dumps(outcome.meta, ensure_ascii=False).encode()  # no lone surrogate gets as far as the tables
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read(data: bytes) -> None:
     read_bytes(data)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
+import platform
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -19,11 +19,12 @@ from embedding.encoders.base import Encoder, IdEncoder, TokenIds
 from embedding.encoders.fidelity import PROBES_VERSION, Fidelity, measure, refuse
 from embedding.encoders.spec import LOCAL, REMOTE, EncoderSpec, RemoteSettings
 from embedding.errors import ConfigError
+from embedding.space import short_hash
 
 if TYPE_CHECKING:
     from embedding.encoders.remote import Service
 
-__all__ = ["Encoder", "EncoderSpec", "IdEncoder", "TokenIds", "choose", "open_encoder"]
+__all__ = ["Encoder", "EncoderSpec", "IdEncoder", "TokenIds", "choose", "open_encoder", "processor"]
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +95,8 @@ def _verdict(spec: EncoderSpec) -> Fidelity | None:
     reference = replace(spec, backend="torch", precision="f32")
     if spec == reference:
         return None
-    parts = (spec.backend, spec.precision, version(spec.backend), version("torch"), PROBES_VERSION, _processor())
-    file = spec.cache / f"gate-{hashlib.blake2b(chr(0).join(parts).encode(), digest_size=8).hexdigest()}.json"
+    parts = (spec.backend, spec.precision, version(spec.backend), version("torch"), PROBES_VERSION, processor())
+    file = spec.cache / f"gate-{short_hash(parts)}.json"
     if file.is_file():
         return Fidelity(**json.loads(file.read_text()))
     fidelity = measure(_load(spec), _load(reference))
@@ -105,14 +106,15 @@ def _verdict(spec: EncoderSpec) -> Fidelity | None:
     return fidelity
 
 
-def _processor() -> str:
-    """What a verdict depends on beside the software: another CPU computes bf16 in another way, or not at all."""
+def processor() -> str:
+    """Names of the CPU and the GPUs. A verdict holds for them alone: others compute bf16 in another way, or not."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
     gpus = sorted(p.name for p in Path("/proc/driver/nvidia/gpus").glob("*"))
-    return " ".join([next((line for line in lines if line.startswith("model name")), ""), *gpus])
+    name = next((line for line in lines if line.startswith("model name")), "").partition(":")[2].strip()
+    return " ".join([name or platform.machine(), *gpus])
 
 
 def _load(spec: EncoderSpec) -> Encoder:
@@ -123,20 +125,14 @@ def _load(spec: EncoderSpec) -> Encoder:
     if spec.remote is not None:
         from embedding.encoders.remote import RemoteEncoder
 
-        return RemoteEncoder(_service(spec, spec.remote), spec.remote, spec.dim)
+        return RemoteEncoder(_service(spec, spec.remote), spec.remote)
     if spec.backend == "openvino":
         from embedding.encoders import openvino
 
-        return openvino.OpenVinoEncoder(
-            spec.model, openvino.converted(spec.model, spec.cache), threads=spec.threads,
-            batch_tokens=spec.batch_tokens, max_tokens=spec.max_tokens, precision=spec.precision,
-        )  # fmt: skip
+        return openvino.OpenVinoEncoder(spec)
     from embedding.encoders.torch import TorchEncoder
 
-    return TorchEncoder(
-        spec.model, threads=spec.threads, batch_tokens=spec.batch_tokens, max_tokens=spec.max_tokens,
-        precision=spec.precision,
-    )  # fmt: skip
+    return TorchEncoder(spec)
 
 
 def _service(spec: EncoderSpec, settings: RemoteSettings) -> Service:
@@ -147,7 +143,7 @@ def _service(spec: EncoderSpec, settings: RemoteSettings) -> Service:
     if spec.backend == "bedrock":
         from embedding.encoders.bedrock import BedrockService
 
-        return BedrockService(settings, spec.dim, spec.purpose)
+        return BedrockService(settings, spec.purpose)
     from embedding.encoders.sagemaker import SageMakerService
 
     return SageMakerService(settings)

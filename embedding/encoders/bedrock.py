@@ -20,10 +20,10 @@ _PURPOSES = {"document": "search_document", "query": "search_query"}
 class BedrockService:
     """One model in one region."""
 
-    def __init__(self, settings: RemoteSettings, dim: int, purpose: Purpose) -> None:
+    def __init__(self, settings: RemoteSettings, purpose: Purpose) -> None:
         self.name = f"bedrock {settings.model}"
         self._model = settings.model
-        self._dim = dim
+        self._dim = settings.dim
         self._purpose = _PURPOSES[purpose]
         # A cross-region profile puts its region in front: "eu.cohere.embed-…".
         self._cohere = "cohere.embed" in settings.model

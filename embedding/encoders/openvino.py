@@ -1,6 +1,6 @@
 """OpenVINO on CPU: the model's own weights, with its pooling and normalisation, as one compiled graph.
 
-Converted once and kept below the state. Texts go in by length, in batches of few tokens, several requests at a time:
+Converted once on a machine. Texts go in by length, in batches of few tokens, several requests at a time:
 that keeps a batch's activations in the cache, and no core waits for another.
 """
 
@@ -25,6 +25,7 @@ import openvino as ov  # noqa: E402
 
 from embedding.batching import token_batches  # noqa: E402
 from embedding.encoders.base import TokenIds  # noqa: E402
+from embedding.encoders.spec import EncoderSpec  # noqa: E402
 from embedding.encoders.tokens import Tokens  # noqa: E402
 
 # As fast as 2,048 on common CPUs and with half its padding; above 4,096 a batch outgrows their caches.
@@ -38,7 +39,7 @@ def precisions() -> tuple[str, ...]:
     return ("bf16", "f32") if able else ("f32",)
 
 
-def converted(model: Path, cache: Path) -> Path:
+def _converted(model: Path, cache: Path) -> Path:
     """The graph of a model folder, converted on first use into ``cache``, which belongs to these weights alone.
 
     Safe to race: it appears whole or not at all.
@@ -96,19 +97,17 @@ class OpenVinoEncoder:
 
     device = "cpu"
 
-    def __init__(
-        self, model: Path, graph: Path, *, threads: int, batch_tokens: int, max_tokens: int, precision: str
-    ) -> None:
-        self.name = f"openvino {precision}"
-        self._tokens = Tokens(model, max_tokens)
-        self._batch_tokens = min(batch_tokens, MAX_BATCH_TOKENS)
+    def __init__(self, spec: EncoderSpec) -> None:
+        self.name = f"openvino {spec.precision}"
+        self._tokens = Tokens(spec.model, spec.max_tokens)
+        self._batch_tokens = min(spec.batch_tokens, MAX_BATCH_TOKENS)
         settings = {
-            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_PRECISION_HINT": spec.precision,
             "PERFORMANCE_HINT": "THROUGHPUT",
             "ENABLE_CPU_PINNING": False,  # a thread that is bound to a core cannot make way for another process
-            "INFERENCE_NUM_THREADS": str(threads),
+            "INFERENCE_NUM_THREADS": str(spec.threads),
         }
-        self._model = ov.Core().compile_model(str(graph), "CPU", settings)
+        self._model = ov.Core().compile_model(str(_converted(spec.model, spec.cache)), "CPU", settings)
         self._queue = ov.AsyncInferQueue(self._model)
         self.dim = int(self._model.outputs[0].get_partial_shape()[1].get_length())
 

@@ -11,7 +11,7 @@ import random
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -86,9 +86,9 @@ class RemoteEncoder:
 
     device = "remote"
 
-    def __init__(self, service: Service, settings: RemoteSettings, dim: int) -> None:
+    def __init__(self, service: Service, settings: RemoteSettings) -> None:
         self.name = service.name
-        self.dim = dim
+        self.dim = settings.dim
         self.cost = Cost()
         self.limit = AdaptiveLimit(settings.concurrency)
         self._service = service
@@ -183,7 +183,7 @@ class RemoteEncoder:
     def take_cost(self) -> Cost:
         """What was spent since it was last taken."""
         with self._counting:
-            spent, self.cost = self.cost, replace(Cost())
+            spent, self.cost = self.cost, Cost()
         return spent
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from embedding.batching import token_batches
 from embedding.encoders.base import TokenIds
+from embedding.encoders.spec import EncoderSpec
 from embedding.encoders.tokens import Tokens
 
 log = logging.getLogger(__name__)
@@ -34,19 +34,17 @@ def precisions() -> tuple[str, ...]:
 class TorchEncoder:
     """Runs the model folder as sentence-transformers defines it: its own layers, pooling and normalisation."""
 
-    def __init__(
-        self, model: Path, *, threads: int, batch_tokens: int, max_tokens: int, precision: str = "f32"
-    ) -> None:
+    def __init__(self, spec: EncoderSpec) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.name = f"torch {precision}"
-        torch.set_num_threads(threads)
+        self.name = f"torch {spec.precision}"
+        torch.set_num_threads(spec.threads)
         self._model = SentenceTransformer(
-            str(model), device=self.device, local_files_only=True,
-            model_kwargs={"attn_implementation": "sdpa", "dtype": _TYPES[precision]},
+            str(spec.model), device=self.device, local_files_only=True,
+            model_kwargs={"attn_implementation": "sdpa", "dtype": _TYPES[spec.precision]},
         ).eval()  # fmt: skip
         self.dim = int(self._model.get_embedding_dimension() or 0)
-        self._tokens = Tokens(model, max_tokens)
-        self._batch_tokens = batch_tokens
+        self._tokens = Tokens(spec.model, spec.max_tokens)
+        self._batch_tokens = spec.batch_tokens
         self._copies = torch.cuda.Stream() if self.device == "cuda" else None  # type: ignore[no-untyped-call]
 
     def encode(self, texts: Sequence[str], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
