@@ -173,12 +173,11 @@ class Bench:
             f'[model]\nname = "{MODEL}"\nbackend = "{backend}"\ncache = "{self._cache}"\n'
         )
         report, seen = run_mill(config, folder / "logs")
-        peaks = {peak.label: 0.0 for peak in seen.peaks}
-        for peak in seen.peaks:
-            peaks[peak.label] = max(peaks[peak.label], round(peak.rss, 1))
+        peaks = seen.by_label()
+        actor = peaks.get("ray actor", {"anon": 0.0, "rss": 0.0})
         return {
             "seconds": seen.seconds, "rows": report["index_rows"]["after"], "tokens": report["tokens"]["embedded"],
-            "actor_mb": peaks.get("ray actor", 0.0), "driver_mb": peaks["driver"],
+            "actor_mb": actor["anon"], "actor_resident_mb": actor["rss"], "driver_mb": peaks["driver"]["rss"],
             **{f"{stage}_seconds": seconds for stage, seconds in report["seconds"].items()},
         }  # fmt: skip
 

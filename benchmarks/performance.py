@@ -75,7 +75,8 @@ def judge(groups: Groups) -> list[tuple[str, str]]:
         small, large = (runs[0]["actor_mb"] for _, runs in sorted(group["runs"].items(), key=lambda item: int(item[0])))
         say(
             large <= small * ACTOR_GROWTH,
-            f"memory: the encode actor peaked at {small:,.0f} MB with 10,000 and {large:,.0f} MB with 200,000 messages",
+            f"memory: the encode actor's own peaked at {small:,.0f} MB with 10,000 and {large:,.0f} MB with 200,000 "
+            f"messages, limit +{ACTOR_GROWTH - 1:.0%}",
         )
     return found
 
@@ -110,9 +111,14 @@ def tables(groups: Groups) -> str:
         parts.append(f"**{group['messages']:,} messages with no encoder**: " + _stages(group["runs"]["run"]) + ".")
     if group := groups.get("memory"):
         peaks = "; ".join(
-            f"{int(size):,} messages: {runs[0]['actor_mb']:,.0f} MB" for size, runs in group["runs"].items()
+            f"{int(size):,} messages: {runs[0]['actor_mb']:,.0f} MB, resident {runs[0]['actor_resident_mb']:,.0f} MB"
+            for size, runs in group["runs"].items()
         )
-        parts.append(f"**Peak memory of the encode actor**: {peaks}.")
+        parts.append(
+            f"**Peak memory of the encode actor**: {peaks}. Its own is anonymous memory; resident counts libraries "
+            "too, and the pages of Ray's object store that it has touched, which all processes share and "
+            "`ray.object_store_mb` bounds."
+        )
     return "\n\n".join(parts)
 
 
