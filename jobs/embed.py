@@ -48,10 +48,13 @@ TASK_CPUS = 0.25
 class Embedded:
     """What the stage did: texts encoded, and those left out with their reason, by (team_id, content_hash).
 
-    ``cost`` is what a managed model was asked for; None where the model is our own.
+    ``tokens`` are those of the texts; ``stopped`` where it left off before the last shard. ``cost`` is what a managed
+    model was asked for; None where the model is our own.
     """
 
     texts: int = 0
+    tokens: int = 0
+    stopped: bool = False
     cost: Cost | None = None
     failed: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -159,11 +162,12 @@ def write_shard(rows: pa.Table, root: str, space_id: str, run_id: str) -> pa.Tab
 
 def embed(
     config: Config, state: State, spec: EncoderSpec, *, run_id: str, space_id: str,
-    before_commit: Callable[[], None], progress: Callable[[int], None],
+    before_commit: Callable[[], None], stop: Callable[[], bool], progress: Callable[[int], None],
 ) -> Embedded:  # fmt: skip
     """Encode every shard of the run's plan.
 
-    ``before_commit`` is called ahead of each commit and may raise; ``progress`` is told the tokens of each shard.
+    ``before_commit`` is called ahead of each commit and may raise; ``stop`` is asked after it whether to leave off;
+    ``progress`` is told the tokens of each shard.
     """
     import ray
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
@@ -197,10 +201,14 @@ def embed(
         before_commit()
         state.append("vectors", [Part.from_json(line) for line in row["parts"].splitlines()])
         done.texts += int(row["texts"])
+        done.tokens += int(row["tokens"])
         done.failed |= {(team, content): reason for team, content, reason in json.loads(row["failed"])}
         if row["cost"]:
             done.cost = (done.cost or Cost()) + Cost(**json.loads(row["cost"]))
         progress(int(row["tokens"]))
+        if stop():
+            done.stopped = True
+            break
     return done
 
 

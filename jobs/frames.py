@@ -40,7 +40,7 @@ def read_table(spark: SparkSession, state: State, name: str, partition: Mapping[
 
 def write_parts(state: State, name: str, frame: DataFrame) -> int:
     """Write a frame as new files of a table, on the executors, and commit them. Returns the number of rows."""
-    root = str(state.root)
+    root, cut = str(state.root), state.cut or ""
     names = TABLES[name].schema.names
 
     def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -48,10 +48,10 @@ def write_parts(state: State, name: str, frame: DataFrame) -> int:
         for batch in batches:
             held.append(batch)
             if sum(b.nbytes for b in held) > 128_000_000:
-                yield _index(write_part(root, name, pa.Table.from_batches(held)))
+                yield _index(write_part(root, name, pa.Table.from_batches(held), cut))
                 held = []
         if held:
-            yield _index(write_part(root, name, pa.Table.from_batches(held)))
+            yield _index(write_part(root, name, pa.Table.from_batches(held), cut))
 
     written = frame.select(*names).mapInArrow(write, "part string").toArrow()
     parts = [Part.from_json(text) for text in written["part"].to_pylist()]

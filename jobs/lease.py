@@ -20,6 +20,8 @@ from filelock import FileLock
 
 from embedding.errors import LeaseHeldError
 
+_FRESH_SECONDS = 5.0  # who waits says so every second; an older sign is of a run that was killed
+
 
 class Lease:
     """Context manager that holds the lease of a state folder while its block runs.
@@ -33,11 +35,18 @@ class Lease:
         self._seconds = seconds
         self._wait = wait
         self._token = uuid.uuid4().hex
+        self._waiting = root / f".lease.waiting.{self._token}"
         self._run_id = run_id
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     def __enter__(self) -> Lease:
+        try:
+            return self._acquire()
+        finally:
+            self._waiting.unlink(missing_ok=True)
+
+    def _acquire(self) -> Lease:
         deadline = time.monotonic() + self._wait
         while (other := self._try()) is not None:
             if time.monotonic() >= deadline:
@@ -45,9 +54,20 @@ class Lease:
                     f"run {other['run_id']} (process {other['pid']} on {other['host']}) is writing to this state; "
                     "wait for it, or give --wait SECONDS"
                 )
+            self._waiting.touch()
             time.sleep(min(1.0, max(0.05, deadline - time.monotonic())))
         self._thread.start()
         return self
+
+    def wanted(self) -> bool:
+        """Whether another run waits for this lease now."""
+        return any(_fresh(file) for file in self._file.parent.glob(".lease.waiting.*"))
+
+    def give_way(self) -> None:
+        """After the block: let a run that waits have the lease first."""
+        until = time.monotonic() + _FRESH_SECONDS
+        while self._read() is None and self.wanted() and time.monotonic() < until:
+            time.sleep(0.05)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stop.set()
@@ -95,6 +115,13 @@ class Lease:
                 if not self._mine():
                     return
                 self._write()
+
+
+def _fresh(file: Path) -> bool:
+    try:
+        return time.time() - file.stat().st_mtime < _FRESH_SECONDS
+    except FileNotFoundError:
+        return False
 
 
 def _alive(held: dict[str, object]) -> bool:

@@ -44,21 +44,25 @@ def prepare(spark: SparkSession, state: State, *, run_id: str, space_id: str, sh
 
 def publish(
     index: Index, state: State, version: str, *, run_id: str, space_id: str, shard_rows: int,
-    before_commit: Callable[[], None], progress: Callable[[int], None],
-) -> tuple[int, int]:  # fmt: skip
-    """Carry out what ``prepare`` and the plan left in the work folder; returns rows upserted and rows deleted.
+    before_commit: Callable[[], None], stop: Callable[[], bool], progress: Callable[[int], None],
+) -> tuple[int, int, bool]:  # fmt: skip
+    """Carry out what ``prepare`` and the plan left in the work folder; ``stop`` is asked after each shard.
 
-    Index first, ledger second: a crash between them repeats writes that change nothing.
+    Returns rows upserted, rows deleted, and whether that was all. Index first, ledger second: a crash between them
+    repeats writes that change nothing.
     """
     work = state.work(run_id)
     upserted = deleted = 0
+    stopped = False
     for shard in _shards(work / "publish", shard_rows):
         before_commit()
         index.upsert(version, shard)
         _record(state, shard, version, space_id, run_id)
         upserted += len(shard)
         progress(len(shard))
-    for shard in _shards(work / "deletes", shard_rows):
+        if stopped := stop():
+            break
+    for shard in () if stopped else _shards(work / "deletes", shard_rows):
         before_commit()
         index.delete(version, shard["chunk_id"].to_pylist())
         state.merge("published", _ledger(shard, version, space_id, run_id, delete=True))
@@ -66,7 +70,7 @@ def publish(
         progress(len(shard))
     if upserted or deleted:
         index.flush(version)
-    return upserted, deleted
+    return upserted, deleted, not stopped
 
 
 def _record(state: State, shard: pa.Table, version: str, space_id: str, run_id: str) -> None:

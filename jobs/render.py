@@ -64,6 +64,34 @@ def run(body: dict[str, Any]) -> str:
     )
 
 
+def reindex(body: dict[str, Any]) -> str:
+    """What was built, what the gate found, and where the alias points."""
+    gate = body["gate"]
+    rows = [("ok" if check["passed"] else "REFUSED", f"{check['name']}: {check['detail']}") for check in gate["checks"]]
+    if drift := gate.get("drift"):
+        rows.append(("drift", ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in drift.items())))
+    was = body["previous"] or "nothing"
+    moved = f"moved from {was} to {body['index']}" if body["activated"] else f"stays at {was}"
+    return run(body).replace("run ", "reindex ", 1) + "\n" + _table([*rows, ("alias", moved)])
+
+
+def rollback(body: dict[str, Any]) -> str:
+    """Where the alias points now, and what the configuration must say."""
+    text = f"alias moved from {body['previous']} to {body['index']} (space {body['space_id']})"
+    if not body["configured"]:
+        text += f"\nthe configuration names another space: set [model] back to {body['model']} before the next run"
+    return text + "\n`embedmill run` brings it up to date"
+
+
+def gc(body: dict[str, Any]) -> str:
+    """What was kept and dropped."""
+    done = "would drop" if body["dry_run"] else "dropped"
+    rows = [("kept", ", ".join(body["kept"]) or "nothing"), (done, ", ".join(body["dropped"]) or "nothing")]
+    if body["dropped_spaces"]:
+        rows.append(("spaces", ", ".join(body["dropped_spaces"])))
+    return f"live: {body['live'] or 'nothing yet'}\n" + _table(rows)
+
+
 def search(body: dict[str, Any]) -> str:
     """Hits, best first, one paragraph each."""
     if not body["hits"]:

@@ -1,4 +1,4 @@
-"""The state: ACID tables (Delta Lake) below one folder, the hash key, and which space the folder belongs to.
+"""The state: ACID tables (Delta Lake) below one folder, the hash key, and which spaces it has served.
 
 Distributed writers call ``write_part`` and hand back a ``Part``; only the driver commits, in one transaction.
 """
@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
+import socket
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -23,10 +26,10 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 from deltalake.transaction import AddAction
 
-from embedding.errors import ConfigError, ResourceError, SpaceMismatchError
+from embedding.errors import ConfigError, ResourceError
 from jobs.tables import TABLES
 
-FORMAT = 1
+FORMAT = 2
 _VECTOR = pa.list_(pa.float32())
 MARKER = "embedmill.json"
 # Any of these shows that a folder is ours. The marker alone would not do: it comes only once the lease is held.
@@ -52,7 +55,7 @@ class Part:
         return Part(**json.loads(text))
 
 
-def write_part(root: str, name: str, rows: pa.Table) -> list[Part]:
+def write_part(root: str, name: str, rows: pa.Table, cut: str = "") -> list[Part]:
     """Write rows of table ``name`` as new Parquet files, one for each value of its partition columns.
 
     Runs on any worker. The files are durable when this returns, and invisible until committed.
@@ -61,7 +64,8 @@ def write_part(root: str, name: str, rows: pa.Table) -> list[Part]:
     rows = rows.select(spec.schema.names).cast(spec.schema)
     parts = []
     for values, group in _groups(rows, spec.partition_by):
-        folder = "/".join(f"{column}={value}" for column, value in values.items())
+        stored_by = ({"cut": cut} if spec.per_cut else {}) | values
+        folder = "/".join(f"{column}={value}" for column, value in stored_by.items())
         path = f"{folder}/" * bool(folder) + f"part-{uuid.uuid4().hex}.parquet"
         file = Path(root) / name / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +79,7 @@ def write_part(root: str, name: str, rows: pa.Table) -> list[Part]:
             )  # fmt: skip
             sink.flush()
             os.fsync(sink.fileno())
-        parts.append(Part(path, file.stat().st_size, group.num_rows, values))
+        parts.append(Part(path, file.stat().st_size, group.num_rows, stored_by))
     return parts
 
 
@@ -92,10 +96,15 @@ def _groups(rows: pa.Table, columns: tuple[str, ...]) -> Iterable[tuple[dict[str
 
 
 class State:
-    """Handle on the tables below ``root``. Opening creates what is missing, private to the user."""
+    """Handle on the tables below ``root``. Opening creates what is missing, private to the user.
 
-    def __init__(self, root: Path, *, hash_key: str = "") -> None:
+    Of the tables that are kept for each way of cutting texts it shows and changes the rows of ``cut`` alone; without
+    one it shows all, and changes none.
+    """
+
+    def __init__(self, root: Path, *, cut: str | None = None, hash_key: str = "") -> None:
         self.root = root
+        self.cut = cut
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._marker = root / MARKER
@@ -108,20 +117,29 @@ class State:
 
     # -- space ---------------------------------------------------------------------------------------------------
 
-    def claim_space(self, space_id: str, model: str) -> None:
-        """Bind a new state to its space, or refuse a state that belongs to another.
+    def spaces(self) -> dict[str, dict[str, str]]:
+        """What was made here: ``model`` and ``cut`` by space_id.
 
-        Raises SpaceMismatchError naming both.
+        Raises ConfigError for a state of another format.
         """
-        if self._marker.exists():
-            found = json.loads(self._marker.read_text())
-            if found["space_id"] != space_id:
-                raise SpaceMismatchError(
-                    f"state {self.root} holds space {found['space_id']} ({found['model']}), the configuration asks for "
-                    f"{space_id} ({model}); restore model.* or give another state.uri and index.name"
-                )
-            return
-        _replace(self._marker, json.dumps({"format": FORMAT, "space_id": space_id, "model": model}).encode())
+        if not self._marker.exists():
+            return {}
+        found = json.loads(self._marker.read_text())
+        if found["format"] != FORMAT:
+            raise ConfigError(
+                f"state.uri: {self.root} has format {found['format']}, this version writes {FORMAT}; give a new folder"
+            )
+        return dict(found["spaces"])
+
+    def note_space(self, space_id: str, model: str) -> None:
+        """Remember a space, its model's name and its cut. Call it only while holding the lease."""
+        known = self.spaces()
+        if space_id not in known:
+            self.keep_spaces(known | {space_id: {"model": model, "cut": self.cut or ""}})
+
+    def keep_spaces(self, spaces: Mapping[str, Mapping[str, str]]) -> None:
+        """Remember these spaces and no others. Call it only while holding the lease."""
+        _replace(self._marker, json.dumps({"format": FORMAT, "spaces": dict(spaces)}).encode())
 
     def _key(self, given: str) -> bytes:
         if given:
@@ -143,11 +161,11 @@ class State:
         try:
             return DeltaTable(uri)
         except TableNotFoundError:
-            return DeltaTable.create(uri, schema=spec.stored, mode="ignore", partition_by=list(spec.partition_by))
+            return DeltaTable.create(uri, schema=spec.stored, mode="ignore", partition_by=spec.stored_by)
 
     def files(self, name: str, partition: Mapping[str, str] | None = None) -> list[str]:
         """Paths of a table's current files, for Spark."""
-        filters = [(column, "=", value) for column, value in (partition or {}).items()]
+        filters = self._within(name) + [(column, "=", value) for column, value in (partition or {}).items()]
         return [uri.removeprefix("file://") for uri in self.table(name).file_uris(filters or None)]
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
@@ -168,7 +186,7 @@ class State:
         now = int(time.time() * 1000)
         actions = [AddAction(p.path, p.size, p.partition, now, True, json.dumps({"numRecords": p.rows})) for p in parts]
         self.table(name).create_write_transaction(
-            actions, mode="append", schema=spec.stored, partition_by=list(spec.partition_by)
+            actions, mode="append", schema=spec.stored, partition_by=spec.stored_by
         )
 
     def merge(self, name: str, rows: pa.Table | pa.RecordBatchReader) -> None:
@@ -179,6 +197,11 @@ class State:
         spec = TABLES[name]
         values = {column: f"s.`{column}`" for column in spec.schema.names}
         keys = " AND ".join(f"t.`{column}` = s.`{column}`" for column in spec.key)
+        if spec.per_cut:
+            if self.cut is None:
+                raise ValueError(f"{name} is changed for one cut at a time")
+            values["cut"] = f"'{self.cut}'"
+            keys += f" AND t.`cut` = '{self.cut}'"
         (
             self.table(name)
             .merge(rows, predicate=keys, source_alias="s", target_alias="t")
@@ -198,7 +221,22 @@ class State:
         return int(self._dataset(name).count_rows(filter=where))
 
     def _dataset(self, name: str) -> ds.Dataset:
-        return self.table(name).to_pyarrow_dataset(schema=TABLES[name].stored)
+        return self.table(name).to_pyarrow_dataset(self._within(name) or None, schema=TABLES[name].stored)
+
+    def _within(self, name: str) -> list[tuple[str, str, str]]:
+        return [("cut", "=", self.cut)] if TABLES[name].per_cut and self.cut is not None else []
+
+    def every_cut(self) -> State:
+        """The same tables with the rows of every cut."""
+        return State(self.root, hash_key=self.hash_key.hex())
+
+    def values(self, name: str, column: str) -> list[str]:
+        """Values of a partition column, of every cut."""
+        return sorted({str(partition[column]) for partition in self.table(name).partitions()})
+
+    def drop(self, name: str, where: str) -> int:
+        """Delete the rows, of every cut, for which an SQL condition holds; returns how many."""
+        return int(self.table(name).delete(where).get("num_deleted_rows") or 0)
 
     def vacuum(self, name: str, *, hours: int) -> list[str]:
         """Remove files that no version younger than ``hours`` needs; returns their paths."""
@@ -208,8 +246,8 @@ class State:
 
     @property
     def engines(self) -> Path:
-        """Scratch folder of Spark, which outlives a run."""
-        return self.root / "work" / "engines"
+        """Scratch folder of this process's engines, which outlive a run."""
+        return self.root / "work" / f"engines-{socket.gethostname()}-{os.getpid()}"
 
     @property
     def engine_log(self) -> Path:
@@ -223,11 +261,17 @@ class State:
         return folder
 
     def clear_work(self) -> None:
-        """Drop the scratch of this and of killed runs, but not the engines'. Call it only while holding the lease."""
+        """Drop the scratch of this and of killed runs, not of running engines. Call it only while holding the lease."""
         work = self.root / "work"
         for folder in work.iterdir() if work.exists() else ():
-            if folder.is_dir() and folder != self.engines:
+            if folder.is_dir() and not _in_use(folder.name):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _in_use(folder: str) -> bool:
+    """Whether a folder is of engines that may be running: on another machine, or of a process of this one."""
+    found = re.fullmatch(r"engines-(.+)-([0-9]+)", folder)
+    return found is not None and (found[1] != socket.gethostname() or psutil.pid_exists(int(found[2])))
 
 
 def _replace(file: Path, data: bytes) -> None:

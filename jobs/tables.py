@@ -14,21 +14,32 @@ _LONG = pa.int64()
 
 @dataclass(frozen=True, slots=True)
 class TableSpec:
-    """A state table: its columns, what makes a row unique, and the columns its files are partitioned by."""
+    """A state table: its columns, what makes a row unique, and the columns its files are partitioned by.
+
+    Rows of a table ``per_cut`` belong to one way of cutting texts (``Space.cut_id``). That column is the state's: it
+    fills it in, reads by it, and nobody else sees it.
+    """
 
     schema: pa.Schema
     key: tuple[str, ...]
     partition_by: tuple[str, ...] = ()
+    per_cut: bool = False
 
     @property
     def stored(self) -> pa.Schema:
         """The schema as Delta keeps it: every column may be null, since a delete fills its key alone."""
-        return pa.schema([field.with_nullable(True) for field in self.schema])
+        cut = [pa.field("cut", _TEXT)] if self.per_cut else []
+        return pa.schema([*cut, *(field.with_nullable(True) for field in self.schema)])
+
+    @property
+    def stored_by(self) -> list[str]:
+        """The columns that Delta partitions by."""
+        return ["cut"] * self.per_cut + list(self.partition_by)
 
     @property
     def changes(self) -> pa.Schema:
         """What ``State.merge`` takes: the columns, and ``_delete`` for rows that go."""
-        return self.stored.append(pa.field("_delete", pa.bool_()))
+        return pa.schema([*(f.with_nullable(True) for f in self.schema), pa.field("_delete", pa.bool_())])
 
 
 SOURCES = pa.schema(
@@ -108,11 +119,11 @@ PURGES = pa.schema(
 )
 
 TABLES: dict[str, TableSpec] = {
-    "sources": TableSpec(SOURCES, ("source_id", "partition")),
-    "chunks": TableSpec(CHUNK, ("team_id", "chunk_id"), ("team_id",)),
+    "sources": TableSpec(SOURCES, ("source_id", "partition"), per_cut=True),
+    "chunks": TableSpec(CHUNK, ("team_id", "chunk_id"), ("team_id",), per_cut=True),
     "vectors": TableSpec(VECTORS, ("space_id", "team_id", "content_hash"), ("space_id", "team_id")),
     "published": TableSpec(PUBLISHED, ("index", "team_id", "chunk_id"), ("index", "team_id")),
-    "quarantine": TableSpec(QUARANTINE, ("source_id", "partition", "key", "step")),
+    "quarantine": TableSpec(QUARANTINE, ("source_id", "partition", "key", "step"), per_cut=True),
     "runs": TableSpec(RUNS, ("run_id",)),
     "purges": TableSpec(PURGES, ("run_id", "team_id", "channel_id")),
 }

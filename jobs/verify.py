@@ -49,9 +49,17 @@ class Differences:
 
 
 def compare(
-    spark: SparkSession, state: State, index: Index, version: str, scope: Scope, *, run_id: str, space_id: str
+    spark: SparkSession,
+    state: State,
+    index: Index,
+    version: str,
+    scope: Scope,
+    *,
+    run_id: str,
+    space_id: str,
+    sample: int = SAMPLE,
 ) -> tuple[Differences, DataFrame]:
-    """Compare index, ledger and desired state within a scope.
+    """Compare index, ledger and desired state within a scope, and the vectors of ``sample`` rows.
 
     Returns the differences, and a frame of them (team_id, chunk_id, problem) for ``plan_repair``.
     """
@@ -84,7 +92,7 @@ def compare(
     counts = {kind: 0 for kind in _KINDS}
     counts |= {r["problem"]: r["count"] for r in found.groupBy("problem").count().collect()}
     examples = [r["chunk_id"] for r in found.select("chunk_id").orderBy("chunk_id").limit(10).collect()]
-    wrong, sampled = _sample_vectors(spark, state, index, version, held, space_id)
+    wrong, sampled = _sample_vectors(spark, state, index, version, held, space_id, sample)
     if wrong:
         counts["vector"] = len(wrong)
         examples += [chunk for _, chunk in wrong[:10]]
@@ -126,11 +134,17 @@ def _write_scan(index: Index, version: str, folder) -> None:  # type: ignore[no-
 
 
 def _sample_vectors(
-    spark: SparkSession, state: State, index: Index, version: str, held: DataFrame, space_id: str
+    spark: SparkSession,
+    state: State,
+    index: Index,
+    version: str,
+    held: DataFrame,
+    space_id: str,
+    size: int,
 ) -> tuple[list[tuple[str, str]], int]:
-    """Up to SAMPLE rows of the index whose vector is not the one in the store of record."""
+    """Of ``size`` rows of the index those whose vector is not the one in the store of record, and how many had one."""
     sample = (
-        held.select("team_id", "chunk_id", "content_hash").orderBy(F.xxhash64("chunk_id", "content_hash")).limit(SAMPLE)
+        held.select("team_id", "chunk_id", "content_hash").orderBy(F.xxhash64("chunk_id", "content_hash")).limit(size)
     )
     stored = read_table(spark, state, "vectors", {"space_id": space_id}).select("team_id", "content_hash", "vector")
     rows: pa.Table = (

@@ -46,7 +46,7 @@ def _ran_once(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def ran(tmp_path: Path, _ran_once: Workspace) -> Iterator[Workspace]:
     """A workspace whose first run is done."""
     root = tmp_path / "ws"
-    shutil.copytree(_ran_once.root, root, copy_function=shutil.copy2, ignore=shutil.ignore_patterns("engines"))
+    shutil.copytree(_ran_once.root, root, copy_function=shutil.copy2, ignore=shutil.ignore_patterns("engines*"))
     copied = Workspace.__new__(Workspace)
     copied.root, copied.export, copied.files = root, root / "export", root / "files"
     copied.config = root / "embedmill.toml"

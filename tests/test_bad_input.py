@@ -59,7 +59,7 @@ def reasons(space: Workspace) -> dict[str, str]:
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
     """Size and time of every file below a folder; the scratch of an engine that may be at work is left out."""
-    files = [p for p in folder.rglob("*") if p.is_file() and "engines" not in p.parts]
+    files = [p for p in folder.rglob("*") if p.is_file() and "engines" not in str(p)]
     return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in files}
 
 

@@ -8,8 +8,8 @@ from sentence_transformers import SentenceTransformer
 
 from embedding.space import model_path
 from jobs.config import load_config
+from jobs.mill import Mill
 from jobs.progress import Progress
-from jobs.run import Mill
 from tests.workspace import Workspace, message
 
 MIXED = (

@@ -20,8 +20,8 @@ from embedding import ids
 from embedding.chunking import Chunker
 from embedding.encoders.hashed import HashEncoder
 from jobs.config import load_config
+from jobs.mill import Mill
 from jobs.progress import Progress
-from jobs.run import Mill
 from tests.workspace import START, TEAM, Workspace, counts, message
 
 EXAMPLES = int(os.environ.get("EMBEDMILL_TEST_EXAMPLES", "4"))

@@ -1,0 +1,59 @@
+"""Garbage collection: drop index versions past the configured number, and the state's rows that served them alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobs.mill import Mill
+from jobs.scope import Scope
+
+_PER_CUT = ("sources", "chunks", "quarantine")
+VACUUM_HOURS = 1  # a search or a status that began before may still read the files
+
+
+def gc(mill: Mill, *, keep: int | None = None, vectors: bool = False, dry_run: bool = False, wait: float = 0.0) -> Any:
+    """Drop versions; never the live one, the one before it, or the newest that is being built.
+
+    ``vectors`` also drops the stored vectors of spaces that no version is left of: using such a model again would
+    encode everything once more. Returns what was kept and what was (or would be) dropped.
+    """
+    state = mill.state
+    with mill.writing("gc", Scope(), wait) as (report, lease):
+        index = mill.index()
+        kept = versions_to_keep(index.versions(), index.live(), keep or mill.config.index.keep_versions)
+        spaces = {v: index.space_of(v) for v in kept}
+        known = state.spaces()
+        used = set(spaces.values()) | {mill.space_id}
+        cuts = {known[s]["cut"] for s in used if s in known}
+        gone = [v for v in index.versions() if v not in kept]
+        ledgers = [p for p in state.values("published", "index") if p not in kept]
+        stale_cuts = [c for c in state.values("chunks", "cut") if c not in cuts] if used <= set(known) else []
+        stale_spaces = [s for s in state.values("vectors", "space_id") if s not in used] if vectors else []
+        if not dry_run:
+            lease.check()
+            for version in gone:
+                index.drop_version(version)
+            for version in ledgers:
+                state.drop("published", f"`index` = '{version}'")
+            for cut in stale_cuts:
+                for name in _PER_CUT:
+                    state.drop(name, f"`cut` = '{cut}'")
+            for space in stale_spaces:
+                state.drop("vectors", f"`space_id` = '{space}'")
+            for name in ("published", "vectors", *_PER_CUT):
+                state.vacuum(name, hours=VACUUM_HOURS)
+        report.index = index.live() or ""
+        report.status = "ok"
+    return {
+        "run_id": report.run_id, "live": report.index or None, "kept": kept, "dropped": gone,
+        "dropped_spaces": stale_spaces, "dry_run": dry_run,
+    }  # fmt: skip
+
+
+def versions_to_keep(versions: list[str], live: str | None, keep: int) -> list[str]:
+    """Of ``versions``, oldest first: ``keep`` up to the live one, at least one before it, and the newest build."""
+    if live is None:
+        return list(versions)
+    at = versions.index(live)
+    served, builds = versions[: at + 1], versions[at + 1 :]
+    return served[-max(2, keep) :] + builds[-1:]

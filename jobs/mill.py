@@ -1,0 +1,187 @@
+"""What every command works with: configuration, state, space, index, Spark and the lease, opened on first use."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow.compute as pc
+
+from embedding.chunking import CHUNKER_VERSION, ChunkLimits
+from embedding.encoders import EncoderSpec
+from embedding.encoders.spec import Purpose
+from embedding.errors import ConfigError, SpaceMismatchError
+from embedding.slack_text import NORMALISER_VERSION
+from embedding.space import Space, describe_space, model_path
+from jobs.config import Config
+from jobs.engines import check_disk, start_spark
+from jobs.lease import Lease
+from jobs.progress import Progress
+from jobs.reader import Chunking
+from jobs.report import Report
+from jobs.scope import Scope
+from jobs.state import State
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from indexers.base import Index
+
+# Below both, a run's Spark part takes seconds, and half of them went into compiling code that then runs once.
+SMALL_BYTES = 64_000_000
+SMALL_CHUNKS = 200_000
+DEFAULT_TOKENS_PER_SECOND = 4_500  # sentence-transformers on two cores; replaced by what the last run measured
+
+
+class Mill:
+    """Everything a command works with: configuration, state, sources, space, index and progress."""
+
+    def __init__(self, config: Config, progress: Progress) -> None:
+        self.config = config
+        self.progress = progress
+        self.model = model_path(config.model.name)
+        self.limits, self.space = describe(config, self.model)
+        self.space_id = self.space.space_id
+        self.state = State(config.state_root, cut=self.space.cut_id, hash_key=config.state.hash_key.get_secret_value())
+        self._index: Index | None = None
+        self._spark: SparkSession | None = None
+
+    # -- parts -------------------------------------------------------------------------------------------------------
+
+    def index(self) -> Index:
+        """The index, opened on first use."""
+        if self._index is None:
+            from indexers import open_index
+
+            target = self.config.index
+            self._index = open_index(target.kind, self.config.index_uri, target.name, target.token.get_secret_value())
+        return self._index
+
+    def has_index(self) -> bool:
+        """Whether there is an index to ask; a Milvus Lite file that does not exist yet is not created by asking."""
+        return "://" in self.config.index_uri or Path(self.config.index_uri).exists()
+
+    @property
+    def first_version(self) -> str:
+        """The name of an index's first version."""
+        return f"{self.config.index.name}__v1"
+
+    def live(self) -> str:
+        """The version behind the alias, or the name that the first one gets."""
+        return (self.index().live() if self.has_index() else None) or self.first_version
+
+    def ensure_version(self, version: str) -> None:
+        """Create a version where it is missing, with no row in the ledger: an index that was lost holds nothing."""
+        index = self.index()
+        if version not in index.versions():
+            if self.state.count("published", pc.field("index") == version):
+                self.state.drop("published", f"`index` = '{version}'")
+            index.create_version(version, space_id=self.space_id, dim=self.space.dim)
+
+    def check_space(self, version: str) -> None:
+        """Refuse an index of another space, naming both."""
+        found = self.index().space_of(version)
+        if found != self.space_id:
+            model = self.state.spaces().get(found, {}).get("model", "unknown")
+            raise SpaceMismatchError(
+                f"index {version} holds space {found} (model {model}), the configuration asks for {self.space_id} "
+                f"({self.config.model.name}); restore model.* or reindex"
+            )
+
+    def spark(self, reading: int = 0) -> SparkSession:
+        """Spark, started on first use, for work that reads so many bytes of the sources."""
+        if self._spark is None:
+            small = reading < SMALL_BYTES and self.state.count("chunks") < SMALL_CHUNKS
+            with self.progress.phase("starting Spark"):
+                self._spark = start_spark(self.config, self.state.engines, self.state.engine_log, small=small)
+        return self._spark
+
+    def encoder(self, purpose: Purpose = "document") -> EncoderSpec:
+        """What encodes for this configuration; precision, and ``auto``, are settled where it is used."""
+        model = self.config.model
+        return EncoderSpec(
+            model.backend, self.model, self.config.model_cache / self.space.model_id, self.space.max_tokens,
+            self.space.dim, model.threads or os.cpu_count() or 1, model.batch_tokens, purpose=purpose,
+            remote=model.remote,
+        )  # fmt: skip
+
+    def chunking(self) -> Chunking:
+        """What executors cut text with."""
+        tokenizer = self.model / "tokenizer.json"
+        return Chunking(str(tokenizer), self.limits, self.state.hash_key, self.space.chunker)
+
+    def close(self) -> None:
+        """Let go of the index; the next use opens it again."""
+        if self._index is not None:
+            self._index.close()
+            self._index = None
+
+    @contextmanager
+    def writing(self, command: str, scope: Scope, wait: float) -> Iterator[tuple[Report, Lease]]:
+        """Hold the lease, keep the report, and record the run whatever happens in the block."""
+        now = int(time.time() * 1_000_000)
+        run_id = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
+        report = Report(run_id, command, self.space_id, self.first_version, scope.to_json(), now)
+        check_disk(self.state.root, self.config.limits.min_free_mb)
+        with Lease(self.state.root, run_id=run_id, seconds=self.config.state.lease_seconds, wait=wait) as lease:
+            self.state.note_space(self.space_id, self.config.model.name)
+            self.state.clear_work()
+            try:
+                yield report, lease
+            finally:
+                report.finished_at = int(time.time() * 1_000_000)
+                self._record(report)
+                self.state.clear_work()
+
+    def _record(self, report: Report) -> None:
+        row = {
+            "run_id": report.run_id, "command": report.command, "status": report.status,
+            "started_at": report.started_at, "finished_at": report.finished_at,
+            "report": json.dumps(report.to_json()), "_delete": False,
+        }  # fmt: skip
+        self.state.change("runs", [row])
+
+    def quarantined(self, scope: Scope) -> int:
+        """Rows of the scope in quarantine."""
+        columns = ["team_id", "channel_id", "kind", "created_at"]
+        rows = self.state.read("quarantine", columns).to_pylist()
+        return sum(scope.covers(r["team_id"], r["channel_id"], r["kind"], r["created_at"]) for r in rows)
+
+    def tokens_per_second(self) -> float:
+        """Speed of the last run that encoded enough to tell."""
+        for row in (
+            self.state.read("runs", ["started_at", "report"]).sort_by([("started_at", "descending")]).to_pylist()
+        ):
+            report = json.loads(row["report"])
+            if report["tokens"]["embedded"] > 10_000 and report["seconds"]["embed"] > 0:
+                return float(report["tokens"]["embedded"] / report["seconds"]["embed"])
+        return DEFAULT_TOKENS_PER_SECOND
+
+
+def describe(config: Config, model: Path) -> tuple[ChunkLimits, Space]:
+    """The chunk limits and the embedding space of a configuration."""
+    space = describe_space(model, chunker="", normaliser=NORMALISER_VERSION)
+    if (remote := config.model.remote) is not None:
+        space = replace(
+            space, weights=f"{config.model.backend} {remote.model}", pooling="service", normalised=remote.normalise,
+            max_tokens=remote.max_tokens, dim=remote.dim,
+        )  # fmt: skip
+    if config.model.max_tokens is not None:
+        if config.model.max_tokens > space.max_tokens:
+            raise ConfigError(f"model.max_tokens: {config.model.name} takes at most {space.max_tokens}")
+        space = replace(space, max_tokens=config.model.max_tokens)
+    limits = ChunkLimits(
+        max_tokens=space.max_tokens, overlap_tokens=min(config.model.overlap_tokens, space.max_tokens // 4)
+    )
+    cut = f"{CHUNKER_VERSION}:{limits.max_tokens}:{limits.overlap_tokens}:{limits.max_chars}"
+    space = replace(space, chunker=cut)
+    if config.model.backend == "hash":
+        space = replace(space, weights="hash", pooling="hash")
+    return limits, space

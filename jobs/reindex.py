@@ -1,0 +1,131 @@
+"""Reindex: build a new version beside the live one, let the gate examine it, and move the alias. And back again.
+
+A build is the same reconciliation as a run, toward another version. It can be killed and repeated, and it gives way
+to other runs between shards: what they change, the next round brings into the build. The alias moves while the lease
+is held and nothing is left to do, so that no change is missed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from embedding.errors import ConfigError, MassDeleteError
+from indexers.base import version_number
+from jobs.frames import read_table
+from jobs.gate import examine
+from jobs.mill import Mill
+from jobs.report import Report
+from jobs.run import close_plan, extract_and_plan
+from jobs.scope import Scope
+
+AGAIN_SECONDS = 24 * 3600.0  # how long a build that gave way waits for its turn
+
+
+def reindex(
+    mill: Mill, scope: Scope, *, activate: bool | None = None, allow_mass_delete: bool = False, wait: float = 0.0
+) -> dict[str, Any]:
+    """Build, examine, cut over. ``activate`` None moves the alias only where the scope is everything.
+
+    Returns the run report with ``gate``, ``activated`` and ``previous`` (the version that was live). A version that
+    the gate refuses stays beside the live one, and the next reindex goes on with it.
+    """
+    whole = scope == Scope()
+    if activate and not whole:
+        raise ConfigError("--activate: a version of a part cannot become the live one; leave the scope out")
+    before: Report | None = None
+    while True:
+        with mill.writing("reindex", scope, wait) as (report, lease):
+            live = mill.index().live()
+            report.index = version = _version_to_build(mill, live)
+            extract_and_plan(mill, scope, report, version)
+            done = close_plan(mill, scope, report, lease, version, stop=lease.wanted)
+            if before is not None:
+                _add(report, before)
+            report.rows_after = mill.index().count(version)
+            report.quarantined = mill.quarantined(scope)
+            if done:
+                if whole and live is not None and not allow_mass_delete:
+                    _check_documents(mill, live, version)
+                with mill.progress.phase("gate"):
+                    verdict = examine(mill, version, live, scope, run_id=report.run_id)
+                move = verdict.passed and (whole if activate is None else activate)
+                if move:
+                    lease.check()
+                    mill.index().point_alias(version)
+                report.status = "partial" if report.quarantined else "ok"
+                if not verdict.passed:
+                    report.status = "failed"
+                break
+            report.status = "partial"
+        before = report
+        mill.close()  # an embedded index serves one process at a time
+        lease.give_way()
+        wait = AGAIN_SECONDS
+    return report.to_json() | {"gate": verdict.to_json(), "activated": move, "previous": live}
+
+
+def _version_to_build(mill: Mill, live: str | None) -> str:
+    """A version above the live one that an earlier reindex began in this space, or a new one."""
+    index, name = mill.index(), mill.config.index.name
+    numbers = {v: version_number(name, v) or 0 for v in index.versions()}
+    newer = [v for v, n in numbers.items() if live is None or n > numbers[live]]
+    for version in reversed(newer):
+        if index.space_of(version) == mill.space_id:
+            index.create_version(version, space_id=mill.space_id, dim=mill.space.dim)  # a killed call may lack a part
+            return version
+    version = f"{name}__v{max(numbers.values(), default=0) + 1}"
+    mill.ensure_version(version)
+    return version
+
+
+def _add(report: Report, before: Report) -> None:
+    """Count what earlier rounds did as well."""
+    report.embedded += before.embedded
+    report.tokens += before.tokens
+    report.upserted += before.upserted
+    report.deleted += before.deleted
+    for step, seconds in before.seconds.items():
+        report.seconds[step] = report.seconds.get(step, 0.0) + seconds
+    if before.cost:
+        report.cost = before.cost + report.cost if report.cost else before.cost
+    report.plan = replace(report.plan, reuse=max(0, report.upserted - report.embedded - report.plan.update))
+
+
+def _check_documents(mill: Mill, live: str, version: str) -> None:
+    """A cutover to a version that lacks many of the live one's documents is a mass delete by another way."""
+    limits = mill.config.limits
+    documents = []
+    for name in (live, version):
+        chunks = read_table(mill.spark(), mill.state, "published", {"index": name})
+        documents.append(chunks.where(F.col("chunk_id").endswith("#0")).count())
+    fewer = documents[0] - documents[1]
+    if fewer > limits.max_delete_rows and fewer > limits.max_delete_fraction * documents[0]:
+        raise MassDeleteError(
+            f"{version} has {documents[1]:,} documents and the live {live} {documents[0]:,}: {fewer:,} fewer, more "
+            f"than limits.max_delete_rows ({limits.max_delete_rows:,}) and limits.max_delete_fraction "
+            f"({limits.max_delete_fraction:g}); check the source, or give --allow-mass-delete"
+        )
+
+
+def rollback(mill: Mill, *, wait: float = 0.0) -> dict[str, Any]:
+    """Point the alias at the version before the live one. Starts no engine, so it takes seconds."""
+    with mill.writing("rollback", Scope(), wait) as (report, lease):
+        index = mill.index()
+        live, versions = index.live(), index.versions()
+        earlier = versions[: versions.index(live)] if live else []
+        if not earlier:
+            raise ConfigError(f"there is no version before {live or 'the first run'}; nothing was changed")
+        lease.check()
+        report.index = earlier[-1]
+        index.point_alias(earlier[-1])
+        report.rows_after = index.count(earlier[-1])
+        report.status = "ok"
+        space = index.space_of(earlier[-1])
+    model = mill.state.spaces().get(space, {}).get("model", "")
+    return {
+        "run_id": report.run_id, "index": earlier[-1], "previous": live, "space_id": space, "model": model,
+        "configured": space == mill.space_id,
+    }  # fmt: skip

@@ -1,0 +1,82 @@
+"""The run report: what a command did, as the contract has it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from jobs.extract import ExtractReport
+from jobs.plan import Plan
+from jobs.scope import iso
+
+if TYPE_CHECKING:
+    from embedding.encoders.remote import Cost
+
+
+@dataclass(slots=True)
+class Report:
+    """The run report of the contract, and the figures beside it that a person or a test asks for."""
+
+    run_id: str
+    command: str
+    space_id: str
+    index: str
+    scope: dict[str, object]
+    started_at: int
+    status: str = "failed"
+    finished_at: int = 0
+    extracted: ExtractReport = field(default_factory=ExtractReport)
+    plan: Plan = field(default_factory=Plan)
+    embedded: int = 0
+    tokens: int = 0
+    upserted: int = 0
+    deleted: int = 0
+    rows_after: int = 0
+    quarantined: int = 0
+    cost: Cost | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Add what the block takes to the step's seconds."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[step] = self.seconds.get(step, 0.0) + time.monotonic() - start
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as the contract has it."""
+        seconds = {k: round(self.seconds.get(k, 0.0), 3) for k in ("extract", "plan", "embed", "publish")}
+        return {
+            "run_id": self.run_id,
+            "command": self.command,
+            "status": self.status,
+            "space_id": self.space_id,
+            "index": self.index,
+            "scope": self.scope,
+            "started_at": iso(self.started_at),
+            "finished_at": iso(self.finished_at),
+            "documents": {
+                "read": self.extracted.read,
+                "quarantined": self.quarantined,
+                "rejected": self.extracted.rejected,
+                "skipped": dict(sorted(self.extracted.skipped.items())),
+            },
+            "partitions": {"listed": self.extracted.partitions, "opened": self.extracted.opened},
+            "chunks": {
+                "total": self.plan.total,
+                "embedded": self.embedded,
+                "reused": self.plan.reuse,
+                "updated": self.plan.update,
+                "deleted": self.plan.delete,
+                "unchanged": self.plan.unchanged,
+            },
+            "tokens": {"embedded": self.tokens},
+            **({"cost": asdict(self.cost)} if self.cost else {}),
+            "index_rows": {"upserted": self.upserted, "deleted": self.deleted, "after": self.rows_after},
+            "seconds": {**seconds, "total": round((self.finished_at - self.started_at) / 1e6, 3)},
+        }
