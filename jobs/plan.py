@@ -1,7 +1,7 @@
 """Plan: the difference between the desired chunks and what the index holds, written down as work for embed and publish.
 
 Leaves below the run's work folder: ``rows`` (chunks to write, with their action), ``texts/shard=N`` (distinct texts
-to encode, longest first, cut by tokens) and ``deletes`` (chunk ids). Decides nothing about how they are carried out.
+to encode) and ``deletes`` (chunk ids). Decides nothing about how they are carried out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from jobs.config import Limits
 
-_FRACTIONS = 1 << 20
+SHARD_TEXTS = 16_384  # with vectors of 1,024 dimensions 64 MB, however short the texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,33 +94,23 @@ def make_plan(
 
 
 def _write_texts(texts: DataFrame, folder: str, shard_tokens: int) -> tuple[int, int, int]:
-    """Cut the texts into shards of about ``shard_tokens`` with like lengths together; returns texts, tokens, shards.
+    """Deal the texts into shards of about ``shard_tokens`` by their hash; returns texts, tokens, shards.
 
-    A global sort would need one task for a running total. A text's place is known well enough from the histogram of
-    lengths (a few hundred rows) and, among texts of its length, from its hash.
+    Every shard has the lengths of the whole: what an encoder needs for one does not depend on how many there are, and
+    thousands of texts are enough to put like lengths together.
     """
-    histogram = sorted(((r["tokens"], r["count"]) for r in texts.groupBy("tokens").count().collect()), reverse=True)
-    total = sum(length * count for length, count in histogram)
-    shards = max(1, math.ceil(total / shard_tokens))
-    before, starts = 0, []
-    for length, count in histogram:
-        starts.append((length, before, length * count))
-        before += length * count
-    spark = texts.sparkSession
-    places = F.broadcast(spark.createDataFrame(starts, "tokens int, before long, width long"))
-    fraction = F.pmod(F.xxhash64("content_hash"), F.lit(_FRACTIONS)) / F.lit(_FRACTIONS)
-    shard = F.least(F.floor((F.col("before") + fraction * F.col("width")) * shards / total), F.lit(shards - 1))
+    total = texts.agg(F.count("*").alias("texts"), F.sum("tokens").alias("tokens")).collect()[0]
+    shards = max(1, math.ceil(total["tokens"] / shard_tokens), math.ceil(total["texts"] / SHARD_TEXTS))
     (
-        texts.join(places, on="tokens", how="inner")
-        .withColumn("shard", shard.cast("int"))
+        texts.withColumn("shard", F.pmod(F.xxhash64("content_hash"), F.lit(shards)).cast("int"))
         .select("team_id", "content_hash", "text", "tokens", "shard")
         .repartition(shards, "shard")
-        .sortWithinPartitions("shard", F.desc("tokens"))
+        .sortWithinPartitions("shard")
         .write.partitionBy("shard")
         .parquet(folder, mode="overwrite")
     )
     texts.unpersist()
-    return sum(count for _, count in histogram), total, shards
+    return int(total["texts"]), int(total["tokens"]), shards
 
 
 def check_deletes(plan: Plan, limits: Limits) -> None:
