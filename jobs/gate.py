@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 K = 10
 # Cosines of one pair, computed by us and by an engine, differ by far less; copies of a text have the same.
 SCORE_ERROR = 1e-4
-_EXACT = pa.schema([("number", pa.int32()), ("channel", pa.bool_()), ("scores", pa.list_(pa.float64()))])
+_EXACT = pa.schema([("number", pa.int32()), ("channel", pa.bool_()), ("scores", pa.list_(pa.float32()))])
 
 
 @dataclass(frozen=True, slots=True)
