@@ -9,6 +9,10 @@ STAMP := $(VENV)/.current
 NEED_MB := 6000
 PEERS := .venv-bench
 PEERS_STAMP := $(PEERS)/.current
+# The last Milvus server that comes as a Python package. Its package is called like a part of ours: it lives alone.
+MILVUS := .venv-milvus
+MILVUS_STAMP := $(MILVUS)/.current
+MILVUS_VERSION := 2.3.5
 
 help:  ## show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -16,7 +20,7 @@ help:  ## show what can be made
 demo: $(STAMP)  ## index the sample with the embedded default, then search it three times
 	@bash docs/sample/demo.sh $(BIN)
 
-test: $(STAMP)  ## run the tests
+test: $(STAMP) $(MILVUS_STAMP)  ## run the tests, also against a real Milvus server
 	@$(BIN)/python -m pytest
 
 lint: $(STAMP)  ## ruff and mypy, changing nothing
@@ -29,7 +33,7 @@ clean:  ## remove the demo's state
 	@rm -rf build
 
 clean-env:  ## remove the virtual environments
-	@rm -rf $(VENV) $(PEERS)
+	@rm -rf $(VENV) $(PEERS) $(MILVUS)
 
 $(STAMP): requirements.txt pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null || \
@@ -49,4 +53,10 @@ $(PEERS_STAMP): benchmarks/peers/requirements.txt requirements.txt
 	@echo "making the peers' virtual environment ($(PEERS), some minutes the first time)" >&2
 	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt
+	@touch $@
+
+$(MILVUS_STAMP): Makefile
+	@echo "making the Milvus server's virtual environment ($(MILVUS))" >&2
+	@test -x $(MILVUS)/bin/python || $(PYTHON) -m venv $(MILVUS)
+	@$(MILVUS)/bin/python -m pip install --quiet --disable-pip-version-check milvus==$(MILVUS_VERSION)
 	@touch $@

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from jobs.engines import quiet_engines
+from tests.milvus_server import MISSING, PYTHON, MilvusServer
 from tests.workspace import Workspace
 
 quiet_engines()  # before a test module imports one of them
@@ -27,6 +28,15 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the real data in ../shared/data is not here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    if not PYTHON.exists():
+        pytest.skip(MISSING)
+    server = MilvusServer(tmp_path_factory.mktemp("milvus"))
+    yield server
+    server.stop()
 
 
 @pytest.fixture

@@ -1,13 +1,9 @@
-"""One suite for every implementation of ``Index``.
-
-With EMBEDMILL_TEST_MILVUS=http://host:port it runs against that server too, and deletes what is called "messages" there.
-"""
+"""One suite for every implementation of ``Index``: in memory, Milvus Lite, and a real Milvus server."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -82,14 +78,11 @@ def matching(table: pa.Table) -> pa.Table:
     return table.select(SCAN.names).sort_by("chunk_id")
 
 
-SERVER = os.environ.get("EMBEDMILL_TEST_MILVUS", "")
-
-
-@pytest.fixture(params=["exact", "milvus", *(["server"] if SERVER else [])])
+@pytest.fixture(params=["exact", "milvus", "server"])
 def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Index]]:
     kind, uri = request.param, str(tmp_path / "index.db")
     if kind == "server":
-        kind, uri = "milvus", SERVER
+        kind, uri = "milvus", request.getfixturevalue("milvus_server").uri
         clear(uri)
     opened: list[Index] = []
 

@@ -1,0 +1,73 @@
+"""A real Milvus server for tests: started on a folder and a port of its own, killed, and started again on both.
+
+Its binary comes from a package that does not share an environment with ours: `make test` installs it into
+.venv-milvus, and EMBEDMILL_MILVUS_PYTHON names another interpreter that has it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = Path(os.environ.get("EMBEDMILL_MILVUS_PYTHON") or ROOT / ".venv-milvus" / "bin" / "python")
+MISSING = f"no Milvus server: {PYTHON} is not there; `make test` makes it"
+
+# Tells the server's process id, and ends it with its own standard input.
+_LAUNCH = """
+import sys
+from milvus import MilvusServer
+server = MilvusServer()
+server.set_base_dir(sys.argv[1])
+server.listen_port = int(sys.argv[2])
+server.start()
+print(server.server_proc.pid, flush=True)
+sys.stdin.read()
+server.stop()
+"""
+
+
+class MilvusServer:
+    """A running server; ``uri`` stays the same over ``kill`` and ``start``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self._launcher: subprocess.Popen[str] | None = None
+        self._pid = 0
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait until it answers. RuntimeError with its own words where it does not."""
+        self._launcher = subprocess.Popen(
+            [str(PYTHON), "-c", _LAUNCH, str(self._folder), str(self._port)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self._launcher.stdout is not None
+        answer = self._launcher.stdout.readline().strip()
+        if not answer:
+            raise RuntimeError(f"Milvus did not start: {self._launcher.communicate()[1][-500:]}")
+        self._pid = int(answer)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        os.kill(self._pid, signal.SIGKILL)
+        self.stop()
+
+    def stop(self) -> None:
+        """End it, if it runs."""
+        if self._launcher is None:
+            return
+        server = psutil.Process(self._pid) if psutil.pid_exists(self._pid) else None
+        self._launcher.communicate(timeout=60)
+        if server is not None:
+            psutil.wait_procs([server], timeout=30)
+        self._launcher = None
