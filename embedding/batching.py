@@ -22,3 +22,14 @@ def token_batches(tokens: npt.NDArray[np.integer], budget: int) -> Iterator[npt.
         rows = max(1, budget // max(1, int(tokens[order[start]])))
         yield order[start : start + rows]
         start += rows
+
+
+def few_widths(tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+    """Round lengths up to few values, by an eighth at most: to 4s above 32, to 8s above 64, to 16s above 128, ...
+
+    For an engine that keeps something for each shape of a batch: up to 256 tokens there are 56 widths, which the first
+    texts bring along, and not as many as there are lengths.
+    """
+    doublings = np.ceil(np.log2(np.maximum(tokens, 32) / 32)).astype(np.int64)
+    step = np.where(doublings == 0, 1, 2 ** (doublings + 1))
+    return (tokens + step - 1) // step * step

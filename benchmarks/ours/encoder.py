@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from embedding.batching import token_batches
+from embedding.batching import few_widths, token_batches
 from embedding.encoders import EncoderSpec, open_encoder
 from embedding.encoders.openvino import MAX_BATCH_TOKENS
 from embedding.encoders.tokens import Tokens
@@ -40,7 +40,8 @@ encoder.encode_ids(ids)
 with_ids = time.perf_counter() - start
 
 tokens = ids.lengths
-padded = sum(len(rows) * int(tokens[rows[0]]) for rows in token_batches(tokens, MAX_BATCH_TOKENS))
+widths = few_widths(tokens)
+padded = sum(len(rows) * int(widths[rows[0]]) for rows in token_batches(widths, MAX_BATCH_TOKENS))
 figures = {
     "seconds": with_texts, "seconds_ids": with_ids, "padding": 1 - int(tokens.sum()) / padded,
     "tokens": int(tokens.sum()), "squares": float((tokens.astype(float) ** 2).sum()), "open_seconds": opened,

@@ -47,10 +47,15 @@ class TokenIds:
         """The texts from ``start`` to ``stop``."""
         return TokenIds(self.flat, self.offsets[start : stop + 1])
 
-    def padded(self, rows: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Ids and attention mask of some texts, both of shape (rows, longest of them), padded with 0 at the end."""
+    def padded(
+        self, rows: npt.NDArray[np.intp], width: int = 0
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Ids and attention mask of some texts, padded with 0 at the end.
+
+        Both of shape (rows, longest of them), or (rows, ``width``) where that is more.
+        """
         starts, lengths = self.offsets[rows], self.lengths[rows]
-        places = np.arange(int(lengths.max()))
+        places = np.arange(max(width, int(lengths.max())))
         mask = places < lengths[:, None]
         # A padded place reads some id that lies there, and the mask takes it out again.
         ids = self.flat[np.minimum(starts[:, None] + places, len(self.flat) - 1)]

@@ -23,7 +23,7 @@ import numpy.typing as npt
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov  # noqa: E402
 
-from embedding.batching import token_batches  # noqa: E402
+from embedding.batching import few_widths, token_batches  # noqa: E402
 from embedding.encoders.base import TokenIds  # noqa: E402
 from embedding.encoders.spec import EncoderSpec  # noqa: E402
 from embedding.encoders.tokens import Tokens  # noqa: E402
@@ -103,6 +103,7 @@ class OpenVinoEncoder:
     def __init__(self, spec: EncoderSpec) -> None:
         self.name = f"openvino {spec.precision}"
         self._tokens = Tokens(spec.model, spec.max_tokens)
+        self._max_tokens = spec.max_tokens
         self._batch_tokens = min(spec.batch_tokens, MAX_BATCH_TOKENS)
         settings = {
             "INFERENCE_PRECISION_HINT": spec.precision,
@@ -127,8 +128,9 @@ class OpenVinoEncoder:
             out[rows] = request.get_output_tensor(0).data
 
         self._queue.set_callback(keep)
-        for rows in token_batches(ids.lengths, self._batch_tokens):
-            filled, mask = ids.padded(rows)
+        widths = np.minimum(few_widths(ids.lengths), self._max_tokens)
+        for rows in token_batches(widths, self._batch_tokens):
+            filled, mask = ids.padded(rows, int(widths[rows[0]]))
             self._queue.start_async({"input_ids": filled, "attention_mask": mask}, rows)
         self._queue.wait_all()
         return out
