@@ -7,12 +7,14 @@ stage's speed. Arguments: a Parquet file of texts, the folder of converted model
 from __future__ import annotations
 
 import json
+import math
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -56,6 +58,7 @@ def main() -> None:
             run_id=RUN,
             space_id=space.space_id,
             before_commit=lambda: None,
+            stop=lambda: False,
             progress=lambda _: None,
         )
         seconds = time.perf_counter() - began.at
@@ -71,8 +74,9 @@ def _write_plan(folder: Path, texts: pa.ChunkedArray, lengths: object, shard_tok
             "text": texts,
             "tokens": pa.array(lengths, pa.int32()),
         }
-    ).sort_by([("tokens", "descending")])
-    shard = pc.divide(pc.subtract(pc.cumulative_sum(table["tokens"].cast(pa.int64())), 1), shard_tokens)
+    )
+    shards = math.ceil(pc.sum(table["tokens"]).as_py() / shard_tokens)
+    shard = pa.array(np.random.default_rng(0).integers(shards, size=len(texts)))
     for number in pc.unique(shard).to_pylist():
         target = folder / f"shard={number}"
         target.mkdir(parents=True)

@@ -47,9 +47,7 @@ class TokenIds:
         """The texts from ``start`` to ``stop``."""
         return TokenIds(self.flat, self.offsets[start : stop + 1])
 
-    def padded(
-        self, rows: npt.NDArray[np.intp], width: int = 0
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def padded(self, rows: npt.NDArray[np.intp], width: int = 0) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Ids and attention mask of some texts, padded with 0 at the end.
 
         Both of shape (rows, longest of them), or (rows, ``width``) where that is more.
