@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from embedding.errors import ConfigError
-from indexers.base import INDEX_ROW, MAX_BYTES, SCAN, Hit, Index, too_long
+from indexers.base import INDEX_ROW, MAX_BYTES, SCAN, Capabilities, Hit, Index, too_long
 
-__all__ = ["INDEX_ROW", "MAX_BYTES", "SCAN", "Hit", "Index", "open_index", "too_long"]
+__all__ = ["INDEX_ROW", "MAX_BYTES", "SCAN", "Capabilities", "Hit", "Index", "open_index", "too_long"]
 
 
 def _milvus(uri: str, name: str, token: str) -> Index:

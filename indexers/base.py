@@ -28,6 +28,7 @@ INDEX_ROW = pa.schema(
         pa.field("chunk_no", pa.int32(), nullable=False),
         pa.field("created_at", pa.int64(), nullable=False),  # µs since the epoch, UTC
         pa.field("updated_at", pa.int64(), nullable=False),
+        pa.field("version", pa.int64(), nullable=False),  # of the source: an older one never replaces a newer
         pa.field("text", pa.string(), nullable=False),
         pa.field("meta", pa.string(), nullable=False),  # JSON object
         pa.field("content_hash", pa.string(), nullable=False),
@@ -61,7 +62,7 @@ MAX_BYTES = {
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One search result. ``score`` is the cosine of query and chunk: higher is nearer."""
+    """One search result, higher scores first: the cosine of query and chunk, or of a hybrid search the fused rank."""
 
     chunk_id: str
     score: float
@@ -75,8 +76,25 @@ class Hit:
     meta: str
 
 
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine of this version can do. ``engine`` names both, as in "Milvus 2.3.5".
+
+    ``hybrid``: BM25 beside vectors, fused by rank. ``conditional``: it refuses a row older than the one it holds.
+    ``writers``: connections of one process that may write at once and gain by it.
+    """
+
+    engine: str
+    hybrid: bool
+    conditional: bool
+    writers: int
+
+
 class Index(Protocol):
     """One named index and its versions. What a write call has returned from, every later read sees."""
+
+    def capabilities(self) -> Capabilities:
+        """Return what the engine behind this connection can do; asks it once."""
 
     def live(self) -> str | None:
         """Return the version that the alias points at; None before the first ``point_alias``."""
@@ -93,8 +111,12 @@ class Index(Protocol):
     def point_alias(self, version: str) -> None:
         """Make the version the live one."""
 
-    def upsert(self, version: str, rows: pa.RecordBatch | pa.Table) -> None:
-        """Insert or replace rows (INDEX_ROW) by ``chunk_id``. A failed call may have written some of them."""
+    def upsert(self, version: str, rows: pa.RecordBatch | pa.Table) -> list[str]:
+        """Insert or replace rows (INDEX_ROW) by ``chunk_id``. A failed call may have written some of them.
+
+        Returns the keys that were refused because the index holds a newer version of them; always none of an engine
+        that is not ``conditional``.
+        """
 
     def delete(self, version: str, chunk_ids: Sequence[str]) -> None:
         """Delete by key; unknown keys are no error."""
@@ -117,8 +139,13 @@ class Index(Protocol):
         channels: Sequence[str] = (),
         kind: str | None = None,
         k: int = 10,
+        text: str | None = None,
     ) -> list[Hit]:
-        """Return the nearest rows of one team, best first; ``version`` None is the live one."""
+        """Return the nearest rows of one team, best first; ``version`` None is the live one.
+
+        With ``text`` the search is hybrid: the nearest and the best matches of the words (BM25), fused by reciprocal
+        rank. ConfigError where the engine, or this version's schema, has no BM25.
+        """
 
     def flush(self, version: str) -> None:
         """Make what was written durable in the index's own files."""

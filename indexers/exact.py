@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from embedding.errors import ConfigError, SpaceMismatchError
-from indexers.base import SCAN, Hit, check_name, checked_rows, version_number
+from indexers.base import SCAN, Capabilities, Hit, check_name, checked_rows, version_number
 
 
 @dataclass
@@ -37,6 +37,10 @@ class ExactIndex:
     def __init__(self, uri: str = "", name: str = "index") -> None:
         self._name = check_name(name)
         self._store = _STORES.setdefault(uri, _Store()) if uri else _Store()
+
+    def capabilities(self) -> Capabilities:
+        """See ``Index``."""
+        return Capabilities("exact", hybrid=False, conditional=True, writers=1)
 
     def live(self) -> str | None:
         """See ``Index``."""
@@ -66,13 +70,19 @@ class ExactIndex:
         self._version(version)
         self._store.aliases[self._name] = version
 
-    def upsert(self, version: str, rows: pa.RecordBatch | pa.Table) -> None:
+    def upsert(self, version: str, rows: pa.RecordBatch | pa.Table) -> list[str]:
         """See ``Index``."""
         held = self._version(version)
         table, vectors = checked_rows(rows, held.dim)
+        refused = []
         for row, vector in zip(table.drop_columns(["vector"]).to_pylist(), vectors, strict=True):
-            held.rows[row["chunk_id"]] = row
-            held.vectors[row["chunk_id"]] = vector.copy()
+            key = row["chunk_id"]
+            if key in held.rows and held.rows[key]["version"] > row["version"]:
+                refused.append(key)
+                continue
+            held.rows[key] = row
+            held.vectors[key] = vector.copy()
+        return refused
 
     def delete(self, version: str, chunk_ids: Sequence[str]) -> None:
         """See ``Index``."""
@@ -105,8 +115,11 @@ class ExactIndex:
         channels: Sequence[str] = (),
         kind: str | None = None,
         k: int = 10,
+        text: str | None = None,
     ) -> list[Hit]:
         """See ``Index``."""
+        if text is not None:
+            raise ConfigError("hybrid search: the exact index has no BM25")
         version = version or self.live()
         if version is None:
             raise ConfigError(f"index {self._name} has no live version yet; run `embedmill run` first")

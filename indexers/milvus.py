@@ -25,7 +25,7 @@ from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
 
 from embedding.errors import ConfigError, LeaseHeldError, ResourceError, SpaceMismatchError
-from indexers.base import INDEX_ROW, MAX_BYTES, SCAN, Hit, check_name, checked_rows, version_number
+from indexers.base import INDEX_ROW, MAX_BYTES, SCAN, Capabilities, Hit, check_name, checked_rows, version_number
 
 SPACE_KEY = "space_id"
 # Milvus Lite took 5,100 rows a second in batches of 1,000, 4,400 in batches of 3,000 (384 dimensions, 2 cores).
@@ -107,6 +107,11 @@ class MilvusIndex:
             self.close()
             raise
 
+    def capabilities(self) -> Capabilities:
+        """See ``Index``."""
+        engine = "Milvus Lite" if self._lite else f"Milvus {self._milvus.get_server_version()}"
+        return Capabilities(engine, hybrid=False, conditional=False, writers=1)
+
     def live(self) -> str | None:
         """See ``Index``."""
         with self._errors():
@@ -162,7 +167,7 @@ class MilvusIndex:
             elif live != version:
                 self._milvus.alter_alias(version, self._name, timeout=CALL_SECONDS)
 
-    def upsert(self, version: str, rows: pa.RecordBatch | pa.Table) -> None:
+    def upsert(self, version: str, rows: pa.RecordBatch | pa.Table) -> list[str]:
         """See ``Index``."""
         dim = self._describe(version)[1]
         table, vectors = checked_rows(rows, dim)
@@ -174,6 +179,7 @@ class MilvusIndex:
                 row["vector"] = vector
             with self._errors():
                 self._milvus.upsert(version, part, timeout=CALL_SECONDS)
+        return []
 
     def delete(self, version: str, chunk_ids: Sequence[str]) -> None:
         """See ``Index``."""
@@ -223,8 +229,11 @@ class MilvusIndex:
         channels: Sequence[str] = (),
         kind: str | None = None,
         k: int = 10,
+        text: str | None = None,
     ) -> list[Hit]:
         """See ``Index``."""
+        if text is not None:
+            raise ConfigError(f"hybrid search: {self.capabilities().engine} has no BM25")
         version = version or self.live()
         if version is None:
             raise ConfigError(f"index {self._name} has no live version yet; run `embedmill run` first")

@@ -56,7 +56,13 @@ def publish(
     stopped = False
     for shard in _shards(work / "publish", shard_rows):
         before_commit()
-        index.upsert(version, shard)
+        refused = index.upsert(version, shard)
+        if refused:
+            # The newer version that stood there has left its source, and an older copy is what is desired now: this
+            # run holds the lease, so it knows.
+            before_commit()
+            index.delete(version, refused)
+            index.upsert(version, shard.filter(pc.is_in(shard["chunk_id"], pa.array(refused, pa.string()))))
         _record(state, shard, version, space_id, run_id)
         upserted += len(shard)
         progress(len(shard))

@@ -53,6 +53,7 @@ def rows(ids: list[str], seed: int = 0, **columns: object) -> pa.Table:
         "chunk_no": 0,
         "created_at": list(range(count)),
         "updated_at": 5,
+        "version": 1,
         "text": [f"text {i}" for i in range(count)],
         "meta": "{}",
         "content_hash": [f"c{seed}-{i}" for i in range(count)],
