@@ -160,11 +160,17 @@ def write_shard(rows: pa.Table, root: str, space_id: str, run_id: str) -> pa.Tab
 # -- on the driver -----------------------------------------------------------------------------------------------------
 
 
+def ready(config: Config, state: State, spec: EncoderSpec) -> EncoderSpec:
+    """Start Ray and settle what encodes: ``spec`` with backend and precision, for ``embed``."""
+    start_ray(config, state.engines)
+    return _chosen(spec)
+
+
 def embed(
     config: Config, state: State, spec: EncoderSpec, *, run_id: str, space_id: str,
     before_commit: Callable[[], None], stop: Callable[[], bool], progress: Callable[[int], None],
 ) -> Embedded:  # fmt: skip
-    """Encode every shard of the run's plan.
+    """Encode every shard of the run's plan with what ``ready`` returned.
 
     ``before_commit`` is called ahead of each commit and may raise; ``stop`` is asked after it whether to leave off;
     ``progress`` is told the tokens of each shard.
@@ -174,9 +180,8 @@ def embed(
 
     folder = state.work(run_id) / "texts"
     shards = sorted(folder.glob("shard=*"), key=lambda p: int(p.name.removeprefix("shard=")))
-    start_ray(config, state.engines)
     pool = actor_pool(config.model, len(shards), ray.cluster_resources())
-    spec = _chosen(replace(spec, threads=pool.threads))
+    spec = replace(spec, threads=pool.threads)
     tasks = TaskPoolStrategy(size=pool.tasks)
     encoded = (
         ray.data.from_items([{"path": str(s)} for s in shards], override_num_blocks=len(shards))

@@ -7,6 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,7 @@ class Mill:
         self.state = State(config.state_root, cut=self.space.cut_id, hash_key=config.state.hash_key.get_secret_value())
         self._index: Index | None = None
         self._spark: SparkSession | None = None
+        self._encoding: Future[EncoderSpec] | None = None
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -112,6 +114,21 @@ class Mill:
             remote=model.remote,
         )  # fmt: skip
 
+    def start_encoding(self) -> None:
+        """Begin to start Ray and to settle what encodes, beside other work: both starts wait more than they compute."""
+        if self._encoding is None:
+            from jobs.embed import ready
+
+            thread = ThreadPoolExecutor(1, "encoding")
+            self._encoding = thread.submit(ready, self.config, self.state, self.encoder())
+            thread.shutdown(wait=False)
+
+    def encoding(self) -> EncoderSpec:
+        """What encodes on Ray, which is then started. Raises what its start raised."""
+        self.start_encoding()
+        assert self._encoding is not None
+        return self._encoding.result()
+
     def chunking(self) -> Chunking:
         """What executors cut text with."""
         tokenizer = self.model / "tokenizer.json"
@@ -119,6 +136,8 @@ class Mill:
 
     def close(self) -> None:
         """Let go of the index; the next use opens it again."""
+        if self._encoding is not None:
+            wait([self._encoding])  # an engine that is still starting would outlive its log
         if self._index is not None:
             self._index.close()
             self._index = None

@@ -40,7 +40,7 @@ def reindex(
         with mill.writing("reindex", scope, wait) as (report, lease):
             live = mill.index().live()
             report.index = version = _version_to_build(mill, live)
-            extract_and_plan(mill, scope, report, version)
+            extract_and_plan(mill, scope, report, version, to_embed=True)
             done = close_plan(mill, scope, report, lease, version, stop=lease.wanted)
             if before is not None:
                 _add(report, before)

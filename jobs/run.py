@@ -19,18 +19,26 @@ from jobs.scope import Scope, iso
 from jobs.sources import open_sources
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from indexers.base import Hit
 
 # -- commands ----------------------------------------------------------------------------------------------------------
 
 
-def extract_and_plan(mill: Mill, scope: Scope, report: Report, version: str) -> None:
-    """Bring the text tables up to date and write down what a version lacks."""
+def extract_and_plan(mill: Mill, scope: Scope, report: Report, version: str, *, to_embed: bool) -> None:
+    """Bring the text tables up to date and write down what a version lacks; ``to_embed`` where that is closed next."""
     config, state = mill.config, mill.state
     sources = open_sources(config)
+
+    def spark(reading: int) -> SparkSession:
+        if to_embed and reading:  # what changed has texts to encode, nearly always
+            mill.start_encoding()
+        return mill.spark(reading)
+
     with report.timed("extract"), mill.progress.phase("extract"):
         report.extracted = extract(
-            mill.spark, state, sources, mill.chunking(), scope, run_id=report.run_id, now=report.started_at
+            spark, state, sources, mill.chunking(), scope, run_id=report.run_id, now=report.started_at
         )
     with report.timed("plan"), mill.progress.phase("plan"):
         report.plan = make_plan(
@@ -50,7 +58,7 @@ def close_plan(
             from jobs.embed import embed
 
             encoded = embed(
-                mill.config, mill.state, mill.encoder(), run_id=report.run_id, space_id=mill.space_id,
+                mill.config, mill.state, mill.encoding(), run_id=report.run_id, space_id=mill.space_id,
                 before_commit=lease.check, stop=stop, progress=advance,
             )  # fmt: skip
         report.embedded, report.tokens = encoded.texts, encoded.tokens
@@ -92,7 +100,7 @@ def plan(mill: Mill, scope: Scope, *, wait: float = 0.0) -> dict[str, Any]:
         report.index = version = mill.live()
         if mill.has_index() and version in mill.index().versions():
             mill.check_space(version)
-        extract_and_plan(mill, scope, report, version)
+        extract_and_plan(mill, scope, report, version, to_embed=False)
         report.status = "partial" if report.quarantined else "ok"
     made = report.plan
     seconds = made.tokens / mill.tokens_per_second()
@@ -111,7 +119,7 @@ def run(mill: Mill, scope: Scope, *, allow_mass_delete: bool = False, wait: floa
     """Extract, plan, embed, publish."""
     with mill.writing("run", scope, wait) as (report, lease):
         report.index = version = _ensure_version(mill)
-        extract_and_plan(mill, scope, report, version)
+        extract_and_plan(mill, scope, report, version, to_embed=True)
         if not allow_mass_delete:
             check_deletes(report.plan, mill.config.limits)
         close_plan(mill, scope, report, lease, version)

@@ -23,7 +23,7 @@ from embedding.encoders import EncoderSpec
 from embedding.encoders.tokens import Tokens
 from embedding.space import describe_space, model_path
 from jobs.config import load_config
-from jobs.embed import embed
+from jobs.embed import embed, ready
 from jobs.engines import quiet_engines
 from jobs.state import State
 
@@ -54,7 +54,7 @@ def main() -> None:
         done = embed(
             config,
             state,
-            spec,
+            ready(config, state, spec),
             run_id=RUN,
             space_id=space.space_id,
             before_commit=lambda: None,
