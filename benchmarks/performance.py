@@ -101,8 +101,8 @@ def tables(groups: Groups) -> str:
         ceiling = group["runs"]["ceiling"]
         flops = _median(ceiling, "flops")
         parts.append(
-            f"A {'float32' if _where(groups) else 'bf16'} matrix product reaches {flops / 1e9:,.0f} GFLOP/s here, that is {flops / _FLOP_A_TOKEN:,.0f} "
-            "tokens a second. The first use of the model on a machine "
+            f"A {'float32' if _where(groups) else 'bf16'} matrix product reaches {flops / 1e9:,.0f} GFLOP/s here, "
+            f"that is {flops / _FLOP_A_TOKEN:,.0f} tokens a second. The first use of the model on a machine "
             f"converts and checks it, which took {group['convert_seconds']:.1f} s and is not counted."
         )
     if group := groups.get("stage"):
