@@ -8,7 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -137,7 +139,7 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool) -> Spa
     quick = small and config.spark.master.startswith("local")
     settings = {
         "spark.driver.memory": config.spark.driver_memory,
-        "spark.driver.extraJavaOptions": java + " -XX:TieredStopAtLevel=1" * quick,
+        "spark.driver.extraJavaOptions": java + " -XX:TieredStopAtLevel=1 -XX:+UseSerialGC" * quick,
         "spark.local.dir": str(local),
         "spark.sql.warehouse.dir": str(local / "warehouse"),
         "spark.ui.enabled": "false",
@@ -179,6 +181,24 @@ def start_ray(config: Config, scratch: Path) -> None:
     if ray.is_initialized():
         return
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+    started: Future[None] = Future()
+
+    def start() -> None:
+        try:
+            _init_ray(config, scratch)
+            started.set_result(None)
+        except BaseException as error:
+            started.set_exception(error)
+        threading.Event().wait()
+
+    # In a thread that does not end: the kernel ends the processes of a local Ray with the thread that started them.
+    threading.Thread(target=start, name="ray", daemon=True).start()
+    started.result()
+
+
+def _init_ray(config: Config, scratch: Path) -> None:
+    import ray
+
     local = config.ray.address == "local"
     for last in (not local, True):  # on a busy machine Ray's own first process sometimes misses Ray's deadline
         try:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from embedding.records import CHUNK, Rejected
-from jobs.frames import read_table, spark_ddl, write_parts
+from jobs.frames import local_frame, read_table, spark_ddl, write_parts
 from jobs.quarantine import EXTRACT, replace
 from jobs.reader import EXTRACTED, Chunking, reader, reject_row
 from jobs.scope import Scope
@@ -26,6 +28,22 @@ from jobs.state import State
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+
+# A partition on its way to an executor. Its path is bytes: a file's name need not be UTF-8.
+_TO_READ = pa.schema(
+    [
+        ("task", pa.int32()),
+        ("source", pa.int32()),
+        ("key", pa.string()),
+        ("path", pa.binary()),
+        ("fingerprint", pa.string()),
+        ("size", pa.int64()),
+        ("channel_id", pa.string()),
+        ("first", pa.int64()),
+    ]
+)
+_COVERED = pa.schema([("source_id", pa.string()), ("partition", pa.string())])
 
 
 @dataclass(slots=True)
@@ -84,20 +102,20 @@ def extract(
     staged = state.work(run_id) / "extract"
     _read_partitions(spark, state, sources, chunking, work.read, staged)
     rows = spark.read.schema(spark_ddl(EXTRACTED)).parquet(str(staged))
-    tally = ("source_id", "partition", "documents", "skipped", "refs", "whole", "retry")
-    partitions = rows.where("row = 'partition'").select(*tally).collect()
-    rejects = [r.asDict() for r in rows.where("row = 'rejected'").collect()]
+    told = ds.dataset(str(staged), schema=EXTRACTED).to_table(filter=pc.field("row") != "chunk").to_pylist()
+    partitions = [r for r in told if r["row"] == "partition"]
+    rejects: list[dict[str, object]] = [r for r in told if r["row"] == "rejected"]
 
-    whole = [(p.source_id, p.partition) for p in partitions if p.whole]
+    whole = [(p["source_id"], p["partition"]) for p in partitions if p["whole"]]
     overlaps, duplicates = _commit_chunks(spark, state, rows, whole + work.gone, sources, staged.parent)
     rejects += [reject_row(source, "", reject) for source, reject in work.rejected] + duplicates
-    touched = {(p.source_id, p.partition) for p in partitions} | set(work.gone)
+    touched = {(p["source_id"], p["partition"]) for p in partitions} | set(work.gone)
     quarantine(rejects, touched)
     _commit_sources(state, sources, work, partitions, overlaps, chunking, run_id)
 
     for partition in partitions:
-        report.read += partition.documents
-        for reason, count in json.loads(partition.skipped).items():
+        report.read += partition["documents"]
+        for reason, count in json.loads(partition["skipped"]).items():
             report.skipped[reason] = report.skipped.get(reason, 0) + count
     report.rejected = len(rejects)
     report.read += sum(report.skipped.values()) + len(rejects) - len(duplicates)
@@ -197,18 +215,14 @@ def _read_partitions(
         PurgeRule(r["team_id"], r["channel_id"], frozenset(r["ids"] or ()), r["before"], r["purged_at"])
         for r in state.read("purges").to_pylist()
     ]
-    # Paths are bytes on the way: a file's name need not be UTF-8.
-    schema = "source int, key string, path binary, fingerprint string, size long, channel_id string, first long"
     # Largest first and dealt round, so that no task ends up with all the heavy ones.
     ordered = sorted(work, key=lambda item: -item[1].size)
     width = max(1, min(len(ordered), spark.sparkContext.defaultParallelism * 4))
-    dealt = [item for start in range(width) for item in ordered[start::width]]
-    rows = [(n, p.key, os.fsencode(p.path), p.fingerprint, p.size, p.channel_id, p.first) for n, p in dealt]
-    frame = (
-        spark.createDataFrame(spark.sparkContext.parallelize(rows, width), schema)
-        if rows
-        else spark.createDataFrame([], schema)
-    )
+    rows = [
+        asdict(p) | {"source": n, "path": os.fsencode(p.path), "task": place % width}
+        for place, (n, p) in enumerate(ordered)
+    ]
+    frame = local_frame(spark, _TO_READ, rows).repartitionById(width, "task").drop("task")
     read = reader(list(sources), chunking, rules)
     frame.mapInArrow(read, spark_ddl(EXTRACTED)).write.parquet(str(staged), mode="overwrite")
 
@@ -230,7 +244,7 @@ def _commit_chunks(
     staged = rows.where("row = 'chunk'").select(*CHUNK.names)
     owned = read_table(spark, state, "chunks")
     order = [source.source_id for source in sources]
-    covered_frame = spark.createDataFrame(covered or [("", "")], "source_id string, partition string").distinct()
+    covered_frame = local_frame(spark, _COVERED, [{"source_id": s, "partition": p} for s, p in sorted(set(covered))])
     claims = diff.rank_owners(staged, owned, covered_frame, order).persist()
     winners = diff.winning(staged, claims).persist()
     try:
@@ -239,8 +253,9 @@ def _commit_chunks(
         changes = diff.changed_chunks(winners, owned, covered_frame, protected)
         folder = work / "changes"
         changes.write.parquet(str(folder), mode="overwrite")
-        if spark.read.schema(changes.schema).parquet(str(folder)).limit(1).count():
-            state.merge("chunks", ds.dataset(str(folder)).scanner().to_reader())
+        changed = ds.dataset(str(folder))
+        if changed.count_rows():
+            state.merge("chunks", changed.scanner().to_reader())
         overlaps: dict[tuple[str, str], set[str]] = {}
         for pair in diff.overlapping(claims).toArrow().to_pylist():
             overlaps.setdefault((pair["source_id"], pair["partition"]), set()).add(pair["other"])
@@ -250,7 +265,7 @@ def _commit_chunks(
                 "created_at": loser["created_at"], "key": loser["doc_id"], "reason": "duplicate_document",
                 "detail": "another partition holds this id with another text", "retry": False,
             }
-            for loser in diff.losing(claims).toArrow().to_pylist()
+            for loser in (diff.losing(claims).toArrow().to_pylist() if overlaps else ())
         ]  # fmt: skip
     finally:
         winners.unpersist()
@@ -259,22 +274,21 @@ def _commit_chunks(
 
 
 def _commit_sources(
-    state: State, sources: Sequence[Source], work: _Work, partitions: Sequence[object],
+    state: State, sources: Sequence[Source], work: _Work, partitions: Sequence[Mapping[str, Any]],
     overlaps: dict[tuple[str, str], set[str]], chunking: Chunking, run_id: str,
 ) -> None:  # fmt: skip
     names = {source.source_id: NameMap(source.names) for source in sources}
     listed = {(sources[n].source_id, p.key): (sources[n], p) for n, p in work.read}
     rows: list[dict[str, object]] = []
     for row in partitions:
-        at = (row.source_id, row.partition)  # type: ignore[attr-defined]
+        at = (row["source_id"], row["partition"])
         source, partition = listed[at]
         rows.append(
             {
                 "source_id": at[0], "partition": at[1], "fingerprint": _stamp(partition),
-                "reader": f"{source.reader}:{chunking.version}", "refs": row.refs,  # type: ignore[attr-defined]
-                "refs_hash": names[at[0]].fingerprint(row.refs),  # type: ignore[attr-defined]
-                "overlaps": sorted(overlaps.get(at, ())), "retry": row.retry,  # type: ignore[attr-defined]
-                "documents": row.documents, "run_id": run_id, "_delete": False,  # type: ignore[attr-defined]
+                "reader": f"{source.reader}:{chunking.version}", "refs": row["refs"],
+                "refs_hash": names[at[0]].fingerprint(row["refs"]), "overlaps": sorted(overlaps.get(at, ())),
+                "retry": row["retry"], "documents": row["documents"], "run_id": run_id, "_delete": False,
             }
         )  # fmt: skip
     rows += [{"source_id": s, "partition": p, "_delete": True} for s, p in work.gone]

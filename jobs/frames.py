@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _DDL = {
     pa.string(): "string", pa.int64(): "long", pa.int32(): "int", pa.bool_(): "boolean", pa.float32(): "float",
+    pa.binary(): "binary",
 }  # fmt: skip
 
 
@@ -33,9 +34,14 @@ def read_table(spark: SparkSession, state: State, name: str, partition: Mapping[
     files = state.files(name, partition)
     ddl = spark_ddl(spec.schema)
     if not files:
-        return spark.createDataFrame([], ddl)
+        return local_frame(spark, spec.schema, [])
     reader = spark.read.schema(ddl).option("basePath", str(state.root / name))
     return reader.parquet(*files).select(*spec.schema.names)
+
+
+def local_frame(spark: SparkSession, schema: pa.Schema, rows: Sequence[Mapping[str, object]]) -> DataFrame:
+    """A few rows of the driver as a frame. Spark knows their number: it leaves out joins with no rows at all."""
+    return spark.createDataFrame(pa.Table.from_pylist(list(rows), schema=schema), spark_ddl(schema))
 
 
 def write_parts(state: State, name: str, frame: DataFrame) -> int:

@@ -38,8 +38,7 @@ def prepare(spark: SparkSession, state: State, *, run_id: str, space_id: str, sh
     )
     joined = rows.join(vectors, on=["team_id", "content_hash"], how="inner")
     joined.write.option("maxRecordsPerFile", shard_rows).parquet(str(work / "publish"), mode="overwrite")
-    found = sum(pq.read_metadata(file).num_rows for file in _files(work / "publish"))
-    return int(rows.count()) - found
+    return _count(work / "rows") - _count(work / "publish")
 
 
 def publish(
@@ -103,6 +102,10 @@ def _ledger(shard: pa.Table, version: str, space_id: str, run_id: str, *, delete
             columns.append(pa.nulls(size, field.type))
     columns.append(pa.array([delete] * size, pa.bool_()))
     return pa.Table.from_arrays(columns, schema=TABLES["published"].changes)
+
+
+def _count(folder: Path) -> int:
+    return sum(int(pq.read_metadata(file).num_rows) for file in _files(folder))
 
 
 def _files(folder: Path) -> list[Path]:
