@@ -33,6 +33,7 @@ from embedding.errors import EmbedmillError
 from jobs.attempts import Attempts
 from jobs.engines import start_ray
 from jobs.state import Part, State, write_part
+from jobs.vectors import pack
 
 if TYPE_CHECKING:
     from embedding.encoders import IdEncoder
@@ -90,7 +91,7 @@ class EncodeShard:
         self._encoder = open_encoder(spec)
 
     def __call__(self, shard: pa.Table) -> pa.Table:
-        """Rows of ``cut_shard`` to team_id, content_hash, tokens, vector, reason ("" with a vector), cost, fault."""
+        """Rows of ``cut_shard`` to team_id, content_hash, tokens, vector, reason ("" with one), cost, fault."""
         fault = ""
         try:
             vectors, reasons = self._encode(shard)
@@ -102,7 +103,7 @@ class EncodeShard:
         cost = json.dumps(asdict(self._encoder.take_cost())) if isinstance(self._encoder, RemoteEncoder) else ""
         return (
             shard.select(["team_id", "content_hash", "tokens"])
-            .append_column("vector", pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1]))
+            .append_column("vector", pack(vectors))
             .append_column("reason", pa.array(reasons, pa.string()))
             .append_column("cost", pa.array([cost] * len(shard), pa.string()))
             .append_column("fault", pa.array([fault] * len(shard), pa.string()))

@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 
 from jobs.frames import read_table
 from jobs.scope import Scope
+from jobs.vectors import unpack
 from jobs.verify import compare
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def choose_queries(rows: DataFrame, *, teams: int, each: int) -> list[Query]:
         if team != other:
             asked += [(team, r, True) for r in found if r["team_id"] == other]
     return [
-        Query(n, team, r["channel_id"], r["chunk_id"], foreign, np.asarray(r["vector"], np.float32))
+        Query(n, team, r["channel_id"], r["chunk_id"], foreign, np.frombuffer(r["vector"], np.float32))
         for n, (team, r, foreign) in enumerate(asked)
     ]
 
@@ -136,7 +137,7 @@ def exact_scores(rows: DataFrame, queries: list[Query]) -> dict[tuple[int, bool]
         for batch in batches:
             teams = np.asarray(batch["team_id"].to_pylist(), object)
             channels = np.asarray(batch["channel_id"].to_pylist(), object)
-            held = batch["vector"].flatten().to_numpy(zero_copy_only=False).reshape(len(batch), -1)
+            held = unpack(batch["vector"])
             for team in set(teams.tolist()) & set(by_team):
                 ours = teams == team
                 cosines = _unit(held[ours]) @ _unit(np.stack([q.vector for q in by_team[team]])).T

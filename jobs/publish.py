@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 from jobs.frames import read_table
 from jobs.state import State, write_part
 from jobs.tables import PUBLISHED, TABLES
+from jobs.vectors import unpack
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -55,13 +57,14 @@ def publish(
     stopped = False
     for shard in _shards(work / "publish", shard_rows):
         before_commit()
-        refused = index.upsert(version, shard)
+        rows = _with_vectors(shard)
+        refused = index.upsert(version, rows)
         if refused:
             # The newer version that stood there has left its source, and an older copy is what is desired now: this
             # run holds the lease, so it knows.
             before_commit()
             index.delete(version, refused)
-            index.upsert(version, shard.filter(pc.is_in(shard["chunk_id"], pa.array(refused, pa.string()))))
+            index.upsert(version, rows.filter(pc.is_in(rows["chunk_id"], pa.array(refused, pa.string()))))
         _record(state, shard, version, space_id, run_id)
         upserted += len(shard)
         progress(len(shard))
@@ -76,6 +79,14 @@ def publish(
     if upserted or deleted:
         index.flush(version)
     return upserted, deleted, not stopped
+
+
+def _with_vectors(shard: pa.Table) -> pa.Table:
+    """The shard as an index takes it: its vectors as lists of numbers."""
+    vectors = unpack(shard["vector"])
+    ends = np.arange(len(shard) + 1, dtype=np.int32) * vectors.shape[1]
+    lists = pa.ListArray.from_arrays(pa.array(ends), pa.array(vectors.reshape(-1)))
+    return shard.set_column(shard.column_names.index("vector"), "vector", lists)
 
 
 def _record(state: State, shard: pa.Table, version: str, space_id: str, run_id: str) -> None:

@@ -29,8 +29,7 @@ from deltalake.transaction import AddAction
 from embedding.errors import ConfigError, ResourceError
 from jobs.tables import TABLES
 
-FORMAT = 2
-_VECTOR = pa.list_(pa.float32())
+FORMAT = 3
 MARKER = "embedmill.json"
 # Any of these shows that a folder is ours. The marker alone would not do: it comes only once the lease is held.
 _OURS = (MARKER, "hash.key", "lease.json", "work", *TABLES)
@@ -72,7 +71,7 @@ def write_part(root: str, name: str, rows: pa.Table, cut: str = "") -> list[Part
         with file.open("wb") as sink:
             stored = group.drop_columns(list(values))
             # Vectors as they are: their bits are noise, packing them takes a core seconds and saves a twelfth.
-            packed = [f for f in stored.schema if f.type != _VECTOR]
+            packed = [f for f in stored.schema if f.name != "vector"]
             pq.write_table(
                 stored, sink, use_dictionary=[f.name for f in packed],
                 compression={f"{f.name}.list.element" if pa.types.is_list(f.type) else f.name: "zstd" for f in packed},

@@ -61,7 +61,7 @@ VECTORS = pa.schema(
         ("space_id", _TEXT),
         ("team_id", _TEXT),
         ("content_hash", _TEXT),
-        ("vector", pa.list_(pa.float32())),
+        ("vector", pa.binary()),  # see jobs/vectors.py
         ("run_id", _TEXT),
     ]
 )

@@ -18,6 +18,7 @@ from jobs.frames import read_table
 from jobs.quarantine import texts_left_out
 from jobs.scope import Scope
 from jobs.state import State
+from jobs.vectors import unpack
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -152,8 +153,8 @@ def _sample_vectors(
     ).toArrow()
     wrong = []
     found = index.fetch_vectors(version, rows["chunk_id"].to_pylist()) if len(rows) else {}
-    for row in rows.to_pylist():
+    for row, expected in zip(rows.drop_columns(["vector"]).to_pylist(), unpack(rows["vector"]), strict=True):
         vector = found.get(row["chunk_id"])
-        if vector is not None and not np.allclose(vector, np.asarray(row["vector"], np.float32), atol=1e-5):
+        if vector is not None and not np.allclose(vector, expected, atol=1e-5):
             wrong.append((row["team_id"], row["chunk_id"]))
     return wrong, len(rows)
