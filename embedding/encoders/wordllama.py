@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from embedding.batching import token_batches
 from embedding.encoders.spec import EncoderSpec
+from embedding.encoders.threads import environment
 
 
 def _package() -> ModuleType:
@@ -38,6 +39,8 @@ class WordLlamaEncoder:
         # It looks for its tokenizer in a folder of another name than it lies in, and would then fetch it: the "cache"
         # is where it looks next.
         self._model = _package().WordLlama.load(dim=spec.dim, cache_dir=spec.model, disable_download=True)
+        with environment("RAYON_NUM_THREADS", spec.threads):
+            self._model.tokenize(["two texts", "start the tokenizer's threads"])
         self.dim = spec.dim
         self._batch_tokens = spec.batch_tokens
 
