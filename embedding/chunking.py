@@ -15,22 +15,20 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Tokenizer
 
+from embedding.counting import Ints, open_counter
 from embedding.errors import ConfigError
 
 CHUNKER_VERSION = "1"
 
 _MIN_BUDGET = 8  # tokens of a chunk's own text; with less, one odd character could fill a chunk
 _MIN_CHARS = 16
-_SLICE_CHARS = 200_000  # one tokenizer input; an Encoding takes some hundred bytes a token
-_GROUP_CHARS = 1_600_000  # tokenizer inputs held at once
 _HASH_BLOCK = 1 << 20  # characters whose hashes are worked out at once
 _HALF_WINDOW_BITS = 4
 _HALF_WINDOW = 1 << _HALF_WINDOW_BITS  # characters hashed on either side of a candidate
@@ -44,9 +42,7 @@ _NEWLINE = re.compile(r"\n|\r(?!\n)|[\x85\u2028]")
 # Each run is matched from its last character (look-behind), never from its first: a megabyte of dots stays linear.
 _SENTENCE_END = re.compile(r"""(?<=[.!?…])["'”’»)\]]*\s+|(?<=[。！？｡])(?![。！？｡])[”’」』）]*""")
 _WORD_END = re.compile(r"\s+|[，、；：]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
-Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
 
@@ -93,19 +89,17 @@ class Chunker:
     def __init__(self, tokenizer_file: Path | str, limits: ChunkLimits) -> None:
         """Raises ConfigError where the limits leave no room for text."""
         self.limits = limits
-        self._tokenizer_digest = hashlib.sha256(Path(tokenizer_file).read_bytes()).hexdigest()
-        self._tokenizer: Tokenizer = Tokenizer.from_file(str(tokenizer_file))
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        specials = self._tokenizer.num_special_tokens_to_add(is_pair=False)
-        self._budget = limits.max_tokens - specials - limits.overlap_tokens
+        self._file = Path(tokenizer_file)
+        self._counter = open_counter(self._file)
+        self._budget = limits.max_tokens - self._counter.added - limits.overlap_tokens
         # 16 characters a token is far more than prose has; the quarter keeps small limits usable
         self._overlap_chars = min(limits.max_chars // 4, limits.overlap_tokens * 16)
         self._char_budget = limits.max_chars - self._overlap_chars
         if limits.overlap_tokens < 0 or self._budget < _MIN_BUDGET:
             raise ConfigError(
                 f"model.overlap_tokens: {limits.overlap_tokens} leaves {self._budget} of the model's "
-                f"{limits.max_tokens} tokens for text ({specials} are special); at least {_MIN_BUDGET} are needed"
+                f"{limits.max_tokens} tokens for text ({self._counter.added} are special); "
+                f"at least {_MIN_BUDGET} are needed"
             )
         if limits.max_chars < _MIN_CHARS:
             raise ConfigError(f"max_chars: {limits.max_chars} is below {_MIN_CHARS}")
@@ -114,7 +108,8 @@ class Chunker:
 
     def fingerprint(self) -> str:
         """Digest of all that decides the cuts: this algorithm, the limits and the tokenizer."""
-        payload = json.dumps([CHUNKER_VERSION, asdict(self.limits), self._tokenizer_digest], sort_keys=True)
+        tokenizer = hashlib.sha256(self._file.read_bytes()).hexdigest()
+        payload = json.dumps([CHUNKER_VERSION, asdict(self.limits), tokenizer], sort_keys=True)
         return hashlib.blake2b(payload.encode(), digest_size=12).hexdigest()
 
     def split_batch(self, texts: Sequence[str]) -> list[list[Span]]:
@@ -124,29 +119,28 @@ class Chunker:
         """
         max_chars, max_tokens = self.limits.max_chars, self.limits.max_tokens
         # What is too long in characters is cut anyway, so it is not encoded here.
-        short = iter(self._encode([text for text in texts if 0 < len(text) <= max_chars]))
+        short = iter(self._counter.count([text for text in texts if 0 < len(text) <= max_chars]))
         spans: list[list[Span]] = []
         long: list[int] = []
         for row, text in enumerate(texts):
             length = len(text)
-            if 0 < length <= max_chars and (tokens := len(next(short))) <= max_tokens:
+            if 0 < length <= max_chars and (tokens := next(short)) <= max_tokens:
                 spans.append([Span(0, length, tokens)])
             else:
                 spans.append([])
                 if length:
                     long.append(row)
         if long:
-            del short  # the encodings of a batch are large
             for row, cut in zip(long, self._cut([texts[row] for row in long]), strict=True):
                 spans[row] = cut
         return spans
 
     def _cut(self, texts: list[str]) -> list[list[Span]]:
         """Leaves with overlap, then checked by encoding them; whatever is too long is cut again until none is."""
-        documents = [self._pieces(text, starts) for text, starts in zip(texts, self._token_starts(texts), strict=True)]
+        documents = list(map(self._pieces, texts, self._counter.starts(texts)))
         unchecked = [(row, piece) for row, pieces in enumerate(documents) for piece in pieces]
         while unchecked:
-            counts = self._count([texts[row][piece.lead : piece.end] for row, piece in unchecked])
+            counts = self._counter.count([texts[row][piece.lead : piece.end] for row, piece in unchecked])
             recheck: list[tuple[int, _Piece]] = []
             halve: dict[int, list[_Piece]] = {}
             for (row, piece), tokens in zip(unchecked, counts, strict=True):
@@ -167,7 +161,7 @@ class Chunker:
     def _halve(self, text: str, pieces: list[_Piece], oversized: set[int]) -> tuple[list[_Piece], list[_Piece]]:
         """Cut the oversized pieces again, each on its own text, and say which pieces are new or changed."""
         parts = [text[piece.start : piece.end] for piece in pieces if id(piece) in oversized]
-        starts = iter(self._token_starts(parts))
+        starts = iter(self._counter.starts(parts))
         texts = iter(parts)
         result: list[_Piece] = []
         changed: list[_Piece] = []
@@ -291,60 +285,6 @@ class Chunker:
         # never an edge, nor a candidate outside the segment where all tokens begin at one place
         low = max(low, int(np.searchsorted(borders.position, start, side="right")))
         return low, min(high, int(np.searchsorted(borders.position, end)))
-
-    def _encode(self, texts: list[str]) -> list[Encoding]:
-        """As the model sees them, offsets left out."""
-        return list(self._tokenizer.encode_batch_fast(_encodable(texts))) if texts else []
-
-    def _count(self, texts: list[str]) -> list[int]:
-        return [len(encoding) for group in _groups(texts) for encoding in self._encode(group)]
-
-    def _token_starts(self, texts: list[str]) -> list[Ints]:
-        """Character at which each token of a text begins. Long texts are encoded in slices to bound memory."""
-        slices = [(row, start, end) for row, text in enumerate(texts) for start, end in _slices(text)]
-        found: list[list[Ints]] = [[] for _ in texts]
-        where = iter(slices)
-        for group in _groups(texts[row][start:end] for row, start, end in slices):
-            for encoding in self._tokenizer.encode_batch(_encodable(group), add_special_tokens=False):
-                row, start, _ = next(where)
-                begins = np.fromiter((begin for begin, _ in encoding.offsets), np.int64, len(encoding))
-                found[row].append(begins + start)
-        empty = np.zeros(0, np.int64)
-        return [np.maximum.accumulate(np.concatenate([empty, *parts])) for parts in found]
-
-
-def _encodable(texts: list[str]) -> list[str]:
-    """Lone surrogates cannot be encoded; they count as the replacement character, which keeps all offsets."""
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError:
-        return [_SURROGATE.sub("\ufffd", text) for text in texts]
-    return texts
-
-
-def _groups(texts: Sequence[str] | Iterator[str]) -> Iterator[list[str]]:
-    group: list[str] = []
-    size = 0
-    for text in texts:
-        group.append(text)
-        size += len(text)
-        if size >= _GROUP_CHARS:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
-
-
-def _slices(text: str) -> Iterator[tuple[int, int]]:
-    """Parts of at most _SLICE_CHARS, cut after a blank line, else a line, else a space, else anywhere."""
-    start = 0
-    while len(text) - start > _SLICE_CHARS:
-        floor, limit = start + _SLICE_CHARS // 2, start + _SLICE_CHARS
-        ends = (text.rfind(mark, floor, limit) + len(mark) for mark in ("\n\n", "\n", " "))
-        end = next((end for end in ends if end > floor), limit)
-        yield start, end
-        start = end
-    yield start, len(text)
 
 
 def _find_borders(text: str, starts: Ints) -> _Borders:

@@ -30,6 +30,7 @@ from embedding.encoders.isolate import encode_apart
 from embedding.encoders.remote import Cost, RemoteEncoder
 from embedding.encoders.spec import REMOTE
 from embedding.errors import EmbedmillError
+from embedding.space import OWN_ENGINES
 from jobs.attempts import Attempts
 from jobs.engines import start_ray
 from jobs.state import Part, State, write_part
@@ -237,7 +238,8 @@ def actor_pool(model: Model, shards: int, cluster: Mapping[str, float]) -> Actor
     least = min(model.actors, most)
     gpus = model.gpus_per_actor
     if gpus is None:
-        gpus = 1.0 if model.backend not in REMOTE and cluster.get("GPU", 0.0) >= most else 0.0
+        uses_gpu = model.backend not in REMOTE and model.name not in OWN_ENGINES
+        gpus = 1.0 if uses_gpu and cluster.get("GPU", 0.0) >= most else 0.0
     # Ray counts cores by what is asked for: without a share of their own, tasks would wait for ever for the actors.
     share = max(TASK_CPUS, cores * TASK_SHARE)
     cpus = TASK_CPUS if gpus or model.backend in REMOTE else math.floor((cores - share) / most * 100) / 100

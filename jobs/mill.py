@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 
 from embedding.chunking import CHUNKER_VERSION, ChunkLimits
 from embedding.encoders import EncoderSpec
-from embedding.encoders.spec import Purpose
+from embedding.encoders.spec import LOCAL, Purpose
 from embedding.errors import ConfigError, SpaceMismatchError
 from embedding.slack_text import NORMALISER_VERSION
-from embedding.space import Space, describe_space, model_path
+from embedding.space import Space, describe_space, model_path, own_engine, tokenizer_file
 from jobs.config import Config
 from jobs.engines import check_disk, start_spark
 from jobs.lease import Lease
@@ -108,10 +108,11 @@ class Mill:
     def encoder(self, purpose: Purpose = "document") -> EncoderSpec:
         """What encodes for this configuration; precision, and ``auto``, are settled where it is used."""
         model = self.config.model
+        own = model.backend == "auto" and own_engine(self.model) is not None
         return EncoderSpec(
-            model.backend, self.model, self.config.model_cache / self.space.model_id, self.space.max_tokens,
-            self.space.dim, model.threads or os.cpu_count() or 1, model.batch_tokens, purpose=purpose,
-            remote=model.remote,
+            self.model.name if own else model.backend, self.model, self.config.model_cache / self.space.model_id,
+            self.space.max_tokens, self.space.dim, model.threads or os.cpu_count() or 1, model.batch_tokens,
+            purpose=purpose, remote=model.remote,
         )  # fmt: skip
 
     def start_encoding(self) -> None:
@@ -131,8 +132,7 @@ class Mill:
 
     def chunking(self) -> Chunking:
         """What executors cut text with."""
-        tokenizer = self.model / "tokenizer.json"
-        return Chunking(str(tokenizer), self.limits, self.state.hash_key, self.space.chunker)
+        return Chunking(str(tokenizer_file(self.model)), self.limits, self.state.hash_key, self.space.chunker)
 
     def close(self) -> None:
         """Let go of the index; the next use opens it again."""
@@ -186,6 +186,8 @@ class Mill:
 
 def describe(config: Config, model: Path) -> tuple[ChunkLimits, Space]:
     """The chunk limits and the embedding space of a configuration."""
+    if config.model.backend in LOCAL and own_engine(model) is not None:
+        raise ConfigError(f'model.backend: {config.model.name} brings its own engine; use "auto"')
     space = describe_space(model, chunker="", normaliser=NORMALISER_VERSION)
     if (remote := config.model.remote) is not None:
         space = replace(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from embedding.chunking import Chunker
 from embedding.encoders import open_encoder
 from embedding.errors import EmbedmillError
+from embedding.space import tokenizer_file
 from jobs.extract import changed_partitions, extract
 from jobs.lease import Lease
 from jobs.mill import Mill
@@ -184,7 +185,7 @@ def search(
     mill.check_space(version)
     with mill.progress.phase("loading the model"):
         encoder = open_encoder(mill.encoder("query"))
-    tokens = Chunker(mill.model / "tokenizer.json", mill.limits).split_batch([text])
+    tokens = Chunker(tokenizer_file(mill.model), mill.limits).split_batch([text])
     import numpy as np
 
     vector = encoder.encode([text], np.array([sum(s.tokens for s in tokens[0]) or 1]))[0]

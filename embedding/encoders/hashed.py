@@ -16,16 +16,18 @@ HASH_DIM = 384
 
 
 class HashEncoder:
-    """Deterministic unit vectors of ``HASH_DIM`` dimensions."""
+    """Deterministic unit vectors of as many dimensions as the model has in whose place it stands."""
 
     name = "hash"
     device = "cpu"
-    dim = HASH_DIM
+
+    def __init__(self, dim: int = HASH_DIM) -> None:
+        self.dim = dim
 
     def encode(self, texts: Sequence[str], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """See Encoder.encode; ``tokens`` is not used."""
-        out = np.empty((len(texts), HASH_DIM), dtype=np.float32)
+        out = np.empty((len(texts), self.dim), dtype=np.float32)
         for row, text in enumerate(texts):
-            seed = hashlib.shake_256(text.encode()).digest(HASH_DIM * 2)
+            seed = hashlib.shake_256(text.encode()).digest(self.dim * 2)
             out[row] = np.frombuffer(seed, dtype="<u2").astype(np.float32) - 32767.5
         return out / np.linalg.norm(out, axis=1, keepdims=True)

@@ -49,7 +49,7 @@ class EncoderSpec:
     ``threads`` is the CPU threads it may use, ``batch_tokens`` bounds rows x longest row, ``max_tokens`` is where the
     model cuts a text off, ``dim`` the width of its vectors. ``cache`` is a folder of this model alone, for its
     converted graphs and the gate's verdicts. ``precision`` is chosen by the gate where it is "". ``purpose`` matters
-    to services that embed a query in another way than a document.
+    to models that embed a query in another way than a document.
     """
 
     backend: str
