@@ -17,8 +17,9 @@ import pytest
 from pymilvus import MilvusClient
 
 from embedding.errors import ConfigError, LeaseHeldError, ResourceError, SpaceMismatchError
-from indexers import INDEX_ROW, SCAN, Index, open_index, too_long
-from indexers.milvus import MilvusIndex, batches, literal, search_filter
+from indexers import INDEX_ROW, SCAN, Index, Settings, open_index, too_long
+from indexers.milvus import MilvusIndex
+from indexers.milvus_wire import batches, literal, search_filter
 
 DIM = 16
 V1, V2 = "messages__v1", "messages__v2"
@@ -451,9 +452,9 @@ def test_waiting_gets_the_lock_when_its_holder_ends(holder: subprocess.Popen[str
 def test_a_server_that_is_not_there_is_one_line_without_the_token(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexers.milvus.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("indexers.milvus_connection.CONNECT_SECONDS", 0.5)
     with pytest.raises(ResourceError) as caught:
-        MilvusIndex("http://user:secret@127.0.0.1:1", "messages", token="s3cr3t")
+        MilvusIndex("http://user:secret@127.0.0.1:1", "messages", Settings(token="s3cr3t"))
     message = str(caught.value)
     assert message.startswith("Milvus at http://127.0.0.1:1: ")
     assert "secret" not in message and "s3cr3t" not in message and "\n" not in message
