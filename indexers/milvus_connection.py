@@ -54,12 +54,13 @@ class Connection:
             raise ValueError("this index is closed")
         return self._client
 
-    def call(self, function: Callable[..., T], *args: Any, seconds: float = CALL_SECONDS, **options: Any) -> T:
+    def call(self, function: Callable[..., T], *args: Any, seconds: float | None = None, **options: Any) -> T:
         """Call the client, again while the server is busy or away; what fails for good is one line without tokens.
 
         pymilvus tries a lost connection and its own kind of rate limit again within the time of a call, but neither
         a limit that gRPC or a proxy sets, nor what a server says will pass.
         """
+        seconds = CALL_SECONDS if seconds is None else seconds
         retrying = Retrying(
             retry=retry_if_exception(passing), stop=stop_after_delay(seconds),
             wait=wait_random_exponential(multiplier=0.2, max=5), reraise=True,

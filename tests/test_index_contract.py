@@ -240,6 +240,39 @@ def test_scan_of_many_rows(index: Index, monkeypatch: pytest.MonkeyPatch) -> Non
     assert set(index.fetch_vectors(V1, ids)) == set(ids)
 
 
+@pytest.mark.slow
+def test_a_hundred_thousand_rows(index: Index) -> None:
+    count, numbers = 100_000, np.arange(100_000)
+    ids = [f"T{n % 20}/m/C{n % 7}/{n}#0" for n in range(count)]
+    table = rows(
+        ids,
+        team_id=[f"T{n % 20}" for n in range(count)],
+        channel_id=[f"C{n % 7}" for n in range(count)],
+        kind=["file" if n % 3 else "message" for n in range(count)],
+    )
+    for start in range(0, count, 20_000):
+        index.upsert(V1, table.slice(start, 20_000))
+    index.flush(V1)
+    changed = table.filter(pa.array(numbers % 10 == 3))
+    place = changed.column_names.index("meta_hash")
+    changed = changed.set_column(place, INDEX_ROW.field("meta_hash"), pa.array(["changed"] * len(changed)))
+    index.upsert(V1, changed)
+    index.delete(V1, [ids[n] for n in range(5, count, 25)])
+    kept = pa.concat_tables([table.filter(pa.array((numbers % 10 != 3) & (numbers % 25 != 5))), changed])
+    assert index.count(V1) == len(kept) == 96_000
+    assert scanned(index).equals(matching(kept))
+
+    matrix, query = vectors_of(table), vectors_of(table)[40]
+    for team, channel in ((0, 5), (7, 0), (19, 6)):
+        wanted = (numbers % 20 == team) & (numbers % 7 == channel) & (numbers % 3 != 0) & (numbers % 25 != 5)
+        mine = {ids[n]: matrix[n] for n in np.flatnonzero(wanted)}
+        hits = index.search(V1, query, team_id=f"T{team}", channels=[f"C{channel}"], kind="file", k=1_000)
+        assert {hit.chunk_id for hit in hits} == set(mine), "all rows of the filter and no others"
+        held = np.stack(list(mine.values()))
+        cosines = held @ query / np.linalg.norm(held, axis=1) / np.linalg.norm(query)
+        assert np.allclose([hit.score for hit in hits], np.sort(cosines)[::-1], atol=1e-5)
+
+
 def test_the_alias_moves(index: Index) -> None:
     assert index.live() is None
     with pytest.raises(ConfigError, match="no live version"):
