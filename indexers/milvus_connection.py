@@ -42,7 +42,9 @@ class Connection:
         if self.lite is not None:
             uri = open_lite(self.lite, lock_timeout)
         try:
-            self._client = self.call(MilvusClient, uri=uri, **options, seconds=CONNECT_SECONDS)
+            # pymilvus would share a channel among all of an address and token, never close it, and so ignore the TLS
+            # settings of the second.
+            self._client = self.call(MilvusClient, uri=uri, dedicated=True, **options, seconds=CONNECT_SECONDS)
         except BaseException:
             self.close()
             raise
