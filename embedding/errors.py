@@ -9,6 +9,7 @@ EmbedmillError                 1  base; message is one line and never holds a do
     ├── SpaceMismatchError     5  state or index belongs to another embedding space
     ├── FidelityError          5  a backend's vectors are not the model's
     ├── MassDeleteError        5  the plan would delete too much of the index
+    ├── ReadBackError          5  the index does not give back what was written to it
     └── LeaseHeldError         5  another run is writing
 RejectedRecord                 -  one record cannot be processed; becomes a quarantine row, the run goes on
 """
@@ -58,6 +59,10 @@ class FidelityError(SafetyError):
 
 class MassDeleteError(SafetyError):
     """The plan would delete more of the index than ``limits`` allow."""
+
+
+class ReadBackError(SafetyError):
+    """The index took writes and does not give them back by the filter that users search with."""
 
 
 class LeaseHeldError(SafetyError):

@@ -5,30 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from embedding.errors import ConfigError
-from indexers.base import INDEX_ROW, MAX_BYTES, SCAN, Capabilities, Hit, Index, too_long
+from indexers.base import INDEX_ROW, MAX_BYTES, SCAN, Capabilities, Hit, Index, Settings, too_long
 
-__all__ = ["INDEX_ROW", "MAX_BYTES", "SCAN", "Capabilities", "Hit", "Index", "open_index", "too_long"]
+__all__ = ["INDEX_ROW", "MAX_BYTES", "SCAN", "Capabilities", "Hit", "Index", "Settings", "open_index", "too_long"]
 
 
-def _milvus(uri: str, name: str, token: str) -> Index:
+def _milvus(uri: str, name: str, settings: Settings) -> Index:
     from indexers.milvus import MilvusIndex
 
-    return MilvusIndex(uri, name, token)
+    return MilvusIndex(uri, name, settings)
 
 
-def _exact(uri: str, name: str, token: str) -> Index:
+def _exact(uri: str, name: str, settings: Settings) -> Index:
     from indexers.exact import ExactIndex
 
     return ExactIndex(uri, name)
 
 
-_KINDS: dict[str, Callable[[str, str, str], Index]] = {"milvus": _milvus, "exact": _exact}
+_KINDS: dict[str, Callable[[str, str, Settings], Index]] = {"milvus": _milvus, "exact": _exact}
 
 
-def open_index(kind: str, uri: str, name: str, token: str = "") -> Index:
-    """Connect to the index ``name`` at ``uri``; ConfigError for a kind that does not exist."""
+def open_index(kind: str, uri: str, name: str, token: str = "", *, settings: Settings | None = None) -> Index:
+    """Connect to the index ``name`` at ``uri``; ConfigError for a kind that does not exist.
+
+    ``token`` alone is short for settings that hold nothing else.
+    """
     try:
         connect = _KINDS[kind]
     except KeyError:
         raise ConfigError(f"index.kind: {kind!r} is not one of {', '.join(sorted(_KINDS))}") from None
-    return connect(uri, name, token)
+    return connect(uri, name, settings or Settings(token=token))

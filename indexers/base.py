@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -81,13 +81,33 @@ class Capabilities:
     """What an engine of this version can do. ``engine`` names both, as in "Milvus 2.3.5".
 
     ``hybrid``: BM25 beside vectors, fused by rank. ``conditional``: it refuses a row older than the one it holds.
-    ``writers``: connections of one process that may write at once and gain by it.
+    ``writers``: connections of one process that may write at once and gain by it. ``float16``: it can keep vectors so.
     """
 
     engine: str
     hybrid: bool
     conditional: bool
     writers: int
+    float16: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How an engine is reached, and what is asked of it. The keys of ``[index]``; an engine takes what concerns it.
+
+    ``tls_ca``, ``tls_cert`` and ``tls_key`` are PEM files: the authority that signed the server's certificate, and a
+    certificate of our own where the server asks for one. ``writers`` 0 is as many as the engine gains by.
+    """
+
+    token: str = field(default="", repr=False)
+    database: str = ""
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_server_name: str = ""
+    writers: int = 0
+    hybrid: bool = False
+    storage: Literal["float32", "float16"] = "float32"
 
 
 class Index(Protocol):
@@ -130,6 +150,9 @@ class Index(Protocol):
     def fetch_vectors(self, version: str, chunk_ids: Sequence[str]) -> dict[str, np.ndarray]:
         """Read vectors (float32) by key; unknown keys are absent from the result."""
 
+    def vector_error(self, version: str) -> float:
+        """How far a stored number may be from the one written, relative to it; 0 where vectors are kept as they are."""
+
     def search(
         self,
         version: str | None,
@@ -149,6 +172,9 @@ class Index(Protocol):
 
     def flush(self, version: str) -> None:
         """Make what was written durable in the index's own files."""
+
+    def settle(self, version: str) -> None:
+        """Wait until searches are as good as they will be: an engine may build its index after it took the rows."""
 
     def compact(self, version: str) -> None:
         """Remove deleted and replaced rows from the index's files, as far as the engine lets a client do so."""

@@ -106,6 +106,11 @@ class ExactIndex:
         held = self._version(version).vectors
         return {chunk_id: held[chunk_id].copy() for chunk_id in chunk_ids if chunk_id in held}
 
+    def vector_error(self, version: str) -> float:
+        """See ``Index``."""
+        self._version(version)
+        return 0.0
+
     def search(
         self,
         version: str | None,
@@ -151,6 +156,10 @@ class ExactIndex:
 
     def flush(self, version: str) -> None:
         """See ``Index``. Memory is all there is."""
+        self._version(version)
+
+    def settle(self, version: str) -> None:
+        """See ``Index``. There is nothing to build."""
         self._version(version)
 
     def compact(self, version: str) -> None:

@@ -195,6 +195,9 @@ def search(
     team: Annotated[str, typer.Option("--team", metavar="T", help="Whose index rows to search; required.")],
     config: ConfigOption = None, json: JsonOption = False, channel: ChannelOption = None, kind: KindOption = None,
     k: Annotated[int, typer.Option("--k", min=1, max=1000, help="How many hits.")] = 10,
+    hybrid: Annotated[
+        bool, typer.Option("--hybrid", help="By words as well (BM25), both ranks fused; needs index.hybrid = true.")
+    ] = False,
 ) -> None:  # fmt: skip
     """Find the nearest chunks of one team, through the alias."""
 
@@ -205,7 +208,9 @@ def search(
         if not text.strip():
             raise ConfigError("TEXT: give some words to search for")
         with _mill(config) as mill:
-            body = find(mill, text, team=team, channels=channel or (), kind=kind.value if kind else None, k=k)
+            body = find(
+                mill, text, team=team, channels=channel or (), kind=kind.value if kind else None, k=k, hybrid=hybrid
+            )
         _show(body, json, render.search)
         return 0
 

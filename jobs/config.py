@@ -116,6 +116,14 @@ class IndexTarget(_Section):
     uri: str = "state/milvus.db"
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")] = "messages"
     token: SecretStr = SecretStr("")
+    database: str = ""
+    tls_ca: str = ""  # PEM files; "" trusts the machine's own authorities
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_server_name: str = ""  # of the certificate, where it is not the uri's host
+    writers: Annotated[int, Field(ge=0, le=64)] = 0  # requests to a server at once; 0 is the engine's default
+    hybrid: bool = False  # versions made from now on get an index of words too
+    storage: Literal["float32", "float16"] = "float32"  # of vectors, in versions made from now on
     shard_rows: Annotated[int, Field(gt=0)] = 5_000
     keep_versions: Annotated[int, Field(ge=2)] = 2  # what `gc` leaves: the live one and those before it
 

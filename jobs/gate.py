@@ -77,6 +77,7 @@ class Query:
 def examine(mill: Mill, version: str, live: str | None, scope: Scope, *, run_id: str) -> Verdict:
     """Examine a built version. The caller holds the lease, so that nothing changes under it."""
     settings, index = mill.config.gate, mill.index()
+    index.settle(version)
     spark, state = mill.spark(), mill.state
     found, _ = compare(
         spark, state, index, version, scope, run_id=run_id, space_id=mill.space_id, sample=settings.vectors

@@ -60,10 +60,18 @@ class Mill:
     def index(self) -> Index:
         """The index, opened on first use."""
         if self._index is None:
-            from indexers import open_index
+            from indexers import Settings, open_index
 
-            target = self.config.index
-            self._index = open_index(target.kind, self.config.index_uri, target.name, target.token.get_secret_value())
+            target, files = self.config.index, {}
+            for key in ("tls_ca", "tls_cert", "tls_key"):
+                given = getattr(target, key)
+                files[key] = str(self.config.path(given)) if given else ""
+            settings = Settings(
+                token=target.token.get_secret_value(), database=target.database,
+                tls_server_name=target.tls_server_name, writers=target.writers, hybrid=target.hybrid,
+                storage=target.storage, **files,
+            )  # fmt: skip
+            self._index = open_index(target.kind, self.config.index_uri, target.name, settings=settings)
         return self._index
 
     def has_index(self) -> bool:

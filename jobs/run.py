@@ -176,9 +176,10 @@ def verify(mill: Mill, scope: Scope, *, repair: bool = False, wait: float = 0.0)
 
 
 def search(
-    mill: Mill, text: str, *, team: str, channels: Sequence[str] = (), kind: str | None = None, k: int = 10
-) -> dict[str, Any]:
-    """Nearest chunks through the alias. Refuses an index of another space."""
+    mill: Mill, text: str, *, team: str, channels: Sequence[str] = (), kind: str | None = None, k: int = 10,
+    hybrid: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Nearest chunks through the alias, with ``hybrid`` by words as well. Refuses an index of another space."""
     if not mill.has_index() or mill.index().live() is None:
         raise EmbedmillError(f"there is no index {mill.config.index.name!r} yet; run `embedmill run` first")
     version = mill.live()
@@ -190,7 +191,9 @@ def search(
 
     vector = encoder.encode([text], np.array([sum(s.tokens for s in tokens[0]) or 1]))[0]
     # The version that was checked, and not the alias: that may have moved on to one of another space.
-    hits: list[Hit] = mill.index().search(version, vector, team_id=team, channels=channels, kind=kind, k=k)
+    hits: list[Hit] = mill.index().search(
+        version, vector, team_id=team, channels=channels, kind=kind, k=k, text=text if hybrid else None
+    )
     return {"space_id": mill.space_id, "index": version, "hits": [_hit(h) for h in hits]}
 
 

@@ -37,9 +37,13 @@ class MilvusServer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
+        self._port, client, peer = _free_ports(3)
+        # Its embedded etcd listens at 2380 unless told otherwise, so that a machine could have one server only.
+        etcd = {"listen-client-urls": client, "advertise-client-urls": client, "listen-peer-urls": peer}
+        etcd |= {"initial-advertise-peer-urls": peer, "initial-cluster": peer}
+        self._etcd = "".join(
+            f"{key}: {'default=' * (key == 'initial-cluster')}http://127.0.0.1:{port}\n" for key, port in etcd.items()
+        )
         self.uri = f"http://127.0.0.1:{self._port}"
         self._launcher: subprocess.Popen[str] | None = None
         self._pid = 0
@@ -47,9 +51,13 @@ class MilvusServer:
 
     def start(self) -> None:
         """Start it and wait until it answers. RuntimeError with its own words where it does not."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        etcd = self._folder / "etcd.yaml"
+        etcd.write_text(self._etcd)
         self._launcher = subprocess.Popen(
             [str(PYTHON), "-c", _LAUNCH, str(self._folder), str(self._port)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "ETCD_CONFIG_PATH": str(etcd)},
         )  # fmt: skip
         assert self._launcher.stdout is not None
         answer = self._launcher.stdout.readline().strip()
@@ -71,3 +79,14 @@ class MilvusServer:
         if server is not None:
             psutil.wait_procs([server], timeout=30)
         self._launcher = None
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()

@@ -27,9 +27,23 @@ def test_a_good_file_loads_and_the_environment_wins(tmp_path: Path, monkeypatch:
     assert load_config(tmp_path / "embedmill.toml").model.actors == 3
 
 
+def test_an_index_server_is_reached_by_keys_and_a_token_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "embedmill.toml"
+    file.write_text(
+        GOOD + '[index]\nuri = "https://milvus:19530"\ntls_ca = "ca.pem"\ndatabase = "search"\nwriters = 8\n'
+    )
+    monkeypatch.setenv("EMBEDMILL__INDEX__TOKEN", "s3cr3t")
+    index = load_config(file).index
+    assert (index.token.get_secret_value(), index.database, index.writers) == ("s3cr3t", "search", 8)
+    assert "s3cr3t" not in repr(load_config(file)) and index.storage == "float32" and not index.hybrid
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        (GOOD + '[index]\nstorage = "int8"\n', "index.storage: Input should be 'float32' or 'float16'"),
         (GOOD + "colour = 1\n", "sources[0].colour: unknown key; remove it or correct its spelling"),
         (GOOD + "[modle]\n", "modle: unknown key; remove it or correct its spelling"),
         (GOOD.replace('"."', '"nope"'), "sources[0].uri: no such path: nope"),

@@ -17,8 +17,9 @@ import pytest
 from pymilvus import MilvusClient
 
 from embedding.errors import ConfigError, LeaseHeldError, ResourceError, SpaceMismatchError
-from indexers import INDEX_ROW, SCAN, Index, open_index, too_long
-from indexers.milvus import MilvusIndex, batches, literal, search_filter
+from indexers import INDEX_ROW, SCAN, Index, Settings, open_index, too_long
+from indexers.milvus import MilvusIndex
+from indexers.milvus_wire import batches, literal, search_filter
 
 DIM = 16
 V1, V2 = "messages__v1", "messages__v2"
@@ -239,6 +240,39 @@ def test_scan_of_many_rows(index: Index, monkeypatch: pytest.MonkeyPatch) -> Non
     assert set(index.fetch_vectors(V1, ids)) == set(ids)
 
 
+@pytest.mark.slow
+def test_a_hundred_thousand_rows(index: Index) -> None:
+    count, numbers = 100_000, np.arange(100_000)
+    ids = [f"T{n % 20}/m/C{n % 7}/{n}#0" for n in range(count)]
+    table = rows(
+        ids,
+        team_id=[f"T{n % 20}" for n in range(count)],
+        channel_id=[f"C{n % 7}" for n in range(count)],
+        kind=["file" if n % 3 else "message" for n in range(count)],
+    )
+    for start in range(0, count, 20_000):
+        index.upsert(V1, table.slice(start, 20_000))
+    index.flush(V1)
+    changed = table.filter(pa.array(numbers % 10 == 3))
+    place = changed.column_names.index("meta_hash")
+    changed = changed.set_column(place, INDEX_ROW.field("meta_hash"), pa.array(["changed"] * len(changed)))
+    index.upsert(V1, changed)
+    index.delete(V1, [ids[n] for n in range(5, count, 25)])
+    kept = pa.concat_tables([table.filter(pa.array((numbers % 10 != 3) & (numbers % 25 != 5))), changed])
+    assert index.count(V1) == len(kept) == 96_000
+    assert scanned(index).equals(matching(kept))
+
+    matrix, query = vectors_of(table), vectors_of(table)[40]
+    for team, channel in ((0, 5), (7, 0), (19, 6)):
+        wanted = (numbers % 20 == team) & (numbers % 7 == channel) & (numbers % 3 != 0) & (numbers % 25 != 5)
+        mine = {ids[n]: matrix[n] for n in np.flatnonzero(wanted)}
+        hits = index.search(V1, query, team_id=f"T{team}", channels=[f"C{channel}"], kind="file", k=1_000)
+        assert {hit.chunk_id for hit in hits} == set(mine), "all rows of the filter and no others"
+        held = np.stack(list(mine.values()))
+        cosines = held @ query / np.linalg.norm(held, axis=1) / np.linalg.norm(query)
+        assert np.allclose([hit.score for hit in hits], np.sort(cosines)[::-1], atol=1e-5)
+
+
 def test_the_alias_moves(index: Index) -> None:
     assert index.live() is None
     with pytest.raises(ConfigError, match="no live version"):
@@ -451,9 +485,9 @@ def test_waiting_gets_the_lock_when_its_holder_ends(holder: subprocess.Popen[str
 def test_a_server_that_is_not_there_is_one_line_without_the_token(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexers.milvus.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("indexers.milvus_connection.CONNECT_SECONDS", 0.5)
     with pytest.raises(ResourceError) as caught:
-        MilvusIndex("http://user:secret@127.0.0.1:1", "messages", token="s3cr3t")
+        MilvusIndex("http://user:secret@127.0.0.1:1", "messages", Settings(token="s3cr3t"))
     message = str(caught.value)
     assert message.startswith("Milvus at http://127.0.0.1:1: ")
     assert "secret" not in message and "s3cr3t" not in message and "\n" not in message
