@@ -32,6 +32,7 @@ from pymilvus import MilvusClient  # noqa: E402
 from indexers import INDEX_ROW, Index, open_index  # noqa: E402
 from jobs.publish import publish  # noqa: E402
 from jobs.state import State  # noqa: E402
+from jobs.vectors import pack  # noqa: E402
 from tests.milvus_server import MISSING, PYTHON, MilvusServer  # noqa: E402
 
 LIMIT = 0.70  # of the bare loop's speed
@@ -76,7 +77,9 @@ def our_publish(index: Index, version: str, rows: pa.Table, folder: Path) -> flo
     state = State(folder)
     work = state.work(RUN) / "publish"
     work.mkdir()
-    ready = rows.append_column("held", pa.array(np.zeros(len(rows), bool)))
+    vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(len(rows), DIM)
+    ready = rows.drop_columns(["vector"]).append_column("vector", pack(vectors))
+    ready = ready.append_column("held", pa.array(np.zeros(len(rows), bool)))
     for start in range(0, len(rows), SHARD_ROWS):
         pq.write_table(ready.slice(start, SHARD_ROWS), work / f"{start:08d}.parquet")
     began = time.perf_counter()
