@@ -22,13 +22,21 @@ def _exact(uri: str, name: str, token: str) -> Index:
     return ExactIndex(uri, name)
 
 
-_KINDS: dict[str, Callable[[str, str, str], Index]] = {"milvus": _milvus, "exact": _exact}
+def _vespa(uri: str, name: str, token: str, *, cert: str = "", key: str = "") -> Index:
+    try:
+        from indexers.vespa import VespaIndex
+    except ImportError as error:
+        raise ConfigError(f'index.kind: "vespa" needs the package pyvespa ({error.name} is missing)') from None
+    return VespaIndex(uri, name, token, cert=cert, key=key)
 
 
-def open_index(kind: str, uri: str, name: str, token: str = "") -> Index:
-    """Connect to the index ``name`` at ``uri``; ConfigError for a kind that does not exist."""
+_KINDS: dict[str, Callable[..., Index]] = {"milvus": _milvus, "exact": _exact, "vespa": _vespa}
+
+
+def open_index(kind: str, uri: str, name: str, token: str = "", **options: str) -> Index:
+    """Connect to the index ``name`` at ``uri``, with ``options`` that its engine has; ConfigError for no known kind."""
     try:
         connect = _KINDS[kind]
     except KeyError:
         raise ConfigError(f"index.kind: {kind!r} is not one of {', '.join(sorted(_KINDS))}") from None
-    return connect(uri, name, token)
+    return connect(uri, name, token, **options)

@@ -116,6 +116,8 @@ class IndexTarget(_Section):
     uri: str = "state/milvus.db"
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")] = "messages"
     token: SecretStr = SecretStr("")
+    cert: str = ""  # the client certificate and its key that Vespa asks for, PEM files; the key may be in the first
+    key: str = ""
     shard_rows: Annotated[int, Field(gt=0)] = 5_000
     keep_versions: Annotated[int, Field(ge=2)] = 2  # what `gc` leaves: the live one and those before it
 
@@ -218,6 +220,12 @@ class Config(BaseSettings):
         """Address of the index: a server's URL as it is, a path from the file's folder."""
         return self.index.uri if "://" in self.index.uri else str(self.path(self.index.uri))
 
+    @property
+    def index_options(self) -> dict[str, str]:
+        """What else the index's engine is told: the files of a client certificate."""
+        files = {"cert": self.index.cert, "key": self.index.key}
+        return {name: str(self.path(file)) for name, file in files.items() if file}
+
 
 def load_config(file: Path) -> Config:
     """Read and check a configuration file.
@@ -270,8 +278,10 @@ def _check_paths(file: Path, config: Config) -> None:
             raise ConfigError(f"{file}: sources[{number}].uri: no such path: {source.uri}")
         if source.kind == "files" and not root.is_dir():
             raise ConfigError(f"{file}: sources[{number}].uri: not a folder: {source.uri}")
-    if config.index.kind == "vespa":
-        raise ConfigError(f'{file}: index.kind: "vespa" is not in this version; use "milvus"')
+    if config.index.kind == "vespa" and not re.match("https?://", config.index.uri):
+        raise ConfigError(f"{file}: index.uri: give the address of Vespa's container, http(s)://host:port")
+    if config.index.kind != "vespa" and config.index_options:
+        raise ConfigError(f'{file}: index.cert, index.key: these are for index.kind = "vespa"; remove them')
 
 
 def default_config_file() -> Path:

@@ -61,7 +61,10 @@ class Mill:
             from indexers import open_index
 
             target = self.config.index
-            self._index = open_index(target.kind, self.config.index_uri, target.name, target.token.get_secret_value())
+            self._index = open_index(
+                target.kind, self.config.index_uri, target.name, target.token.get_secret_value(),
+                **self.config.index_options,
+            )  # fmt: skip
         return self._index
 
     def has_index(self) -> bool:
