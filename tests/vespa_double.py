@@ -68,7 +68,7 @@ class Type:
                 self.slots[key] = self.free.pop() if self.free else len(self.slots)
             if self.slots[key] >= len(self.vectors):
                 grown = np.zeros((max(1024, 2 * len(self.vectors)), self.dim), np.float32)
-                grown[: len(self.vectors)] = self.vectors
+                grown[: len(self.vectors)] = self.vectors.reshape(-1, self.dim)
                 self.vectors = grown
             self.vectors[self.slots[key]] = vector
 

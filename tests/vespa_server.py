@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A fault of a request: an answer of a status, no answer, a connection that breaks before or after the work is done.
 FAULTS = ("429", "503", "504", "507", "stall", "reset", "lost")
 STALL_SECONDS = 3.0
+_SETTING = h2.settings.SettingCodes
 
 
 class VespaServer:
@@ -121,6 +122,8 @@ class Container:
             status, found = 200, self._work(method, url.path, params, body)
         except Refused as refused:
             status, found = refused.status, self._refusal(url.path, refused)
+        except Exception as error:
+            status, found = 500, {"message": f"the double failed: {error!r}"}
         finally:
             self.busy -= 1
         self.counts["lost" if fault == "lost" else str(status)] += 1
@@ -264,8 +267,8 @@ class Wire(asyncio.Protocol):
             self._http2 = h2.connection.H2Connection(
                 h2.config.H2Configuration(client_side=False, header_encoding="utf-8", validate_inbound_headers=False)
             )
-            self._http2.local_settings.update(
-                {h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 256, h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1 << 20}
+            self._http2.local_settings = h2.settings.Settings(
+                client=False, initial_values={_SETTING.MAX_CONCURRENT_STREAMS: 256, _SETTING.INITIAL_WINDOW_SIZE: 1 << 20}
             )
             self._http2.initiate_connection()
             self._http2.increment_flow_control_window(1 << 24)
