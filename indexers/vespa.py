@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from embedding.errors import ConfigError, ResourceError, SpaceMismatchError
 from indexers.base import SCAN, Capabilities, Hit, checked_rows, version_number
-from indexers.vespa_client import VespaClient, restored, storable
-from indexers.vespa_package import LIVE, content_cluster, versions_type
+from indexers.vespa_client import RefusedError, VespaClient, restored, searchable, storable
+from indexers.vespa_package import FILTERS, LIVE, content_cluster, versions_type
 
 DEPLOY = "run `embedmill vespa-package` and deploy what it writes (`vespa deploy build/vespa`)"
 # What the nearest-neighbour search and the words bring together before they are ranked; more of them cost time only.
@@ -78,7 +78,7 @@ class VespaIndex:
         self._client.put(self._types, [(LIVE, {"version": version, "space_id": space_id, "dim": dim})])
 
     def upsert(self, version: str, rows: pa.RecordBatch | pa.Table) -> list[str]:
-        """See ``Index``. A row replaces one of the same or an older source version; the condition is Vespa's to keep."""
+        """See ``Index``. A row replaces one of the same or an older source version; that is Vespa's to hold."""
         table, vectors = checked_rows(rows, self._describe(version)[1])
         return self._client.put(
             version, _documents(table, vectors), lambda fields: f"{version}.version <= {fields['version']}"
@@ -95,7 +95,7 @@ class VespaIndex:
         return int(self._client.query(body, f"counting {version}")["fields"]["totalCount"])
 
     def scan(self, version: str) -> Iterator[pa.RecordBatch]:
-        """See ``Index``. While content nodes come or go, a visit may meet a row twice; those who compare join by key."""
+        """See ``Index``. While content nodes come or go, a visit may meet a row twice."""
         self._describe(version)
         for page in self._client.visit(version, SCAN.names):
             rows = [{name: _value(document, name) for name in SCAN.names} for document in page]
@@ -160,8 +160,8 @@ class VespaIndex:
     def _said_of(self, document: str) -> dict[str, Any] | None:
         try:
             return self._client.get(self._types, [document]).get(document)
-        except ConfigError as error:
-            raise ConfigError(f"{error}; is the application package deployed? {DEPLOY}") from None
+        except RefusedError as error:
+            raise RefusedError(f"{error}; is the application package deployed? {DEPLOY}") from None
 
     def _describe(self, version: str) -> tuple[str, int]:
         said = self._said_of(version)
@@ -177,8 +177,8 @@ class VespaIndex:
         }  # fmt: skip
         try:
             self._client.query(probe, f"asking for {version}")
-        except ConfigError as error:
-            raise ConfigError(f"{version} is not deployed with {dim} dimensions; {DEPLOY} ({error})") from None
+        except RefusedError as error:
+            raise RefusedError(f"{version} is not deployed with {dim} dimensions; {DEPLOY} ({error})") from None
 
 
 def search_body(
@@ -186,20 +186,21 @@ def search_body(
     k: int = 10, text: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The query of a search. Every value is a parameter of its own, and none is part of the expression."""
-    values = {"team": team_id} | {f"channel_{n}": channel for n, channel in enumerate(channels)}
+    values = {"team": searchable(team_id)}
+    values |= {f"channel_{n}": searchable(channel) for n, channel in enumerate(channels)}
     filters = ["team_id contains @team"]
     if channels:
         filters.append("(" + " or ".join(f"channel_id contains @channel_{n}" for n in range(len(channels))) + ")")
     if kind is not None:
         filters.append("kind contains @kind")
-        values["kind"] = kind
+        values["kind"] = searchable(kind)
     wanted = max(TARGET_HITS, k)
     found_by = f"({{targetHits:{wanted}}}nearestNeighbor(vector, q))"
     if text is not None:
         # "tokenize" reads the text as words alone, so that nothing in it is taken for the query language.
         words = f'({{defaultIndex:"text",grammar:"tokenize",targetHits:{wanted},allowEmpty:true}}userInput(@words))'
         found_by = f"({found_by} or {words})"
-        values["words"] = text
+        values["words"] = storable(text)
     return {
         "yql": f"select * from {version} where {found_by} and {' and '.join(filters)}",
         "ranking": "semantic" if text is None else "hybrid",
@@ -208,18 +209,23 @@ def search_body(
         "presentation.summary": "hit",
         # A search that ran out of time says so, instead of answering from what it has seen so far.
         "ranking.softtimeout.enable": False,
-    } | {name: storable(value) for name, value in values.items()}
+    } | values
 
 
 def _documents(table: pa.Table, vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Any]]]:
     """Rows as Vespa's documents, made one by one as they are sent."""
     # Hexadecimal digits are exact, and packed ten times as fast as decimal ones.
     packed = np.ascontiguousarray(vectors, dtype=">f4")
+    strings = [field.name for field in table.schema if pa.types.is_string(field.type) and field.name not in FILTERS]
     batches = table.drop_columns(["vector"]).to_batches(max_chunksize=BATCH_ROWS)
     rows = (row for batch in batches for row in batch.to_pylist())
     for row, vector in zip(rows, packed, strict=True):
-        fields = {name: storable(value) if isinstance(value, str) else value for name, value in row.items()}
-        yield row["chunk_id"], fields | {"vector": {"values": vector.tobytes().hex()}}
+        key = row["chunk_id"]
+        for name in strings:
+            row[name] = storable(row[name])
+        for name in FILTERS:
+            row[name] = searchable(row[name])
+        yield key, row | {"vector": {"values": vector.tobytes().hex()}}
 
 
 def _value(fields: Mapping[str, Any], name: str) -> Any:

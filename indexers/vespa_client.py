@@ -34,7 +34,7 @@ from embedding.errors import ConfigError, ResourceError
 IN_FLIGHT = 64
 # A feed waits while the cluster is over its limits or being restarted; a read is waited for by a person.
 FEED_SECONDS = 300.0
-READ_SECONDS = 15.0
+READ_SECONDS = 10.0
 REQUEST_SECONDS = 30.0
 QUERY_SECONDS = 10.0
 VISIT_DOCUMENTS = 1_000
@@ -50,7 +50,7 @@ _MEANING = {
 _REFUSED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufdd0-\ufddf\uf8ff" + "".join(
     f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(1, 17)
 ) + "]")  # fmt: skip
-_STORED = re.compile("\uf8ff([0-9a-f]+)\uf8ff")
+_STORED = re.compile("\uf8ff([0-9a-f]*)\uf8ff")
 
 
 def storable(text: str) -> str:
@@ -58,12 +58,21 @@ def storable(text: str) -> str:
     return _REFUSED.sub(lambda found: f"\uf8ff{ord(found[0]):x}\uf8ff", text)
 
 
+def searchable(text: str) -> str:
+    """``storable`` for what is searched by its whole value: an empty term means nothing to Vespa, two U+F8FF do."""
+    return storable(text) or "\uf8ff\uf8ff"
+
+
 def restored(text: str) -> str:
-    """The string that ``storable`` was given."""
-    return _STORED.sub(lambda found: chr(int(found[1], 16)), text)
+    """The string that ``storable`` or ``searchable`` was given."""
+    return _STORED.sub(lambda found: chr(int(found[1], 16)) if found[1] else "", text)
 
 
-class _Application(Vespa):  # type: ignore[misc]
+class RefusedError(ConfigError):
+    """Vespa calls the request wrong: as a rule, what is deployed is not what the request is for."""
+
+
+class _Application(Vespa):
     """pyvespa's connection, with every character of an id in its place in the path."""
 
     def get_document_v1_path(
@@ -99,8 +108,11 @@ class VespaClient:
     # -- documents ---------------------------------------------------------------------------------------------------
 
     def put(
-        self, kind: str, documents: Iterable[tuple[str, Mapping[str, Any]]], condition: Callable[[Any], str] | None = None
-    ) -> list[str]:  # fmt: skip
+        self,
+        kind: str,
+        documents: Iterable[tuple[str, Mapping[str, Any]]],
+        condition: Callable[[Mapping[str, Any]], str] | None = None,
+    ) -> list[str]:
         """Write documents (id and fields); returns the ids of those whose condition did not hold.
 
         A condition is asked of the document that is there, and one that is not there is created.
@@ -159,7 +171,7 @@ class VespaClient:
             raise self._failed(f"deleting everything from {kind}", error) from None
 
     def query(self, body: Mapping[str, Any], what: str) -> dict[str, Any]:
-        """Search; an answer that does not cover all documents is an error. ConfigError where Vespa refuses the query."""
+        """Search; an answer that does not cover all documents is an error."""
 
         async def send(session: VespaAsync, asked: Mapping[str, Any]) -> VespaResponse:
             return await session.query({"timeout": f"{QUERY_SECONDS:g}s", **asked}, retry_policy=_retries(READ_SECONDS))
@@ -238,7 +250,7 @@ class VespaClient:
     def _refused(self, status: int, what: str, message: str) -> ConfigError | ResourceError:
         text = " ".join(message.split())[:200]
         line = f"{self.shown}: {what}: HTTP {status}{f', {_MEANING[status]}' if status in _MEANING else ''}"
-        kind = ConfigError if status in (400, 401, 403) else ResourceError
+        kind = {400: RefusedError, 401: ConfigError, 403: ConfigError}.get(status, ResourceError)
         return kind(f"{line}: {text}" if text else line)
 
     def _failed(self, what: str, error: BaseException) -> ConfigError | ResourceError:

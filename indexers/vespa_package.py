@@ -37,6 +37,7 @@ LIVE = "live"  # the id of the pointer's document
 HIT_FIELDS = (
     "chunk_id", "team_id", "channel_id", "channel_name", "kind", "doc_id", "text", "created_at", "meta",
 )  # fmt: skip
+FILTERS = ("team_id", "channel_id", "kind")
 MAX_HITS = 1_000  # Vespa's own limit is 400 hits a query
 OVERRIDE_DAYS = 7  # how long a package that drops or changes unused types can be deployed
 
@@ -76,8 +77,8 @@ def write_package(folder: Path, name: str, dims: Mapping[str, int], *, unused: b
         until = (date.today() + timedelta(days=OVERRIDE_DAYS)).isoformat()
         validations += [Validation(ValidationID.tensorTypeChange, until)] if changed else []
         validations += [Validation(ValidationID.contentTypeRemoval, until)] if gone else []
-    for version in gone:
-        (folder / "schemas" / f"{version}.sd").unlink()
+    for file in [folder / "schemas" / f"{version}.sd" for version in gone] + [folder / "validation-overrides.xml"]:
+        file.unlink(missing_ok=True)
     application(name, dims, validations).to_files(folder)
     return sorted(changed + gone)
 
@@ -117,7 +118,7 @@ def _versions_schema(name: str) -> Schema:
 
 def _version_schema(version: str, dim: int) -> Schema:
     fields = [_stored(name) for name in ("chunk_id", "channel_name", "doc_id", "meta", "content_hash", "meta_hash")]
-    fields += [_filter(name) for name in ("team_id", "channel_id", "kind")]
+    fields += [_filter(name) for name in FILTERS]
     fields += [
         Field("chunk_no", "int", indexing=["summary"]),
         Field("created_at", "long", indexing=["attribute", "summary"]),

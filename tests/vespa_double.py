@@ -82,7 +82,9 @@ class Type:
     def order(self) -> list[tuple[str, str]]:
         """Its documents as a visit meets them: by a hash of the id, as buckets are."""
         if self._order is None:
-            self._order = sorted((hashlib.blake2b(key.encode(), digest_size=8).hexdigest(), key) for key in self.documents)
+            self._order = sorted(
+                (hashlib.blake2b(key.encode(), digest_size=8).hexdigest(), key) for key in self.documents
+            )
         return self._order
 
     def shown(self, key: str, names: set[str]) -> dict[str, Any]:
@@ -137,7 +139,7 @@ class Vespa:
             return answer | self._many(method, namespace, name, params)
         segments = [unquote(part) for part in rest]
         if any(segment in ("", ".", "..") for segment in segments):
-            raise Refused(400, "path segments cannot be \"\", \".\", or \"..\"")
+            raise Refused(400, 'path segments cannot be "", ".", or ".."')
         kind, key = self._type(name), f"id:{namespace}:{name}::{'/'.join(segments)}"
         if (bad := _ILLEGAL.search(key)) is not None:
             raise Refused(400, f"Unparseable id: Contains illegal code point 0x{ord(bad[0]):X}")
@@ -237,7 +239,9 @@ class Vespa:
             raise Refused(400, f"Invalid query: rank profile '{profile}' does not exist in {name}")
         query = Query(kind, where, params)
         scored = sorted(query.ranked(profile), key=lambda found: -found[1])
-        summary = kind.summaries.get(str(params.get("presentation.summary", "")), [n for n in kind.fields if n != "vector"])
+        summary = kind.summaries.get(
+            str(params.get("presentation.summary", "")), [n for n in kind.fields if n != "vector"]
+        )
         children = [
             {
                 "id": f"index:{self.cluster}/0/{hashlib.blake2b(key.encode(), digest_size=12).hexdigest()}",
@@ -262,7 +266,10 @@ def _read_schema(name: str, text: str) -> Type:
         attributes |= {found[1]} if indexing and "attribute" in indexing[1] else set()
         cased |= {found[1]} if re.search(r"^ +cased$", found[3], re.M) else set()
     profiles = set(re.findall(r"rank-profile (\w+)", text))
-    summaries = {s[0]: re.findall(r"summary (\w+) \{\}", s[1]) for s in re.findall(r"document-summary (\w+) \{(.*?)\n    \}", text, re.S)}
+    summaries = {
+        s[0]: re.findall(r"summary (\w+) \{\}", s[1])
+        for s in re.findall(r"document-summary (\w+) \{(.*?)\n    \}", text, re.S)
+    }
     return Type(name, fields, attributes, cased, profiles, summaries)
 
 
@@ -385,7 +392,11 @@ class Selection:
     def _value(self) -> _Value:
         group, text = self._next()
         if group == "string":
-            literal = re.sub(r"\\x([0-9a-fA-F]{2})|\\(.)", lambda m: chr(int(m[1], 16)) if m[1] else _ESCAPES.get(m[2], m[2]), text[1:-1])
+            literal = re.sub(
+                r"\\x([0-9a-fA-F]{2})|\\(.)",
+                lambda m: chr(int(m[1], 16)) if m[1] else _ESCAPES.get(m[2], m[2]),
+                text[1:-1],
+            )
             return lambda k, d: literal
         if group == "number":
             number: int | float = float(text) if "." in text else int(text)
@@ -462,7 +473,7 @@ def _statement(yql: str) -> tuple[str, list[tuple[str, str]]]:
     while at < len(text.rstrip()):
         token = _YQL.match(text, at)
         if token is None:
-            raise Refused(400, f"Could not parse the query at {text[at:at + 20]!r}")
+            raise Refused(400, f"Could not parse the query at {text[at : at + 20]!r}")
         tokens.append((str(token.lastgroup), token[str(token.lastgroup)]))
         at = token.end()
     return found[1], tokens
@@ -541,13 +552,14 @@ class Query:
             parts.append(self._term())
         combined = np.logical_or if operator == "or" else np.logical_and
         if not top:
-            return _Lazy(parts, combined) if any(isinstance(p, _Lazy | _Nearest) for p in parts) else combined.reduce(parts)
+            return (
+                _Lazy(parts, combined)
+                if any(isinstance(p, _Lazy | _Nearest) for p in parts)
+                else combined.reduce(parts)
+            )
         ready = [p for p in parts if not isinstance(p, _Lazy | _Nearest)]
         everything = np.ones(len(self.keys), bool)
-        if operator == "or":
-            within = everything
-        else:
-            within = np.logical_and.reduce([everything, *ready])
+        within = everything if operator == "or" else np.logical_and.reduce([everything, *ready])
         return combined.reduce([self._resolve(p, within) for p in parts])
 
     def _resolve(self, part: Any, within: np.ndarray) -> np.ndarray:
@@ -605,7 +617,9 @@ class Query:
         self.words = _words(text)
         if not self.words and notes.get("allowEmpty") != "true":
             raise Refused(400, "userInput is empty")
-        return np.array([bool(set(self.words) & set(_words(self._kind.documents[k].get("text", "")))) for k in self.keys], bool)
+        return np.array(
+            [bool(set(self.words) & set(_words(self._kind.documents[k].get("text", "")))) for k in self.keys], bool
+        )
 
     def _annotations(self) -> dict[str, str]:
         notes = {}

@@ -171,7 +171,13 @@ def cbor(value: Any) -> list[bytes]:
     """A value of JSON in CBOR, which pyvespa's client asks a query's answer in."""
 
     def head(major: int, size: int) -> bytes:
-        for limit, extra, form in ((24, 0, ""), (2**8, 24, ">B"), (2**16, 25, ">H"), (2**32, 26, ">I"), (2**64, 27, ">Q")):
+        for limit, extra, form in (
+            (24, 0, ""),
+            (2**8, 24, ">B"),
+            (2**16, 25, ">H"),
+            (2**32, 26, ">I"),
+            (2**64, 27, ">Q"),
+        ):
             if size < limit:
                 return bytes([major << 5 | (extra or size)]) + (struct.pack(form, size) if form else b"")
         raise OverflowError(size)
@@ -225,7 +231,9 @@ class Wire(asyncio.Protocol):
         task.add_done_callback(self._tasks.discard)
 
     def _break(self) -> None:
-        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
         self._transport.abort()
 
     # -- HTTP/1.1: one request after the other, with a length -----------------------------------------------------------
@@ -268,7 +276,8 @@ class Wire(asyncio.Protocol):
                 h2.config.H2Configuration(client_side=False, header_encoding="utf-8", validate_inbound_headers=False)
             )
             self._http2.local_settings = h2.settings.Settings(
-                client=False, initial_values={_SETTING.MAX_CONCURRENT_STREAMS: 256, _SETTING.INITIAL_WINDOW_SIZE: 1 << 20}
+                client=False,
+                initial_values={_SETTING.MAX_CONCURRENT_STREAMS: 256, _SETTING.INITIAL_WINDOW_SIZE: 1 << 20},
             )
             self._http2.initiate_connection()
             self._http2.increment_flow_control_window(1 << 24)
@@ -302,7 +311,9 @@ class Wire(asyncio.Protocol):
             return None
         status, more, body = answer
         self._http2.send_headers(stream, [(":status", str(status)), ("content-length", str(len(body))), *more.items()])
-        while len(body) > (room := min(self._http2.local_flow_control_window(stream), self._http2.max_outbound_frame_size)):
+        while len(body) > (
+            room := min(self._http2.local_flow_control_window(stream), self._http2.max_outbound_frame_size)
+        ):
             if room:
                 self._http2.send_data(stream, body[:room])
                 body = body[room:]
