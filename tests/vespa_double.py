@@ -191,6 +191,7 @@ class Vespa:
         after = params.get("continuation", "")
         if wanted <= 0:
             raise Refused(400, "wantedDocumentCount must be positive")
+        shown = {kind.name: _field_set(kind, params.get("fieldSet"), alone=name is not None) for kind in kinds}
         found: list[dict[str, Any]] = []
         last = ""
         for kind, at, key in self._in_order(kinds, after):
@@ -201,7 +202,7 @@ class Vespa:
             if len(found) == wanted:
                 return {"documents": found, "documentCount": len(found), "continuation": last}
             last = f"{kind.name}.{at}"
-            found.append({"id": key, "fields": kind.shown(key, _field_set(kind, params.get("fieldSet")))})
+            found.append({"id": key, "fields": kind.shown(key, shown[kind.name])})
             if method == "DELETE":
                 kind.remove(key)
         if method == "DELETE":
@@ -273,12 +274,14 @@ def _read_schema(name: str, text: str) -> Type:
     return Type(name, fields, attributes, cased, profiles, summaries)
 
 
-def _field_set(kind: Type, wanted: str | None) -> set[str]:
+def _field_set(kind: Type, wanted: str | None, *, alone: bool = True) -> set[str]:
     if wanted in (None, "[document]", "[all]", f"{kind.name}:[document]"):
         return set(kind.fields)
     if wanted in ("[id]", "[none]"):
         return set()
     name, _, listed = str(wanted).partition(":")
+    if name != kind.name and not alone:  # that of another type which is visited with it
+        return set()
     if name != kind.name or not set(listed.split(",")) <= set(kind.fields):
         raise Refused(400, f"Illegal field set '{wanted}'")
     return set(listed.split(","))
@@ -335,8 +338,7 @@ class Selection:
             raise self._wrong()
 
     def __call__(self, kind: Type, key: str) -> bool | None:
-        found = self._evaluate(kind, key)
-        return found if isinstance(found, bool) else None if found is None else True
+        return _truth(self._evaluate(kind, key))
 
     def _split(self, text: str) -> Iterator[tuple[str, str]]:
         at = 0

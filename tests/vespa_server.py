@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 from urllib.request import Request, urlopen
 
 import h2.config
@@ -33,6 +33,17 @@ ROOT = Path(__file__).resolve().parent.parent
 FAULTS = ("429", "503", "504", "507", "stall", "reset", "lost")
 STALL_SECONDS = 3.0
 _SETTING = h2.settings.SettingCodes
+# What a container says of itself; the command line asks it whether /document/v1 is there.
+_STATUS = {
+    "application": {"vespa": {"version": VERSION}},
+    "handlers": [
+        {
+            "id": "com.yahoo.document.restapi.resource.DocumentV1ApiHandler",
+            "class": "com.yahoo.document.restapi.resource.DocumentV1ApiHandler",
+            "serverBindings": ["http://*/document/v1/*"],
+        }
+    ],
+}
 
 
 class VespaServer:
@@ -100,7 +111,7 @@ class Container:
         if url.path.startswith("/control/"):
             return self._answered(200, self._control(url.path.split("/")[2], body), headers)
         if url.path in ("/ApplicationStatus", "/status.html", "/"):
-            return self._answered(200, {"application": {"vespa": {"version": VERSION}}}, headers)
+            return self._answered(200, _STATUS, headers)
         fault = next(self.faults, "")
         self.busy += 1
         self.most = max(self.most, self.busy)
@@ -141,8 +152,8 @@ class Container:
         if path.startswith("/search"):
             error = {"code": refused.status, "summary": "Refused", "message": str(refused)}
             return {"root": {"id": "toplevel", "relevance": 1.0, "fields": {"totalCount": 0}, "errors": [error]}}
-        parts = path.split("/")
-        whole = {"id": f"id:{parts[3]}:{parts[4]}::"} if len(parts) > 6 else {}
+        parts = [unquote(part) for part in path.split("/")]
+        whole = {"id": f"id:{parts[3]}:{parts[4]}::{'/'.join(parts[6:])}"} if len(parts) > 6 and parts[6] else {}
         return {"pathId": path} | whole | ({"message": str(refused)} if str(refused) else {})
 
     @staticmethod
