@@ -39,9 +39,13 @@ HIT_FIELDS = (
 )  # fmt: skip
 FILTERS = ("team_id", "channel_id", "kind")
 MAX_HITS = 1_000  # Vespa's own limit is 400 hits a query
+RERANKED = 400  # what the nearest-neighbour search and the words find is about half of it
 OVERRIDE_DAYS = 7  # how long a package that drops or changes unused types can be deployed
 
 _COSINE = "cosine_similarity(query(q), attribute(vector), x)"
+# Reciprocal rank fusion, but for hits without any of the words: `reciprocal_rank_fusion` ranks those as well, in any
+# order, and so the nearest would get two ranks for one reason.
+_FUSED = "reciprocal_rank(cosine) + if (bm25(text) > 0, reciprocal_rank(bm25(text)), 0)"
 _VECTOR = re.compile(r"field vector type tensor<float>\(x\[([0-9]+)\]\)")
 
 
@@ -141,7 +145,7 @@ def _version_schema(version: str, dim: int) -> Schema:
             "hybrid", inputs=inputs, functions=[Function("cosine", _COSINE)],
             # Only chooses the hits that are fused; their order is the global phase's.
             first_phase="cosine + bm25(text)",
-            global_phase=GlobalPhaseRanking("reciprocal_rank_fusion(cosine, bm25(text))", rerank_count=400),
+            global_phase=GlobalPhaseRanking(_FUSED, rerank_count=RERANKED),
         ),
     ]  # fmt: skip
     # Without the vector, which is a hundred times as large as what a search shows.

@@ -88,7 +88,10 @@ def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable
         kind, uri = "milvus", request.getfixturevalue("milvus_server").uri
         clear(uri)
     if kind == "vespa":
-        uri = deployed(request.getfixturevalue("vespa_server"), tmp_path / "package")
+        server: VespaServer = request.getfixturevalue("vespa_server")
+        server.plan()
+        server.deploy(request.getfixturevalue("vespa_package"), empty=True)
+        uri = server.uri
     opened: list[Index] = []
 
     def connect() -> Index:
@@ -100,12 +103,12 @@ def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable
         index.close()
 
 
-def deployed(server: VespaServer, folder: Path) -> str:
-    """An application without documents, with the versions that these tests create."""
+@pytest.fixture(scope="module")
+def vespa_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An application with the versions that these tests create."""
+    folder = tmp_path_factory.mktemp("package")
     write_package(folder, "messages", {f"messages__v{n}": DIM for n in (1, 2, 10)} | {"messages__v3": 2 * DIM})
-    server.plan()
-    server.deploy(folder, empty=True)
-    return server.uri
+    return folder
 
 
 def clear(uri: str) -> None:

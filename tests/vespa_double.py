@@ -27,6 +27,16 @@ _INTEGERS = {"int": 2**31, "long": 2**63}
 _ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufdd0-\ufddf]")
 
 
+_COSINE = "cosine_similarity(query(q), attribute(vector), x)"
+_EXPRESSIONS = {
+    "semantic": [_COSINE],
+    "bm25": ["bm25(text)"],
+    "hybrid": [
+        _COSINE, "cosine + bm25(text)", "reciprocal_rank(cosine) + if (bm25(text) > 0, reciprocal_rank(bm25(text)), 0)",
+    ],
+}  # fmt: skip
+
+
 class Refused(Exception):
     """An answer other than 200."""
 
@@ -266,12 +276,14 @@ def _read_schema(name: str, text: str) -> Type:
         indexing = re.search(r"indexing: (.*)", found[3])
         attributes |= {found[1]} if indexing and "attribute" in indexing[1] else set()
         cased |= {found[1]} if re.search(r"^ +cased$", found[3], re.M) else set()
-    profiles = set(re.findall(r"rank-profile (\w+)", text))
+    profiles = {p[0]: p[1] for p in re.findall(r"    rank-profile (\w+) \{(.*?)\n    \}", text, re.S)}
+    for profile, expressions in profiles.items():  # the ranking below is of these expressions and no others
+        assert re.findall(r"expression \{\s*(.*?)\s*\}", expressions, re.S) == _EXPRESSIONS[profile], profile
     summaries = {
         s[0]: re.findall(r"summary (\w+) \{\}", s[1])
         for s in re.findall(r"document-summary (\w+) \{(.*?)\n    \}", text, re.S)
     }
-    return Type(name, fields, attributes, cased, profiles, summaries)
+    return Type(name, fields, attributes, cased, set(profiles), summaries)
 
 
 def _field_set(kind: Type, wanted: str | None, *, alone: bool = True) -> set[str]:
@@ -510,7 +522,8 @@ class Query:
             cosines, words = self._cosines(at), self._bm25()[at]
             chosen = np.argsort(-(cosines + words), kind="stable")[:400]
             scores = cosines + words - 1e6  # what is not fused stays behind
-            scores[chosen] = _reciprocal_ranks(cosines[chosen]) + _reciprocal_ranks(words[chosen])
+            by_words = np.where(words[chosen] > 0, _reciprocal_ranks(words[chosen]), 0)
+            scores[chosen] = _reciprocal_ranks(cosines[chosen]) + by_words
         return [(self.keys[i], float(score)) for i, score in zip(at, scores, strict=True)]
 
     def _input(self) -> np.ndarray | None:
