@@ -71,7 +71,8 @@ def write_package(folder: Path, name: str, dims: Mapping[str, int], *, unused: b
 
     Where the older package in the folder has types that go, or that get another dimension, Vespa refuses the
     deployment unless an override allows it for some days. ``unused`` says that these hold nothing, and writes the
-    override. Returns their names.
+    override. A services.xml that is there stays as it is but for our document types, as nodes are an operator's to set.
+    Returns the names of the types that go or change.
     """
     before = read_dims(folder, name)
     changed = [version for version, dim in before.items() if version in dims and dims[version] != dim]
@@ -83,7 +84,11 @@ def write_package(folder: Path, name: str, dims: Mapping[str, int], *, unused: b
         validations += [Validation(ValidationID.contentTypeRemoval, until)] if gone else []
     for file in [folder / "schemas" / f"{version}.sd" for version in gone] + [folder / "validation-overrides.xml"]:
         file.unlink(missing_ok=True)
+    services = folder / "services.xml"
+    held = services.read_text() if services.exists() else None
     application(name, dims, validations).to_files(folder)
+    if held is not None:
+        services.write_text(_with_types(held, services.read_text(), name))
     return sorted(changed + gone)
 
 
@@ -108,6 +113,16 @@ def application(name: str, dims: Mapping[str, int], validations: list[Validation
         query_profile_type=QueryProfileType(),
         validations=validations,
     )
+
+
+def _with_types(held: str, written: str, name: str) -> str:
+    """A services.xml with the document types of another in the place of its own."""
+    ours = re.compile(rf'\s*<document type="{name}__(?:v[0-9]+|versions)"[^>]*?(?:/>|></document>)')
+    kept = ours.sub("", held)
+    opening = re.search(r"<documents\b[^>/]*>", kept)
+    if opening is None:
+        raise ConfigError("services.xml: it has no <documents> for the document types; mend it, or take it away")
+    return kept[: opening.end()] + "".join(found[0] for found in ours.finditer(written)) + kept[opening.end() :]
 
 
 def _versions_schema(name: str) -> Schema:

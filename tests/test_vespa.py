@@ -327,6 +327,23 @@ def test_a_package_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
     assert not (tmp_path / "validation-overrides.xml").exists()
 
 
+def test_an_operators_services_are_kept(tmp_path: Path) -> None:
+    write_package(tmp_path, "messages", {V1: 8, V2: 8})
+    services = tmp_path / "services.xml"
+    written = services.read_text()
+    write_package(tmp_path, "messages", {V1: 8, V2: 8})
+    assert services.read_text() == written
+    own = written.replace("<redundancy>1<", "<redundancy>2<").replace(
+        "</documents>", '    <document type="other" mode="index"/>\n        </documents>'
+    )
+    services.write_text(own)
+    write_package(tmp_path, "messages", {V2: 8, "messages__v3": 8})
+    assert services.read_text() == own.replace(V2, "messages__v3").replace(V1, V2)
+    services.write_text("<services/>")
+    with pytest.raises(ConfigError, match="services.xml"):
+        write_package(tmp_path, "messages", {V1: 8})
+
+
 def test_settings_that_vespa_cannot_take_name_the_key(tmp_path: Path) -> None:
     wrong = [
         (lambda: application("m" * 41, {}), "index.name"),
