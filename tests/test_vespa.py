@@ -250,6 +250,35 @@ def test_hybrid_search_fuses_words_and_vectors_within_the_team(index: VespaIndex
         assert {h.team_id for h in index.search(V1, query, team_id="T1", k=200, text=text)} == {"T1"}
 
 
+def test_searches_of_many_threads_go_on_while_the_pointer_moves(index: VespaIndex) -> None:
+    index.create_version(V2, space_id="space-a", dim=DIM)
+    table = rows([f"{n}#0" for n in range(50)])
+    for version in (V1, V2):
+        index.upsert(version, table.set_column(10, "text", [[version] * 50]).cast(table.schema))
+    index.point_alias(V1)
+    query, done, wrong = vectors_of(table)[0], threading.Event(), []
+
+    def search() -> None:
+        while not done.is_set():
+            try:
+                texts = {hit.text for hit in index.search(None, query, team_id="T0", k=20)}
+            except Exception as error:  # whatever it is, a search must not meet it
+                texts = {repr(error)}
+            if texts not in ({V1}, {V2}):
+                wrong.append(texts)
+
+    threads = [threading.Thread(target=search) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for version in (V2, V1, V2, V1, V2):
+        index.point_alias(version)
+        assert index.live() == version
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
 def test_no_value_is_part_of_the_query() -> None:
     for value in HOSTILE:
         body = search_body(V1, np.ones(4), team_id=value, channels=[value, "C"], kind=value, k=3, text=value)
