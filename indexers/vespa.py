@@ -29,14 +29,17 @@ class VespaIndex:
 
     def __init__(self, uri: str, name: str, token: str = "", *, cert: str = "", key: str = "") -> None:
         self._name, self._types = name, versions_type(name)
+        self._engine: str | None = None
         self._client = VespaClient(
             uri, namespace=name, cluster=content_cluster(name), token=token, cert=cert, key=key
         )  # fmt: skip
 
     def capabilities(self) -> Capabilities:
         """See ``Index``."""
-        # One: it has many writes under way by itself.
-        return Capabilities(f"Vespa {self._client.version()}".strip(), hybrid=True, conditional=True, writers=1)
+        if self._engine is None:
+            self._engine = f"Vespa {self._client.version()}".strip()
+        # One writer: it has many writes under way by itself.
+        return Capabilities(self._engine, hybrid=True, conditional=True, writers=1)
 
     def live(self) -> str | None:
         """See ``Index``."""

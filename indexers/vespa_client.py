@@ -183,11 +183,14 @@ class VespaClient:
 
     def version(self) -> str:
         """Vespa's own version, or nothing where it does not say."""
-        answer = self._app.get_application_status()
+        session = self._app.get_sync_session()
         try:
-            return str(answer.json()["application"]["vespa"]["version"]) if answer is not None else ""
-        except (KeyError, ValueError, TypeError, RuntimeError):
+            answer = session.get(f"{self._app.end_point}/ApplicationStatus", timeout=READ_SECONDS)
+            return str(answer.json()["application"]["vespa"]["version"])
+        except (httpr.RequestError, KeyError, ValueError, TypeError, RuntimeError):
             return ""
+        finally:
+            session.close()
 
     # -- sending -----------------------------------------------------------------------------------------------------
 

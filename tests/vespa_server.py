@@ -19,7 +19,8 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 from urllib.request import Request, urlopen
 
-from tests.vespa_double import VERSION, Refused, Vespa
+from tests.vespa_double import VERSION, Vespa
+from tests.vespa_types import Refused
 from tests.vespa_wire import Answer, Wire
 
 ROOT = Path(__file__).resolve().parent.parent
