@@ -83,9 +83,12 @@ class VespaIndex:
     def upsert(self, version: str, rows: pa.RecordBatch | pa.Table) -> list[str]:
         """See ``Index``. A row replaces one of the same or an older source version; that is Vespa's to hold."""
         table, vectors = checked_rows(rows, self._describe(version)[1])
-        return self._client.put(
-            version, _documents(table, vectors), lambda fields: f"{version}.version <= {fields['version']}"
-        )
+        try:
+            return self._client.put(
+                version, _documents(table, vectors), lambda fields: f"{version}.version <= {fields['version']}"
+            )
+        except RefusedError as error:
+            raise RefusedError(f"{error}; is {version} deployed as `embedmill vespa-package` wrote it?") from None
 
     def delete(self, version: str, chunk_ids: Sequence[str]) -> None:
         """See ``Index``."""

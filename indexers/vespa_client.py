@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpr
 from requests.exceptions import HTTPError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
-from vespa.application import Vespa, VespaAsync
+from vespa.application import Vespa, VespaAsync, VespaSync
 from vespa.exceptions import VespaError
 from vespa.io import VespaResponse
 
@@ -147,14 +147,15 @@ class VespaClient:
     def visit(self, kind: str, fields: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
         """Yield all documents of a type, page by page, with some of their fields."""
         at: dict[str, str] = {}
-        while True:
-            page = self._visit_page(kind, {"fieldSet": f"{kind}:{','.join(fields)}", **at})
-            documents = [document["fields"] for document in page.get("documents", [])]
-            if documents:
-                yield documents
-            if not page.get("continuation"):
-                return
-            at = {"continuation": page["continuation"]}
+        with self._app.syncio(connections=1, num_retries_429=0) as session:
+            while True:
+                page = self._visit_page(session, kind, {"fieldSet": f"{kind}:{','.join(fields)}", **at})
+                documents = [document["fields"] for document in page.get("documents", [])]
+                if documents:
+                    yield documents
+                if not page.get("continuation"):
+                    return
+                at = {"continuation": page["continuation"]}
 
     def empty(self, kind: str) -> None:
         """Remove all documents of a type, by selection."""
@@ -221,13 +222,12 @@ class VespaClient:
             raise failure from None
         return results
 
-    def _visit_page(self, kind: str, params: dict[str, str]) -> dict[str, Any]:
+    def _visit_page(self, session: VespaSync, kind: str, params: dict[str, str]) -> dict[str, Any]:
         def page() -> dict[str, Any]:
-            with self._app.syncio(connections=1, num_retries_429=0) as session:
-                pages = next(session.visit(
-                    self._cluster, kind, self._namespace, wanted_document_count=VISIT_DOCUMENTS, slice_id=0, **params
-                ))  # fmt: skip
-                return dict(next(pages).json)
+            pages = next(session.visit(
+                self._cluster, kind, self._namespace, wanted_document_count=VISIT_DOCUMENTS, slice_id=0, **params
+            ))  # fmt: skip
+            return dict(next(pages).json)
 
         retries = Retrying(
             retry=retry_if_exception(lambda e: isinstance(e, httpr.RequestError) or _status(e) in BUSY),

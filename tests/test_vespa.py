@@ -141,8 +141,8 @@ def test_a_server_that_stalls_is_left(server: VespaServer, monkeypatch: pytest.M
 def test_what_stays_broken_is_one_line(
     index: VespaIndex, server: VespaServer, monkeypatch: pytest.MonkeyPatch, fault: str, words: str
 ) -> None:
-    monkeypatch.setattr("indexers.vespa_client.FEED_SECONDS", 0.5)
-    monkeypatch.setattr("indexers.vespa_client.READ_SECONDS", 0.5)
+    monkeypatch.setattr("indexers.vespa_client.FEED_SECONDS", 0.2)
+    monkeypatch.setattr("indexers.vespa_client.READ_SECONDS", 0.2)
     server.plan("", *[fault] * 5000)
     with pytest.raises(ResourceError, match=words) as caught:
         index.upsert(V1, rows(["a#0", "b#0"]))
@@ -151,6 +151,27 @@ def test_what_stays_broken_is_one_line(
         with pytest.raises(ResourceError) as caught:
             call()
         one_line(caught.value)
+
+
+def test_an_answer_from_a_part_of_the_documents_is_none(index: VespaIndex, server: VespaServer) -> None:
+    table = rows(["a#0", "b#0"])
+    index.upsert(V1, table)
+    server.plan("partial")
+    with pytest.raises(ResourceError, match="only a part of the documents could be searched"):
+        index.search(V1, vectors_of(table)[0], team_id="T0")
+    server.plan("", "partial")
+    with pytest.raises(ResourceError, match="counting messages__v1: only a part"):
+        index.count(V1)
+    assert index.count(V1) == 2
+
+
+def test_a_schema_that_is_not_ours_is_named(index: VespaIndex, server: VespaServer, tmp_path: Path) -> None:
+    index.create_version(V2, space_id="s", dim=DIM)
+    write_package(tmp_path, "messages", {V1: DIM, V2: DIM + 1})
+    server.deploy(tmp_path)
+    with pytest.raises(ConfigError, match="writing to messages__v2: HTTP 400; is messages__v2 deployed as") as caught:
+        index.upsert(V2, rows(["a#0"]))
+    one_line(caught.value)
 
 
 def test_a_server_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import xml.etree.ElementTree as ElementTree
+from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -140,9 +141,9 @@ class Vespa:
             if after and kind.name < after.split(".")[0]:
                 continue
             start = after.split(".")[1] if after and kind.name == after.split(".")[0] else ""
-            for at, key in list(kind.order()):
-                if at > start:
-                    yield kind, at, key
+            order = list(kind.order())
+            for at, key in order[bisect_right(order, start, key=lambda entry: entry[0]) :]:
+                yield kind, at, key
 
     def _type(self, name: str) -> Type:
         if name not in self.types:

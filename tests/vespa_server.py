@@ -53,7 +53,7 @@ class VespaServer:
         """Fail the next requests for documents and searches so, "" for one that does not fail; forget what was seen.
 
         A fault is a status ("429"), "stall" for no answer, "reset" for a connection that breaks before the work is
-        done, or "lost" for one that breaks after it.
+        done, "lost" for one that breaks after it, or "partial" for a search that saw half of the documents.
 
         ``slow`` is how long every answer takes, and ``token`` what every request must carry.
         """
@@ -119,11 +119,13 @@ class Container:
                 self.counts["stall"] += 1
                 await asyncio.sleep(STALL_SECONDS)
                 return None
-            if fault and fault != "lost":
+            if fault not in ("", "lost", "partial"):
                 raise Refused(int(fault), f"Refused by the plan: {content[:200]!r}")
             if self.token and headers.get("authorization") != f"Bearer {self.token}":
                 raise Refused(401, "Unauthorized")
             status, found = 200, self._work(method, url.path, params, body)
+            if fault == "partial":
+                found["root"]["coverage"] |= {"coverage": 50, "full": False, "degraded": {"timeout": True}}
         except Refused as refused:
             status, found = refused.status, self._refusal(url.path, refused)
         except Exception as error:
