@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from embedding.errors import ConfigError
 from indexers.vespa import VespaIndex
 from indexers.vespa_package import read_dims, write_package
 from tests.vespa_server import VespaServer
@@ -85,6 +86,27 @@ def test_a_package_before_there_is_a_vespa(space: Workspace, monkeypatch: pytest
         assert (made.code, made.body["answered"], made.body["versions"]) == (0, False, {V1: 384, V2: 384})
     assert read_dims(space.root / "package", "messages") == {V1: 384, V2: 384}
     assert not (space.root / "package" / "validation-overrides.xml").exists()
+
+
+def test_a_model_of_another_dimension_gets_room_beside_what_is_in_use(
+    space: Workspace, vespa_server: VespaServer
+) -> None:
+    package = space.root / "package"
+    write_package(package, "messages", {V1: 384, V2: 384})
+    vespa_server.deploy(package, empty=True)
+    index = VespaIndex(vespa_server.uri, "messages")
+    index.create_version(V1, space_id="old", dim=384)
+    remote = '[model]\nbackend = "http"\n[model.remote]\nmodel = "m"\nurl = "http://127.0.0.1:1"\ndim = 256\nmax_tokens = 256\n'
+    space.config.write_text(space.config.read_text().replace('[model]\nbackend = "hash"\n', remote))
+    made = space.call("vespa-package", "--out", str(package))
+    assert made.body["versions"] == {V1: 384, V2: 256, V3: 256} and made.body["changed"] == [V2]
+    assert "tensor-type-change" in (package / "validation-overrides.xml").read_text()
+    with pytest.raises(ConfigError, match="messages__v2 is not deployed with 256 dimensions"):
+        index.create_version(V2, space_id="new", dim=256)
+    vespa_server.deploy(package)
+    index.create_version(V2, space_id="new", dim=256)
+    assert index.dims() == {V1: 384, V2: 256}
+    index.close()
 
 
 def test_only_vespa_has_a_package_and_only_vespa_certificates(workspace: Workspace) -> None:
