@@ -22,7 +22,15 @@ def _exact(uri: str, name: str, settings: Settings) -> Index:
     return ExactIndex(uri, name)
 
 
-_KINDS: dict[str, Callable[[str, str, Settings], Index]] = {"milvus": _milvus, "exact": _exact}
+def _vespa(uri: str, name: str, settings: Settings) -> Index:
+    try:
+        from indexers.vespa import VespaIndex
+    except ImportError as error:
+        raise ConfigError(f'index.kind: "vespa" needs the package pyvespa ({error.name} is missing)') from None
+    return VespaIndex(uri, name, settings)
+
+
+_KINDS: dict[str, Callable[[str, str, Settings], Index]] = {"milvus": _milvus, "exact": _exact, "vespa": _vespa}
 
 
 def open_index(kind: str, uri: str, name: str, token: str = "", *, settings: Settings | None = None) -> Index:

@@ -316,6 +316,31 @@ def gc(
     _guarded(command)
 
 
+@app.command("vespa-package")
+def vespa_package(
+    config: ConfigOption = None, json: JsonOption = False,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where to write it.")] = Path("build/vespa"),
+    versions: Annotated[
+        int, typer.Option("--versions", metavar="N", min=1, help="Versions to have room for, beside those in use.")
+    ] = 2,
+    to_model: Annotated[
+        str | None, typer.Option("--to-model", metavar="M", help="Room for versions of this model, not model.name.")
+    ] = None,
+) -> None:  # fmt: skip
+    """Write the application package that Vespa needs for this index, to be deployed with `vespa deploy FOLDER`."""
+
+    def command() -> int:
+        from jobs import render
+        from jobs.vespa_package import make
+
+        with _mill(config, to_model) as mill:
+            body = make(mill, out, versions=versions)
+        _show(body, json, render.vespa_package)
+        return 0
+
+    _guarded(command)
+
+
 @app.command()
 def status(config: ConfigOption = None, json: JsonOption = False) -> None:
     """Show tables, index versions, alias, last runs, lag and quarantine."""

@@ -278,8 +278,8 @@ def _check_paths(file: Path, config: Config) -> None:
             raise ConfigError(f"{file}: sources[{number}].uri: no such path: {source.uri}")
         if source.kind == "files" and not root.is_dir():
             raise ConfigError(f"{file}: sources[{number}].uri: not a folder: {source.uri}")
-    if config.index.kind == "vespa":
-        raise ConfigError(f'{file}: index.kind: "vespa" is not in this version; use "milvus"')
+    if config.index.kind == "vespa" and not re.match("https?://", config.index.uri):
+        raise ConfigError(f"{file}: index.uri: give the address of Vespa's container, http(s)://host:port")
 
 
 def default_config_file() -> Path:

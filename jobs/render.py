@@ -92,6 +92,17 @@ def gc(body: dict[str, Any]) -> str:
     return f"live: {body['live'] or 'nothing yet'}\n" + _table(rows)
 
 
+def vespa_package(body: dict[str, Any]) -> str:
+    """What the package holds and what to do with it."""
+    rows = [(version, f"{dim} dimensions") for version, dim in body["versions"].items()]
+    lines = [f"wrote {body['package']}", _table(rows)]
+    if not body["answered"]:
+        lines.append("Vespa does not answer: taken as not deployed yet; run this again where it does")
+    if body["changed"]:
+        lines.append(f"unused types that change or go: {', '.join(body['changed'])}")
+    return "\n".join([*lines, f"next: vespa deploy {body['package']}"])
+
+
 def search(body: dict[str, Any]) -> str:
     """Hits, best first, one paragraph each."""
     if not body["hits"]:

@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from jobs.engines import quiet_engines
 from tests.milvus_server import MISSING, PYTHON, MilvusServer
+from tests.vespa_server import VespaServer
 from tests.workspace import Workspace
 
 quiet_engines()  # before a test module imports one of them
@@ -35,6 +36,18 @@ def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusSe
     if not PYTHON.exists():
         pytest.skip(MISSING)
     server = MilvusServer(tmp_path_factory.mktemp("milvus"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def vespa_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VespaServer]:
+    """Started once; a test deploys the package that it needs."""
+    from indexers.vespa_package import write_package
+
+    package = tmp_path_factory.mktemp("vespa")
+    write_package(package, "messages", {"messages__v1": 4})
+    server = VespaServer(package)
     yield server
     server.stop()
 

@@ -1,4 +1,4 @@
-"""One suite for every implementation of ``Index``: in memory, Milvus Lite, and a real Milvus server."""
+"""One suite for every ``Index``: in memory, Milvus Lite, a real Milvus server, and Vespa's protocol double."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from embedding.errors import ConfigError, LeaseHeldError, ResourceError, SpaceMi
 from indexers import INDEX_ROW, SCAN, Index, Settings, open_index, too_long
 from indexers.milvus import MilvusIndex
 from indexers.milvus_wire import batches, literal, search_filter
+from indexers.vespa_package import write_package
+from tests.vespa_server import VespaServer
 
 DIM = 16
 V1, V2 = "messages__v1", "messages__v2"
@@ -80,12 +82,17 @@ def matching(table: pa.Table) -> pa.Table:
     return table.select(SCAN.names).sort_by("chunk_id")
 
 
-@pytest.fixture(params=["exact", "milvus", "server"])
+@pytest.fixture(params=["exact", "milvus", "server", "vespa"])
 def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Index]]:
     kind, uri = request.param, str(tmp_path / "index.db")
     if kind == "server":
         kind, uri = "milvus", request.getfixturevalue("milvus_server").uri
         clear(uri)
+    if kind == "vespa":
+        server: VespaServer = request.getfixturevalue("vespa_server")
+        server.plan()
+        server.deploy(request.getfixturevalue("vespa_package"), empty=True)
+        uri = server.uri
     opened: list[Index] = []
 
     def connect() -> Index:
@@ -95,6 +102,14 @@ def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable
     yield connect
     for index in opened:
         index.close()
+
+
+@pytest.fixture(scope="module")
+def vespa_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An application with the versions that these tests create."""
+    folder = tmp_path_factory.mktemp("package")
+    write_package(folder, "messages", {f"messages__v{n}": DIM for n in (1, 2, 10)} | {"messages__v3": 2 * DIM})
+    return folder
 
 
 def clear(uri: str) -> None:
@@ -294,8 +309,11 @@ def test_the_alias_moves(index: Index) -> None:
     index.drop_version(V2)
     index.drop_version(V2)
     assert index.versions() == [V1]
-    index.create_version(V2, space_id="space-c", dim=DIM * 2)
-    assert (index.count(V2), index.space_of(V2)) == (0, "space-c")
+    # A document type of Vespa has the dimension that it was deployed with.
+    deployed = index.capabilities().engine.startswith("Vespa")
+    again = "messages__v3" if deployed else V2
+    index.create_version(again, space_id="space-c", dim=DIM * 2)
+    assert (index.count(again), index.space_of(again)) == (0, "space-c")
 
 
 def test_versions_are_ordered_by_number_and_by_index(index: Index, connect: Callable[[], Index]) -> None:
@@ -375,7 +393,7 @@ def test_rows_that_no_engine_can_hold_are_refused_whole(index: Index) -> None:
 
 
 def test_unknown_kind_and_bad_name() -> None:
-    with pytest.raises(ConfigError, match="'chroma' is not one of exact, milvus"):
+    with pytest.raises(ConfigError, match="'chroma' is not one of exact, milvus, vespa"):
         open_index("chroma", "x", "messages")
     with pytest.raises(ConfigError, match="letters, digits"):
         open_index("exact", "", "my-index")
