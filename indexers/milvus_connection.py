@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import grpc  # type: ignore[import-untyped]
 from pymilvus import MilvusClient
+from pymilvus.client.types import Status
 from pymilvus.exceptions import ErrorCode, MilvusException
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
@@ -23,7 +24,12 @@ CONNECT_SECONDS = 10.0
 CALL_SECONDS = 60.0
 SLOW_CALL_SECONDS = 900.0  # load, flush and compact work on the whole collection
 
-_PASSING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorCode.RATE_LIMIT}
+_PASSING = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ErrorCode.RATE_LIMIT,
+    Status.CONNECT_FAILED,  # what pymilvus makes of a lost connection that it could not open anew
+}
 
 T = TypeVar("T")
 
@@ -59,8 +65,8 @@ class Connection:
     def call(self, function: Callable[..., T], *args: Any, seconds: float | None = None, **options: Any) -> T:
         """Call the client, again while the server is busy or away; what fails for good is one line without tokens.
 
-        pymilvus tries a lost connection and its own kind of rate limit again within the time of a call, but neither
-        a limit that gRPC or a proxy sets, nor what a server says will pass.
+        pymilvus itself tries a server's rate limit again, but neither a limit that gRPC or a proxy sets, nor a server
+        that is away for longer than a moment, nor what a server says will pass.
         """
         seconds = CALL_SECONDS if seconds is None else seconds
         retrying = Retrying(

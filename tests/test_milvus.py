@@ -64,18 +64,26 @@ class TlsServer:
         self.ca.write_bytes(certificate)
         self.gate = Gate()
         self._database = MilvusLite(str(folder / "served"))
+        self._credentials = grpc.ssl_server_credentials([(key, certificate)])
+        self._port = 0
+        self.listen()
+        self.uri = f"https://127.0.0.1:{self._port}"
+
+    def listen(self) -> None:
         self._server = grpc.server(futures.ThreadPoolExecutor(8), interceptors=[self.gate])
         milvus_pb2_grpc.add_MilvusServiceServicer_to_server(MilvusServicer(self._database), self._server)
-        credentials = grpc.ssl_server_credentials([(key, certificate)])
-        self.uri = f"https://127.0.0.1:{self._server.add_secure_port('127.0.0.1:0', credentials)}"
+        self._port = self._server.add_secure_port(f"127.0.0.1:{self._port}", self._credentials)
         self._server.start()
+
+    def hang_up(self) -> None:
+        self._server.stop(None).wait()
 
     def open(self, **settings: Any) -> MilvusIndex:
         given = {"token": "s3cr3t", "tls_ca": str(self.ca), "tls_server_name": "milvus.test", **settings}
         return MilvusIndex(self.uri, "messages", Settings(**given))
 
     def stop(self) -> None:
-        self._server.stop(None).wait()
+        self.hang_up()
         self._database.close()
 
 
@@ -166,6 +174,18 @@ def test_calls_are_tried_again_while_it_may_help(tls: TlsServer) -> None:
         with pytest.raises(ResourceError):
             index.upsert(V1, rows(["b#0"]))
         assert tls.gate.count("Upsert") - before == 1, "what cannot pass is not tried again"
+    index.close()
+
+
+def test_a_server_that_comes_back_is_waited_for(tls: TlsServer) -> None:
+    index = tls.open()
+    index.create_version(V1, space_id="s", dim=DIM)
+    tls.hang_up()
+    back = threading.Timer(2, tls.listen)
+    back.start()
+    index.upsert(V1, rows(["a#0"]))
+    back.join()
+    assert index.count(V1) == 1
     index.close()
 
 
