@@ -221,8 +221,8 @@ def test_poor_recall_is_refused(ran: Workspace, monkeypatch: pytest.MonkeyPatch)
     """An index that looks into 10 of its 64 cells, as an untuned one would: every row is there, and few are found."""
     many(ran, 392)
     assert ran.run().code == 0
-    poor = {"index_type": "IVF_FLAT", "params": {"nlist": 64}}
-    monkeypatch.setattr(MilvusIndex, "_vector_index", lambda self: poor)
+    poor = {"vector": {"metric_type": "COSINE", "index_type": "IVF_FLAT", "params": {"nlist": 64}}}
+    monkeypatch.setattr("indexers.milvus.indexes_of", lambda layout, *, lite: poor)
     found = ran.call("reindex")
     assert found.code == 4 and set(failed(found)) >= {"recall at 10"} and live(ran) == "messages__v1"
     assert "coverage" not in failed(found) and "vectors" not in failed(found)
