@@ -88,10 +88,7 @@ class MilvusIndex:
 
     def live(self) -> str | None:
         """See ``Index``."""
-        for version in self.versions():
-            if self._name in self._call(self._milvus.list_aliases, version)["aliases"]:
-                return version
-        return None
+        return self._connection.target_of(self._name)
 
     def versions(self) -> list[str]:
         """See ``Index``."""

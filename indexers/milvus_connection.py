@@ -31,6 +31,10 @@ _PASSING = {
     Status.CONNECT_FAILED,  # what pymilvus makes of a lost connection that it could not open anew
 }
 
+_NO_ALIAS = (1600, 100)  # a server's code for it, and Milvus Lite's
+# A part of the server does not reach another one: it was started a moment ago, or a part is started again.
+_INSIDE = "internal/util/grpcclient"
+
 T = TypeVar("T")
 
 
@@ -82,6 +86,22 @@ class Connection:
                 text = text.replace(self._token, "***")
             raise ResourceError(f"Milvus at {self.shown}: {text[:300]}") from None
 
+    def target_of(self, alias: str) -> str | None:
+        """The collection that an alias points at, None for one that is not there.
+
+        In one call: who looks at one collection after the other may miss an alias that is being moved.
+        """
+
+        def ask(timeout: float) -> str | None:
+            try:
+                return str(self.client.describe_alias(alias, timeout=timeout)["collection_name"])
+            except MilvusException as error:
+                if error.code in _NO_ALIAS:
+                    return None
+                raise
+
+        return self.call(ask)
+
     def send(self, version: str, *, insert: Any = None, upsert: Any = None) -> None:
         """Send a request that is encoded already. MilvusClient takes none, what it calls itself does."""
         handler: Any = self.client._get_connection()
@@ -104,7 +124,7 @@ class Connection:
 def passing(error: BaseException) -> bool:
     """Whether the same call may succeed a little later."""
     if isinstance(error, MilvusException):
-        return bool(error.retriable) or error.code in _PASSING
+        return bool(error.retriable) or error.code in _PASSING or _INSIDE in str(error.message)
     if isinstance(error, grpc.RpcError):
         too_large = "larger than max" in str(error.details())
         return error.code() in _PASSING and not too_large

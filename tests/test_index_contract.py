@@ -7,6 +7,7 @@ import logging
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -314,6 +315,26 @@ def test_the_alias_moves(index: Index) -> None:
     again = "messages__v3" if deployed else V2
     index.create_version(again, space_id="space-c", dim=DIM * 2)
     assert (index.count(again), index.space_of(again)) == (0, "space-c")
+
+
+def test_the_live_version_is_there_at_every_moment_of_a_move(index: Index, connect: Callable[[], Index]) -> None:
+    index.create_version(V2, space_id="space-b", dim=DIM)
+    index.point_alias(V1)
+    seen: set[str | None] = set()
+    done = threading.Event()
+
+    def look() -> None:
+        other = connect()
+        while not done.is_set():
+            seen.add(other.live())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for move in range(30):
+        index.point_alias((V2, V1)[move % 2])
+    done.set()
+    thread.join()
+    assert seen and seen <= {V1, V2}
 
 
 def test_versions_are_ordered_by_number_and_by_index(index: Index, connect: Callable[[], Index]) -> None:
