@@ -123,7 +123,7 @@ def choose_queries(rows: DataFrame, *, teams: int, each: int) -> list[Query]:
         if team != other:
             asked += [(team, r, True) for r in found if r["team_id"] == other]
     return [
-        Query(n, team, r["channel_id"], r["chunk_id"], foreign, np.frombuffer(r["vector"], np.float32))
+        Query(n, team, r["channel_id"], r["chunk_id"], foreign, unpack(pa.array([r["vector"]]))[0])
         for n, (team, r, foreign) in enumerate(asked)
     ]
 
