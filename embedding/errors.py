@@ -9,6 +9,7 @@ EmbedmillError                 1  base; message is one line and never holds a do
     ├── SpaceMismatchError     5  state or index belongs to another embedding space
     ├── FidelityError          5  a backend's vectors are not the model's
     ├── MassDeleteError        5  the plan would delete too much of the index
+    ├── BudgetError            5  the plan would cost more than was allowed
     ├── ReadBackError          5  the index does not give back what was written to it
     └── LeaseHeldError         5  another run is writing
 RejectedRecord                 -  one record cannot be processed; becomes a quarantine row, the run goes on
@@ -59,6 +60,10 @@ class FidelityError(SafetyError):
 
 class MassDeleteError(SafetyError):
     """The plan would delete more of the index than ``limits`` allow."""
+
+
+class BudgetError(SafetyError):
+    """The plan would cost more than the caller allowed."""
 
 
 class ReadBackError(SafetyError):

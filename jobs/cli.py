@@ -56,6 +56,16 @@ KindOption = Annotated[Kind | None, typer.Option("--kind", help="Only messages o
 IdsOption = Annotated[
     list[str] | None, typer.Option("--ids", metavar="DOC_ID", help="Only these documents; repeatable, or with commas.")
 ]
+MaxTokensOption = Annotated[
+    int | None, typer.Option("--max-tokens", metavar="N", min=0, help="Refuse a plan that embeds more tokens (exit 5).")
+]
+MaxUsdOption = Annotated[
+    float | None,
+    typer.Option("--max-usd", metavar="USD", min=0, help="Refuse a plan whose estimate is above (exit 5)."),
+]
+ModelOption = Annotated[
+    str | None, typer.Option("--to-model", metavar="M", help="Build with this model instead of model.name.")
+]
 WaitOption = Annotated[
     float, typer.Option("--wait", metavar="SECONDS", help="How long to wait for another run to end.")
 ]
@@ -173,18 +183,72 @@ def run(
     allow_mass_delete: Annotated[
         bool, typer.Option("--allow-mass-delete", help="Delete past limits.max_delete_*; look at the plan first.")
     ] = False,
+    max_tokens: MaxTokensOption = None, max_usd: MaxUsdOption = None,
 ) -> None:  # fmt: skip
     """Make the index equal to the sources: extract, plan, embed, publish. Safe to kill and to run again."""
 
     def command() -> int:
         from jobs import render
+        from jobs.plan import Budget
         from jobs.run import run as go
 
         with _mill(config) as mill:
-            scope = _scope(team, channel, since, until, kind)
-            body = go(mill, scope, allow_mass_delete=allow_mass_delete, wait=wait).to_json()
+            scope, budget = _scope(team, channel, since, until, kind), Budget(max_tokens, max_usd)
+            body = go(mill, scope, allow_mass_delete=allow_mass_delete, budget=budget, wait=wait).to_json()
         _show(body, json, render.run)
         return 3 if body["status"] == "partial" else 0
+
+    _guarded(command)
+
+
+class Step(enum.StrEnum):
+    """One step of a run."""
+
+    extract = "extract"
+    plan = "plan"
+    embed = "embed"
+    publish = "publish"
+
+
+@app.command()
+def step(
+    name: Annotated[Step, typer.Argument(help="Which one; a run needs all four, in this order.")],
+    run_id: Annotated[
+        str, typer.Option("--run-id", metavar="ID", help="Of the run that the steps belong to; the same for all four.")
+    ],
+    config: ConfigOption = None, json: JsonOption = False, team: TeamOption = None, channel: ChannelOption = None,
+    since: SinceOption = None, until: UntilOption = None, kind: KindOption = None, wait: WaitOption = 0.0,
+    build: Annotated[
+        bool, typer.Option("--build", help="Work on the version of a reindex, beside the live one.")
+    ] = False,
+    to_model: ModelOption = None,
+    allow_mass_delete: Annotated[
+        bool, typer.Option("--allow-mass-delete", help="Delete past limits.max_delete_*; look at the plan first.")
+    ] = False,
+    max_tokens: MaxTokensOption = None, max_usd: MaxUsdOption = None,
+) -> None:  # fmt: skip
+    """Do one step of a run, for a scheduler that starts each as a process or job of its own. Safe to kill and repeat.
+
+    A step does again what it needs of those before it, so other runs may come between two of them. `run` is all four
+    in one; with --build they are the first part of a reindex, whose gate is `reindex`.
+    """
+
+    def command() -> int:
+        from jobs import render
+        from jobs.plan import Budget
+        from jobs.steps import step as go
+
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", run_id):
+            raise ConfigError("--run-id: use 1 to 200 letters, digits, '.', '_' or '-', a letter or digit first")
+        if to_model is not None and not build:
+            raise ConfigError("--to-model: only a version that is being built can have another model; give --build")
+        with _mill(config, to_model) as mill:
+            body = go(
+                mill, name.value, _scope(team, channel, since, until, kind), run_id=run_id, build=build,
+                allow_mass_delete=allow_mass_delete, budget=Budget(max_tokens, max_usd), wait=wait,
+            )  # fmt: skip
+        _show(body, json, render.plan if name is Step.plan else render.run)
+        return 3 if body["documents"]["quarantined"] else 0
 
     _guarded(command)
 
@@ -241,9 +305,7 @@ def verify(
 def reindex(
     config: ConfigOption = None, json: JsonOption = False, team: TeamOption = None, channel: ChannelOption = None,
     since: SinceOption = None, until: UntilOption = None, kind: KindOption = None, wait: WaitOption = 0.0,
-    to_model: Annotated[
-        str | None, typer.Option("--to-model", metavar="M", help="Build with this model instead of model.name.")
-    ] = None,
+    to_model: ModelOption = None,
     activate: Annotated[
         bool | None,
         typer.Option("--activate/--no-activate", help="Move the alias when the gate passes (so by default), or not."),

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
@@ -151,21 +151,35 @@ class Mill:
             self._index = None
 
     @contextmanager
-    def writing(self, command: str, scope: Scope, wait: float) -> Iterator[tuple[Report, Lease]]:
-        """Hold the lease, keep the report, and record the run whatever happens in the block."""
+    def writing(
+        self, command: str, scope: Scope, wait: float, *, run_id: str = "", first: bool = True
+    ) -> Iterator[tuple[Report, Lease]]:
+        """Hold the lease, keep the report, and record the run whatever happens in the block.
+
+        A run of several processes gives all of them its ``run_id``, and says which is the ``first``: the others go on
+        with its report. What they left in its work folder stays until the report's status is no longer "running".
+        """
         now = int(time.time() * 1_000_000)
-        run_id = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
+        given = run_id
+        run_id = given or time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
         report = Report(run_id, command, self.space_id, self.first_version, scope.to_json(), now)
         check_disk(self.state.root, self.config.limits.min_free_mb)
         with Lease(self.state.root, run_id=run_id, seconds=self.config.state.lease_seconds, wait=wait) as lease:
             self.state.note_space(self.space_id, self.config.model.name)
-            self.state.clear_work()
+            self.state.clear_work("" if first else run_id)
+            before = None if first else self._recorded(run_id)
+            if before is not None:
+                report.go_on(before)
             try:
                 yield report, lease
             finally:
                 report.finished_at = int(time.time() * 1_000_000)
                 self._record(report)
-                self.state.clear_work()
+                self.state.clear_work(run_id if given and report.status in ("running", "failed") else "")
+
+    def _recorded(self, run_id: str) -> dict[str, Any] | None:
+        rows = self.state.read("runs", ["run_id", "report"], pc.field("run_id") == run_id).to_pylist()
+        return json.loads(rows[0]["report"]) if rows else None
 
     def _record(self, report: Report) -> None:
         row = {

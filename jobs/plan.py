@@ -7,13 +7,14 @@ to encode) and ``deletes`` (chunk ids). Decides nothing about how they are carri
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
-from embedding.errors import MassDeleteError
+from embedding.errors import BudgetError, MassDeleteError
 from jobs import diff
 from jobs.frames import read_table
 from jobs.scope import Scope
@@ -49,6 +50,31 @@ class Plan:
     def to_json(self) -> dict[str, int]:
         """All counts."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a run may spend on encoding: tokens, and USD by the estimate. None is no limit."""
+
+    tokens: int | None = None
+    usd: float | None = None
+
+    def check(self, plan: Plan, estimate: Mapping[str, float]) -> None:
+        """Raise BudgetError, with the ``estimate`` (seconds, usd), where the plan costs more."""
+        over = []
+        if self.tokens is not None and plan.tokens > self.tokens:
+            over.append(f"--max-tokens {self.tokens:,}")
+        if self.usd is not None and estimate["usd"] > self.usd:
+            over.append(f"--max-usd {self.usd:g}")
+        if over:
+            raise BudgetError(
+                f"the plan embeds {plan.embed:,} texts of {plan.tokens:,} tokens (about {estimate['seconds']:,.0f} s "
+                f"and {estimate['usd']:.2f} USD), over {' and '.join(over)}; nothing was embedded: raise the limit, or "
+                "narrow the scope"
+            )
+
+
+NO_LIMIT = Budget()
 
 
 def make_plan(

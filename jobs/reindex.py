@@ -18,7 +18,7 @@ from jobs.frames import read_table
 from jobs.gate import examine
 from jobs.mill import Mill
 from jobs.report import Report
-from jobs.run import close_plan, extract_and_plan
+from jobs.run import close_plan, extract_sources, plan_scope, settled
 from jobs.scope import Scope
 
 AGAIN_SECONDS = 24 * 3600.0  # how long a build that gave way waits for its turn
@@ -39,8 +39,9 @@ def reindex(
     while True:
         with mill.writing("reindex", scope, wait) as (report, lease):
             live = mill.index().live()
-            report.index = version = _version_to_build(mill, live)
-            extract_and_plan(mill, scope, report, version, to_embed=True)
+            report.index = version = version_to_build(mill, live)
+            extract_sources(mill, scope, report, to_embed=True)
+            plan_scope(mill, scope, report, version)
             done = close_plan(mill, scope, report, lease, version, stop=lease.wanted)
             if before is not None:
                 _add(report, before)
@@ -55,9 +56,7 @@ def reindex(
                 if move:
                     lease.check()
                     mill.index().point_alias(version)
-                report.status = "partial" if report.quarantined else "ok"
-                if not verdict.passed:
-                    report.status = "failed"
+                report.status = settled(report) if verdict.passed else "failed"
                 break
             report.status = "partial"
         before = report
@@ -67,7 +66,7 @@ def reindex(
     return report.to_json() | {"gate": verdict.to_json(), "activated": move, "previous": live}
 
 
-def _version_to_build(mill: Mill, live: str | None) -> str:
+def version_to_build(mill: Mill, live: str | None) -> str:
     """A version above the live one that an earlier reindex began in this space, or a new one."""
     index, name = mill.index(), mill.config.index.name
     numbers = {v: version_number(name, v) or 0 for v in index.versions()}

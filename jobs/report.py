@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jobs.extract import ExtractReport
 from jobs.plan import Plan
-from jobs.scope import iso
+from jobs.scope import iso, parse_moment
 
 if TYPE_CHECKING:
     from embedding.encoders.remote import Cost
@@ -47,6 +47,27 @@ class Report:
             yield
         finally:
             self.seconds[step] = self.seconds.get(step, 0.0) + time.monotonic() - start
+
+    def go_on(self, before: Mapping[str, Any]) -> None:
+        """Take over what an earlier process of this run reported."""
+        self.started_at = parse_moment(before["started_at"], "started_at")
+        self.index = before["index"]
+        documents, partitions, chunks = before["documents"], before["partitions"], before["chunks"]
+        self.extracted = ExtractReport(
+            partitions["listed"], partitions["opened"], documents["read"], documents["rejected"], documents["skipped"]
+        )
+        self.quarantined = documents["quarantined"]
+        self.plan = Plan(
+            chunks["total"], 0, chunks["reused"], chunks["updated"], chunks["deleted"], chunks["unchanged"]
+        )
+        self.embedded, self.tokens = chunks["embedded"], before["tokens"]["embedded"]
+        rows = before["index_rows"]
+        self.upserted, self.deleted, self.rows_after = rows["upserted"], rows["deleted"], rows["after"]
+        self.seconds = {step: took for step, took in before["seconds"].items() if step != "total"}
+        if "cost" in before:
+            from embedding.encoders.remote import Cost
+
+            self.cost = Cost(**before["cost"])
 
     def to_json(self) -> dict[str, Any]:
         """The report as the contract has it."""

@@ -13,7 +13,7 @@ from embedding.space import tokenizer_file
 from jobs.extract import changed_partitions, extract
 from jobs.lease import Lease
 from jobs.mill import Mill
-from jobs.plan import Plan, check_deletes, make_plan
+from jobs.plan import NO_LIMIT, Budget, Plan, check_deletes, make_plan
 from jobs.quarantine import replace_texts
 from jobs.report import Report
 from jobs.scope import Scope, iso
@@ -24,13 +24,17 @@ if TYPE_CHECKING:
 
     from indexers.base import Hit
 
+
+def never() -> bool:
+    """For work that gives way to nobody."""
+    return False
+
+
 # -- commands ----------------------------------------------------------------------------------------------------------
 
 
-def extract_and_plan(mill: Mill, scope: Scope, report: Report, version: str, *, to_embed: bool) -> None:
-    """Bring the text tables up to date and write down what a version lacks; ``to_embed`` where that is closed next."""
-    config, state = mill.config, mill.state
-    sources = open_sources(config)
+def extract_sources(mill: Mill, scope: Scope, report: Report, *, to_embed: bool) -> None:
+    """Bring the text tables up to date with the sources; ``to_embed`` where what changed is encoded next."""
 
     def spark(reading: int) -> SparkSession:
         if to_embed and reading:  # what changed has texts to encode, nearly always
@@ -39,20 +43,25 @@ def extract_and_plan(mill: Mill, scope: Scope, report: Report, version: str, *, 
 
     with report.timed("extract"), mill.progress.phase("extract"):
         report.extracted = extract(
-            spark, state, sources, mill.chunking(), scope, run_id=report.run_id, now=report.started_at
-        )
-    with report.timed("plan"), mill.progress.phase("plan"):
-        report.plan = make_plan(
-            mill.spark(), state, scope, run_id=report.run_id, index=version, space_id=mill.space_id,
-            shard_tokens=config.model.shard_tokens,
+            spark, mill.state, open_sources(mill.config), mill.chunking(), scope, run_id=report.run_id,
+            now=report.started_at,
         )  # fmt: skip
     report.quarantined = mill.quarantined(scope)
 
 
-def close_plan(
-    mill: Mill, scope: Scope, report: Report, lease: Lease, version: str, *, stop: Callable[[], bool] = lambda: False
-) -> bool:
-    """Embed and publish what was planned; False where ``stop`` asked to leave off after a shard, with rows left."""
+def plan_scope(mill: Mill, scope: Scope, report: Report, version: str) -> None:
+    """Write down what a version lacks of the text tables."""
+    with report.timed("plan"), mill.progress.phase("plan"):
+        report.plan = make_plan(
+            mill.spark(), mill.state, scope, run_id=report.run_id, index=version, space_id=mill.space_id,
+            shard_tokens=mill.config.model.shard_tokens,
+        )  # fmt: skip
+
+
+def embed_texts(
+    mill: Mill, scope: Scope, report: Report, lease: Lease, *, stop: Callable[[], bool] = never
+) -> int | None:
+    """Encode the plan's texts; returns how many planned rows have no vector, None where ``stop`` asked to leave off."""
     failed: Mapping[tuple[str, str], str] = {}
     if report.plan.embed:
         with report.timed("embed"), mill.progress.bar("embed", report.plan.tokens, "tokens") as advance:
@@ -62,18 +71,27 @@ def close_plan(
                 mill.config, mill.state, mill.encoding(), run_id=report.run_id, space_id=mill.space_id,
                 before_commit=lease.check, stop=stop, progress=advance,
             )  # fmt: skip
-        report.embedded, report.tokens = encoded.texts, encoded.tokens
-        report.cost, failed = encoded.cost, encoded.failed
+        report.embedded += encoded.texts
+        report.tokens += encoded.tokens
+        if encoded.cost:
+            report.cost = report.cost + encoded.cost if report.cost else encoded.cost
+        failed = encoded.failed
         if encoded.stopped:
-            return False
-    left_out = replace_texts(mill.state, failed, scope, run_id=report.run_id, now=report.started_at)
-    with report.timed("publish"):
-        return publish_rows(mill, report, lease, version, report.plan, left_out, stop=stop)
+            return None
+    return replace_texts(mill.state, failed, scope, run_id=report.run_id, now=report.started_at)
+
+
+def close_plan(
+    mill: Mill, scope: Scope, report: Report, lease: Lease, version: str, *, stop: Callable[[], bool]
+) -> bool:
+    """Embed and publish what was planned; False where ``stop`` asked to leave off after a shard, with rows left."""
+    left_out = embed_texts(mill, scope, report, lease, stop=stop)
+    return left_out is not None and publish_rows(mill, report, lease, version, report.plan, left_out, stop=stop)
 
 
 def publish_rows(
     mill: Mill, report: Report, lease: Lease, version: str, made: Plan, left_out: int = 0,
-    *, stop: Callable[[], bool] = lambda: False,
+    *, stop: Callable[[], bool] = never,
 ) -> bool:  # fmt: skip
     """Carry out the rows of a plan; ``left_out`` of them are known to have no vector. See ``close_plan``."""
     from jobs.publish import prepare, publish
@@ -81,17 +99,20 @@ def publish_rows(
     if not made.writes and not made.delete:
         return True
     rows = mill.config.index.shard_rows
-    with mill.progress.phase("prepare rows"):
-        missing = prepare(mill.spark(), mill.state, run_id=report.run_id, space_id=mill.space_id, shard_rows=rows)
-    if missing != left_out:
-        raise EmbedmillError(
-            f"{missing - left_out} planned rows have no stored vector; run again, and report this if it stays"
-        )
-    with mill.progress.bar("publish", made.writes + made.delete, "rows") as advance:
-        report.upserted, report.deleted, ended = publish(
-            mill.index(), mill.state, version, run_id=report.run_id, space_id=mill.space_id, shard_rows=rows,
-            before_commit=lease.check, stop=stop, progress=advance,
-        )  # fmt: skip
+    with report.timed("publish"):
+        with mill.progress.phase("prepare rows"):
+            missing = prepare(mill.spark(), mill.state, run_id=report.run_id, space_id=mill.space_id, shard_rows=rows)
+        if missing != left_out:
+            raise EmbedmillError(
+                f"{missing - left_out} planned rows have no stored vector; run again, and report this if it stays"
+            )
+        with mill.progress.bar("publish", made.writes + made.delete, "rows") as advance:
+            upserted, deleted, ended = publish(
+                mill.index(), mill.state, version, run_id=report.run_id, space_id=mill.space_id, shard_rows=rows,
+                before_commit=lease.check, stop=stop, progress=advance,
+            )  # fmt: skip
+    report.upserted += upserted
+    report.deleted += deleted
     return ended
 
 
@@ -101,36 +122,56 @@ def plan(mill: Mill, scope: Scope, *, wait: float = 0.0) -> dict[str, Any]:
         report.index = version = mill.live()
         if mill.has_index() and version in mill.index().versions():
             mill.check_space(version)
-        extract_and_plan(mill, scope, report, version, to_embed=False)
-        report.status = "partial" if report.quarantined else "ok"
-    made = report.plan
+        extract_sources(mill, scope, report, to_embed=False)
+        plan_scope(mill, scope, report, version)
+        report.status = settled(report)
+    return plan_body(mill, report)
+
+
+def settled(report: Report) -> str:
+    """The status of a run that did all it could."""
+    return "partial" if report.quarantined else "ok"
+
+
+def estimate(mill: Mill, made: Plan) -> dict[str, float]:
+    """What closing a plan would take: ``seconds`` of encoding and ``usd``, from the last run's speed and the prices."""
     seconds = made.tokens / mill.tokens_per_second()
+    remote = mill.config.model.remote
+    usd = seconds / 3600 * mill.config.model.usd_per_hour
+    usd += made.tokens / 1e6 * remote.usd_per_million_tokens if remote else 0.0
+    return {"seconds": round(seconds, 1), "usd": round(usd, 4)}
+
+
+def plan_body(mill: Mill, report: Report) -> dict[str, Any]:
+    """The report of a run that has only planned: its counts are what is to be done."""
+    made = report.plan
     body = report.to_json()
     body["chunks"]["embedded"] = made.embed
     body["tokens"]["embedded"] = made.tokens
     body["index_rows"]["after"] = made.total
-    remote = mill.config.model.remote
-    usd = seconds / 3600 * mill.config.model.usd_per_hour
-    usd += made.tokens / 1e6 * remote.usd_per_million_tokens if remote else 0.0
-    body["estimate"] = {"seconds": round(seconds, 1), "usd": round(usd, 4)}
+    body["estimate"] = estimate(mill, made)
     return body
 
 
-def run(mill: Mill, scope: Scope, *, allow_mass_delete: bool = False, wait: float = 0.0) -> Report:
+def run(
+    mill: Mill, scope: Scope, *, allow_mass_delete: bool = False, budget: Budget = NO_LIMIT, wait: float = 0.0
+) -> Report:  # fmt: skip
     """Extract, plan, embed, publish."""
     with mill.writing("run", scope, wait) as (report, lease):
-        report.index = version = _ensure_version(mill)
-        extract_and_plan(mill, scope, report, version, to_embed=True)
+        report.index = version = ensure_live(mill)
+        extract_sources(mill, scope, report, to_embed=budget == NO_LIMIT)
+        plan_scope(mill, scope, report, version)
         if not allow_mass_delete:
             check_deletes(report.plan, mill.config.limits)
-        close_plan(mill, scope, report, lease, version)
+        budget.check(report.plan, estimate(mill, report.plan))
+        close_plan(mill, scope, report, lease, version, stop=never)
         report.rows_after = mill.index().count(version)
         report.quarantined = mill.quarantined(scope)
-        report.status = "partial" if report.quarantined else "ok"
+        report.status = settled(report)
     return report
 
 
-def _ensure_version(mill: Mill) -> str:
+def ensure_live(mill: Mill) -> str:
     """The live version, made with its alias where there is none."""
     index = mill.index()
     version = index.live()
@@ -159,8 +200,7 @@ def verify(mill: Mill, scope: Scope, *, repair: bool = False, wait: float = 0.0)
         if repair and found.total:
             writes, deletes = plan_repair(mill.spark(), mill.state, frame, version, run_id=report.run_id)
             made = Plan(reuse=writes, delete=deletes)
-            with report.timed("publish"):
-                publish_rows(mill, report, lease, version, made)
+            publish_rows(mill, report, lease, version, made)
             mended = report.upserted + report.deleted
         report.rows_after = mill.index().count(version)
         report.quarantined = mill.quarantined(scope)

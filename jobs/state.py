@@ -259,11 +259,17 @@ class State:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return folder
 
-    def clear_work(self) -> None:
-        """Drop the scratch of this and of killed runs, not of running engines. Call it only while holding the lease."""
+    def clear_work(self, keep: str = "") -> None:
+        """Drop the scratch of other runs than ``keep``, not of running engines. Call it only while holding the lease.
+
+        What was planned in it is void once another run has written: whoever finds it gone plans anew.
+        """
         work = self.root / "work"
         for folder in work.iterdir() if work.exists() else ():
-            if folder.is_dir() and not _in_use(folder.name):
+            if folder.is_dir() and folder.name != keep and not _in_use(folder.name):
+                # In one step, so that no half of a plan is left where this is killed.
+                if not folder.name.startswith("."):
+                    folder = folder.rename(work / f".{folder.name}.{uuid.uuid4().hex}")
                 shutil.rmtree(folder, ignore_errors=True)
 
 
