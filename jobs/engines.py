@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -124,11 +124,12 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool) -> Spa
 
     Raises ResourceError where Java is missing or Spark does not start.
     """
+    from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
-    active = SparkSession.getActiveSession()
-    if active is not None:
-        return active
+    # Active or default: which one is active is known to a thread of the JVM, and ours may have got another one.
+    with suppress(PySparkRuntimeError):
+        return SparkSession.active()
     check_java()
     shutil.rmtree(scratch, ignore_errors=True)  # a killed run's shuffle files hold text
     scratch.mkdir(parents=True, mode=0o700)
