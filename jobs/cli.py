@@ -63,6 +63,9 @@ MaxUsdOption = Annotated[
     float | None,
     typer.Option("--max-usd", metavar="USD", min=0, help="Refuse a plan whose estimate is above (exit 5)."),
 ]
+IndexOption = Annotated[
+    str | None, typer.Option("--index", metavar="NAME", help="Refuse to work if the configuration's index is another.")
+]
 ModelOption = Annotated[
     str | None, typer.Option("--to-model", metavar="M", help="Build with this model instead of model.name.")
 ]
@@ -84,12 +87,14 @@ def _scope(
 
 
 @contextmanager
-def _mill(config: Path | None, model: str | None = None) -> Iterator[Any]:
+def _mill(config: Path | None, model: str | None = None, index: str | None = None) -> Iterator[Any]:
     from jobs.config import default_config_file, load_config
     from jobs.engines import own_terminal, quiet_engines
     from jobs.progress import Progress
 
     loaded = load_config(config or default_config_file())
+    if index is not None and index != loaded.index.name:
+        raise ConfigError(f"--index: the configuration's index is {loaded.index.name!r}, not {index!r}")
     if model is not None:
         loaded = loaded.with_model(model)
     quiet_engines()
@@ -104,26 +109,29 @@ def _mill(config: Path | None, model: str | None = None) -> Iterator[Any]:
             mill.close()
 
 
-def _guarded(command: Callable[[], int]) -> None:
-    """Run a command; turn every known failure into one line and its exit code."""
+def _guarded(command: Callable[[], int], as_json: bool) -> None:
+    """Run a command; turn every known failure into one line and its exit code, and for a machine into an object."""
     try:
-        code = command()
+        raise typer.Exit(command())
     except EmbedmillError as error:
-        _say(str(error))
-        code = error.exit_code
+        kind, line, code = type(error).__name__, str(error), error.exit_code
     except KeyboardInterrupt:
-        _say("interrupted; run the same command again to go on")
-        code = 130
+        kind, line, code = "Interrupted", "interrupted; run the same command again to go on", 130
     except Exception as error:
+        if isinstance(error, typer.Exit):
+            raise
         if disk_full(error):
-            _say("disk full while writing the state; free some space and run the same command again")
-            code = ResourceError.exit_code
+            kind, code = "ResourceError", ResourceError.exit_code
+            line = "disk full while writing the state; free some space and run the same command again"
         elif os.environ.get("EMBEDMILL_DEBUG"):
             raise
         else:
             # The text of an unknown exception may quote a document, so only its type and place are shown.
-            _say(f"unexpected {type(error).__name__} at {_place(error)}; set EMBEDMILL_DEBUG=1 to see the traceback")
-            code = 1
+            kind, code = type(error).__name__, 1
+            line = f"unexpected {kind} at {_place(error)}; set EMBEDMILL_DEBUG=1 to see the traceback"
+    _say(line)
+    if as_json:
+        print(json.dumps({"error": {"kind": kind, "exit_code": code, "message": " ".join(line.split())}}))
     raise typer.Exit(code)
 
 
@@ -173,7 +181,7 @@ def plan(
         _show(body, json, render.plan)
         return 3 if body["documents"]["quarantined"] else 0
 
-    _guarded(command)
+    _guarded(command, json)
 
 
 @app.command()
@@ -198,7 +206,7 @@ def run(
         _show(body, json, render.run)
         return 3 if body["status"] == "partial" else 0
 
-    _guarded(command)
+    _guarded(command, json)
 
 
 class Step(enum.StrEnum):
@@ -218,6 +226,7 @@ def step(
     ],
     config: ConfigOption = None, json: JsonOption = False, team: TeamOption = None, channel: ChannelOption = None,
     since: SinceOption = None, until: UntilOption = None, kind: KindOption = None, wait: WaitOption = 0.0,
+    index: IndexOption = None,
     build: Annotated[
         bool, typer.Option("--build", help="Work on the version of a reindex, beside the live one.")
     ] = False,
@@ -242,7 +251,7 @@ def step(
             raise ConfigError("--run-id: use 1 to 200 letters, digits, '.', '_' or '-', a letter or digit first")
         if to_model is not None and not build:
             raise ConfigError("--to-model: only a version that is being built can have another model; give --build")
-        with _mill(config, to_model) as mill:
+        with _mill(config, to_model, index) as mill:
             body = go(
                 mill, name.value, _scope(team, channel, since, until, kind), run_id=run_id, build=build,
                 allow_mass_delete=allow_mass_delete, budget=Budget(max_tokens, max_usd), wait=wait,
@@ -250,7 +259,7 @@ def step(
         _show(body, json, render.plan if name is Step.plan else render.run)
         return 3 if body["documents"]["quarantined"] else 0
 
-    _guarded(command)
+    _guarded(command, json)
 
 
 @app.command()
@@ -278,7 +287,7 @@ def search(
         _show(body, json, render.search)
         return 0
 
-    _guarded(command)
+    _guarded(command, json)
 
 
 @app.command()
@@ -298,14 +307,14 @@ def verify(
         _show(body, json, render.verify)
         return 4 if body["status"] == "differs" else 0
 
-    _guarded(command)
+    _guarded(command, json)
 
 
 @app.command()
 def reindex(
     config: ConfigOption = None, json: JsonOption = False, team: TeamOption = None, channel: ChannelOption = None,
     since: SinceOption = None, until: UntilOption = None, kind: KindOption = None, wait: WaitOption = 0.0,
-    to_model: ModelOption = None,
+    index: IndexOption = None, to_model: ModelOption = None,
     activate: Annotated[
         bool | None,
         typer.Option("--activate/--no-activate", help="Move the alias when the gate passes (so by default), or not."),
@@ -324,7 +333,7 @@ def reindex(
         from jobs import render
         from jobs.reindex import reindex as build
 
-        with _mill(config, to_model) as mill:
+        with _mill(config, to_model, index) as mill:
             body = build(
                 mill, _scope(team, channel, since, until, kind), activate=activate,
                 allow_mass_delete=allow_mass_delete, wait=wait,
@@ -334,7 +343,7 @@ def reindex(
             return 4
         return 3 if body["status"] == "partial" else 0
 
-    _guarded(command)
+    _guarded(command, json)
 
 
 @app.command()
@@ -350,7 +359,7 @@ def rollback(config: ConfigOption = None, json: JsonOption = False, wait: WaitOp
         _show(body, json, render.rollback)
         return 0
 
-    _guarded(command)
+    _guarded(command, json)
 
 
 @app.command()
@@ -375,7 +384,7 @@ def gc(
         _show(body, json, render.gc)
         return 0
 
-    _guarded(command)
+    _guarded(command, json)
 
 
 @app.command("vespa-package")
@@ -400,7 +409,7 @@ def vespa_package(
         _show(body, json, render.vespa_package)
         return 0
 
-    _guarded(command)
+    _guarded(command, json)
 
 
 @app.command()
@@ -416,7 +425,7 @@ def status(config: ConfigOption = None, json: JsonOption = False) -> None:
         _show(body, json, render.status)
         return 0
 
-    _guarded(command)
+    _guarded(command, json)
 
 
 @app.command()
@@ -444,7 +453,7 @@ def purge(
         _show(body, json, render.purge)
         return 0
 
-    _guarded(command)
+    _guarded(command, json)
 
 
 def main() -> None:

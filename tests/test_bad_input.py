@@ -551,7 +551,7 @@ def test_wrong_configuration_is_one_line_and_touches_nothing(
     untouched.config.write_text(text.replace(old, new))
     refused = untouched.call(command)
     assert refused.code == 2
-    assert refused.body is None
+    assert refused.body["error"]["exit_code"] == refused.code and refused.body["error"]["message"] in refused.err
     assert_one_line(refused.err, str(untouched.config), fault)
 
 
@@ -614,7 +614,7 @@ def test_disk_that_fills_up_on_the_way_costs_nothing(small_disk: Workspace, free
     resize(small_disk, free_kb)
     full = as_a_process(small_disk, "run")
     assert full.code == 1
-    assert full.body is None
+    assert full.body["error"]["kind"] == "ResourceError"
     assert_one_line(full.err, "disk full", "free some space")
     resize(small_disk, None)
     assert before.items() <= published(small_disk).items()

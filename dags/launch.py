@@ -1,0 +1,161 @@
+"""What the DAGs share: the operator that launches one embedmill command, and the chain of a run's steps.
+
+Reads from the environment of the Airflow processes: EMBEDMILL_LAUNCHER (local, ray-jobs, kubernetes), EMBEDMILL_CONFIG
+(the same variable as the command line's), EMBEDMILL_COMMAND and EMBEDMILL_RETRY_SECONDS.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import os
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from airflow.sdk import BaseOperator, task
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from alerts import FailureNotifier
+from launchers import Job, Outcome
+
+# One writer on the live index, and one build beside it; the lease in the state stands below both.
+WRITERS, BUILDERS = "embedmill", "embedmill_build"
+# Who goes first where several wait for a slot: what a person waits for, then the nightly run, then the backfill. Later
+# steps go before earlier ones of the same kind, so that a run that has begun ends before the next begins.
+PURGE, REINDEX, NIGHTLY, BACKFILL = 400, 300, 200, 100
+
+TEAM = {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"}
+DATE = {"type": ["null", "string"], "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9:]{5,8})?$"}
+INDEX = {"type": ["null", "string"], "pattern": "^[A-Za-z][A-Za-z0-9_]{0,63}$"}
+TOKENS = {"type": ["null", "integer"], "minimum": 0}
+USD = {"type": ["null", "number"], "minimum": 0}
+
+DEFAULTS: dict[str, Any] = {
+    "owner": "ml-infrastructure",
+    "retries": 2,
+    "retry_delay": dt.timedelta(seconds=float(os.environ.get("EMBEDMILL_RETRY_SECONDS", "60"))),
+    "execution_timeout": dt.timedelta(hours=12),
+    "weight_rule": "absolute",
+    "pool": WRITERS,
+    "on_failure_callback": [FailureNotifier()],
+}
+WAIT_SECONDS = 6 * 3600  # for the lease; less than the timeout of a task
+
+Arguments = Callable[[Mapping[str, Any]], Sequence[str]]
+
+
+def launcher() -> Any:
+    """The launcher that EMBEDMILL_LAUNCHER names; its file is imported here and not when a DAG is parsed."""
+    name = os.environ.get("EMBEDMILL_LAUNCHER", "local")
+    if name == "local":
+        from launchers.local import Local
+
+        return Local(os.environ.get("EMBEDMILL_COMMAND", ""))
+    raise AirflowFailException(f"EMBEDMILL_LAUNCHER: {name!r} is no launcher; use local")
+
+
+class EmbedmillOperator(BaseOperator):
+    """Runs one embedmill command as a job, and returns the JSON object that it printed.
+
+    ``command`` is its first words, ``arguments`` computes the rest from the task's context. The object, which holds
+    counts and ids and never a text, is also the XCom "report", even where the command failed.
+    """
+
+    def __init__(
+        self, *, command: Sequence[str], arguments: Arguments | None = None, engine: str, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.command = tuple(command)
+        self.arguments = arguments
+        self.engine = engine
+        self._running: tuple[Any, Job] | None = None
+
+    def job(self, context: Mapping[str, Any]) -> Job:
+        """The job of this task in this DAG run: the same for every try, so that a retry finds it."""
+        run = run_id(context)
+        words = [*self.command, *(["--run-id", run] if self.command[0] == "step" else [])]
+        words += [*(self.arguments(context) if self.arguments else ()), "--json"]
+        if self.command[0] != "status":
+            words += ["--wait", str(WAIT_SECONDS)]
+        digest = hashlib.sha256(f"{run}/{self.task_id}".encode()).hexdigest()[:12]
+        name = re.sub(r"[^a-z0-9]+", "-", f"embedmill-{self.task_id.lower()}")[:39]
+        config = os.environ.get("EMBEDMILL_CONFIG")
+        return Job(f"{name}-{digest}", tuple(words), self.engine, {"EMBEDMILL_CONFIG": config} if config else {})
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Launch, or attach to what an earlier try launched; raise where the command did not do its work."""
+        job = self.job(context)
+        self.log.info("job %s: embedmill %s", job.name, shlex.join(job.arguments))
+        start = launcher()
+        self._running = (start, job)
+        outcome: Outcome = start.run(job, log=self.log)
+        if outcome.body is not None:
+            context["ti"].xcom_push(key="report", value=outcome.body)
+        return self._conclude(outcome)
+
+    def on_kill(self) -> None:
+        """The task was cancelled or timed out: its job goes with it."""
+        if self._running is not None:
+            start, job = self._running
+            start.stop(job)
+
+    def _conclude(self, outcome: Outcome) -> dict[str, Any]:
+        body = outcome.body or {}
+        error = body.get("error", {})
+        if outcome.code in (0, 3) and body and not error:
+            if outcome.code == 3:
+                self.log.warning("records in the scope are in quarantine; `embedmill status` counts them by reason")
+            return body
+        message = f"exit {outcome.code}: " + (error.get("message") or _REASONS.get(outcome.code, "see the log above"))
+        # A wrong setting, a difference or a refusal will be the same in a minute; a lost lease will not.
+        if outcome.code in (2, 4, 5) and error.get("kind") != "LeaseHeldError":
+            raise AirflowFailException(message)
+        raise AirflowException(message)
+
+
+_REASONS = {0: "the command ended without its report", 4: "verification or the gate found a difference; see `report`"}
+
+
+def run_id(context: Mapping[str, Any]) -> str:
+    """embedmill's run id of a DAG run: every step and every try has the same."""
+    run = context["dag_run"]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{run.dag_id.removeprefix('embedmill_')}-{run.run_id}")
+    return name if len(name) <= 100 else f"{name[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def option(name: str, value: Any) -> list[str]:
+    """A command line option, repeated for a list and left out for None, False and an empty text."""
+    if isinstance(value, list | tuple):
+        return [word for one in value for word in option(name, one)]
+    if value is True:
+        return [name]
+    return [name, str(value)] if value not in (None, False, "") else []
+
+
+def steps(
+    scope: Arguments, *, priority: int, build: bool = False, pool: str = WRITERS
+) -> dict[str, EmbedmillOperator]:  # fmt: skip
+    """The four steps of a run, in a row; not for a build, an empty plan skips what comes after it."""
+    extra = ["--build"] if build else []
+    engines = {"extract": "spark", "plan": "spark", "embed": "ray", "publish": "spark"}
+    made = {
+        name: EmbedmillOperator(
+            task_id=name, command=("step", name, *extra), arguments=scope, engine=engine, pool=pool,
+            priority_weight=priority + place,
+        )
+        for place, (name, engine) in enumerate(engines.items())
+    }  # fmt: skip
+    made["extract"] >> made["plan"]
+    if build:
+        made["plan"] >> made["embed"]
+    else:
+        made["plan"] >> something_to_do.override(priority_weight=priority + 2)(made["plan"].output) >> made["embed"]
+    made["embed"] >> made["publish"]
+    return made
+
+
+@task.short_circuit(retries=0, pool="default_pool")
+def something_to_do(plan: Mapping[str, Any]) -> bool:
+    """False skips the rest: the index holds what it should."""
+    return not plan["empty"]
