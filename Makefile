@@ -1,12 +1,12 @@
 # Two commands do all the set-up: `make demo` and `make test`. The environment is made once and reused while
 # requirements.txt, pyproject.toml and this file stay the same.
-.PHONY: help demo test lint bench clean-env clean
+.PHONY: help demo airflow test lint bench clean-env clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.current
-NEED_MB := 6000
+NEED_MB := 6500
 PEERS := .venv-bench
 PEERS_STAMP := $(PEERS)/.current
 # The last Milvus server that comes as a Python package. Its package is called like a part of ours: it lives alone.
@@ -20,11 +20,14 @@ help:  ## show what can be made
 demo: $(STAMP)  ## index the sample with the embedded default, then search it three times
 	@bash docs/sample/demo.sh $(BIN)
 
+airflow: $(STAMP)  ## start a local Airflow with the DAGs over the sample; Ctrl-C stops it
+	@bash docs/sample/airflow.sh $(BIN)
+
 test: $(STAMP) $(MILVUS_STAMP)  ## run the tests, also against a real Milvus server
 	@$(BIN)/python -m pytest
 
 lint: $(STAMP)  ## ruff and mypy, changing nothing
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/mypy dags
 
 bench: $(STAMP) $(PEERS_STAMP)  ## measure against what one would use instead (40 minutes), into docs/performance.md
 	@$(BIN)/python benchmarks/encoders.py --peers $(PEERS)/bin/python --page docs/performance.md --json build/bench.json

@@ -8,6 +8,7 @@ from typing import Any
 import pendulum
 from airflow.sdk import CronDataIntervalTimetable, Param, dag, task
 from airflow.sdk.exceptions import AirflowFailException
+
 from launch import BACKFILL, DATE, DEFAULTS, TEAM, TOKENS, USD, EmbedmillOperator, option, steps
 
 

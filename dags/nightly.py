@@ -6,6 +6,7 @@ import os
 
 import pendulum
 from airflow.sdk import Asset, dag
+
 from launch import DEFAULTS, NIGHTLY, EmbedmillOperator, steps
 
 INDEX_ASSET = Asset(name="embedmill_index", uri="embedmill://index/live")

@@ -8,6 +8,7 @@ from typing import Any
 import pendulum
 from airflow.sdk import Param, dag
 from airflow.sdk.exceptions import AirflowFailException
+
 from launch import DATE, DEFAULTS, PURGE, TEAM, EmbedmillOperator, option
 
 

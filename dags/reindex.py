@@ -9,6 +9,7 @@ import pendulum
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param, dag, task
 from airflow.sdk.exceptions import AirflowFailException
+
 from launch import BUILDERS, DEFAULTS, INDEX, REINDEX, TEAM, TOKENS, USD, EmbedmillOperator, option, steps
 
 

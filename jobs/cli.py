@@ -100,7 +100,7 @@ def _mill(config: Path | None, model: str | None = None, index: str | None = Non
     quiet_engines()
     from jobs.mill import Mill
 
-    mill = Mill(loaded, Progress())
+    mill = Mill(loaded, Progress(lines=os.environ.get("EMBEDMILL_PROGRESS") == "lines"))
     debug = bool(os.environ.get("EMBEDMILL_DEBUG"))
     with redirect_stdout(sys.stderr) if debug else own_terminal(mill.state.engine_log):
         try:

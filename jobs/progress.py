@@ -1,7 +1,11 @@
-"""What a person sees while a command works: phases and bars on standard error, nothing where that is no terminal."""
+"""What a person sees while a command works: phases and bars on standard error, nothing where that is no terminal.
+
+A scheduler's log is no terminal either, and is read by people: for it, a line as each phase ends and as a bar moves on.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -29,20 +33,26 @@ class _Rate(TextColumn):
         return Text(f"{speed:,.0f} {task.fields.get('unit', '')}/s" if speed else "")
 
 
-class Progress:
-    """Shows one phase or bar at a time."""
+LINE_SECONDS = 10.0  # between two lines of a bar
 
-    def __init__(self, *, quiet: bool = False) -> None:
+
+class Progress:
+    """Shows one phase or bar at a time; with ``lines`` as lines of a log."""
+
+    def __init__(self, *, lines: bool = False) -> None:
         self._console = Console(stderr=True)
-        self._off = quiet or not self._console.is_terminal
+        self._off = lines or not self._console.is_terminal
+        self._lines = lines
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """A step whose length is not known."""
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        start = time.monotonic()
         with Bars(*columns, console=self._console, disable=self._off, transient=True) as bars:
             bars.add_task(name, total=None)
             yield
+        self._line(f"{name}: {time.monotonic() - start:.1f} s")
 
     @contextmanager
     def bar(self, name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
@@ -51,6 +61,22 @@ class Progress:
             TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(),
             TextColumn("left"), TimeRemainingColumn(),
         )  # fmt: skip
+        start = said = time.monotonic()
+        done = 0
         with Bars(*columns, console=self._console, disable=self._off) as bars:
             task = bars.add_task(name, total=total, unit=unit)
-            yield lambda amount: bars.advance(task, amount)
+
+            def advance(amount: int) -> None:
+                nonlocal done, said
+                bars.advance(task, amount)
+                done += amount
+                now = time.monotonic()
+                if now - said >= LINE_SECONDS or done >= total:
+                    said = now
+                    self._line(f"{name}: {done:,} of {total:,} {unit} in {now - start:.1f} s")
+
+            yield advance
+
+    def _line(self, text: str) -> None:
+        if self._lines:
+            self._console.out(text, highlight=False)

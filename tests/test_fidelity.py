@@ -31,7 +31,7 @@ def test_vectors_in_the_index_equal_what_sentence_transformers_gives(tmp_path) -
     ran = workspace.run()
     assert ran.code == 0 and ran.body["chunks"]["embedded"] > 20, ran
 
-    mill = Mill(load_config(workspace.config), Progress(quiet=True))
+    mill = Mill(load_config(workspace.config), Progress())
     try:
         texts = dict(zip(*mill.state.read("chunks", ["chunk_id", "text"]).to_pydict().values(), strict=True))
         held = mill.index().fetch_vectors("messages__v1", sorted(texts))

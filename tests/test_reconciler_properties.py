@@ -49,7 +49,7 @@ class Reconciling(RuleBasedStateMachine):
         for file in self.workspace.files.iterdir():
             file.unlink()
         (self.workspace.files / "always.txt").write_text("A root that is empty is an error.\n")
-        mill = Mill(load_config(self.workspace.config), Progress(quiet=True))
+        mill = Mill(load_config(self.workspace.config), Progress())
         self.chunker = Chunker(mill.model / "tokenizer.json", mill.limits)
         self.hash_key = mill.state.hash_key
         self.names = {"C1": "general", "C2": "random"}
@@ -178,7 +178,7 @@ class Reconciling(RuleBasedStateMachine):
 
     def _compare(self) -> None:
         assert self.workspace.verify().code == 0
-        mill = Mill(load_config(self.workspace.config), Progress(quiet=True))
+        mill = Mill(load_config(self.workspace.config), Progress())
         try:
             held = {row["chunk_id"]: row for batch in mill.index().scan("messages__v1") for row in batch.to_pylist()}
             assert {k: (row["channel_id"], row["content_hash"]) for k, row in held.items()} == {

@@ -113,4 +113,4 @@ def _environment(job: Job) -> dict[str, str]:
             continue
         if secret:
             environment[name] = secret
-    return environment | dict(job.environment)
+    return environment | {"EMBEDMILL_PROGRESS": "lines"} | dict(job.environment)

@@ -1,0 +1,145 @@
+"""The DAG files: what every one of them has, what parsing one costs, and a run of each over the sample."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.airflow_server import BIN, ROOT, Airflow
+
+# Run in a Python of its own: it shows what parsing imports, file by file.
+LOOK = """
+import json, sys, time
+from pathlib import Path
+from airflow.dag_processing.dagbag import BundleDagBag
+folder = Path(sys.argv[1])
+BundleDagBag(folder / "nightly.py", bundle_path=folder, bundle_name="dags")  # Airflow's own imports are not the file's
+found = {"errors": {}, "seconds": {}, "dags": {}}
+for file in sorted(folder.glob("*.py")):
+    start = time.monotonic()
+    bag = BundleDagBag(file, bundle_path=folder, bundle_name="dags")
+    found["seconds"][file.name] = time.monotonic() - start
+    found["errors"] |= bag.import_errors
+    for dag in bag.dags.values():
+        found["dags"][dag.dag_id] = {
+            "tags": sorted(dag.tags), "doc": dag.doc_md or "",
+            "tasks": {
+                task.task_id: {
+                    "owner": task.owner, "retries": task.retries, "pool": task.pool, "kind": type(task).__name__,
+                    "timeout": task.execution_timeout and task.execution_timeout.total_seconds(),
+                    "alerts": [type(one).__name__ for one in task.on_failure_callback or ()],
+                    "weight": task.priority_weight, "outlets": [one.name for one in task.outlets],
+                }
+                for task in dag.tasks
+            },
+        }
+found["heavy"] = sorted({"pyspark", "ray", "torch", "kubernetes", "jobs"} & set(sys.modules))
+print("FOUND" + json.dumps(found))
+"""
+
+
+def look(folder: Path, home: Path) -> Any:
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "EMBEDMILL"))},
+        "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    }  # fmt: skip
+    ran = subprocess.run(
+        [sys.executable, "-c", LOOK, str(folder)], env=environment, cwd=home, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    return json.loads(next(line for line in ran.stdout.splitlines() if line.startswith("FOUND"))[5:])
+
+
+@pytest.fixture(scope="module")
+def parsed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return look(ROOT / "dags", tmp_path_factory.mktemp("parse"))
+
+
+def test_every_dag_loads_and_parsing_imports_no_engine(parsed: Any) -> None:
+    assert parsed["errors"] == {} and parsed["heavy"] == []
+    assert sorted(parsed["dags"]) == [f"embedmill_{name}" for name in ("backfill", "nightly", "purge", "reindex")]
+    assert max(parsed["seconds"].values()) < 1.0, parsed["seconds"]
+
+
+@pytest.mark.parametrize("engine", ["pyspark", "ray", "torch"])
+def test_a_dag_that_imports_an_engine_is_found_out(engine: str, tmp_path: Path) -> None:
+    folder = tmp_path / "dags"
+    shutil.copytree(ROOT / "dags", folder)
+    purge = folder / "purge.py"
+    purge.write_text(purge.read_text().replace("import pendulum\n", f"import pendulum\nimport {engine}\n"))
+    assert engine in look(folder, tmp_path)["heavy"]
+
+
+def test_every_task_has_an_owner_a_timeout_retries_and_an_alert(parsed: Any) -> None:
+    for dag_id, dag in parsed["dags"].items():
+        assert dag["tags"] == ["embedmill"] and len(dag["doc"]) > 100, dag_id
+        for task_id, task in dag["tasks"].items():
+            where = f"{dag_id}.{task_id}"
+            assert task["owner"] == "ml-infrastructure" and task["alerts"] == ["FailureNotifier"], where
+            if task["kind"] == "EmbedmillOperator":
+                assert task["retries"] == 2 and task["timeout"] == 12 * 3600, where
+                assert task["pool"] == ("embedmill_build" if dag_id.endswith("reindex") else "embedmill"), where
+            elif task["kind"] != "ApprovalOperator":  # a person may take longer
+                assert task["timeout"], where
+
+
+def test_what_a_person_waits_for_goes_before_the_backfill(parsed: Any) -> None:
+    weights = {
+        dag_id.removeprefix("embedmill_"): [t["weight"] for t in dag["tasks"].values() if t["pool"] != "default_pool"]
+        for dag_id, dag in parsed["dags"].items()
+    }
+    order = ("backfill", "nightly", "reindex", "purge")
+    for later, sooner in zip(order, order[1:], strict=False):
+        assert max(weights[later]) < min(weights[sooner])
+
+
+def test_the_nightly_run_tells_who_follows_the_index(parsed: Any) -> None:
+    assert parsed["dags"]["embedmill_nightly"]["tasks"]["verify"]["outlets"] == ["embedmill_index"]
+
+
+# -- over the sample, with the model ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("dags-sample")
+    shutil.copytree(ROOT / "docs" / "sample", root / "docs" / "sample")
+    return root / "docs" / "sample" / "embedmill.toml"
+
+
+@pytest.fixture(scope="module")
+def airflow(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    yield Airflow(tmp_path_factory.mktemp("dags-test"), {"EMBEDMILL_CONFIG": str(config)}, serve=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dag", "conf", "verified"),
+    [
+        (
+            "backfill",
+            {"since": "2025-03-03", "until": "2025-03-08"},
+            ("--since", "2025-03-03", "--until", "2025-03-08"),
+        ),
+        ("nightly", {}, ()),
+        ("reindex", {"reason": "a test of the DAG"}, ()),
+        ("purge", {"team": "T02BIRCH", "before": "2025-03-11"}, ()),
+    ],
+)
+def test_a_dag_over_the_sample_ends_in_success_and_the_index_is_true(
+    airflow: Airflow, config: Path, dag: str, conf: dict[str, Any], verified: tuple[str, ...]
+) -> None:
+    printed = airflow.command("dags", "test", f"embedmill_{dag}", "--conf", json.dumps(conf))
+    assert "state=success" in printed.splitlines()[-1] or "successful" in printed, printed[-3000:]
+    ran = subprocess.run(
+        [BIN / "embedmill", "verify", *verified, "--json", "--config", config], stdout=subprocess.PIPE, text=True
+    )
+    assert ran.returncode == 0 and json.loads(ran.stdout)["status"] == "ok", ran.stdout
