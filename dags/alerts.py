@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from typing import Any
 
 from airflow.sdk import BaseHook, BaseNotifier
-from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
 
 CONNECTION = "embedmill_alerts"
 
@@ -43,5 +44,6 @@ def alert(context: Any) -> str:
     lines.append(f"embedmill run id: {run_id(context)}")
     job = getattr(context.get("task"), "job", None)
     if job is not None:
-        lines.append(f"by hand: embedmill {shlex.join(job(context).arguments)}")
+        with suppress(AirflowException):  # wrong params have no command
+            lines.append(f"by hand: embedmill {shlex.join(job(context).arguments)}")
     return "\n".join(lines)

@@ -35,7 +35,7 @@ def limited(context: Mapping[str, Any]) -> list[str]:
 @task.short_circuit(retries=0, pool="default_pool")
 def asked_for(dag_run: Any = None) -> bool:
     """False for the runs that the schedule makes: it is there for the intervals, and new days are the nightly run's."""
-    return str(dag_run.run_type) != "scheduled"
+    return bool(dag_run.run_type != "scheduled")
 
 
 @dag(

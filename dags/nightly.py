@@ -14,7 +14,7 @@ INDEX_ASSET = Asset(name="embedmill_index", uri="embedmill://index/live")
 
 @dag(
     dag_id="embedmill_nightly",
-    schedule=os.environ.get("EMBEDMILL_NIGHTLY_CRON", "0 2 * * *"),
+    schedule=os.environ.get("EMBEDMILL_NIGHTLY_CRON", "0 2 * * *") or None,
     start_date=pendulum.datetime(2025, 1, 1, tz="UTC"),
     catchup=False,
     max_active_runs=1,

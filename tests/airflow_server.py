@@ -100,6 +100,7 @@ class Airflow:
             "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
             "EMBEDMILL_RETRY_SECONDS": "2",
+            "EMBEDMILL_NIGHTLY_CRON": "",  # only when a test asks for it
             **environment,
         }  # fmt: skip
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -189,6 +190,11 @@ class Airflow:
         """An XCom value."""
         path = f"dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/{key}?deserialize=true"
         return self.api("GET", path).json()["value"]
+
+    def log(self, dag: str, run: str, task: str) -> str:
+        """All tries of a task's log, as they lie in its files."""
+        folder = self.root / "logs" / f"dag_id={dag}" / f"run_id={run}" / f"task_id={task}"
+        return "".join(file.read_text() for file in sorted(folder.glob("*.log")))
 
     def wait(self, what: str, true: Callable[[], bool], seconds: float) -> None:
         """Wait until something is so."""

@@ -198,10 +198,20 @@ def test_a_task_that_is_marked_failed_takes_its_processes_with_it(airflow: Airfl
     assert airflow.ended("embedmill_nightly", run) == "failed"
 
 
+def test_a_failure_says_the_command_to_rerun_by_hand(airflow: Airflow) -> None:
+    run = airflow.trigger("embedmill_reindex", reason="to see it refused", index="another")
+    assert airflow.ended("embedmill_reindex", run) == "failed"
+    log = airflow.log("embedmill_reindex", run, "extract")
+    assert "by hand: embedmill step extract --build --run-id reindex-" in log
+    assert "the configuration's index is 'messages', not 'another'" in log
+    assert airflow.tasks("embedmill_reindex", run)["extract"]["try_number"] == 1, "it would be refused again"
+
+
 def test_a_purge_by_rest_leaves_its_receipt(airflow: Airflow, config: Path) -> None:
-    assert airflow.ended("embedmill_purge", airflow.trigger("embedmill_purge", team="T02BIRCH")) == "failed", (
-        "a whole team goes only where that was said"
-    )
+    run = airflow.trigger("embedmill_purge", team="T02BIRCH")
+    assert airflow.ended("embedmill_purge", run) == "failed", "a whole team goes only where that was said"
+    log = airflow.log("embedmill_purge", run, "purge")
+    assert "give one of them, or set whole_team" in log and "purge failed (try 1)" in log
     run = airflow.trigger("embedmill_purge", team="T02BIRCH", before="2025-03-11")
     assert airflow.ended("embedmill_purge", run) == "success"
     receipt = airflow.xcom("embedmill_purge", run, "purge")

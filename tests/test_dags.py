@@ -101,6 +101,22 @@ def test_what_a_person_waits_for_goes_before_the_backfill(parsed: Any) -> None:
         assert max(weights[later]) < min(weights[sooner])
 
 
+def test_the_schedule_s_own_backfill_runs_do_nothing(tmp_path: Path) -> None:
+    """The schedule is there for the intervals of `airflow backfill create`; a new day is the nightly run's."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from types import SimpleNamespace as N\n"
+        "from airflow.utils.types import DagRunType as T\n"
+        "from backfill import asked_for\n"
+        "print('FOUND', [asked_for.function(dag_run=N(run_type=t)) for t in (T.SCHEDULED, T.MANUAL, T.BACKFILL_JOB)])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(ROOT / "dags")], env=os.environ | {"AIRFLOW_HOME": str(tmp_path)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert "FOUND [False, True, True]" in ran.stdout, ran.stderr[-2000:]
+
+
 def test_the_nightly_run_tells_who_follows_the_index(parsed: Any) -> None:
     assert parsed["dags"]["embedmill_nightly"]["tasks"]["verify"]["outlets"] == ["embedmill_index"]
 

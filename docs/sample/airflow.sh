@@ -15,7 +15,7 @@ export AIRFLOW__API__PORT="$port"
 export AIRFLOW__API__BASE_URL="http://127.0.0.1:$port"
 export EMBEDMILL_CONFIG="$PWD/docs/sample/embedmill.toml"
 # Nothing runs until it is asked for.
-export EMBEDMILL_NIGHTLY_CRON=${EMBEDMILL_NIGHTLY_CRON:-0 2 * * *}
+export EMBEDMILL_NIGHTLY_CRON=${EMBEDMILL_NIGHTLY_CRON-}
 mkdir -p "$AIRFLOW_HOME" build/demo
 
 if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
