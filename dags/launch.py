@@ -14,8 +14,8 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from airflow.sdk import BaseOperator, task
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk import BaseHook, BaseOperator, task
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 
 from alerts import FailureNotifier
 from launchers import Job, Outcome
@@ -41,6 +41,12 @@ DEFAULTS: dict[str, Any] = {
     "pool": WRITERS,
     "on_failure_callback": [FailureNotifier()],
 }
+# The passwords of these connections, where there are such.
+SECRETS = {
+    "embedmill_index": "EMBEDMILL__INDEX__TOKEN",
+    "embedmill_state": "EMBEDMILL__STATE__HASH_KEY",
+    "embedmill_model": "EMBEDMILL_HTTP_API_KEY",
+}
 WAIT_SECONDS = 6 * 3600  # for the lease; less than the timeout of a task
 
 Arguments = Callable[[Mapping[str, Any]], Sequence[str]]
@@ -52,8 +58,21 @@ def launcher() -> Any:
     if name == "local":
         from launchers.local import Local
 
-        return Local(os.environ.get("EMBEDMILL_COMMAND", ""))
+        return Local(os.environ.get("EMBEDMILL_COMMAND", ""), secrets())
     raise AirflowFailException(f"EMBEDMILL_LAUNCHER: {name!r} is no launcher; use local")
+
+
+def secrets() -> dict[str, str]:
+    """The secrets that Airflow keeps, under embedmill's variables."""
+    found = {}
+    for connection, name in SECRETS.items():
+        try:
+            secret = BaseHook.get_connection(connection).password
+        except AirflowNotFoundException:
+            continue
+        if secret:
+            found[name] = secret
+    return found
 
 
 class EmbedmillOperator(BaseOperator):

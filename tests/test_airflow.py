@@ -97,11 +97,20 @@ def jobs(word: str) -> list[psutil.Process]:
 
 
 def running(airflow: Airflow, run: str) -> psutil.Process:
-    """The job of a run, once there is one and it has begun its work."""
-    airflow.wait("a job", lambda: bool(jobs(run)), 120)
-    job = jobs(run)[0]
-    airflow.wait("its engine", lambda: bool(job.children(recursive=True)), 60)
-    return job
+    """The job of a run that is at work: its engine has started. A step with nothing to read starts none."""
+    found: list[psutil.Process] = []
+
+    def at_work() -> bool:
+        for job in jobs(run):
+            try:
+                if any(child.name() == "java" for child in job.children(recursive=True)):
+                    found.append(job)
+            except psutil.NoSuchProcess:
+                continue
+        return bool(found)
+
+    airflow.wait("a job at work", at_work, 180)
+    return found[0]
 
 
 def test_a_backfill_in_any_order_equals_the_sources_and_the_same_again_embeds_nothing(

@@ -1,6 +1,6 @@
 """How one embedmill command becomes a process or a cluster job, and how that ended. Each launcher is a file of its own.
 
-Imports nothing heavy: DAG files import this when they are parsed.
+Imports neither Airflow nor an engine: DAG files import this when they are parsed.
 """
 
 from __future__ import annotations
@@ -31,3 +31,7 @@ class Outcome:
 
     code: int
     body: dict[str, Any] | None
+
+
+class JobLost(Exception):
+    """A job was killed, or ended without a word: a failure, and never a success."""
