@@ -113,6 +113,7 @@ def running(airflow: Airflow, run: str) -> psutil.Process:
     return found[0]
 
 
+@pytest.mark.long
 def test_a_backfill_in_any_order_equals_the_sources_and_the_same_again_embeds_nothing(
     airflow: Airflow, config: Path
 ) -> None:
@@ -128,6 +129,7 @@ def test_a_backfill_in_any_order_equals_the_sources_and_the_same_again_embeds_no
     assert status(config)["tables"]["vectors"] == vectors
 
 
+@pytest.mark.long
 def test_nightly_and_backfill_at_once_take_turns(airflow: Airflow, config: Path) -> None:
     started = {
         "embedmill_nightly": airflow.trigger("embedmill_nightly"),
@@ -166,6 +168,7 @@ def test_a_reindex_by_rest_moves_the_alias(airflow: Airflow, config: Path) -> No
     assert airflow.xcom("embedmill_reindex", run, "gate")["gate"]["passed"]
 
 
+@pytest.mark.long
 def test_a_job_that_is_killed_fails_its_task_and_the_retry_ends_well(airflow: Airflow, config: Path) -> None:
     run = airflow.trigger("embedmill_nightly")
     running(airflow, run).kill()
@@ -175,6 +178,7 @@ def test_a_job_that_is_killed_fails_its_task_and_the_retry_ends_well(airflow: Ai
     assert embedmill(config, "verify")[0] == 0
 
 
+@pytest.mark.long
 def test_a_scheduler_that_dies_is_started_again_and_nothing_is_doubled(airflow: Airflow, config: Path) -> None:
     run = airflow.trigger("embedmill_nightly")
     running(airflow, run)
@@ -216,6 +220,7 @@ def test_a_failure_says_the_command_to_rerun_by_hand(airflow: Airflow) -> None:
     assert airflow.tasks("embedmill_reindex", run)["extract"]["try_number"] == 1, "it would be refused again"
 
 
+@pytest.mark.long
 def test_a_purge_by_rest_leaves_its_receipt(airflow: Airflow, config: Path) -> None:
     run = airflow.trigger("embedmill_purge", team="T02BIRCH")
     assert airflow.ended("embedmill_purge", run) == "failed", "a whole team goes only where that was said"
