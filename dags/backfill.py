@@ -49,7 +49,7 @@ def asked_for(dag_run: Any = None) -> bool:
     params={
         "since": Param(None, **DATE, description="Created at or after this (UTC)"),
         "until": Param(None, **DATE, description="Created before this (UTC)"),
-        "teams": Param([], type="array", items=TEAM, description="Only these teams; none is all"),
+        "teams": Param(None, type=["null", "array"], items=TEAM, description="Only these teams; none is all"),
         "max_tokens": Param(None, **TOKENS, description="Stop before embedding more tokens than this"),
         "max_usd": Param(None, **USD, description="Stop before embedding where the estimate is above"),
         "allow_mass_delete": Param(False, type="boolean", description="Delete past limits.max_delete_*"),

@@ -34,7 +34,9 @@ def what(context: Mapping[str, Any]) -> list[str]:
     params={
         "team": Param(**TEAM, description="Whose documents"),
         "channel": Param(None, type=["null", "string"], minLength=1, description="Only this channel id"),
-        "ids": Param([], type="array", items={"type": "string", "minLength": 1}, description="Only these documents"),
+        "ids": Param(
+            None, type=["null", "array"], items={"type": "string", "minLength": 1}, description="Only these documents"
+        ),
         "before": Param(None, **DATE, description="Only what was created before this (UTC)"),
         "whole_team": Param(False, type="boolean", description="Everything of the team"),
     },

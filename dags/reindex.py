@@ -48,7 +48,9 @@ def what_next(params: Any = None) -> str | None:
         "reason": Param(type="string", minLength=3, maxLength=200, description="Why; for whoever reads this run later"),
         "index": Param(None, **INDEX, description="Refuse to work if the configuration's index has another name"),
         "model": Param(None, type=["null", "string"], minLength=1, description="Build with this instead of model.name"),
-        "teams": Param([], type="array", items=TEAM, description="Only these teams; such a version is never made live"),
+        "teams": Param(
+            None, type=["null", "array"], items=TEAM, description="Only these teams; such a version is never made live"
+        ),
         "activate": Param(True, type="boolean", description="Make the version live when the gate passes"),
         "approve": Param(False, type="boolean", description="Ask a person between the gate and the cutover"),
         "max_tokens": Param(None, **TOKENS, description="Stop before embedding more tokens than this"),

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ class Airflow:
             **environment,
         }  # fmt: skip
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.orphans: list[psutil.Process] = []
         self.command("db", "migrate")
         for pool in ("embedmill", "embedmill_build"):
             self.command("pools", "set", pool, "1", "one at a time")
@@ -132,6 +134,7 @@ class Airflow:
     def kill(self, name: str) -> None:
         """kill -9 of one of its processes alone; what it started lives on."""
         process = self.processes.pop(name)
+        self.orphans += psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGKILL)
         process.wait()
 
@@ -139,8 +142,12 @@ class Airflow:
         """End everything that was started, children first noted by their own ids."""
         tree = [psutil.Process(p.pid) for p in self.processes.values() if p.poll() is None]
         tree += [child for process in tree for child in process.children(recursive=True)]
+        tree += self.orphans
         for process in self.processes.values():
             process.terminate()
+        for orphan in self.orphans:
+            with suppress(psutil.NoSuchProcess):
+                orphan.terminate()
         _, alive = psutil.wait_procs(tree, timeout=15)
         for left in alive:
             left.kill()

@@ -8,6 +8,7 @@ export PATH="$bin:$PATH"
 export AIRFLOW_HOME="$PWD/build/airflow"
 export AIRFLOW__CORE__DAGS_FOLDER="$PWD/dags"
 export AIRFLOW__CORE__LOAD_EXAMPLES=False
+export AIRFLOW__CORE__PARALLELISM=8
 export AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION=False
 export AIRFLOW__CORE__EXECUTION_API_SERVER_URL="http://127.0.0.1:$port/execution/"
 export AIRFLOW__API__HOST=127.0.0.1
@@ -32,7 +33,8 @@ tree() {  # a process and all below it
     for child in $(ps -o pid= --ppid "$1" 2>/dev/null); do tree "$child"; done
 }
 stop() {
-    trap - EXIT INT TERM
+    trap - EXIT
+    trap '' INT TERM  # once more by make, which passes them on
     local all=() pid
     for pid in "${pids[@]}"; do mapfile -t -O "${#all[@]}" all < <(tree "$pid"); done
     kill "${pids[@]}" 2>/dev/null || true
