@@ -9,6 +9,8 @@ from typing import Any
 from airflow.sdk import BaseHook, BaseNotifier
 from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
 
+from launchers import run_id
+
 CONNECTION = "embedmill_alerts"
 
 
@@ -37,11 +39,9 @@ class FailureNotifier(BaseNotifier):
 
 def alert(context: Any) -> str:
     """The alert of a failed task: DAG run, step, embedmill's run id, and the command by hand."""
-    from launch import run_id
-
     failed, run = context["ti"], context["dag_run"]
     lines = [f"{run.dag_id}: {failed.task_id} failed (try {failed.try_number}) in {run.run_id}"]
-    lines.append(f"embedmill run id: {run_id(context)}")
+    lines.append(f"embedmill run id: {run_id(run.dag_id, run.run_id)}")
     job = getattr(context.get("task"), "job", None)
     if job is not None:
         with suppress(AirflowException):  # wrong params have no command

@@ -9,7 +9,7 @@ import pendulum
 from airflow.sdk import CronDataIntervalTimetable, Param, dag, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from launch import BACKFILL, DATE, DEFAULTS, TEAM, TOKENS, USD, EmbedmillOperator, option, steps
+from launch import BACKFILL, DATE, DEFAULTS, TEAM, TOKENS, USD, EmbedmillOperator, budget, option, steps
 
 
 def scope(context: Mapping[str, Any]) -> list[str]:
@@ -26,10 +26,7 @@ def scope(context: Mapping[str, Any]) -> list[str]:
 def limited(context: Mapping[str, Any]) -> list[str]:
     """The scope, and what it may cost."""
     params = context["params"]
-    return (
-        scope(context) + option("--max-tokens", params["max_tokens"]) + option("--max-usd", params["max_usd"])
-        + option("--allow-mass-delete", params["allow_mass_delete"])
-    )  # fmt: skip
+    return scope(context) + budget(params) + option("--allow-mass-delete", params["allow_mass_delete"])
 
 
 @task.short_circuit(retries=0, pool="default_pool")

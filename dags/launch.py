@@ -1,7 +1,7 @@
 """What the DAGs share: the operator that launches one embedmill command, and the chain of a run's steps.
 
-Reads from the environment of the Airflow processes: EMBEDMILL_LAUNCHER (local, ray-jobs, kubernetes), EMBEDMILL_CONFIG
-(the same variable as the command line's), EMBEDMILL_COMMAND and EMBEDMILL_RETRY_SECONDS.
+Reads from the environment of the Airflow processes: EMBEDMILL_LAUNCHER (local), EMBEDMILL_CONFIG (the same variable as
+the command line's), EMBEDMILL_COMMAND and EMBEDMILL_RETRY_SECONDS.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from airflow.sdk import BaseHook, BaseOperator, task
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 
 from alerts import FailureNotifier
-from launchers import Job, Outcome
+from launchers import Job, Outcome, run_id
 
 # One writer on the live index, and one build beside it; the lease in the state stands below both.
 WRITERS, BUILDERS = "embedmill", "embedmill_build"
@@ -93,11 +93,9 @@ class EmbedmillOperator(BaseOperator):
 
     def job(self, context: Mapping[str, Any]) -> Job:
         """The job of this task in this DAG run: the same for every try, so that a retry finds it."""
-        run = run_id(context)
+        run = run_id(context["dag_run"].dag_id, context["dag_run"].run_id)
         words = [*self.command, *(["--run-id", run] if self.command[0] == "step" else [])]
-        words += [*(self.arguments(context) if self.arguments else ()), "--json"]
-        if self.command[0] != "status":
-            words += ["--wait", str(WAIT_SECONDS)]
+        words += [*(self.arguments(context) if self.arguments else ()), "--json", "--wait", str(WAIT_SECONDS)]
         digest = hashlib.sha256(f"{run}/{self.task_id}".encode()).hexdigest()[:12]
         name = re.sub(r"[^a-z0-9]+", "-", f"embedmill-{self.task_id.lower()}")[:39]
         config = os.environ.get("EMBEDMILL_CONFIG")
@@ -137,13 +135,6 @@ class EmbedmillOperator(BaseOperator):
 _REASONS = {0: "the command ended without its report", 4: "verification or the gate found a difference; see `report`"}
 
 
-def run_id(context: Mapping[str, Any]) -> str:
-    """embedmill's run id of a DAG run: every step and every try has the same."""
-    run = context["dag_run"]
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{run.dag_id.removeprefix('embedmill_')}-{run.run_id}")
-    return name if len(name) <= 100 else f"{name[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-
-
 def option(name: str, value: Any) -> list[str]:
     """A command line option, repeated for a list and left out for None, False and an empty text."""
     if isinstance(value, list | tuple):
@@ -153,15 +144,18 @@ def option(name: str, value: Any) -> list[str]:
     return [name, str(value)] if value not in (None, False, "") else []
 
 
-def steps(
-    scope: Arguments, *, priority: int, build: bool = False, pool: str = WRITERS
-) -> dict[str, EmbedmillOperator]:  # fmt: skip
+def budget(params: Mapping[str, Any]) -> list[str]:
+    """What a run may cost."""
+    return option("--max-tokens", params["max_tokens"]) + option("--max-usd", params["max_usd"])
+
+
+def steps(scope: Arguments, *, priority: int, build: bool = False) -> dict[str, EmbedmillOperator]:
     """The four steps of a run, in a row; not for a build, an empty plan skips what comes after it."""
     extra = ["--build"] if build else []
     engines = {"extract": "spark", "plan": "spark", "embed": "ray", "publish": "spark"}
     made = {
         name: EmbedmillOperator(
-            task_id=name, command=("step", name, *extra), arguments=scope, engine=engine, pool=pool,
+            task_id=name, command=("step", name, *extra), arguments=scope, engine=engine,
             priority_weight=priority + place,
         )
         for place, (name, engine) in enumerate(engines.items())

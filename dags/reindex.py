@@ -10,7 +10,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param, dag, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from launch import BUILDERS, DEFAULTS, INDEX, REINDEX, TEAM, TOKENS, USD, EmbedmillOperator, option, steps
+from launch import BUILDERS, DEFAULTS, INDEX, REINDEX, TEAM, TOKENS, USD, EmbedmillOperator, budget, option, steps
 
 
 def target(context: Mapping[str, Any]) -> list[str]:
@@ -25,8 +25,7 @@ def target(context: Mapping[str, Any]) -> list[str]:
 
 def limited(context: Mapping[str, Any]) -> list[str]:
     """The target, and what it may cost."""
-    params = context["params"]
-    return target(context) + option("--max-tokens", params["max_tokens"]) + option("--max-usd", params["max_usd"])
+    return target(context) + budget(context["params"])
 
 
 @task.branch(retries=0, pool="default_pool")
@@ -64,7 +63,7 @@ def reindex() -> None:
     again at any task. `gate` examines the version; its report is the task's XCom. `activate` brings in what changed
     meanwhile, examines again and moves the alias; `embedmill rollback` moves it back in seconds.
     """
-    run = steps(limited, priority=REINDEX, build=True, pool=BUILDERS)
+    run = steps(limited, priority=REINDEX, build=True)
     gate = EmbedmillOperator(
         task_id="gate", command=("reindex", "--no-activate"), arguments=target, engine="spark",
         priority_weight=REINDEX + 5,

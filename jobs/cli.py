@@ -112,14 +112,12 @@ def _mill(config: Path | None, model: str | None = None, index: str | None = Non
 def _guarded(command: Callable[[], int], as_json: bool) -> None:
     """Run a command; turn every known failure into one line and its exit code, and for a machine into an object."""
     try:
-        raise typer.Exit(command())
+        code = command()
     except EmbedmillError as error:
         kind, line, code = type(error).__name__, str(error), error.exit_code
     except KeyboardInterrupt:
         kind, line, code = "Interrupted", "interrupted; run the same command again to go on", 130
     except Exception as error:
-        if isinstance(error, typer.Exit):
-            raise
         if disk_full(error):
             kind, code = "ResourceError", ResourceError.exit_code
             line = "disk full while writing the state; free some space and run the same command again"
@@ -129,6 +127,8 @@ def _guarded(command: Callable[[], int], as_json: bool) -> None:
             # The text of an unknown exception may quote a document, so only its type and place are shown.
             kind, code = type(error).__name__, 1
             line = f"unexpected {kind} at {_place(error)}; set EMBEDMILL_DEBUG=1 to see the traceback"
+    else:
+        raise typer.Exit(code)
     _say(line)
     if as_json:
         print(json.dumps({"error": {"kind": kind, "exit_code": code, "message": " ".join(line.split())}}))

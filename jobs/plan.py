@@ -7,7 +7,7 @@ to encode) and ``deletes`` (chunk ids). Decides nothing about how they are carri
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -59,9 +59,11 @@ class Budget:
     tokens: int | None = None
     usd: float | None = None
 
-    def check(self, plan: Plan, estimate: Mapping[str, float]) -> None:
-        """Raise BudgetError, with the ``estimate`` (seconds, usd), where the plan costs more."""
-        over = []
+    def check(self, plan: Plan, estimate_of: Callable[[], Mapping[str, float]]) -> None:
+        """Raise BudgetError where the plan costs more. An estimate (seconds, usd) is made only for a limit."""
+        if self == NO_LIMIT:
+            return
+        estimate, over = estimate_of(), []
         if self.tokens is not None and plan.tokens > self.tokens:
             over.append(f"--max-tokens {self.tokens:,}")
         if self.usd is not None and estimate["usd"] > self.usd:

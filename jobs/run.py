@@ -163,7 +163,7 @@ def run(
         plan_scope(mill, scope, report, version)
         if not allow_mass_delete:
             check_deletes(report.plan, mill.config.limits)
-        budget.check(report.plan, estimate(mill, report.plan))
+        budget.check(report.plan, lambda: estimate(mill, report.plan))
         close_plan(mill, scope, report, lease, version, stop=never)
         report.rows_after = mill.index().count(version)
         report.quarantined = mill.quarantined(scope)

@@ -138,7 +138,7 @@ class State:
 
     def keep_spaces(self, spaces: Mapping[str, Mapping[str, str]]) -> None:
         """Remember these spaces and no others. Call it only while holding the lease."""
-        _replace(self._marker, json.dumps({"format": FORMAT, "spaces": dict(spaces)}).encode())
+        replace_file(self._marker, json.dumps({"format": FORMAT, "spaces": dict(spaces)}).encode())
 
     def _key(self, given: str) -> bytes:
         if given:
@@ -148,7 +148,7 @@ class State:
                 raise ConfigError("state.hash_key: must be hexadecimal") from None
         file = self.root / "hash.key"
         if not file.exists():
-            _replace(file, secrets.token_bytes(32))
+            replace_file(file, secrets.token_bytes(32))
         return file.read_bytes()
 
     # -- tables --------------------------------------------------------------------------------------------------
@@ -279,7 +279,7 @@ def _in_use(folder: str) -> bool:
     return found is not None and (found[1] != socket.gethostname() or psutil.pid_exists(int(found[2])))
 
 
-def _replace(file: Path, data: bytes) -> None:
+def replace_file(file: Path, data: bytes) -> None:
     """Write a small private file so that a crash leaves the old one or the new one."""
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as sink:

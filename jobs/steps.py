@@ -9,7 +9,6 @@ carried out that was planned on other tables than there are, or that a killed tr
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,14 +27,13 @@ from jobs.run import (
     publish_rows,
     settled,
 )
+from jobs.state import replace_file
 
 if TYPE_CHECKING:
     from jobs.lease import Lease
     from jobs.mill import Mill
     from jobs.report import Report
     from jobs.scope import Scope
-
-STEPS = ("extract", "plan", "embed", "publish")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ def step(
     mill: Mill, name: str, scope: Scope, *, run_id: str, build: bool = False, allow_mass_delete: bool = False,
     budget: Budget = NO_LIMIT, wait: float = 0.0,
 ) -> dict[str, Any]:  # fmt: skip
-    """Do one of STEPS, and what before it has to be done again. ``build`` works on the version of a reindex.
+    """Do the step ``name``, and what before it has to be done again. ``build`` works on the version of a reindex.
 
     Returns the run report so far, with ``step`` and ``empty`` (nothing is left to embed or publish); of "plan" the
     counts of what is to be done, with an estimate. A build gives way to other runs between two shards.
@@ -97,7 +95,7 @@ def _plan(mill: Mill, report: Report, scope: Scope, allow_mass_delete: bool, bud
     plan_scope(mill, scope, report, report.index)
     if not allow_mass_delete:
         check_deletes(report.plan, mill.config.limits)
-    budget.check(report.plan, estimate(mill, report.plan))
+    budget.check(report.plan, lambda: estimate(mill, report.plan))
     planned = Planned(report.plan, scope.to_json(), report.index, mill.space_id, report.embedded)
     _keep(mill, report, planned)
     return planned
@@ -125,10 +123,7 @@ def _file(mill: Mill, report: Report) -> Path:
 
 
 def _keep(mill: Mill, report: Report, planned: Planned) -> None:
-    file = _file(mill, report)
-    temporary = file.with_suffix(".new")
-    temporary.write_text(json.dumps(asdict(planned)))
-    os.replace(temporary, file)
+    replace_file(_file(mill, report), json.dumps(asdict(planned)).encode())
 
 
 def _take(mill: Mill, report: Report, scope: Scope) -> Planned | None:

@@ -23,6 +23,21 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 
 
+def copy_sample(root: Path) -> Path:
+    """Copy the sample below ``root``, with its state and index beside it; returns its configuration."""
+    shutil.copytree(ROOT / "docs" / "sample", root / "docs" / "sample")
+    return root / "docs" / "sample" / "embedmill.toml"
+
+
+def embedmill(config: Path, *arguments: str, **environment: str) -> tuple[int, Any]:
+    """Run a command as a process; returns its exit code and its object."""
+    ran = subprocess.run(
+        [BIN / "embedmill", *arguments, "--json", "--config", config], env=os.environ | environment,
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    return ran.returncode, json.loads(ran.stdout)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

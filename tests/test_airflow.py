@@ -6,10 +6,6 @@ in for the model, which tests/test_dags.py runs.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.airflow_server import BIN, ROOT, Airflow
+from tests.airflow_server import Airflow, copy_sample, embedmill
 
 pytestmark = pytest.mark.slow
 
@@ -28,9 +24,7 @@ DAYS = ("--from-date", "2025-03-03", "--to-date", "2025-03-07")
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("airflow-sample")
-    shutil.copytree(ROOT / "docs" / "sample", root / "docs" / "sample")
-    return root / "docs" / "sample" / "embedmill.toml"
+    return copy_sample(tmp_path_factory.mktemp("airflow-sample"))
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +40,12 @@ def airflow(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         server.stop()
 
 
-def embedmill(config: Path, *arguments: str) -> tuple[int, Any]:
-    environment = os.environ | {"EMBEDMILL_CONFIG": str(config), "EMBEDMILL__MODEL__BACKEND": "hash"}
-    ran = subprocess.run(
-        [BIN / "embedmill", *arguments, "--json", "--wait", "300"], env=environment, stdout=subprocess.PIPE, text=True
-    )
-    return ran.returncode, json.loads(ran.stdout)
+def verify(config: Path, *scope: str) -> tuple[int, Any]:
+    return embedmill(config, "verify", "--wait", "300", *scope, EMBEDMILL__MODEL__BACKEND="hash")
 
 
 def status(config: Path) -> Any:
-    environment = os.environ | {"EMBEDMILL_CONFIG": str(config), "EMBEDMILL__MODEL__BACKEND": "hash"}
-    ran = subprocess.run([BIN / "embedmill", "status", "--json"], env=environment, stdout=subprocess.PIPE, text=True)
-    return json.loads(ran.stdout)
+    return embedmill(config, "status", EMBEDMILL__MODEL__BACKEND="hash")[1]
 
 
 def backfill(airflow: Airflow, *more: str) -> list[str]:
@@ -119,7 +107,7 @@ def test_a_backfill_in_any_order_equals_the_sources_and_the_same_again_embeds_no
 ) -> None:
     runs = backfill(airflow)
     assert sum(airflow.xcom("embedmill_backfill", run, "embed")["chunks"]["embedded"] for run in runs) > 100
-    code, body = embedmill(config, "verify", "--since", "2025-03-03", "--until", "2025-03-08")
+    code, body = verify(config, "--since", "2025-03-03", "--until", "2025-03-08")
     assert (code, body["status"]) == (0, "ok") and body["checked"] == status(config)["tables"]["published"]
     vectors = status(config)["tables"]["vectors"]
     for run in backfill(airflow, "--reprocess-behavior", "completed"):
@@ -146,7 +134,7 @@ def test_nightly_and_backfill_at_once_take_turns(airflow: Airflow, config: Path)
     airflow.wait("both", ended, 600)
     assert [airflow.ended(dag, run) for dag, run in started.items()] == ["success", "success"]
     assert most == 1, "two jobs wrote at the same time"
-    code, body = embedmill(config, "verify")
+    code, body = verify(config)
     assert (code, body["status"]) == (0, "ok")
 
 
@@ -175,7 +163,7 @@ def test_a_job_that_is_killed_fails_its_task_and_the_retry_ends_well(airflow: Ai
     assert airflow.ended("embedmill_nightly", run) == "success"
     tries = {name: one["try_number"] for name, one in airflow.tasks("embedmill_nightly", run).items()}
     assert sorted(tries.values())[-1] == 2
-    assert embedmill(config, "verify")[0] == 0
+    assert verify(config)[0] == 0
 
 
 @pytest.mark.long
@@ -194,7 +182,7 @@ def test_a_scheduler_that_dies_is_started_again_and_nothing_is_doubled(airflow: 
 
     airflow.wait(run, ended, 300)
     assert airflow.ended("embedmill_nightly", run) == "success"
-    assert embedmill(config, "verify")[0] == 0
+    assert verify(config)[0] == 0
     tables = status(config)["tables"]
     assert tables["published"] % tables["chunks"] == 0, "a row of the ledger is there twice"
 
@@ -230,4 +218,4 @@ def test_a_purge_by_rest_leaves_its_receipt(airflow: Airflow, config: Path) -> N
     assert airflow.ended("embedmill_purge", run) == "success"
     receipt = airflow.xcom("embedmill_purge", run, "purge")
     assert receipt["removed"]["chunks"] > 0 and receipt["removed"]["index"] > 0
-    assert embedmill(config, "verify")[0] == 0
+    assert verify(config)[0] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.airflow_server import BIN, ROOT, Airflow
+from tests.airflow_server import ROOT, Airflow, copy_sample, embedmill
 
 # Run in a Python of its own: it shows what parsing imports, file by file.
 LOOK = """
@@ -126,9 +127,7 @@ def test_the_nightly_run_tells_who_follows_the_index(parsed: Any) -> None:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("dags-sample")
-    shutil.copytree(ROOT / "docs" / "sample", root / "docs" / "sample")
-    return root / "docs" / "sample" / "embedmill.toml"
+    return copy_sample(tmp_path_factory.mktemp("dags-sample"))
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +153,6 @@ def test_a_dag_over_the_sample_ends_in_success_and_the_index_is_true(
     airflow: Airflow, config: Path, dag: str, conf: dict[str, Any], verified: tuple[str, ...]
 ) -> None:
     printed = airflow.command("dags", "test", f"embedmill_{dag}", "--conf", json.dumps(conf))
-    assert "state=success" in printed.splitlines()[-1] or "successful" in printed, printed[-3000:]
-    ran = subprocess.run(
-        [BIN / "embedmill", "verify", *verified, "--json", "--config", config], stdout=subprocess.PIPE, text=True
-    )
-    assert ran.returncode == 0 and json.loads(ran.stdout)["status"] == "ok", ran.stdout
+    assert re.search(rf"Marking run <DagRun embedmill_{dag} .*> successful", printed), printed[-3000:]
+    code, body = embedmill(config, "verify", *verified)
+    assert (code, body["status"]) == (0, "ok"), body

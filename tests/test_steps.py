@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from jobs.cli import Step
 from tests.workspace import TEXTS, Ran, Workspace, counts, message
 
-STEPS = ("extract", "plan", "embed", "publish")
+STEPS = [step.value for step in Step]
 
 
 def step(space: Workspace, name: str, *more: str, run_id: str = "night-1") -> Ran:

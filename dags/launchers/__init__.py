@@ -5,6 +5,8 @@ Imports neither Airflow nor an engine: DAG files import this when they are parse
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,3 +37,9 @@ class Outcome:
 
 class JobLost(Exception):
     """A job was killed, or ended without a word: a failure, and never a success."""
+
+
+def run_id(dag_id: str, dag_run_id: str) -> str:
+    """embedmill's run id of a DAG run: every step and every try has the same."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{dag_id.removeprefix('embedmill_')}-{dag_run_id}")
+    return name if len(name) <= 100 else f"{name[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"

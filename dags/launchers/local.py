@@ -53,7 +53,7 @@ class Local:
             reader.start()
         code = process.wait()
         # First what is left of the group, where the job itself was killed: it holds the other ends of the pipes.
-        self._end_group(process)
+        _signal(process, signal.SIGKILL)
         for reader in readers:
             reader.join(GRACE_SECONDS)
         if code < 0:
@@ -69,20 +69,16 @@ class Local:
             _signal(process, signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_SECONDS)
-        self._end_group(process)
+        _signal(process, signal.SIGKILL)
 
     def _environment(self, job: Job) -> dict[str, str]:
         """This process's environment without what is Airflow's own, with the job's and the secrets."""
         seen = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "_AIRFLOW"))}
         return seen | {"EMBEDMILL_PROGRESS": "lines"} | self._secrets | dict(job.environment)
 
-    @staticmethod
-    def _end_group(process: subprocess.Popen[str]) -> None:
-        """Of a job that ended by itself there is none."""
-        _signal(process, signal.SIGKILL)
-
 
 def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """To the job's whole group. Of a job that ended by itself there is none."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
 
