@@ -139,9 +139,9 @@ def option(name: str, value: Any) -> list[str]:
     """A command line option, repeated for a list and left out for None, False and an empty text."""
     if isinstance(value, list | tuple):
         return [word for one in value for word in option(name, one)]
-    if value is True:
-        return [name]
-    return [name, str(value)] if value not in (None, False, "") else []
+    if isinstance(value, bool):
+        return [name] if value else []
+    return [] if value in (None, "") else [name, str(value)]
 
 
 def budget(params: Mapping[str, Any]) -> list[str]:

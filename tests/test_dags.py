@@ -102,20 +102,30 @@ def test_what_a_person_waits_for_goes_before_the_backfill(parsed: Any) -> None:
         assert max(weights[later]) < min(weights[sooner])
 
 
+def printed_by(script: str, home: Path) -> str:
+    """What a script prints after FOUND, run with the DAGs' folder on its path, in a Python of its own."""
+    ran = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT / 'dags')!r})\n{script}"],
+        env=os.environ | {"AIRFLOW_HOME": str(home)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "FOUND " in ran.stdout, ran.stderr[-2000:]
+    return ran.stdout.split("FOUND ", 1)[1].strip()
+
+
+def test_a_budget_of_nothing_is_a_budget(tmp_path: Path) -> None:
+    script = "from launch import budget; print('FOUND', budget({'max_tokens': 0, 'max_usd': None}))"
+    assert printed_by(script, tmp_path) == "['--max-tokens', '0']"
+
+
 def test_the_schedule_s_own_backfill_runs_do_nothing(tmp_path: Path) -> None:
     """The schedule is there for the intervals of `airflow backfill create`; a new day is the nightly run's."""
     script = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from types import SimpleNamespace as N\n"
         "from airflow.utils.types import DagRunType as T\n"
         "from backfill import asked_for\n"
         "print('FOUND', [asked_for.function(dag_run=N(run_type=t)) for t in (T.SCHEDULED, T.MANUAL, T.BACKFILL_JOB)])"
     )
-    ran = subprocess.run(
-        [sys.executable, "-c", script, str(ROOT / "dags")], env=os.environ | {"AIRFLOW_HOME": str(tmp_path)},
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert "FOUND [False, True, True]" in ran.stdout, ran.stderr[-2000:]
+    assert printed_by(script, tmp_path) == "[False, True, True]"
 
 
 def test_the_nightly_run_tells_who_follows_the_index(parsed: Any) -> None:
