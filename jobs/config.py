@@ -219,7 +219,12 @@ class Config(BaseSettings):
     @property
     def model_cache(self) -> Path:
         """Folder of converted models, on this machine and not with the state: a copy serves every state on it."""
-        return self.path(self.model.cache) if self.model.cache else platformdirs.user_cache_path("embedmill") / "models"
+        return self.path(self.model.cache) if self.model.cache else self.cache / "models"
+
+    @property
+    def cache(self) -> Path:
+        """Folder of what a machine works out once."""
+        return platformdirs.user_cache_path("embedmill")
 
     @property
     def index_uri(self) -> str:

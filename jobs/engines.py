@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from embedding.errors import ResourceError
+from jobs.jvm import ClassArchive, check_java
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from jobs.config import Config
 
-MIN_JAVA = 17
 MAX_LOG_BYTES = 1_000_000
 _LOG4J = """
 rootLogger.level = off
@@ -51,22 +49,6 @@ def quiet_engines() -> None:
     """Set the engines' environment: silent, offline, telling nobody of their use. Call before they are imported."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-
-
-def check_java() -> None:
-    """Raise ResourceError with the fix where there is no Java that Spark can run on."""
-    home = os.environ.get("JAVA_HOME")
-    java = str(Path(home, "bin", "java")) if home else shutil.which("java")
-    fix = f"install Java {MIN_JAVA} or newer (Debian: apt-get install openjdk-17-jre-headless) or set JAVA_HOME"
-    if not java or not Path(java).exists():
-        raise ResourceError(f"no Java found; {fix}")
-    found = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
-    match = re.search(r'version "(\d+)(?:\.(\d+))?', found.stderr)
-    if match is None:
-        raise ResourceError(f"{java} does not run; {fix}")
-    major = int(match[2] or 0) if match[1] == "1" else int(match[1])
-    if major < MIN_JAVA:
-        raise ResourceError(f"Java {major} is too old for Spark; {fix}")
 
 
 def check_disk(root: Path, min_free_mb: int) -> None:
@@ -124,19 +106,20 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool) -> Spa
 
     Raises ResourceError where Java is missing or Spark does not start.
     """
+    from pyspark import SparkContext
     from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
     # Active or default: which one is active is known to a thread of the JVM, and ours may have got another one.
     with suppress(PySparkRuntimeError):
         return SparkSession.active()
-    check_java()
+    archive = ClassArchive(config.cache, check_java())
     shutil.rmtree(scratch, ignore_errors=True)  # a killed run's shuffle files hold text
     scratch.mkdir(parents=True, mode=0o700)
     log4j = scratch / "log4j2.properties"
     log4j.write_text(_LOG4J)
     local = scratch / "spark"
-    java = f"-Dlog4j2.configurationFile=file:{log4j} -Dderby.system.home={local}"
+    java = f"-Dlog4j2.configurationFile=file:{log4j} -Dderby.system.home={local} {archive.options()}"
     quick = small and config.spark.master.startswith("local")
     settings = {
         "spark.driver.memory": config.spark.driver_memory,
@@ -166,9 +149,11 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool) -> Spa
     for key, value in settings.items():
         builder = builder.config(key, value)
     try:
-        return builder.getOrCreate()
+        session = builder.getOrCreate()
     except Exception as error:
         raise ResourceError(f"Spark did not start ({type(error).__name__}); see {log}") from None
+    archive.keep(SparkContext._gateway)
+    return session
 
 
 def start_ray(config: Config, scratch: Path) -> None:

@@ -1,0 +1,87 @@
+"""What starts Spark's JVM: the Java that it needs, and an archive of Spark's classes that halves its start.
+
+A JVM reads and checks some twenty thousand classes before Spark has begun. The first one on a machine leaves them
+behind, parsed, in the user's cache folder when it ends; those after it map that file (class data sharing, JEP 350).
+Java compares the archive with its own version and the jars, and works without it where they differ.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import time
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from embedding.errors import ResourceError
+
+MIN_JAVA = 17
+# A file of the parsed classes takes some ten seconds; a JVM that does not end after so long is left to itself.
+_DUMP_SECONDS = 60.0
+_DAY_SECONDS = 86_400
+_MAKING = ".making-"
+
+
+def check_java() -> str:
+    """What Java says of its version. Raises ResourceError with the fix where there is none that Spark can run on."""
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home, "bin", "java")) if home else shutil.which("java")
+    fix = f"install Java {MIN_JAVA} or newer (Debian: apt-get install openjdk-17-jre-headless) or set JAVA_HOME"
+    if not java or not Path(java).exists():
+        raise ResourceError(f"no Java found; {fix}")
+    found = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
+    match = re.search(r'version "(\d+)(?:\.(\d+))?', found.stderr)
+    if match is None:
+        raise ResourceError(f"{java} does not run; {fix}")
+    major = int(match[2] or 0) if match[1] == "1" else int(match[1])
+    if major < MIN_JAVA:
+        raise ResourceError(f"Java {major} is too old for Spark; {fix}")
+    return found.stderr
+
+
+class ClassArchive:
+    """The archive of one Java and one Spark in a cache folder, used where it is there and made where it is not."""
+
+    def __init__(self, cache: Path, java: str) -> None:
+        pyspark = version("pyspark")
+        key = hashlib.sha256(f"{java}\n{pyspark}".encode()).hexdigest()[:12]
+        self._file = cache / f"spark-{pyspark}-{key}.jsa"
+        self._making: Path | None = None
+
+    def options(self) -> str:
+        """For the JVM's command line. Where the archive is missing, the JVM makes it when it ends (see ``keep``)."""
+        # Another make of Java does not know these; a quarrel about the archive is not the user's business.
+        common = "-XX:+IgnoreUnrecognizedVMOptions -Xshare:auto -Xlog:cds=off -Xlog:cds+dynamic=off"
+        if self._file.exists():
+            return f"{common} -XX:SharedArchiveFile={self._file}"
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for left in self._file.parent.glob(f"{_MAKING}*"):  # of a process that was killed
+                if time.time() - left.stat().st_mtime > _DAY_SECONDS:
+                    left.unlink(missing_ok=True)
+        except OSError:
+            return common
+        if not os.access(self._file.parent, os.W_OK) or " " in str(self._file):
+            return common
+        self._making = self._file.with_name(f"{_MAKING}{os.getpid()}-{self._file.name}")
+        return f"{common} -XX:ArchiveClassesAtExit={self._making}"
+
+    def keep(self, gateway: Any) -> None:
+        """At this process's end, wait for the JVM behind ``gateway`` (py4j's) to leave the archive, if it makes one."""
+        if self._making is not None and gateway is not None and gateway.proc is not None:
+            atexit.register(self._keep, gateway.proc, os.getpid())
+
+    def _keep(self, jvm: subprocess.Popen[bytes], owner: int) -> None:
+        if self._making is None or os.getpid() != owner:
+            return
+        with suppress(OSError, subprocess.TimeoutExpired):
+            if jvm.stdin is not None:
+                jvm.stdin.close()  # which is what ends it
+            jvm.wait(_DUMP_SECONDS)
+            os.replace(self._making, self._file)
