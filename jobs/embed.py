@@ -10,6 +10,7 @@ text that raises or kills its actor is left out and reported, and costs the othe
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -102,6 +103,7 @@ class EncodeShard:
             shard, reasons = shard.slice(0, 1), ["fault"]
             vectors = np.zeros((1, self._encoder.dim), np.float32)
         cost = json.dumps(asdict(self._encoder.take_cost())) if isinstance(self._encoder, RemoteEncoder) else ""
+        _give_back_memory()
         return (
             shard.select(["team_id", "content_hash", "tokens"])
             .append_column("vector", pack(vectors))
@@ -137,6 +139,14 @@ class EncodeShard:
         return encode_apart(
             lambda start, stop: encoder.encode(texts[start:stop], tokens[start:stop]), len(rows), encoder.dim
         )
+
+
+def _give_back_memory() -> None:
+    """Return what a shard took and has freed. Left alone, it stays with each thread's own heap and grows for hours."""
+    pa.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
 
 
 def write_shard(rows: pa.Table, root: str, space_id: str, run_id: str) -> pa.Table:

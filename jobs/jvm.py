@@ -46,42 +46,52 @@ def check_java() -> str:
 
 
 class ClassArchive:
-    """The archive of one Java and one Spark in a cache folder, used where it is there and made where it is not."""
+    """The archive of one Java and one Spark in a cache folder, used where it is there and made where it is not.
+
+    Its size is part of its name: a JVM that maps a file which was cut short is killed (SIGBUS, seen on Java 17).
+    """
 
     def __init__(self, cache: Path, java: str) -> None:
         pyspark = version("pyspark")
-        key = hashlib.sha256(f"{java}\n{pyspark}".encode()).hexdigest()[:12]
-        self._file = cache / f"spark-{pyspark}-{key}.jsa"
+        self._cache = cache
+        self._name = f"spark-{pyspark}-{hashlib.sha256(f'{java} {pyspark}'.encode()).hexdigest()[:12]}"
         self._making: Path | None = None
 
     def options(self) -> str:
         """For the JVM's command line. Where the archive is missing, the JVM makes it when it ends (see ``keep``)."""
         # Another make of Java does not know these; a quarrel about the archive is not the user's business.
         common = "-XX:+IgnoreUnrecognizedVMOptions -Xshare:auto -Xlog:cds=off -Xlog:cds+dynamic=off"
-        if self._file.exists():
-            return f"{common} -XX:SharedArchiveFile={self._file}"
+        for file in self._cache.glob(f"{self._name}-*.jsa"):
+            if file.name == self._named(file.stat().st_size):
+                return f"{common} -XX:+VerifySharedSpaces -XX:SharedArchiveFile={file}"
+            with suppress(OSError):
+                file.unlink()
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for left in self._file.parent.glob(f"{_MAKING}*"):  # of a process that was killed
+            self._cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for left in self._cache.glob(f"{_MAKING}*"):  # of a process that was killed
                 if time.time() - left.stat().st_mtime > _DAY_SECONDS:
                     left.unlink(missing_ok=True)
         except OSError:
             return common
-        if not os.access(self._file.parent, os.W_OK) or " " in str(self._file):
+        if not os.access(self._cache, os.W_OK) or re.search(r"\s", str(self._cache)):
             return common
-        self._making = self._file.with_name(f"{_MAKING}{os.getpid()}-{self._file.name}")
+        self._making = self._cache / f"{_MAKING}{os.getpid()}-{self._name}"
         return f"{common} -XX:ArchiveClassesAtExit={self._making}"
 
     def keep(self, gateway: Any) -> None:
         """At this process's end, wait for the JVM behind ``gateway`` (py4j's) to leave the archive, if it makes one."""
         if self._making is not None and gateway is not None and gateway.proc is not None:
-            atexit.register(self._keep, gateway.proc, os.getpid())
+            atexit.register(self._keep, gateway.proc, self._making, os.getpid())
 
-    def _keep(self, jvm: subprocess.Popen[bytes], owner: int) -> None:
-        if self._making is None or os.getpid() != owner:
+    def _keep(self, jvm: subprocess.Popen[bytes], making: Path, owner: int) -> None:
+        if os.getpid() != owner:
             return
         with suppress(OSError, subprocess.TimeoutExpired):
             if jvm.stdin is not None:
                 jvm.stdin.close()  # which is what ends it
-            jvm.wait(_DUMP_SECONDS)
-            os.replace(self._making, self._file)
+            if jvm.wait(_DUMP_SECONDS) == 0:
+                os.replace(making, self._cache / self._named(making.stat().st_size))
+            making.unlink(missing_ok=True)
+
+    def _named(self, size: int) -> str:
+        return f"{self._name}-{size}.jsa"
