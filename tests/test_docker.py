@@ -15,13 +15,13 @@ import socket
 import subprocess
 import threading
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-import yaml
 
 from jobs.config import load_config
 from tests import compose
@@ -331,7 +331,7 @@ def test_what_an_image_installs_is_pinned(image: str) -> None:
 
 
 def test_the_ray_image_has_every_package_that_embedmill_needs_but_the_embedded_index() -> None:
-    project = yaml.safe_load(json.dumps(__import__("tomllib").loads((ROOT / "pyproject.toml").read_text())))["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = {re.split(r"[\[>=<]", line)[0] for line in project["dependencies"]}
     needed |= {
         re.split(r"[\[>=<]", line)[0] for extra in ("aws", "vespa") for line in project["optional-dependencies"][extra]
