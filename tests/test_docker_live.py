@@ -270,6 +270,7 @@ def submit(address: str, *command: str, **environment: str) -> tuple[int, str]:
     return ran.returncode, ran.stdout
 
 
+@pytest.mark.long  # three minutes on two busy cores
 def test_the_clusters_own_commands_start_and_a_ray_job_runs_on_both_engines(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path)
     environment = cluster.services["ray"]["environment"] | {
