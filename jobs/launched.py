@@ -34,6 +34,7 @@ def main() -> None:
     try:
         with redirect_stdout(said):
             cli.main()
+        code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         raise

@@ -226,7 +226,7 @@ def ending(code: int | None = 0, body: Any = None, *, after: int = 2, killed: in
         if reads <= after:
             running = {"applicationState": {"state": "RUNNING"}, "driverInfo": {}}
             return Play(running if spark else {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"})
-        good = (killed or code) == 0
+        good = not (killed or code)
         if spark:
             state = {"state": "COMPLETED"} if good else {"state": "FAILED", "errorMessage": "driver container failed"}
             status: dict[str, Any] = {"applicationState": state, "driverInfo": {}}

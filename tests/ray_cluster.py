@@ -10,8 +10,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
-import httpx
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,9 +29,18 @@ def free_ports(count: int) -> list[int]:
 
 
 class RayCluster:
-    """Started on creation. ``environment`` is the cluster's own, which its jobs inherit."""
+    """Started on creation. ``environment`` is the cluster's own, which its jobs inherit.
+
+    It asks for a token: the one that Ray keeps for this user, or RAY_AUTH_TOKEN of its environment.
+    """
 
     def __init__(self, **environment: str) -> None:
+        ray = Path(sys.executable).with_name("ray")
+        own = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token", **environment}
+        # Loopback alone: by default Ray takes the machine's address where it is told 127.0.0.1.
+        own["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        if "RAY_AUTH_TOKEN" not in own:
+            subprocess.run([ray, "get-auth-token", "--generate"], check=True, capture_output=True, env=own)
         self.root = Path(tempfile.mkdtemp(prefix="em-ray-", dir="/tmp"))  # short: Ray makes socket names below it
         gcs, dashboard, *others = free_ports(8)
         self.address = f"http://127.0.0.1:{dashboard}"
@@ -42,12 +52,12 @@ class RayCluster:
         self._log = (self.root / "start.log").open("wb")
         self.process = subprocess.Popen(
             [
-                Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--disable-usage-stats",
+                ray, "start", "--head", "--block", "--disable-usage-stats",
                 "--node-ip-address=127.0.0.1", f"--port={gcs}", "--include-dashboard=true",
                 "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--num-cpus=2",
                 "--object-store-memory=100000000", f"--temp-dir={self.root}/r", *ports,
             ],
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, stdout=self._log, stderr=self._log,
+            env=own, stdout=self._log, stderr=self._log,
         )  # fmt: skip
         try:
             self._wait()
@@ -71,11 +81,12 @@ class RayCluster:
     def _wait(self) -> None:
         until = time.monotonic() + 90
         while time.monotonic() < until:
-            assert self.process.poll() is None, (self.root / "start.log").read_text()[-2000:]
+            said = (self.root / "start.log").read_text()
+            assert self.process.poll() is None, said[-2000:]
             try:
-                if httpx.get(f"{self.address}/api/jobs/", timeout=10).status_code == 200:
-                    return
-            except httpx.HTTPError:
-                pass
-            time.sleep(0.5)
-        raise AssertionError("Ray's Jobs API did not come up: " + (self.root / "start.log").read_text()[-2000:])
+                urlopen(f"{self.address}/api/version", timeout=10).close()
+            except HTTPError:  # it is up, and asks for its token
+                return
+            except OSError:
+                time.sleep(0.5)
+        raise AssertionError(f"Ray's Jobs API did not come up: {said[-2000:]}")

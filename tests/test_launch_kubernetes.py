@@ -119,8 +119,8 @@ def test_a_missing_field_is_found_out(kind: str, path: tuple[Any, ...]) -> None:
 
 def test_a_variable_given_twice_is_found_out() -> None:
     crd.need_schemas()
-    resource = rendered("SparkApplication")
-    resource["spec"]["driver"]["env"] *= 2
+    resource = rendered("RayJob")
+    resource["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["env"] *= 2
     assert "is there twice" in crd.errors(resource)[0]
 
 
@@ -308,7 +308,7 @@ def test_a_retry_attaches_to_what_runs_and_takes_what_nobody_read(double: Kubern
 def test_a_job_that_ends_without_its_report_is_lost(
     double: Kubernetes, tmp_path: Path, play: dict[str, Any], said: str
 ) -> None:
-    double.operator = ending(**play) if play["code"] is not None or "killed" in play else ending(None)
+    double.operator = ending(**play)
     found, _ = drive(double, tmp_path, "found(whole())")
     assert f"ended without its report ({said}" in found[0]
 

@@ -72,11 +72,11 @@ def test_a_log_that_is_read_again_is_shown_once_and_without_the_mark(caplog: pyt
     from launchers.output import Shown
 
     caplog.set_level(logging.INFO)
-    shown = Shown(logging.getLogger("task"), MARK, skip=len("old\n"))
-    for piece in ("old\none\ntw", "o\nth"):
+    shown = Shown(logging.getLogger("task"), MARK)
+    for piece in ("one\ntw", "o\nth"):
         shown.add(piece)
     shown.again()  # the connection broke
-    for piece in ("old\none\n", "two\nthree\n", f'\n{MARK} {{"code": 0}}\nfour'):
+    for piece in ("one\n", "two\nthree\n", f'\n{MARK} {{"code": 0}}\nfour'):
         shown.add(piece)
     shown.end()
     assert [record.getMessage() for record in caplog.records] == ["one", "two", "three", "four"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from typing import Any
 
 from launchers import Outcome
 
@@ -12,7 +13,7 @@ MODULE = "jobs.launched"
 
 
 def new_mark() -> str:
-    """A mark that no earlier try of the job had: a log may hold several tries."""
+    """A mark that no earlier try of the job had."""
     return f"embedmill-outcome-{secrets.token_hex(8)}"
 
 
@@ -32,13 +33,13 @@ def outcome(log: str, mark: str) -> Outcome | None:
 class Shown:
     """Passes a growing log on to the task's log, each line once, however often it is read from its beginning.
 
-    The marked line stays out: the object is the task's XCom. ``skip`` characters are of an earlier try.
+    The marked line stays out: the object is the task's XCom.
     """
 
-    def __init__(self, log: object, mark: str, skip: int = 0) -> None:
+    def __init__(self, log: Any, mark: str) -> None:
         self._log = log
         self._mark = mark
-        self._done = skip  # characters of the log that were shown
+        self._done = 0  # characters of the log that were shown
         self._read = 0  # where the present reading is
         self._rest = ""
 
@@ -61,5 +62,5 @@ class Shown:
 
     def _show(self, lines: list[str]) -> None:
         for line in lines:
-            if line.strip() and not line.startswith(self._mark):
-                self._log.info("%s", line.rstrip())  # type: ignore[attr-defined]
+            if line.strip() and not line.startswith(f"{self._mark} "):
+                self._log.info("%s", line.rstrip())
