@@ -1,7 +1,7 @@
 """What the DAGs share: the operator that launches one embedmill command, and the chain of a run's steps.
 
-Reads from the environment of the Airflow processes: EMBEDMILL_LAUNCHER (local), EMBEDMILL_CONFIG (the same variable as
-the command line's), EMBEDMILL_COMMAND and EMBEDMILL_RETRY_SECONDS.
+Reads from the environment of the Airflow processes: EMBEDMILL_LAUNCHER, EMBEDMILL_CONFIG (the same variable as the
+command line's), EMBEDMILL_RETRY_SECONDS, and what each launcher takes (docs/airflow.md).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from airflow.sdk import BaseHook, BaseOperator, task
@@ -55,11 +56,41 @@ Arguments = Callable[[Mapping[str, Any]], Sequence[str]]
 def launcher() -> Any:
     """The launcher that EMBEDMILL_LAUNCHER names; its file is imported here and not when a DAG is parsed."""
     name = os.environ.get("EMBEDMILL_LAUNCHER", "local")
-    if name == "local":
-        from launchers.local import Local
+    if name not in LAUNCHERS:
+        raise AirflowFailException(f"EMBEDMILL_LAUNCHER: {name!r} is no launcher; use {', '.join(LAUNCHERS)}")
+    try:
+        return LAUNCHERS[name](os.environ)
+    except ValueError as error:
+        raise AirflowFailException(str(error)) from None
 
-        return Local(os.environ.get("EMBEDMILL_COMMAND", ""), secrets())
-    raise AirflowFailException(f"EMBEDMILL_LAUNCHER: {name!r} is no launcher; use local")
+
+def _local(environment: Mapping[str, str]) -> Any:
+    from launchers.local import Local
+
+    return Local(environment.get("EMBEDMILL_COMMAND", ""), secrets())
+
+
+def _ray_jobs(environment: Mapping[str, str]) -> Any:
+    from launchers.ray_jobs import RayJobs
+
+    address = environment.get("EMBEDMILL_RAY_JOBS_ADDRESS", "")
+    if "://" not in address:
+        raise ValueError("EMBEDMILL_RAY_JOBS_ADDRESS: give the address of the cluster's dashboard, http(s)://host:8265")
+    passed = environment.get("EMBEDMILL_RAY_JOBS_SECRETS", "cluster")
+    if passed not in ("cluster", "runtime-env"):
+        raise ValueError(f"EMBEDMILL_RAY_JOBS_SECRETS: {passed!r} is no place for secrets; use cluster or runtime-env")
+    command = environment.get("EMBEDMILL_RAY_JOBS_COMMAND", "")
+    return RayJobs(address, command=command, secrets=secrets() if passed == "runtime-env" else {})
+
+
+def _kubernetes(environment: Mapping[str, str]) -> Any:
+    from launchers.kubernetes import Kubernetes
+    from launchers.resources import Settings
+
+    return Kubernetes(Settings.read(environment))
+
+
+LAUNCHERS = {"local": _local, "ray-jobs": _ray_jobs, "kubernetes": _kubernetes}
 
 
 def secrets() -> dict[str, str]:
@@ -97,20 +128,32 @@ class EmbedmillOperator(BaseOperator):
         words = [*self.command, *(["--run-id", run] if self.command[0] == "step" else [])]
         words += [*(self.arguments(context) if self.arguments else ()), "--json", "--wait", str(WAIT_SECONDS)]
         digest = hashlib.sha256(f"{run}/{self.task_id}".encode()).hexdigest()[:12]
-        name = re.sub(r"[^a-z0-9]+", "-", f"embedmill-{self.task_id.lower()}")[:39]
+        name = re.sub(r"[^a-z0-9]+", "-", f"embedmill-{self.task_id.lower()}")[:34]
         config = os.environ.get("EMBEDMILL_CONFIG")
         return Job(f"{name}-{digest}", tuple(words), self.engine, {"EMBEDMILL_CONFIG": config} if config else {})
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Launch, or attach to what an earlier try launched; raise where the command did not do its work."""
-        job = self.job(context)
+        start, job = self._running = launcher(), self.job(context)
         self.log.info("job %s: embedmill %s", job.name, shlex.join(job.arguments))
-        start = launcher()
-        self._running = (start, job)
-        outcome: Outcome = start.run(job, log=self.log)
-        if outcome.body is not None:
-            context["ti"].xcom_push(key="report", value=outcome.body)
-        return self._conclude(outcome)
+        try:
+            if hasattr(start, "begin"):
+                seconds = self.execution_timeout.total_seconds() if self.execution_timeout else None
+                trigger = start.begin(job, log=self.log, seconds=seconds)
+            else:
+                trigger, outcome = None, start.run(job, log=self.log)
+        except BaseException:  # a task that fails takes its job with it, whatever it failed of
+            with suppress(Exception):  # the first error is the one to be told
+                self.on_kill()
+            raise
+        if trigger is not None:
+            self.defer(trigger=trigger, method_name="resume")
+        return self._conclude(context, outcome)
+
+    def resume(self, context: Any, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Where the task goes on when the trigger has fired: the job has ended, or must."""
+        start, job = self._running = launcher(), self.job(context)
+        return self._conclude(context, start.end(job, event, log=self.log))
 
     def on_kill(self) -> None:
         """The task was cancelled or timed out: its job goes with it."""
@@ -118,7 +161,9 @@ class EmbedmillOperator(BaseOperator):
             start, job = self._running
             start.stop(job)
 
-    def _conclude(self, outcome: Outcome) -> dict[str, Any]:
+    def _conclude(self, context: Any, outcome: Outcome) -> dict[str, Any]:
+        if outcome.body is not None:
+            context["ti"].xcom_push(key="report", value=outcome.body)
         body = outcome.body or {}
         error = body.get("error", {})
         if outcome.code in (0, 3) and body and not error:

@@ -104,6 +104,8 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool) -> Spa
 
     ``small`` says that the work is less than what Spark's optimising compilers cost.
 
+    Under `spark-submit` the master, the driver's address, its memory and its folders are what that was given.
+
     Raises ResourceError where Java is missing or Spark does not start.
     """
     from pyspark import SparkContext
@@ -113,18 +115,25 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool) -> Spa
     # Active or default: which one is active is known to a thread of the JVM, and ours may have got another one.
     with suppress(PySparkRuntimeError):
         return SparkSession.active()
-    archive = ClassArchive(config.cache, check_java())
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # spark-submit's own, to the Python that it starts
+    archive = None if submitted else ClassArchive(config.cache, check_java())
     shutil.rmtree(scratch, ignore_errors=True)  # a killed run's shuffle files hold text
     scratch.mkdir(parents=True, mode=0o700)
     log4j = scratch / "log4j2.properties"
     log4j.write_text(_LOG4J)
     local = scratch / "spark"
-    java = f"-Dlog4j2.configurationFile=file:{log4j} -Dderby.system.home={local} {archive.options()}"
-    quick = small and config.spark.master.startswith("local")
-    settings = {
+    java = f"-Dlog4j2.configurationFile=file:{log4j} -Dderby.system.home={local}"
+    java += f" {archive.options()}" if archive else ""
+    quick = small and not submitted and config.spark.master.startswith("local")
+    machine = {
+        "spark.master": config.spark.master,
         "spark.driver.memory": config.spark.driver_memory,
         "spark.driver.extraJavaOptions": java + " -XX:TieredStopAtLevel=1 -XX:+UseSerialGC" * quick,
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
         "spark.local.dir": str(local),
+    }
+    settings = {
         "spark.sql.warehouse.dir": str(local / "warehouse"),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
@@ -137,22 +146,23 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool) -> Spa
         "spark.sql.execution.arrow.maxRecordsPerBatch": "4096",
         "spark.sql.parquet.compression.codec": "zstd",
         "spark.python.worker.reuse": "true",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
         "spark.executorEnv.TOKENIZERS_PARALLELISM": "false",
         "spark.executorEnv.OMP_NUM_THREADS": "1",
     } | config.spark.properties
+    if not submitted:
+        settings = machine | settings
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    builder = SparkSession.builder.master(config.spark.master).appName("embedmill")
+    builder = SparkSession.builder.appName("embedmill")
     for key, value in settings.items():
         builder = builder.config(key, value)
     try:
         session = builder.getOrCreate()
     except Exception as error:
         raise ResourceError(f"Spark did not start ({type(error).__name__}); see {log}") from None
-    archive.keep(SparkContext._gateway)
+    if archive:
+        archive.keep(SparkContext._gateway)
     return session
 
 

@@ -16,6 +16,8 @@ from tests.vespa_server import VespaServer
 from tests.workspace import Workspace
 
 quiet_engines()  # before a test module imports one of them
+# As a Ray that a process starts for itself has it by default. Read once, when Ray is imported.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ["EMBEDMILL_DEBUG"] = "1"  # a test wants the traceback of an unexpected fault
 
 settings.register_profile("embedmill", deadline=None)  # a first example imports what it needs, on a busy machine

@@ -1,6 +1,8 @@
 """How one embedmill command becomes a process or a cluster job, and how that ended. Each launcher is a file of its own.
 
-Imports neither Airflow nor an engine: DAG files import this when they are parsed.
+A launcher has ``run(job, log=) -> Outcome``; or, where the task does not stay meanwhile, ``begin`` gives the trigger to
+wait for and ``end`` the outcome. Both attach to a job of that name which an earlier try began, and both have
+``stop(job)``. Imports neither Airflow nor an engine: DAG files import this when they are parsed.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 class Job:
     """One embedmill command.
 
-    ``name`` is unique per run and step: lowercase letters, digits and '-', at most 52 characters. ``arguments`` are
+    ``name`` is unique per run and step: lowercase letters, digits and '-', at most 47 characters. ``arguments`` are
     those of the console script, ``engine`` is what it works with ("spark", "ray" or "none"), ``environment`` what is
     set for it and may be seen.
     """

@@ -24,8 +24,8 @@ if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
     exit 1
 fi
 airflow db migrate >"$AIRFLOW_HOME/setup.log" 2>&1
-airflow pools set embedmill 1 "one writer on the live index" >>"$AIRFLOW_HOME/setup.log" 2>&1
-airflow pools set embedmill_build 1 "one build beside it" >>"$AIRFLOW_HOME/setup.log" 2>&1
+airflow pools set embedmill 1 "one writer on the live index" --include-deferred >>"$AIRFLOW_HOME/setup.log" 2>&1
+airflow pools set embedmill_build 1 "one build beside it" --include-deferred >>"$AIRFLOW_HOME/setup.log" 2>&1
 
 pids=()
 tree() {  # a process and all below it
