@@ -107,10 +107,10 @@ def test_spark_submit_s_master_and_driver_host_are_kept(workspace: Workspace, tm
 
 @pytest.mark.slow
 def test_the_main_file_of_an_application_runs_under_spark_submit(workspace: Workspace) -> None:
-    words = ("step", "plan", "--run-id", "r", "--json", "--config", workspace.config)
+    words = ("step", "extract", "--run-id", "r", "--json", "--config", workspace.config)
     ran = launched(SUBMIT, "--master", "local[1]", MAIN_FILE, *words)
     found = outcome(ran)
     assert ran.returncode == 0 and found is not None, ran.stdout[-3000:]
-    assert found.code == 0 and found.body["chunks"]["embed"] > 0, found
+    assert found.code == 0 and found.body["documents"]["read"] == 8, found
     refused = launched(SUBMIT, "--master", "local[1]", MAIN_FILE, *FAULT)
     assert (refused.returncode, outcome(refused).code) == (2, 2)

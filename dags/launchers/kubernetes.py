@@ -80,7 +80,7 @@ class Kubernetes:
             if found is None:
                 body = render(job, self._settings, new_mark())
                 try:
-                    found = self._hook.create_custom_object(
+                    made: dict[str, Any] = self._hook.create_custom_object(
                         sort.group, sort.version, sort.plural, body, self._settings.namespace
                     )
                 except ApiException as error:
@@ -88,7 +88,7 @@ class Kubernetes:
                         raise
                     continue  # another try was faster
                 log.info("%s %s in %s", kind(job), job.name, self._settings.namespace)
-                return found
+                return made
             if state(found) in (State.running, State.succeeded):
                 log.info("attached to %s %s, which is %s", kind(job), job.name, state(found))
                 return found

@@ -36,7 +36,7 @@ class CustomObjectTrigger(BaseTrigger):
         poll_seconds: float,
         patience_seconds: float,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.kind = kind
         self.namespace = namespace
         self.name = name
@@ -69,10 +69,10 @@ class CustomObjectTrigger(BaseTrigger):
             elif time.monotonic() - seen > self.patience_seconds:
                 found = State.lost
             if found not in (State.running, State.unknown):
-                yield TriggerEvent({"state": found.value})
+                yield _event(found.value)
                 return
             if self.deadline is not None and time.time() > self.deadline:
-                yield TriggerEvent({"state": "late"})
+                yield _event("late")
                 return
             await asyncio.sleep(self.poll_seconds)
 
@@ -110,3 +110,7 @@ class CustomObjectTrigger(BaseTrigger):
                     return None
                 raise
         return found if found["metadata"]["uid"] == self.uid else None
+
+
+def _event(state: str) -> TriggerEvent:
+    return TriggerEvent({"state": state})  # type: ignore[no-untyped-call]
