@@ -5,12 +5,14 @@ EmbedmillError                 1  base; message is one line and never holds a do
 ├── SourceError                2  a source's root is missing, empty or unreadable as a whole
 ├── ResourceError              1  the machine cannot do it (disk full, no Java)
 ├── EncoderError               1  the encoder fails on everything, not on single texts
+├── DamagedStateError          1  a table of the state is damaged; names the table, the file and the fix
 └── SafetyError                5  refused: going on could lose or mix data
     ├── SpaceMismatchError     5  state or index belongs to another embedding space
     ├── FidelityError          5  a backend's vectors are not the model's
     ├── MassDeleteError        5  the plan would delete too much of the index
     ├── BudgetError            5  the plan would cost more than was allowed
     ├── ReadBackError          5  the index does not give back what was written to it
+    ├── LostPurgesError        5  the rules that keep purged documents away are damaged
     └── LeaseHeldError         5  another run is writing
 RejectedRecord                 -  one record cannot be processed; becomes a quarantine row, the run goes on
 """
@@ -44,6 +46,10 @@ class EncoderError(EmbedmillError):
     """The encoder fails on everything that it is given, not on single texts."""
 
 
+class DamagedStateError(EmbedmillError):
+    """A table of the state is damaged; the message names it, the file and the command that rebuilds it."""
+
+
 class SafetyError(EmbedmillError):
     """Refused, because going on could lose or mix data."""
 
@@ -68,6 +74,10 @@ class BudgetError(SafetyError):
 
 class ReadBackError(SafetyError):
     """The index took writes and does not give them back by the filter that users search with."""
+
+
+class LostPurgesError(SafetyError):
+    """The rules that keep purged documents away are damaged: going on without them could bring purged text back."""
 
 
 class LeaseHeldError(SafetyError):

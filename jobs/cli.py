@@ -87,9 +87,12 @@ def _scope(
 
 
 @contextmanager
-def _mill(config: Path | None, model: str | None = None, index: str | None = None) -> Iterator[Any]:
+def _mill(
+    config: Path | None, model: str | None = None, index: str | None = None, *, rebuild: bool = False
+) -> Iterator[Any]:
     from jobs.config import default_config_file, load_config
     from jobs.engines import own_terminal, quiet_engines
+    from jobs.health import damage_error, find_damage, first_damage
     from jobs.progress import Progress
 
     loaded = load_config(config or default_config_file())
@@ -104,7 +107,16 @@ def _mill(config: Path | None, model: str | None = None, index: str | None = Non
     debug = bool(os.environ.get("EMBEDMILL_DEBUG"))
     with redirect_stdout(sys.stderr) if debug else own_terminal(mill.state.engine_log):
         try:
+            if not rebuild and (damage := first_damage(mill.state.root)):
+                raise damage_error(mill.state.root, damage)
             yield mill
+        except EmbedmillError:
+            raise
+        except Exception as error:
+            # An engine that meets a damaged file says so in a hundred ways; looking for one is sure, and late enough.
+            if not disk_full(error) and (found := find_damage(mill.state.root)):
+                raise damage_error(mill.state.root, found[0]) from error
+            raise
         finally:
             mill.close()
 
@@ -294,7 +306,9 @@ def search(
 def verify(
     config: ConfigOption = None, json: JsonOption = False, team: TeamOption = None, channel: ChannelOption = None,
     since: SinceOption = None, until: UntilOption = None, kind: KindOption = None, wait: WaitOption = 0.0,
-    repair: Annotated[bool, typer.Option("--repair", help="Mend exactly the rows that differ.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Rebuild damaged tables of the state; mend the rows that differ.")
+    ] = False,
 ) -> None:  # fmt: skip
     """Compare index, ledger and desired state key by key, and sampled vectors. Exit 4 on any difference left."""
 
@@ -302,7 +316,7 @@ def verify(
         from jobs import render
         from jobs.run import verify as check
 
-        with _mill(config) as mill:
+        with _mill(config, rebuild=repair) as mill:
             body = check(mill, _scope(team, channel, since, until, kind), repair=repair, wait=wait)
         _show(body, json, render.verify)
         return 4 if body["status"] == "differs" else 0

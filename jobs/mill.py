@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -23,10 +22,11 @@ from embedding.slack_text import NORMALISER_VERSION
 from embedding.space import Space, describe_space, model_path, own_engine, tokenizer_file
 from jobs.config import Config
 from jobs.engines import check_disk, start_spark
+from jobs.health import note_versions
 from jobs.lease import Lease
 from jobs.progress import Progress
 from jobs.reader import Chunking
-from jobs.report import Report
+from jobs.report import Report, new_run_id
 from jobs.scope import Scope
 from jobs.state import State
 
@@ -161,7 +161,7 @@ class Mill:
         """
         now = int(time.time() * 1_000_000)
         given = run_id
-        run_id = given or time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
+        run_id = given or new_run_id()
         report = Report(run_id, command, self.space_id, self.first_version, scope.to_json(), now)
         check_disk(self.state.root, self.config.limits.min_free_mb)
         with Lease(self.state.root, run_id=run_id, seconds=self.config.state.lease_seconds, wait=wait) as lease:
@@ -175,6 +175,7 @@ class Mill:
             finally:
                 report.finished_at = int(time.time() * 1_000_000)
                 self._record(report)
+                note_versions(self.state.root)
                 self.state.clear_work(run_id if given and report.status in ("running", "failed") else "")
 
     def _recorded(self, run_id: str) -> dict[str, Any] | None:

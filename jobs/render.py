@@ -125,11 +125,13 @@ def verify(body: dict[str, Any]) -> str:
     rows += [(kind, f"{count:,} rows") for kind, count in body["differences"].items() if count]
     if body["examples"]:
         rows.append(("for example", ", ".join(body["examples"][:3])))
+    if body["rebuilt"]:
+        rows.append(("rebuilt", ", ".join(f"table {name}" for name in body["rebuilt"])))
     if body["repaired"]:
         rows.append(("repaired", f"{body['repaired']:,} rows"))
     if body["source_partitions_changed"]:
         rows.append(("sources", f"{body['source_partitions_changed']:,} partitions changed since they were read"))
-    verdict = {"ok": "index, ledger and desired state agree", "repaired": "differences were mended"}
+    verdict = {"ok": "index, ledger and desired state agree", "repaired": "what was damaged or differed was mended"}
     return f"{body['index']}: {verdict.get(body['status'], 'DIFFERENCES; see --repair')}\n" + _table(rows)
 
 

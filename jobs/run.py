@@ -184,10 +184,13 @@ def ensure_live(mill: Mill) -> str:
 
 
 def verify(mill: Mill, scope: Scope, *, repair: bool = False, wait: float = 0.0) -> dict[str, Any]:
-    """Compare index, ledger and desired state; with ``repair`` mend what differs."""
+    """Compare index, ledger and desired state; with ``repair`` rebuild damaged tables first, and mend what differs."""
+    from jobs.rebuild import finish, rebuild
     from jobs.verify import compare, plan_repair
 
+    rebuilt = rebuild(mill, wait=wait) if repair else []
     with mill.writing("verify", scope, wait) as (report, lease):
+        deletes = finish(mill, report, rebuilt) if rebuilt else True
         report.index = version = mill.live()
         if version not in mill.index().versions():
             raise EmbedmillError(f"there is no index {version} yet; run `embedmill run` first")
@@ -198,8 +201,10 @@ def verify(mill: Mill, scope: Scope, *, repair: bool = False, wait: float = 0.0)
             )
         mended = 0
         if repair and found.total:
-            writes, deletes = plan_repair(mill.spark(), mill.state, frame, version, run_id=report.run_id)
-            made = Plan(reuse=writes, delete=deletes)
+            writes, deleted = plan_repair(
+                mill.spark(), mill.state, frame, version, run_id=report.run_id, deletes=deletes
+            )
+            made = Plan(reuse=writes, delete=deleted)
             publish_rows(mill, report, lease, version, made)
             mended = report.upserted + report.deleted
         report.rows_after = mill.index().count(version)
@@ -208,10 +213,10 @@ def verify(mill: Mill, scope: Scope, *, repair: bool = False, wait: float = 0.0)
         waiting = changed_partitions(mill.state, open_sources(mill.config), mill.chunking())
     return {
         "run_id": report.run_id, "index": version, "space_id": mill.space_id, "scope": report.scope,
-        "status": "ok" if found.total == 0 else "repaired" if found.total == mended else "differs",
+        "status": "ok" if found.total == 0 and not rebuilt else "repaired" if found.total == mended else "differs",
         "checked": found.checked, "sampled_vectors": found.sampled, "differences": found.counts,
         "examples": found.examples, "repaired": mended, "index_rows": report.rows_after,
-        "source_partitions_changed": waiting,
+        "source_partitions_changed": waiting, "rebuilt": rebuilt,
     }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow as pa
@@ -26,10 +27,13 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 from deltalake.transaction import AddAction
 
-from embedding.errors import ConfigError, ResourceError
+from embedding.errors import ConfigError, DamagedStateError, ResourceError
+from jobs.durable import replace_file
+from jobs.health import Damage, damage_error, versions_noted
 from jobs.tables import TABLES
 
 FORMAT = 3
+HASH_KEY_BYTES = 32
 MARKER = "embedmill.json"
 # Any of these shows that a folder is ours. The marker alone would not do: it comes only once the lease is held.
 _OURS = (MARKER, "hash.key", "lease.json", "work", *TABLES)
@@ -75,6 +79,7 @@ def write_part(root: str, name: str, rows: pa.Table, cut: str = "") -> list[Part
             pq.write_table(
                 stored, sink, use_dictionary=[f.name for f in packed],
                 compression={f"{f.name}.list.element" if pa.types.is_list(f.type) else f.name: "zstd" for f in packed},
+                write_page_checksum=True,  # a flipped bit of a vector would else look like another vector
             )  # fmt: skip
             sink.flush()
             os.fsync(sink.fileno())
@@ -123,7 +128,12 @@ class State:
         """
         if not self._marker.exists():
             return {}
-        found = json.loads(self._marker.read_text())
+        try:
+            found = json.loads(self._marker.read_text())
+        except ValueError:
+            raise DamagedStateError(
+                f"state.uri: {self._marker} is damaged; remove it: the next run writes it again"
+            ) from None
         if found["format"] != FORMAT:
             raise ConfigError(
                 f"state.uri: {self.root} has format {found['format']}, this version writes {FORMAT}; give a new folder"
@@ -147,19 +157,29 @@ class State:
             except ValueError:
                 raise ConfigError("state.hash_key: must be hexadecimal") from None
         file = self.root / "hash.key"
-        if not file.exists():
-            replace_file(file, secrets.token_bytes(32))
-        return file.read_bytes()
+        if not file.exists() and not versions_noted(self.root):
+            replace_file(file, secrets.token_bytes(HASH_KEY_BYTES))
+        key = file.read_bytes() if file.exists() else b""
+        if len(key) != HASH_KEY_BYTES:  # with another key every text would count as new
+            raise DamagedStateError(
+                f"state.uri: {file} is damaged; put it back from a backup, or give its bytes as state.hash_key"
+            )
+        return key
 
     # -- tables --------------------------------------------------------------------------------------------------
 
     def table(self, name: str) -> DeltaTable:
-        """Open a table at its newest version, creating it when it is missing."""
+        """Open a table at its newest version, creating it when it is missing and never was there.
+
+        Raises DamagedStateError, or LostPurgesError, for one that was there.
+        """
         spec = TABLES[name]
         uri = str(self.root / name)
         try:
             return DeltaTable(uri)
         except TableNotFoundError:
+            if versions_noted(self.root).get(name) is not None:
+                raise damage_error(self.root, Damage(name, name, "is missing", log=True)) from None
             return DeltaTable.create(uri, schema=spec.stored, mode="ignore", partition_by=spec.stored_by)
 
     def files(self, name: str, partition: Mapping[str, str] | None = None) -> list[str]:
@@ -219,6 +239,13 @@ class State:
         """Number of rows."""
         return int(self._dataset(name).count_rows(filter=where))
 
+    def distinct(self, name: str, columns: Sequence[str]) -> set[tuple[Any, ...]]:
+        """The different values of some columns."""
+        found: set[tuple[Any, ...]] = set()
+        for batch in self._dataset(name).to_batches(columns=list(columns)):
+            found.update(tuple(row.values()) for row in batch.to_pylist())
+        return found
+
     def _dataset(self, name: str) -> ds.Dataset:
         return self.table(name).to_pyarrow_dataset(self._within(name) or None, schema=TABLES[name].stored)
 
@@ -277,13 +304,3 @@ def _in_use(folder: str) -> bool:
     """Whether a folder is of engines that may be running: on another machine, or of a process of this one."""
     found = re.fullmatch(r"engines-(.+)-([0-9]+)", folder)
     return found is not None and (found[1] != socket.gethostname() or psutil.pid_exists(int(found[2])))
-
-
-def replace_file(file: Path, data: bytes) -> None:
-    """Write a small private file so that a crash leaves the old one or the new one."""
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as sink:
-        sink.write(data)
-        sink.flush()
-        os.fsync(sink.fileno())
-    os.replace(temporary, file)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.durable import replace_file
 from jobs.plan import NO_LIMIT, Budget, Plan, check_deletes
 from jobs.reindex import AGAIN_SECONDS, version_to_build
 from jobs.run import (
@@ -27,7 +28,6 @@ from jobs.run import (
     publish_rows,
     settled,
 )
-from jobs.state import replace_file
 
 if TYPE_CHECKING:
     from jobs.lease import Lease

@@ -105,20 +105,22 @@ def compare(
     return Differences(counts, examples[:10], checked, sampled), found
 
 
-def plan_repair(spark: SparkSession, state: State, found: DataFrame, version: str, *, run_id: str) -> tuple[int, int]:
+def plan_repair(
+    spark: SparkSession, state: State, found: DataFrame, version: str, *, run_id: str, deletes: bool = True
+) -> tuple[int, int]:
     """Write the work that ``publish`` needs to mend ``found``; returns rows to write and rows to delete.
 
-    What is pending is a run's business and stays.
+    What is pending is a run's business and stays; without ``deletes`` so does what the index has too much.
     """
     work = state.work(run_id)
     chunks = read_table(spark, state, "chunks")
     key = ["team_id", "chunk_id"]
     write = found.where("problem IN ('missing', 'stale', 'unledgered', 'vector')").select(*key).distinct()
     rows = chunks.join(write, on=key, how="left_semi").withColumn("held", F.lit(True))
-    deletes = found.where("problem IN ('ghost', 'undesired')").select(*key).distinct()
+    surplus = found.where("problem IN ('ghost', 'undesired')" if deletes else "false").select(*key).distinct()
     rows.write.parquet(str(work / "rows"), mode="overwrite")
-    deletes.write.parquet(str(work / "deletes"), mode="overwrite")
-    return rows.count(), deletes.count()
+    surplus.write.parquet(str(work / "deletes"), mode="overwrite")
+    return rows.count(), surplus.count()
 
 
 def _hashes(frame: DataFrame, name: str) -> DataFrame:

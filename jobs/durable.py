@@ -1,0 +1,17 @@
+"""Small private files that a crash leaves old or new, never half written."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+
+def replace_file(file: Path, data: bytes) -> None:
+    """Write a small private file so that a crash leaves the old one or the new one."""
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as sink:
+        sink.write(data)
+        sink.flush()
+        os.fsync(sink.fileno())
+    os.replace(temporary, file)

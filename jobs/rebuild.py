@@ -1,0 +1,169 @@
+"""Rebuild: make damaged tables of the state again from what is left of them, the sources and the index.
+
+Encodes nothing: vectors that are lost are read back from the index. ``purges`` is never rebuilt: without it, purged
+documents would come back. It comes in two parts, ``rebuild`` and ``finish``, and counts as one: until the second has
+ended the tables count as damaged, so that a rebuild that was killed is simply begun again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+
+from jobs.health import Damage, damage_error, find_damage, note_versions, rows_of
+from jobs.lease import Lease
+from jobs.report import new_run_id
+from jobs.scope import Scope
+from jobs.state import Part, State, write_part
+from jobs.tables import TABLES
+from jobs.vectors import pack
+
+if TYPE_CHECKING:
+    from jobs.mill import Mill
+    from jobs.report import Report
+
+_READING = frozenset({"sources", "chunks", "quarantine"})  # what extract fills, and all of it by reading everything
+_FETCH = 2_000  # vectors of one request
+
+
+def rebuild(mill: Mill, *, wait: float) -> list[str]:
+    """Make every damaged table whole, as far as that needs no source; returns their names.
+
+    Raises LostPurgesError, before anything is changed, where the purge rules are damaged.
+    """
+    state = mill.state.every_cut()
+    run_id = new_run_id()
+    with Lease(state.root, run_id=run_id, seconds=mill.config.state.lease_seconds, wait=wait) as lease:
+        found = find_damage(state.root)
+        for damage in found:
+            if damage.table == "purges":
+                raise damage_error(state.root, damage)
+        names = sorted({damage.table for damage in found})
+        if not names:
+            return []
+        reads = bool(_READING & set(names))
+        note_versions(state.root, rebuilding={*names, "sources"} if reads else names)
+        for name in names:
+            lease.check()
+            _keep_good_files(state, name, [d for d in found if d.table == name])
+        if reads:
+            _forget_what_was_read(state, run_id)
+        if "published" in names:
+            _ledger_from_index(mill, state, lease, run_id)
+        if "vectors" in names:
+            _vectors_from_index(mill, state, lease, run_id)
+    return names
+
+
+def finish(mill: Mill, report: Report, names: list[str]) -> bool:
+    """Read the sources where a rebuilt table needs it; returns whether ``chunks`` is all that they hold.
+
+    It is not where a partition could not be read whose chunks were lost: what the index has of it must stay.
+    """
+    from jobs.run import extract_sources
+
+    whole = True
+    if _READING & set(names):
+        extract_sources(mill, Scope(), report, to_embed=False)
+        whole = "chunks" not in names or not report.extracted.rejected
+    note_versions(mill.state.root, rebuilt=TABLES)
+    return whole
+
+
+def _keep_good_files(state: State, name: str, damages: list[Damage]) -> None:
+    """Leave of a table what can be trusted: its good files, or nothing."""
+    folder = state.root / name
+    if not any(damage.log for damage in damages):
+        for damage in damages:
+            (state.root / damage.file).unlink(missing_ok=True)
+        DeltaTable(str(folder)).repair()  # takes files that are not there out of the log
+    elif name == "vectors":
+        _adopt(state, name)
+    else:  # without a log nobody knows which of its files are current
+        shutil.rmtree(folder, ignore_errors=True)
+        state.table(name)
+
+
+def _adopt(state: State, name: str) -> None:
+    """Write a table's log anew with every file that is there: a vector is never changed, so an old file does no harm.
+
+    Unless it holds what was purged since: of teams that purged something, only the index is asked.
+    """
+    folder = state.root / name
+    purged = set(state.read("purges", ["team_id"])["team_id"].to_pylist())
+    shutil.rmtree(folder / "_delta_log", ignore_errors=True)
+    state.table(name)
+    parts = []
+    for file in sorted(folder.rglob("*.parquet")):
+        path = file.relative_to(folder)
+        if path.parts[0] == "_delta_log":
+            continue
+        partition = dict(part.split("=", 1) for part in path.parts[:-1])
+        rows = rows_of(file) if partition["team_id"] not in purged else None
+        if rows is None:
+            file.unlink()
+        else:
+            parts.append(Part(path.as_posix(), file.stat().st_size, rows, partition))
+    state.append(name, parts)
+
+
+def _forget_what_was_read(state: State, run_id: str) -> None:
+    """Make ``sources`` anew, so that the next extract reads every partition.
+
+    Partitions that chunks came from are in it, as not read: one that has left its source is known to be gone.
+    """
+    shutil.rmtree(state.root / "sources", ignore_errors=True)
+    state.table("sources")
+    for cut in state.values("chunks", "cut"):
+        one = State(state.root, cut=cut, hash_key=state.hash_key.hex())
+        owners = sorted(one.distinct("chunks", ["source_id", "partition"]))
+        unread = {"fingerprint": "", "reader": "", "retry": False, "documents": 0, "run_id": run_id, "_delete": False}
+        one.change("sources", [{"source_id": source, "partition": key, **unread} for source, key in owners])
+
+
+def _ledger_from_index(mill: Mill, state: State, lease: Lease, run_id: str) -> None:
+    """Write ``published`` anew: what the index holds is what its own scan says."""
+    shutil.rmtree(state.root / "published", ignore_errors=True)
+    state.table("published")
+    for version in mill.index().versions() if mill.has_index() else ():
+        space_id = mill.index().space_of(version)
+        parts: list[Part] = []
+        for batch in mill.index().scan(version):
+            rows = pa.Table.from_batches([batch])
+            for column, value in (("index", version), ("space_id", space_id), ("run_id", run_id)):
+                rows = rows.append_column(column, pa.array([value] * len(rows), pa.string()))
+            parts += write_part(str(state.root), "published", rows)
+        lease.check()
+        state.append("published", parts)
+
+
+def _vectors_from_index(mill: Mill, state: State, lease: Lease, run_id: str) -> None:
+    """Store again the vectors that index versions hold and ``vectors`` does not."""
+    for version in mill.index().versions() if mill.has_index() else ():
+        space_id = mill.index().space_of(version)
+        batches = [b.select(["team_id", "content_hash", "chunk_id"]) for b in mill.index().scan(version)]
+        if not batches:
+            continue
+        key = ["team_id", "content_hash"]
+        stored = state.read("vectors", key, pc.field("space_id") == space_id)
+        lost = pa.Table.from_batches(batches).join(stored, keys=key, join_type="left anti")
+        lost = lost.group_by(key).aggregate([("chunk_id", "min")])
+        for start in range(0, len(lost), _FETCH):
+            rows = lost.slice(start, _FETCH)
+            vectors = mill.index().fetch_vectors(version, rows["chunk_id_min"].to_pylist())
+            rows = rows.filter(pc.is_in(rows["chunk_id_min"], pa.array(list(vectors), pa.string())))
+            if not len(rows):
+                continue
+            matrix = np.stack([vectors[chunk] for chunk in rows["chunk_id_min"].to_pylist()]).astype(np.float32)
+            columns = {
+                "space_id": pa.array([space_id] * len(rows), pa.string()), "team_id": rows["team_id"],
+                "content_hash": rows["content_hash"], "vector": pack(matrix),
+                "run_id": pa.array([run_id] * len(rows), pa.string()),
+            }  # fmt: skip
+            lease.check()
+            state.append("vectors", write_part(str(state.root), "vectors", pa.table(columns)))
