@@ -50,6 +50,11 @@ def content_hash(key: bytes, team_id: str, text: str) -> str:
     return digest.hexdigest()
 
 
+def hashed_id(key: bytes, doc_id: str) -> str:
+    """Keyed hash of a document's id: who has the key and the id finds it in a receipt, and nobody else does."""
+    return hashlib.blake2b(doc_id.encode("utf-8", "surrogateescape"), key=key, digest_size=16).hexdigest()
+
+
 def meta_hash(values: Sequence[object]) -> str:
     """Hash of what the index holds beside text and vector. ``values`` must be JSON-able and in a fixed order."""
     return hashlib.blake2b(json.dumps(values, ensure_ascii=False).encode(), digest_size=12).hexdigest()

@@ -176,8 +176,11 @@ class Index(Protocol):
     def settle(self, version: str) -> None:
         """Wait until searches are as good as they will be: an engine may build its index after it took the rows."""
 
-    def compact(self, version: str) -> None:
-        """Remove deleted and replaced rows from the index's files, as far as the engine lets a client do so."""
+    def compact(self, version: str) -> bool:
+        """Remove deleted and replaced rows from the index's files, as far as the engine lets a client do so.
+
+        Returns whether they are gone now; False of an engine that was asked to, and removes its old files by itself.
+        """
 
     def drop_version(self, version: str) -> None:
         """Delete a version with its data; no error if it does not exist. ConfigError if it is live."""

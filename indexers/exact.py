@@ -162,9 +162,10 @@ class ExactIndex:
         """See ``Index``. There is nothing to build."""
         self._version(version)
 
-    def compact(self, version: str) -> None:
+    def compact(self, version: str) -> bool:
         """See ``Index``. A deleted row is gone already."""
         self._version(version)
+        return True
 
     def drop_version(self, version: str) -> None:
         """See ``Index``."""

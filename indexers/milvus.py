@@ -241,18 +241,19 @@ class MilvusIndex:
                 raise ResourceError(f"Milvus at {self._connection.shown} does not index {rows:,} rows of {version}")
             time.sleep(0.5)
 
-    def compact(self, version: str) -> None:
+    def compact(self, version: str) -> bool:
         """See ``Index``. A server deletes the old files later, by its own garbage collection."""
         self._flush(version, wait=True)
         if self._lite is not None:
             compact_lite(self._lite, version)
-            return
+            return True
         job = self._call(self._milvus.compact, version, seconds=SLOW_CALL_SECONDS)
         deadline = time.monotonic() + SLOW_CALL_SECONDS
         while self._call(self._milvus.get_compaction_state, job) != "Completed":
             if time.monotonic() > deadline:
                 raise ResourceError(f"Milvus at {self._connection.shown} did not finish compacting {version}")
             time.sleep(0.5)
+        return False
 
     def drop_version(self, version: str) -> None:
         """See ``Index``."""
@@ -366,7 +367,7 @@ class MilvusIndex:
         ]
         (found,) = self._call(
             self._milvus.hybrid_search, version, asked, RRFRanker(), limit=k, output_fields=_HIT_FIELDS,
-            consistency_level="Strong",
+            consistency_level="Strong", quotes=True,
         )  # fmt: skip
         return _hits(found)
 

@@ -66,11 +66,15 @@ class Connection:
             raise ValueError("this index is closed")
         return self._client
 
-    def call(self, function: Callable[..., T], *args: Any, seconds: float | None = None, **options: Any) -> T:
+    def call(
+        self, function: Callable[..., T], *args: Any, seconds: float | None = None, quotes: bool = False, **options: Any
+    ) -> T:
         """Call the client, again while the server is busy or away; what fails for good is one line without tokens.
 
         pymilvus itself tries a server's rate limit again, but neither a limit that gRPC or a proxy sets, nor a server
         that is away for longer than a moment, nor what a server says will pass.
+
+        ``quotes`` is for calls that carry a text: what an engine says of their failure may quote it, and is left out.
         """
         seconds = CALL_SECONDS if seconds is None else seconds
         retrying = Retrying(
@@ -82,6 +86,9 @@ class Connection:
         except (MilvusException, grpc.RpcError) as error:
             text = error.message if isinstance(error, MilvusException) else str(error.code())
             text = " ".join(str(text).split())
+            if quotes and isinstance(error, MilvusException):
+                told = re.search("No space left on device", text)
+                text = f"{told[0] if told else 'refused'} (code {error.code})"
             if self._token:
                 text = text.replace(self._token, "***")
             raise ResourceError(f"Milvus at {self.shown}: {text[:300]}") from None
@@ -107,9 +114,9 @@ class Connection:
         handler: Any = self.client._get_connection()
         options = {"context": self.client._generate_call_context(), "schema": {"fields": []}}
         if insert is not None:
-            self.call(handler.batch_insert, version, [], insert_param=insert, **options)
+            self.call(handler.batch_insert, version, [], insert_param=insert, quotes=True, **options)
         else:
-            self.call(handler.upsert, version, [], upsert_param=upsert, **options)
+            self.call(handler.upsert, version, [], upsert_param=upsert, quotes=True, **options)
 
     def close(self) -> None:
         """Let go of the server, or of the directory and its lock."""

@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from embedding.errors import ConfigError, LeaseHeldError, ResourceError
@@ -29,7 +30,9 @@ def open_lite(path: Path, lock_timeout: float = LOCK_SECONDS) -> str:
     if path.is_file():
         raise ConfigError(f"index.uri: {path} is a file; Milvus Lite 3 keeps a directory")
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(PermissionError):  # somebody else's folder: the engine says whether it may be used
+            path.chmod(path.stat().st_mode & 0o700)
     except OSError as error:
         raise ResourceError(f"index.uri: cannot create {path}: {error.strerror}") from None
     deadline = time.monotonic() + lock_timeout

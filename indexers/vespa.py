@@ -161,9 +161,10 @@ class VespaIndex:
         """See ``Index``. A write that was acknowledged is in the transaction logs of its nodes."""
         self._describe(version)
 
-    def compact(self, version: str) -> None:
+    def compact(self, version: str) -> bool:
         """See ``Index``. Vespa compacts by itself, and has no call for it."""
         self._describe(version)
+        return False
 
     def drop_version(self, version: str) -> None:
         """See ``Index``. The document type stays deployed, and empty, until a package without it is."""

@@ -177,7 +177,8 @@ class VespaClient:
         root = found.json.get("root", {})
         if found.status_code != 200 or root.get("errors"):
             message = "; ".join(str(error.get("message", "")) for error in root.get("errors", []))
-            raise self._refused(found.status_code, what, message)
+            # Of a search by words the message may quote the words.
+            raise self._refused(found.status_code, what, "" if "words" in body else message)
         if not root.get("coverage", {}).get("full", True):
             raise ResourceError(f"{self.shown}: {what}: only a part of the documents could be searched; try again")
         return dict(root)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import errno
 import json
 import os
 import re
@@ -17,6 +16,8 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from embedding.errors import ConfigError, EmbedmillError, ResourceError
+from jobs.faults import describe, disk_full, safe_traceback
+from jobs.masking import without_userinfo
 from jobs.scope import Scope, parse_moment
 
 app = typer.Typer(
@@ -104,6 +105,8 @@ def _mill(
     from jobs.mill import Mill
 
     mill = Mill(loaded, Progress(lines=os.environ.get("EMBEDMILL_PROGRESS") == "lines"))
+    if not mill.state.private:
+        _say(f"state.uri: other users of this machine may read {mill.state.root}, and it is not ours to close")
     debug = bool(os.environ.get("EMBEDMILL_DEBUG"))
     with redirect_stdout(sys.stderr) if debug else own_terminal(mill.state.engine_log):
         try:
@@ -136,11 +139,11 @@ def _guarded(command: Callable[[], int], as_json: bool) -> None:
         elif os.environ.get("EMBEDMILL_DEBUG"):
             raise
         else:
-            # The text of an unknown exception may quote a document, so only its type and place are shown.
             kind, code = type(error).__name__, 1
-            line = f"unexpected {kind} at {_place(error)}; set EMBEDMILL_DEBUG=1 to see the traceback"
+            line = f"{describe(error)}; set EMBEDMILL_DEBUG=1 to see the traceback"
     else:
         raise typer.Exit(code)
+    line = without_userinfo(line)
     _say(line)
     if as_json:
         print(json.dumps({"error": {"kind": kind, "exit_code": code, "message": " ".join(line.split())}}))
@@ -149,28 +152,6 @@ def _guarded(command: Callable[[], int], as_json: bool) -> None:
 
 def _say(line: str) -> None:
     print(f"embedmill: {' '.join(line.split())}", file=sys.stderr)
-
-
-def _place(error: BaseException) -> str:
-    trace, found = error.__traceback__, "?"
-    while trace is not None:
-        file = Path(trace.tb_frame.f_code.co_filename)
-        if file.parent.name in ("jobs", "embedding", "indexers", "sources", "encoders"):
-            found = f"{file.parent.name}/{file.name}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return found
-
-
-def disk_full(error: BaseException) -> bool:
-    """Whether an error, or what caused it, is a full disk. Engines pass it on as text only."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if re.search(r"No space left on device|StorageFull|OutOfDiskError", f"{type(seen).__name__} {seen}"):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
 
 
 def _show(body: dict[str, Any], as_json: bool, human: Callable[[dict[str, Any]], str]) -> None:
@@ -276,7 +257,9 @@ def step(
 
 @app.command()
 def search(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to look for, in words.")],
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="What to look for, in words; - reads it from standard input.")
+    ],
     team: Annotated[str, typer.Option("--team", metavar="T", help="Whose index rows to search; required.")],
     config: ConfigOption = None, json: JsonOption = False, channel: ChannelOption = None, kind: KindOption = None,
     k: Annotated[int, typer.Option("--k", min=1, max=1000, help="How many hits.")] = 10,
@@ -290,11 +273,13 @@ def search(
         from jobs import render
         from jobs.run import search as find
 
-        if not text.strip():
+        # Every user of a machine sees the arguments of its processes.
+        words = sys.stdin.read() if text == "-" else text
+        if not words.strip():
             raise ConfigError("TEXT: give some words to search for")
         with _mill(config) as mill:
             body = find(
-                mill, text, team=team, channels=channel or (), kind=kind.value if kind else None, k=k, hybrid=hybrid
+                mill, words, team=team, channels=channel or (), kind=kind.value if kind else None, k=k, hybrid=hybrid
             )
         _show(body, json, render.search)
         return 0
@@ -401,6 +386,23 @@ def gc(
     _guarded(command, json)
 
 
+@app.command("config")
+def show_config(config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Show every setting in force and where it comes from, secrets masked."""
+
+    def command() -> int:
+        from jobs import render
+        from jobs.config import default_config_file, load_config
+        from jobs.masking import effective
+
+        file = config or default_config_file()
+        body = {"file": str(file), "settings": effective(load_config(file), file, list(os.environ))}
+        _show(body, json, render.config)
+        return 0
+
+    _guarded(command, json)
+
+
 @app.command("vespa-package")
 def vespa_package(
     config: ConfigOption = None, json: JsonOption = False,
@@ -472,6 +474,9 @@ def purge(
 
 def main() -> None:
     """Entry point of the console script: a mistake in the arguments gets one line too."""
+    from jobs.engines import OwnThread
+
+    sys.stdout = OwnThread(sys.stdout)
     try:
         sys.exit(app(prog_name="embedmill", standalone_mode=False))
     except Abort:
@@ -484,6 +489,9 @@ def main() -> None:
         else:
             _say(f"{text.rstrip('.')}; see `embedmill --help`")
         sys.exit(error.exit_code)
+    except Exception as error:  # one that ``_guarded`` let through for EMBEDMILL_DEBUG
+        print(safe_traceback(error), file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from embedding.errors import EmbedmillError
 from embedding.space import OWN_ENGINES
 from jobs.attempts import Attempts
 from jobs.engines import start_ray
+from jobs.faults import without_messages
 from jobs.state import Part, State, write_part
 from jobs.vectors import pack
 
@@ -72,6 +73,7 @@ def _tokens(spec: EncoderSpec) -> Tokens:
     return Tokens(spec.model, spec.max_tokens)
 
 
+@without_messages()
 def cut_shard(batch: pa.Table, spec: EncoderSpec) -> pa.Table:
     """``path`` of one shard to its rows: shard, team_id, content_hash, tokens, and text, or ids where they do."""
     [path] = batch["path"].to_pylist()
@@ -92,6 +94,7 @@ class EncodeShard:
 
         self._encoder = open_encoder(spec)
 
+    @without_messages()
     def __call__(self, shard: pa.Table) -> pa.Table:
         """Rows of ``cut_shard`` to team_id, content_hash, tokens, vector, reason ("" with one), cost, fault."""
         fault = ""
@@ -149,6 +152,7 @@ def _give_back_memory() -> None:
         trim(0)
 
 
+@without_messages()
 def write_shard(rows: pa.Table, root: str, space_id: str, run_id: str) -> pa.Table:
     """Store encoded rows as files that the driver commits: parts (lines), texts, tokens; failed, cost, fault (JSON)."""
     good = pc.equal(rows["reason"], "")

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from embedding.errors import ResourceError
 from jobs.jvm import ClassArchive, check_java
+from jobs.masking import SECRET_NAMES, is_secret, masked
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -83,6 +84,23 @@ def own_terminal(log: Path) -> Iterator[None]:
         os.close(terminal)
 
 
+class OwnThread:
+    """Standard output for this thread alone, as long as the process lives: what other threads print is dropped.
+
+    Ray's print the news of dead workers until the very end, after ``own_terminal``, and one JSON object is promised.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out, self._thread = out, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        """Print, or drop."""
+        return self._out.write(text) if threading.get_ident() == self._thread else len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._out, name)
+
+
 def _sink(log: Path) -> int:
     try:
         log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -108,7 +126,7 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool) -> Spa
 
     Raises ResourceError where Java is missing or Spark does not start.
     """
-    from pyspark import SparkContext
+    from pyspark import SparkConf, SparkContext
     from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
@@ -134,6 +152,7 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool) -> Spa
         "spark.local.dir": str(local),
     }
     settings = {
+        "spark.app.name": "embedmill",
         "spark.sql.warehouse.dir": str(local / "warehouse"),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
@@ -148,16 +167,23 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool) -> Spa
         "spark.python.worker.reuse": "true",
         "spark.executorEnv.TOKENIZERS_PARALLELISM": "false",
         "spark.executorEnv.OMP_NUM_THREADS": "1",
+        "spark.redaction.regex": SECRET_NAMES,  # what Spark's event log and pages show of settings
     } | config.spark.properties
     if not submitted:
         settings = machine | settings
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    builder = SparkSession.builder.appName("embedmill")
+    logging.getLogger("py4j").setLevel(logging.INFO)  # below that it tells every call with its arguments
+    builder = SparkSession.builder
     for key, value in settings.items():
         builder = builder.config(key, value)
+    # PySpark starts Java with all settings as arguments, which every user of the machine sees. Java is started here
+    # with those that are no secret, and is told the others over its own connection.
+    at_start = "spark.driver.extraJavaOptions"
+    shown = [(k, v) for k, v in settings.items() if k == at_start or not is_secret(k) and masked(v) == v]
     try:
+        SparkContext._ensure_initialized(conf=SparkConf(loadDefaults=False).setAll(shown))
         session = builder.getOrCreate()
     except Exception as error:
         raise ResourceError(f"Spark did not start ({type(error).__name__}); see {log}") from None

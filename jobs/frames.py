@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from jobs.faults import without_messages
 from jobs.state import Part, State, write_part
 from jobs.tables import TABLES
 
@@ -51,13 +52,14 @@ def write_parts(state: State, name: str, frame: DataFrame) -> int:
 
     def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         held: list[pa.RecordBatch] = []
-        for batch in batches:
-            held.append(batch)
-            if sum(b.nbytes for b in held) > 128_000_000:
+        with without_messages():
+            for batch in batches:
+                held.append(batch)
+                if sum(b.nbytes for b in held) > 128_000_000:
+                    yield _index(write_part(root, name, pa.Table.from_batches(held), cut))
+                    held = []
+            if held:
                 yield _index(write_part(root, name, pa.Table.from_batches(held), cut))
-                held = []
-        if held:
-            yield _index(write_part(root, name, pa.Table.from_batches(held), cut))
 
     written = frame.select(*names).mapInArrow(write, "part string").toArrow()
     parts = [Part.from_json(text) for text in written["part"].to_pylist()]

@@ -166,7 +166,7 @@ class Mill:
         check_disk(self.state.root, self.config.limits.min_free_mb)
         with Lease(self.state.root, run_id=run_id, seconds=self.config.state.lease_seconds, wait=wait) as lease:
             self.state.note_space(self.space_id, self.config.model.name)
-            self.state.clear_work("" if first else run_id)
+            report.scratch_cleared = self.state.clear_work("" if first else run_id)
             before = None if first else self._recorded(run_id)
             if before is not None:
                 report.go_on(before)

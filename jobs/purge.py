@@ -1,18 +1,23 @@
 """Purge: remove documents from every index version, the vectors and the text tables, and keep later runs from
-bringing them back.
+bringing them back. The receipt says what went from where, and whether its bytes have gone from the files too.
 
-The rule is recorded first: whatever dies after that, the documents stay purged and the same command goes on.
+The rule is recorded first, and the ledger's rows go last: whatever dies between, the documents stay out, and the same
+command finds them all and goes on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedding.ids import hashed_id
+from jobs.forget import empty_engine_log, forget
 from jobs.scope import Scope
 
 if TYPE_CHECKING:
@@ -21,13 +26,41 @@ if TYPE_CHECKING:
 
 _HOLDING = ("chunks", "vectors", "published", "quarantine")
 _IDS = 2_000
+_LISTED = 1_000  # hashed ids in a receipt; of more their number and one digest
+REMOVED, LEFT = "removed", "left to the server"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is purged: of a team all, or a channel, documents by id, what was created before a time (µs)."""
+
+    team: str
+    channel: str = ""
+    ids: frozenset[str] = frozenset()
+    before: int | None = None
+
+    def of(self, rows: pa.Table) -> pa.Table:
+        """Those of the rows (chunk_id, team_id, channel_id, created_at) that are purged."""
+        rows = rows.filter(pc.equal(rows["team_id"], self.team))
+        if self.channel:
+            rows = rows.filter(pc.equal(rows["channel_id"], self.channel))
+        if self.before is not None:
+            rows = rows.filter(pc.less(rows["created_at"], self.before))
+        if self.ids:
+            documents = pa.array([_document(chunk) for chunk in rows["chunk_id"].to_pylist()], pa.string())
+            rows = rows.filter(pc.is_in(documents, pa.array(sorted(self.ids), pa.string())))
+        return rows
+
+
+_NEEDED = ["chunk_id", "team_id", "channel_id", "created_at"]
 
 
 def purge(
     mill: Mill, *, team: str, channel: str, ids: Sequence[str], before: int | None, wait: float = 0.0
 ) -> dict[str, Any]:
-    """Remove what the arguments name and return the receipt: rows removed by place."""
+    """Remove what the arguments name and return the receipt, which is in ``runs`` too."""
     state, everywhere = mill.state, mill.state.every_cut()
+    target = Target(team, channel, frozenset(ids), before)
     scope = Scope(teams=(team,), channels=(channel,) if channel else (), until=before)
     with mill.writing("purge", scope, wait) as (report, lease):
         rule = {
@@ -36,77 +69,103 @@ def purge(
         }  # fmt: skip
         state.change("purges", [rule])
         report.index = mill.live()
-        covered = _covered(team, channel, before)
-        chunks = everywhere.read("chunks", ["chunk_id", "doc_id", "content_hash"], covered)
-        held = everywhere.read("published", ["chunk_id", "content_hash"], covered)
-        if ids:
-            wanted = pa.array(sorted(set(ids)), pa.string())
-            chunks = chunks.filter(pc.is_in(chunks["doc_id"], wanted))
-            documents = pa.array([c.rsplit("#", 1)[0] for c in held["chunk_id"].to_pylist()], pa.string())
-            held = held.filter(pc.is_in(documents, wanted))
-        doomed = sorted(set(chunks["chunk_id"].to_pylist()) | set(held["chunk_id"].to_pylist()))
+        ours = pc.field("team_id") == team
+        all_chunks = everywhere.read("chunks", [*_NEEDED, "content_hash"], ours)
+        chunks = target.of(all_chunks)
+        held = target.of(everywhere.read("published", [*_NEEDED, "content_hash"], ours))
+        doomed = set(chunks["chunk_id"].to_pylist()) | set(held["chunk_id"].to_pylist())
+        stay = all_chunks.filter(pc.invert(pc.is_in(all_chunks["chunk_id"], pa.array(doomed, pa.string()))))
         hashes = set(chunks["content_hash"].to_pylist()) | set(held["content_hash"].to_pylist())
 
-        removed = {"index": _delete_rows(mill, doomed, lease)}
-        ours = f"team_id = {_literal(team)}"
-        removed["ledger"] = _drop(mill, "published", ours, "chunk_id", doomed)
-        removed["chunks"] = _drop(mill, "chunks", ours, "chunk_id", doomed)
-        left = everywhere.read("chunks", ["content_hash"], pc.field("team_id") == team)
-        removed["vectors"] = _drop(
-            mill, "vectors", ours, "content_hash", sorted(hashes - set(left["content_hash"].to_pylist()))
-        )
-        removed["quarantine"] = 0 if ids else state.drop("quarantine", _condition(team, channel, before))
-        for name in _HOLDING:
-            state.vacuum(name, hours=0)
+        # Each part is found by what goes after it: vectors by the hashes of chunks and ledger, the index by the ledger.
+        removed = {
+            "vectors": _drop(mill, "vectors", team, "content_hash", hashes - set(stay["content_hash"].to_pylist()))
+        }
+        removed["chunks"] = _drop(mill, "chunks", team, "chunk_id", doomed)
+        removed["index"], found, storage = _delete_rows(mill, target, doomed, lease)
+        removed["ledger"] = _drop(mill, "published", team, "chunk_id", doomed)
+        removed["quarantine"] = _drop_quarantine(mill, target)
+        files = sum(forget(state, name) for name in _HOLDING)
+        empty_engine_log(state)
+        report.receipt = {
+            "removed": removed,
+            "documents": _listed(state.hash_key, {_document(chunk) for chunk in doomed | found}),
+            "storage": {
+                "tables": {"state": REMOVED, "files": files},
+                "index": storage,
+                "scratch": {"state": _scratch(state.scratch_left()), "folders": report.scratch_cleared},
+                "engines.log": {"state": REMOVED},
+            },
+        }
         report.status = "ok"
-    return {"run_id": report.run_id, "index": report.index, "scope": report.scope, "ids": len(ids), "removed": removed}
+    return {"run_id": report.run_id, "index": report.index, "scope": report.scope, "ids": len(ids)} | report.receipt
 
 
-def _delete_rows(mill: Mill, doomed: Sequence[str], lease: Lease) -> int:
-    """Delete the keys from every version, also from those that are no longer or not yet live."""
+def _document(chunk_id: str) -> str:
+    return chunk_id.rsplit("#", 1)[0]
+
+
+def _scratch(left: int) -> str:
+    return f"{left} folders in use by running processes" if left else REMOVED
+
+
+def _listed(key: bytes, documents: Collection[str]) -> dict[str, Any]:
+    """Of documents their number, their hashed ids up to a number of them, and one digest of all hashed ids."""
+    hashed = sorted(hashed_id(key, document) for document in documents)
+    digest = hashlib.blake2b("\n".join(hashed).encode(), digest_size=16).hexdigest()
+    return {"count": len(hashed), "hashed_ids": hashed[:_LISTED], "digest": digest}
+
+
+def _delete_rows(
+    mill: Mill, target: Target, doomed: Collection[str], lease: Lease
+) -> tuple[int, set[str], dict[str, str]]:
+    """Delete from every version, also from those that are no longer or not yet live, and from its files.
+
+    A killed run's rows may be in the index and in no table, so it is asked itself. Returns how many rows went, their
+    keys, and by version whether its files hold them no more.
+    """
     if not mill.has_index():
-        return 0
-    index, removed = mill.index(), 0
-    versions = index.versions()
-    with mill.progress.bar("purge", len(doomed) * len(versions), "rows") as advance:
-        for version in versions:
-            count = index.count(version)
-            for start in range(0, len(doomed), _IDS):
+        return 0, set(), {}
+    index, storage = mill.index(), {}
+    removed, found = 0, set()
+    for version in index.versions():
+        keys = set(doomed)
+        for batch in index.scan(version):
+            keys |= set(target.of(pa.Table.from_batches([batch]))["chunk_id"].to_pylist())
+        count, listed = index.count(version), sorted(keys)
+        with mill.progress.bar(f"purge {version}", len(listed), "rows") as advance:
+            for start in range(0, len(listed), _IDS):
                 lease.check()
-                index.delete(version, doomed[start : start + _IDS])
-                advance(len(doomed[start : start + _IDS]))
-            index.flush(version)
-            index.compact(version)
-            removed += count - index.count(version)
-    return removed
+                index.delete(version, listed[start : start + _IDS])
+                advance(len(listed[start : start + _IDS]))
+        index.flush(version)
+        storage[version] = REMOVED if index.compact(version) else LEFT
+        removed += count - index.count(version)
+        found |= keys
+    return removed, found, storage
 
 
-def _covered(team: str, channel: str, before: int | None) -> pc.Expression:
-    found = pc.field("team_id") == team
-    if channel:
-        found = found & (pc.field("channel_id") == channel)
-    if before is not None:
-        found = found & (pc.field("created_at") < before)
-    return found
-
-
-def _condition(team: str, channel: str, before: int | None) -> str:
-    """``_covered`` in SQL."""
-    parts = [f"team_id = {_literal(team)}"]
-    if channel:
-        parts.append(f"channel_id = {_literal(channel)}")
-    if before is not None:
-        parts.append(f"created_at < {before}")
-    return " AND ".join(parts)
+def _drop_quarantine(mill: Mill, target: Target) -> int:
+    """Rows say what could not be read: by a whole purge all of the scope go, by one of ids those that name them."""
+    parts = [f"team_id = {_literal(target.team)}"]
+    if target.channel:
+        parts.append(f"channel_id = {_literal(target.channel)}")
+    if target.before is not None:
+        parts.append(f"created_at < {target.before}")
+    if not target.ids:
+        return mill.state.drop("quarantine", " AND ".join(parts))
+    keys = mill.state.every_cut().read("quarantine", ["key"], pc.field("team_id") == target.team)["key"].to_pylist()
+    named = {key for key in keys if {key, _document(key)} & target.ids}
+    return _drop(mill, "quarantine", target.team, "key", named)
 
 
 def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _drop(mill: Mill, name: str, ours: str, column: str, values: Sequence[str]) -> int:
-    count = 0
-    for start in range(0, len(values), _IDS):
-        listed = ", ".join(_literal(v) for v in values[start : start + _IDS])
-        count += mill.state.drop(name, f"{ours} AND {column} IN ({listed})")
+def _drop(mill: Mill, name: str, team: str, column: str, values: Collection[str]) -> int:
+    count, listed = 0, sorted(values)
+    for start in range(0, len(listed), _IDS):
+        within = ", ".join(_literal(value) for value in listed[start : start + _IDS])
+        count += mill.state.drop(name, f"team_id = {_literal(team)} AND {column} IN ({within})")
     return count

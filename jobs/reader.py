@@ -17,6 +17,7 @@ from embedding import ids
 from embedding.chunking import Chunker, ChunkLimits
 from embedding.records import CHUNK, Document, Rejected, Skipped
 from indexers.base import too_long
+from jobs.faults import without_messages
 from jobs.sources.base import Partition, PurgeRule, Source
 
 _BATCH_DOCUMENTS = 2_000
@@ -57,11 +58,12 @@ def reader(
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         task = _Task(Chunker(chunking.tokenizer_file, chunking.limits), chunking.hash_key, rules)
-        for batch in batches:
-            for row in batch.to_pylist():
-                source = sources[row.pop("source")]
-                yield from task.read(source, Partition(**row | {"path": os.fsdecode(row["path"])}))
-        yield from task.finish()
+        with without_messages():
+            for batch in batches:
+                for row in batch.to_pylist():
+                    source = sources[row.pop("source")]
+                    yield from task.read(source, Partition(**row | {"path": os.fsdecode(row["path"])}))
+            yield from task.finish()
 
     return read
 

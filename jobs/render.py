@@ -150,5 +150,16 @@ def status(body: dict[str, Any]) -> str:
 
 def purge(body: dict[str, Any]) -> str:
     """The receipt."""
-    removed = body["removed"]
-    return f"purge {body['run_id']}: done\n" + _table([(name, f"{count:,} removed") for name, count in removed.items()])
+    documents, storage = body["documents"], body["storage"]
+    rows = [("documents", f"{documents['count']:,}")]
+    rows += [(name, f"{count:,} rows removed") for name, count in body["removed"].items()]
+    rows.append(("files", f"{storage['tables']['files']:,} old files of tables removed"))
+    rows += [(version, f"old files {said}") for version, said in storage["index"].items()]
+    rows.append(("scratch", storage["scratch"]["state"]))
+    return f"purge {body['run_id']}: done\n" + _table(rows)
+
+
+def config(body: dict[str, Any]) -> str:
+    """One line a setting."""
+    settings = [(one["key"], f"{one['value']!r}  ({one['from']})") for one in body["settings"]]
+    return f"{body['file']}\n" + _table(settings)

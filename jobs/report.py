@@ -44,6 +44,8 @@ class Report:
     quarantined: int = 0
     cost: Cost | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    scratch_cleared: int = 0  # folders of earlier runs that were found as this one began
+    receipt: dict[str, Any] | None = None  # of a purge
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -104,6 +106,7 @@ class Report:
             },
             "tokens": {"embedded": self.tokens},
             **({"cost": asdict(self.cost)} if self.cost else {}),
+            **({"receipt": self.receipt} if self.receipt else {}),
             "index_rows": {"upserted": self.upserted, "deleted": self.deleted, "after": self.rows_after},
             "seconds": {**seconds, "total": round((self.finished_at - self.started_at) / 1e6, 3)},
         }

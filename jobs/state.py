@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
+from deltalake import ColumnProperties, DeltaTable, WriterProperties
 from deltalake.exceptions import TableNotFoundError
 from deltalake.transaction import AddAction
 
@@ -37,6 +38,8 @@ HASH_KEY_BYTES = 32
 MARKER = "embedmill.json"
 # Any of these shows that a folder is ours. The marker alone would not do: it comes only once the lease is held.
 _OURS = (MARKER, "hash.key", "lease.json", "work", *TABLES)
+# What people wrote. The least and the greatest value of a file are statistics of it, which go into a table's log too.
+_WRITTEN_BY_PEOPLE = ("text", "meta")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ def write_part(root: str, name: str, rows: pa.Table, cut: str = "") -> list[Part
             packed = [f for f in stored.schema if f.name != "vector"]
             pq.write_table(
                 stored, sink, use_dictionary=[f.name for f in packed],
+                write_statistics=[f.name for f in packed if f.name not in _WRITTEN_BY_PEOPLE],
                 compression={f"{f.name}.list.element" if pa.types.is_list(f.type) else f.name: "zstd" for f in packed},
                 write_page_checksum=True,  # a flipped bit of a vector would else look like another vector
             )  # fmt: skip
@@ -111,6 +115,7 @@ class State:
         self.cut = cut
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.private = close_to_others(root)
             self._marker = root / MARKER
             ours = any((root / name).exists() for name in _OURS)
             if not ours and any(p.name != "milvus.db" for p in root.iterdir() if p.name[0] != "."):
@@ -223,7 +228,7 @@ class State:
             keys += f" AND t.`cut` = '{self.cut}'"
         (
             self.table(name)
-            .merge(rows, predicate=keys, source_alias="s", target_alias="t")
+            .merge(rows, predicate=keys, source_alias="s", target_alias="t", writer_properties=_rewritten(name))
             .when_matched_delete(predicate="s.`_delete`")
             .when_matched_update(updates=values)
             .when_not_matched_insert(updates=values, predicate="NOT s.`_delete`")
@@ -262,11 +267,19 @@ class State:
 
     def drop(self, name: str, where: str) -> int:
         """Delete the rows, of every cut, for which an SQL condition holds; returns how many."""
-        return int(self.table(name).delete(where).get("num_deleted_rows") or 0)
+        done = self.table(name).delete(where, writer_properties=_rewritten(name))
+        return int(done.get("num_deleted_rows") or 0)
 
     def vacuum(self, name: str, *, hours: int) -> list[str]:
-        """Remove files that no version younger than ``hours`` needs; returns their paths."""
-        return list(self.table(name).vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False))
+        """Remove files that no version younger than ``hours`` needs, and those of killed runs; returns their paths.
+
+        Call it only while holding the lease: files that were written and not committed yet look like a killed run's.
+        """
+        return list(
+            self.table(name).vacuum(
+                retention_hours=hours, enforce_retention_duration=False, dry_run=False, full=True
+            )
+        )  # fmt: skip
 
     # -- work ----------------------------------------------------------------------------------------------------
 
@@ -286,21 +299,48 @@ class State:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return folder
 
-    def clear_work(self, keep: str = "") -> None:
+    def clear_work(self, keep: str = "") -> int:
         """Drop the scratch of other runs than ``keep``, not of running engines. Call it only while holding the lease.
 
-        What was planned in it is void once another run has written: whoever finds it gone plans anew.
+        What was planned in it is void once another run has written: whoever finds it gone plans anew. Returns how many
+        folders went.
         """
-        work = self.root / "work"
+        work, gone = self.root / "work", 0
         for folder in work.iterdir() if work.exists() else ():
             if folder.is_dir() and folder.name != keep and not _in_use(folder.name):
                 # In one step, so that no half of a plan is left where this is killed.
                 if not folder.name.startswith("."):
                     folder = folder.rename(work / f".{folder.name}.{uuid.uuid4().hex}")
                 shutil.rmtree(folder, ignore_errors=True)
+                gone += not folder.exists()
+        return gone
+
+    def scratch_left(self) -> int:
+        """Folders of scratch that are there: of engines that run, or of a run that goes on."""
+        work = self.root / "work"
+        return sum(folder.is_dir() for folder in work.iterdir()) if work.exists() else 0
 
 
 def _in_use(folder: str) -> bool:
     """Whether a folder is of engines that may be running: on another machine, or of a process of this one."""
     found = re.fullmatch(r"engines-(.+)-([0-9]+)", folder)
     return found is not None and (found[1] != socket.gethostname() or psutil.pid_exists(int(found[2])))
+
+
+def close_to_others(folder: Path) -> bool:
+    """Take the rights of group and others off a folder, whatever the umask; False where it is not ours to change."""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & 0o077:
+        try:
+            folder.chmod(mode & ~0o077)
+        except PermissionError:
+            return False
+    return True
+
+
+def _rewritten(name: str) -> WriterProperties:
+    """How a merge or a delete writes the rows that it keeps."""
+    silent = {
+        c: ColumnProperties(statistics_enabled="NONE") for c in _WRITTEN_BY_PEOPLE if c in TABLES[name].schema.names
+    }
+    return WriterProperties(compression="ZSTD", column_properties=silent or None)

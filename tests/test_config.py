@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
+from typer.testing import CliRunner
 
 from embedding.errors import ConfigError
-from jobs.config import load_config
+from jobs.cli import app
+from jobs.config import Config, load_config
 
 GOOD = '[[sources]]\nkind = "files"\nuri = "."\nteam_id = "T1"\n'
 
@@ -57,3 +62,65 @@ def test_faults_name_the_key_and_nothing_else(tmp_path: Path, text: str, expecte
 
 def test_a_wrong_type_names_the_key(tmp_path: Path) -> None:
     assert fault(tmp_path, GOOD + '[model]\nactors = "many"\n').startswith("model.actors: Input should be a valid int")
+
+
+# -- what is shown of it -----------------------------------------------------------------------------------------------
+
+SECRETS = {
+    "EMBEDMILL__INDEX__TOKEN": "tok-3f9a7c",
+    "EMBEDMILL__STATE__HASH_KEY": "c0ffee42" * 8,
+}
+URIS = """
+[index]
+uri = "https://root:pa55w0rd-1@milvus:19530"
+[model]
+backend = "http"
+[model.remote]
+model = "m"
+dim = 4
+url = "https://u:pa55w0rd-2@host/path?api_key=pa55w0rd-3&sig=pa55w0rd-4"
+[ray]
+address = "ray://user:pa55w0rd-5@head:10001"
+[spark.properties]
+"spark.hadoop.fs.s3a.secret.key" = "pa55w0rd-6"
+"spark.hadoop.fs.azure.account.key.x" = "pa55w0rd-7"
+"spark.driver.extraJavaOptions" = "-Dx.trustStorePassword=pa55w0rd-8 -Dy=shown"
+"spark.sql.ansi.enabled" = "true"
+"""
+
+
+@pytest.mark.parametrize("machine", [True, False], ids=["json", "text"])
+def test_config_shows_what_is_in_force_and_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: bool
+) -> None:
+    file = tmp_path / "embedmill.toml"
+    source = '[[sources]]\nkind = "table"\nuri = "s3://key:pa55w0rd-9@lake/rows"\nteam_id = "T1"\n'
+    columns = '[sources.columns]\nid = "i"\ntext = "t"\ncreated_at = "c"\n'
+    file.write_text(source + columns + URIS)
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("EMBEDMILL__MODEL__ACTORS", "3")
+    shown = CliRunner().invoke(app, ["config", "--config", str(file), *(["--json"] if machine else [])])
+    assert shown.exit_code == 0, shown.output
+    for secret in ("pa55w0rd", *SECRETS.values()):
+        assert secret not in shown.output
+    assert not [
+        name for name, field in _fields(Config) if "SecretStr" in str(field) and f"EMBEDMILL__{name}" not in SECRETS
+    ]
+    if machine:
+        said = {one["key"]: (one["value"], one["from"]) for one in json.loads(shown.stdout)["settings"]}
+        assert said["model.actors"] == (3, "environment") and said["index.token"] == ("***", "environment")
+        assert said["index.uri"] == ("https://***@milvus:19530", "file")
+        assert said["limits.min_free_mb"] == (200, "default") and said["index.database"] == ("", "default")
+        assert said["sources[0].uri"] == ("s3://***@lake/rows", "file")
+        assert said["spark.properties.spark.sql.ansi.enabled"] == ("true", "file")
+        assert said["spark.properties.spark.driver.extraJavaOptions"][0].endswith(" -Dy=shown")
+
+
+def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _fields(kind, f"{prefix}{name.upper()}__")
+        else:
+            yield f"{prefix}{name.upper()}", kind

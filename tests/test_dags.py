@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 
 from tests.airflow_server import ROOT, Airflow, copy_sample, embedmill
+from tests.canary import Canary, places
+
+CANARY = Canary()
 
 # Run in a Python of its own: it shows what parsing imports, file by file.
 LOOK = """
@@ -137,7 +140,12 @@ def test_the_nightly_run_tells_who_follows_the_index(parsed: Any) -> None:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_sample(tmp_path_factory.mktemp("dags-sample"))
+    """The sample, with a text that no log of Airflow may hold."""
+    config = copy_sample(tmp_path_factory.mktemp("dags-sample"))
+    day = config.parent / "fernwood" / "general" / "2025-03-03.json"
+    said = {"type": "message", "user": "U01ANNA001", "ts": "1740990000.000100", "text": f"A canary: {CANARY.text}"}
+    day.write_text(json.dumps([*json.loads(day.read_text()), said]))
+    return config
 
 
 @pytest.fixture(scope="module")
@@ -164,5 +172,6 @@ def test_a_dag_over_the_sample_ends_in_success_and_the_index_is_true(
 ) -> None:
     printed = airflow.command("dags", "test", f"embedmill_{dag}", "--conf", json.dumps(conf))
     assert re.search(rf"Marking run <DagRun embedmill_{dag} .*> successful", printed), printed[-3000:]
+    assert not CANARY.found_in(printed.encode()) and not places({"canary": CANARY}, airflow.root)
     code, body = embedmill(config, "verify", *verified)
     assert (code, body["status"]) == (0, "ok"), body

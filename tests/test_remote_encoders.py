@@ -18,6 +18,7 @@ from embedding.encoders.limit import AdaptiveLimit
 from embedding.encoders.remote import RemoteEncoder
 from embedding.encoders.spec import RemoteSettings
 from embedding.errors import ConfigError, EncoderError
+from tests.canary import Canary
 from tests.services import DIM, FAULTS, POISON, Server, serving, vector_of
 
 TEXTS = [f"text {n} " + "word " * (n % 7) for n in range(120)]
@@ -40,7 +41,7 @@ def _encoder(server: Server, kind: str, **more: Any) -> RemoteEncoder:
     backend, model = MODELS[kind]
     usual: dict[str, Any] = {"request_texts": 10, "timeout": 0.4, "concurrency": 6, "attempts": 30}
     settings = RemoteSettings(
-        model, DIM, url=server.url, region="eu-west-1", dialect="tei" if kind == "tei" else "openai",
+        model, DIM, url=getattr(server, "address", server.url), region="eu-west-1", dialect="tei" if kind == "tei" else "openai",
         usd_per_million_tokens=2.0, **(usual | more),
     )  # fmt: skip
     encoder = open_encoder(EncoderSpec(backend, Path(), Path(), 256, DIM, remote=settings))
@@ -161,6 +162,21 @@ def test_denied_access_is_a_configuration_error(kind: str, caplog: pytest.LogCap
     assert "secret" not in said and "text 1" not in said
     if kind == "openai":
         assert set(server.headers) == {"Bearer http-secret"}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_no_log_at_any_level_holds_a_text_or_a_key(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    canaries = {"text": Canary(), "user": Canary()}
+    caplog.set_level(logging.DEBUG)
+    texts = [f"{canaries['text'].text} {n}" for n in range(30)]
+    with serving(["throttle", "broken", "garbage", "reset"]) as server:
+        if kind in ("openai", "tei"):  # a URL may carry credentials too
+            server.address = server.url.replace("//", f"//name:{canaries['user'].halves[0]}@")
+        encoder = _encoder(server, kind)
+        assert len(encoder.encode(texts, _lengths(texts))) == 30
+    logged = "\n".join(f"{r.name} {r.getMessage()} {r.exc_text}" for r in caplog.records).encode()
+    assert [name for name, canary in canaries.items() if canary.found_in(logged)] == []
+    assert b"secret" not in logged.replace(b"aws_secret_access_key", b"")
 
 
 @pytest.mark.parametrize("kind", MODELS)

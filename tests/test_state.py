@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from embedding.errors import ConfigError
+from embedding.records import CHUNK
+from jobs.forget import forget
 from jobs.state import State, write_part
+from jobs.tables import TABLES
+from tests.canary import Canary, places
 
 
 def test_a_start_that_died_before_the_first_table_can_be_repeated(tmp_path: Path) -> None:
@@ -53,3 +59,29 @@ def test_a_cut_sees_and_changes_its_own_rows_only(tmp_path: Path) -> None:
     assert one.count("quarantine") == 3 and two.count("quarantine") == 2
     with pytest.raises(ValueError, match="one cut at a time"):
         one.every_cut().change("quarantine", rows("a", gone=True))
+
+
+def test_a_table_s_log_and_statistics_hold_no_text_and_forgetting_leaves_none(tmp_path: Path) -> None:
+    state, canary = State(tmp_path, cut="one"), Canary()
+
+    def row(chunk: str, text: str) -> dict[str, object]:
+        blank = {f.name: "" if f.type == pa.string() else 0 for f in CHUNK}
+        return blank | {"team_id": "T", "chunk_id": chunk, "text": text, "meta": text, "_delete": False}
+
+    state.change("chunks", [row("a", canary.text), row("b", "stays")])
+    state.change("chunks", [row("a", f"{canary.text} again")])
+    appended = pa.Table.from_pylist([row("c", canary.text)], schema=TABLES["chunks"].changes).select(CHUNK.names)
+    state.append("chunks", write_part(str(tmp_path), "chunks", appended, "one"))
+    write_part(str(tmp_path), "chunks", appended, "one")  # of a killed run
+    found = places({"canary": canary}, tmp_path)["canary"]
+    assert not [where for where in found if "_delta_log" in where]
+    for file in (tmp_path / "chunks").rglob("*.parquet"):
+        group = pq.read_metadata(file).row_group(0)
+        told = {group.column(n).path_in_schema for n in range(group.num_columns) if group.column(n).is_stats_set}
+        assert "chunk_id" in told and not told & {"text", "meta"}
+    assert state.drop("chunks", "chunk_id IN ('a', 'c')") == 2
+    assert forget(state, "chunks") >= 4
+    assert places({"canary": canary}, tmp_path) == {}
+    assert state.read("chunks", ["text"])["text"].to_pylist() == ["stays"]
+    state.change("chunks", [row("d", "a new one")])
+    assert state.count("chunks") == 2

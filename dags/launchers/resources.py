@@ -35,7 +35,8 @@ class Settings:
     claim: str = ""  # a PersistentVolumeClaim that many pods may write, for the state
     claim_path: str = "/state"
     python: str = "python"  # of the image, with embedmill
-    main_file: str = "local:///opt/embedmill/jobs/launched.py"  # jobs/launched.py in the image
+    # jobs/launched.py where docker/install/python.sh puts it
+    main_file: str = "local:///opt/embedmill/lib/python3.11/site-packages/jobs/launched.py"
     spark_version: str = "4.3.0"
     driver_cores: int = 1
     driver_memory: str = "4g"

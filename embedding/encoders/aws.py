@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +28,8 @@ def client(name: str, settings: RemoteSettings) -> Any:
         from botocore.exceptions import BotoCoreError
     except ImportError:
         raise ConfigError('model.backend: boto3 is not installed; run `pip install "embedmill[aws]"`') from None
+    for library in ("boto3", "botocore"):  # below INFO they tell each request, texts and all
+        logging.getLogger(library).setLevel(logging.INFO)
     config = Config(
         retries={"total_max_attempts": 1}, connect_timeout=settings.timeout, read_timeout=settings.timeout,
         max_pool_connections=settings.concurrency,

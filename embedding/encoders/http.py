@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -30,6 +31,9 @@ class HttpService:
         self._url = settings.url.rstrip("/") + ("/v1/embeddings" if self._openai else "/embed")
         key = os.environ.get(settings.api_key_env, "")
         self._key_name = settings.api_key_env
+        # They tell each request's address, which may carry a password, and below INFO the answer's headers.
+        for library in ("httpx2", "httpcore2"):
+            logging.getLogger(library).setLevel(logging.WARNING)
         self._client = httpx2.Client(
             timeout=settings.timeout, headers={"Authorization": f"Bearer {key}"} if key else {},
             limits=httpx2.Limits(max_connections=settings.concurrency),

@@ -1,0 +1,89 @@
+"""Masking: what may be shown of a configuration. A secret is recognised by its type, its key's name, or its form."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+if TYPE_CHECKING:
+    from jobs.config import Config
+
+MASK = "***"
+_WORDS = "password|passwd|pwd|secret|token|credential|signature|(?:api|access|account|shared)[_.-]?key"
+SECRET_NAMES = f"(?i){_WORDS}"  # as a regular expression; Java reads it too
+_USERINFO = re.compile(r"(\w:/{1,2})[^/?#\s]*@")
+_ASSIGNED = re.compile(rf"(?i)((?:[\w.-]*(?:{_WORDS})[\w.-]*|\bsig)\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^&;,\s]+)")
+_BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w+/=.~-]{8,}")
+PREFIX = "EMBEDMILL__"
+
+
+def is_secret(name: str) -> bool:
+    """Whether a setting of that name holds a secret."""
+    return re.search(SECRET_NAMES, name) is not None
+
+
+def without_userinfo(text: str) -> str:
+    """A line without the user and password of any URI in it, also of one that was taken for a path."""
+    return _USERINFO.sub(rf"\1{MASK}@", text)
+
+
+def masked(text: str) -> str:
+    """A value without its secrets: a URI's user and password, ``password=...`` and the like, authorization headers."""
+    return _BEARER.sub(rf"\1 {MASK}", _ASSIGNED.sub(rf"\1{MASK}", without_userinfo(text)))
+
+
+def effective(config: Config, file: Path, environment: Collection[str]) -> list[dict[str, Any]]:
+    """Every setting in force, as ``key``, ``value`` without secrets, and ``from`` (environment, file or default).
+
+    ``environment`` are the names of the variables that were there when the configuration was loaded.
+    """
+    written = tomllib.loads(file.read_text())
+    given = {name.upper() for name in environment if name.upper().startswith(PREFIX)}
+    return [
+        {"key": _dotted(path), "value": _shown(path, value), "from": _origin(path, written, given)}
+        for path, value in _leaves(config.model_dump(), ())
+    ]
+
+
+def _leaves(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], object]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, (*path, str(key)))
+    elif isinstance(value, Sequence) and not isinstance(value, str) and value:
+        for number, inner in enumerate(value):
+            yield from _leaves(inner, (*path, number))
+    else:
+        yield path, value
+
+
+def _shown(path: tuple[str | int, ...], value: object) -> object:
+    if isinstance(value, SecretStr):
+        return MASK if value.get_secret_value() else ""
+    if not isinstance(value, str):
+        return value
+    # Properties of Spark have names of their own; our own keys that hold a secret have its type.
+    if path[:2] == ("spark", "properties") and is_secret(str(path[-1])):
+        return MASK
+    return masked(value)
+
+
+def _origin(path: tuple[str | int, ...], written: Any, given: Collection[str]) -> str:
+    names = [str(part).upper() for part in path]
+    if any(PREFIX + "__".join(names[:length]) in given for length in range(1, len(names) + 1)):
+        return "environment"
+    at = written
+    for part in path:
+        try:
+            at = at[part]
+        except (KeyError, IndexError, TypeError):
+            return "default"
+    return "file"
+
+
+def _dotted(path: tuple[str | int, ...]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")

@@ -1,0 +1,76 @@
+"""Imported by every Python process of a test's run, the workers of Spark and Ray among them.
+
+Logs everything to standard error, and makes fail what EMBEDMILL_TEST_FAULTS names: with the text that was being worked
+on in the exception's message, as a careless library would.
+"""
+
+import importlib.abc
+import importlib.util
+import logging
+import os
+import sys
+
+logging.basicConfig(level=logging.DEBUG)
+FAULTS = set(os.environ.get("EMBEDMILL_TEST_FAULTS", "").split(","))
+
+
+def encoder(module):
+    """Two texts that no encoder takes: one raises, one kills the process."""
+    encode = module.HashEncoder.encode
+
+    def fragile(self, texts, tokens):
+        if any("kills" in text for text in texts):
+            os._exit(1)
+        if any("raises" in text for text in texts):
+            raise ValueError(f"cannot encode {texts}")
+        return encode(self, texts, tokens)
+
+    module.HashEncoder.encode = fragile
+
+
+def raising(owner, name, what):
+    """Replace a function by one that fails and quotes what it was given."""
+
+    def fail(*given, **named):
+        raise ValueError(f"{what} failed on {[getattr(one, 'to_pylist', lambda one=one: one)() for one in given]}")
+
+    setattr(owner, name, fail)
+
+
+BREAK = {
+    "encoder": ("embedding.encoders.hashed", encoder),
+    "query": ("embedding.encoders.hashed", lambda m: raising(m.HashEncoder, "encode", "query")),
+    "cut": ("jobs.reader", lambda m: raising(m, "_chunks", "cut")),
+    "shard": ("jobs.embed", lambda m: raising(m.EncodeShard, "_encode", "shard")),
+    "table": ("jobs.frames", lambda m: raising(m, "write_part", "table")),
+    "index": ("indexers.milvus", lambda m: raising(m, "encode", "index")),
+    "ledger": ("jobs.publish", lambda m: raising(m, "_record", "ledger")),
+}
+
+
+class Breaker(importlib.abc.MetaPathFinder):
+    """Breaks a module right after it was imported."""
+
+    def find_spec(self, name, path=None, target=None):
+        """See importlib: only the modules that are to be broken are of interest."""
+        todo = [how for fault, (module, how) in BREAK.items() if fault in FAULTS and module == name]
+        if not todo:
+            return None
+        sys.meta_path.remove(self)
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            sys.meta_path.insert(0, self)
+        load = spec.loader.exec_module
+
+        def load_and_break(module):
+            load(module)
+            for how in todo:
+                how(module)
+
+        spec.loader.exec_module = load_and_break
+        return spec
+
+
+if FAULTS - {""}:
+    sys.meta_path.insert(0, Breaker())
