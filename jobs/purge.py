@@ -1,8 +1,8 @@
 """Purge: remove documents from every index version, the vectors and the text tables, and keep later runs from
 bringing them back. The receipt says what went from where, and whether its bytes have gone from the files too.
 
-The rule is recorded first, and the ledger's rows go last: whatever dies between, the documents stay out, and the same
-command finds them all and goes on.
+The rule is recorded first, and the ledger's rows go last, as the index's are found by them: whatever dies between, the
+documents stay out, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -72,14 +72,14 @@ def purge(
         ours = pc.field("team_id") == team
         all_chunks = everywhere.read("chunks", [*_NEEDED, "content_hash"], ours)
         chunks = target.of(all_chunks)
-        held = target.of(everywhere.read("published", [*_NEEDED, "content_hash"], ours))
+        held = target.of(everywhere.read("published", _NEEDED, ours))
         doomed = set(chunks["chunk_id"].to_pylist()) | set(held["chunk_id"].to_pylist())
         stay = all_chunks.filter(pc.invert(pc.is_in(all_chunks["chunk_id"], pa.array(doomed, pa.string()))))
-        hashes = set(chunks["content_hash"].to_pylist()) | set(held["content_hash"].to_pylist())
-
-        # Each part is found by what goes after it: vectors by the hashes of chunks and ledger, the index by the ledger.
+        # All that no text of the team needs: a document's earlier texts, and deleted documents, are in no table, but
+        # their vectors are.
+        stored = set(everywhere.read("vectors", ["content_hash"], ours)["content_hash"].to_pylist())
         removed = {
-            "vectors": _drop(mill, "vectors", team, "content_hash", hashes - set(stay["content_hash"].to_pylist()))
+            "vectors": _drop(mill, "vectors", team, "content_hash", stored - set(stay["content_hash"].to_pylist()))
         }
         removed["chunks"] = _drop(mill, "chunks", team, "chunk_id", doomed)
         removed["index"], found, storage = _delete_rows(mill, target, doomed, lease)
