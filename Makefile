@@ -1,12 +1,13 @@
 # Two commands do all the set-up: `make demo` and `make test`. The environment is made once and reused while
 # requirements.txt, pyproject.toml and this file stay the same.
-.PHONY: help demo airflow test test-all lint bench clean-env clean
+.PHONY: help demo airflow test test-all fuzz lint bench clean-env clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.current
 NEED_MB := 6500
+SECONDS ?= 60
 PEERS := .venv-bench
 PEERS_STAMP := $(PEERS)/.current
 # The last Milvus server that comes as a Python package. Its package is called like a part of ours: it lives alone.
@@ -28,6 +29,9 @@ test: $(STAMP) $(MILVUS_STAMP)  ## run the tests, also against a real Milvus ser
 
 test-all: $(STAMP) $(MILVUS_STAMP)  ## the tests, and a quarter of an hour of Airflow's backfills and faults
 	@$(BIN)/python -m pytest -m ""
+
+fuzz: $(STAMP)  ## fuzz the Slack parser, the chunker and the file parsers, SECONDS=60 each
+	@for target in day text chunks files; do $(BIN)/python -m tests.fuzz $$target -max_total_time=$(SECONDS) || exit 1; done
 
 lint: $(STAMP)  ## ruff and mypy, changing nothing
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/mypy dags
