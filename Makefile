@@ -1,12 +1,13 @@
 # Two commands do all the set-up: `make demo` and `make test`. The environment is made once and reused while
 # requirements.txt, pyproject.toml and this file stay the same.
-.PHONY: help demo airflow test test-all chaos lint bench clean-env clean
+.PHONY: help demo airflow test test-all chaos fuzz lint bench clean-env clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.current
 NEED_MB := 6500
+SECONDS ?= 60
 PEERS := .venv-bench
 PEERS_STAMP := $(PEERS)/.current
 # The last Milvus server that comes as a Python package. Its package is called like a part of ours: it lives alone.
@@ -31,6 +32,9 @@ test-all: $(STAMP) $(MILVUS_STAMP)  ## the tests, and a quarter of an hour of Ai
 
 chaos: $(STAMP) $(MILVUS_STAMP)  ## kill, starve and race runs for hours, and compare with undisturbed ones; ARGS="--kills 20"
 	@$(BIN)/python -m tests.chaos --json build/chaos.json $(ARGS)
+
+fuzz: $(STAMP)  ## fuzz the Slack parser, the chunker and the file parsers, SECONDS=60 each
+	@for target in day text chunks files; do $(BIN)/python -m tests.fuzz $$target -max_total_time=$(SECONDS) || exit 1; done
 
 lint: $(STAMP)  ## ruff and mypy, changing nothing
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/mypy dags

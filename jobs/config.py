@@ -157,6 +157,9 @@ class Limits(_Section):
     max_delete_fraction: Annotated[float, Field(ge=0, le=1)] = 0.2
     max_delete_rows: Annotated[int, Field(ge=0)] = 1_000
     min_free_mb: Annotated[int, Field(ge=0)] = 200
+    parse_seconds: Annotated[float, Field(ge=1)] = 120.0  # of processor time; on the clock four times that
+    parse_memory_mb: Annotated[int, Field(ge=512)] = 2048  # of the process that parses it, its 400 MB of code included
+    parse_text_chars: Annotated[int, Field(gt=0)] = 20_000_000  # of text out of one file
 
 
 class Gate(_Section):

@@ -17,6 +17,7 @@ from embedding import ids
 from embedding.chunking import Chunker, ChunkLimits
 from embedding.records import CHUNK, Document, Rejected, Skipped
 from indexers.base import too_long
+from jobs.apart import reader_of
 from jobs.faults import without_messages
 from jobs.sources.base import Partition, PurgeRule, Source
 
@@ -57,12 +58,17 @@ def reader(
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        task = _Task(Chunker(chunking.tokenizer_file, chunking.limits), chunking.hash_key, rules)
+        todo = [
+            (sources[row.pop("source")], Partition(**row | {"path": os.fsdecode(row["path"])}))
+            for batch in batches
+            for row in batch.to_pylist()
+        ]
         with without_messages():
-            for batch in batches:
-                for row in batch.to_pylist():
-                    source = sources[row.pop("source")]
-                    yield from task.read(source, Partition(**row | {"path": os.fsdecode(row["path"])}))
+            if limits := next((limits for source, partition in todo if (limits := source.apart(partition))), None):
+                reader_of(limits).start()  # its imports go on while the tokenizer is loaded
+            task = _Task(Chunker(chunking.tokenizer_file, chunking.limits), chunking.hash_key, rules)
+            for source, partition in todo:
+                yield from task.read(source, partition)
             yield from task.finish()
 
     return read
@@ -104,7 +110,8 @@ class _Task:
     def read(self, source: Source, partition: Partition) -> Iterator[pa.RecordBatch]:
         tally = _Tally(source, partition)
         self._tallies.append(tally)
-        for record in source.read(partition):
+        limits = source.apart(partition)
+        for record in reader_of(limits).read(source, partition) if limits else source.read(partition):
             match record:
                 case Document() if any(rule.covers(record) for rule in self._rules):
                     tally.skip("purged", 1)

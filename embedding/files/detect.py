@@ -219,8 +219,8 @@ def _check_size(data: bytes, members: list[zipfile.ZipInfo], limits: Limits) -> 
         # Declared sizes too: libraries reserve by them.
         if max(total, member.file_size) > limits.unpacked_bytes:
             raise RejectedRecord("too_large_unpacked", f"more than {limits.unpacked_bytes} bytes")
-    if total > limits.unpacked_ratio_from and total > limits.unpacked_ratio * len(data):
-        raise RejectedRecord("too_large_unpacked", f"ratio above {limits.unpacked_ratio}")
+        if total > limits.unpacked_ratio_from and total > limits.unpacked_ratio * len(data):
+            raise RejectedRecord("too_large_unpacked", f"ratio above {limits.unpacked_ratio}")
 
 
 def _deflated_size(data: bytes, member: zipfile.ZipInfo, total: int, limits: Limits) -> int:

@@ -42,6 +42,19 @@ class Listing:
     complete: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class ReadLimits:
+    """What reading one partition may take: processor time, memory of the process, characters of text."""
+
+    seconds: float
+    memory_mb: int
+    text_chars: int
+
+    def __str__(self) -> str:
+        """For ``Source.reader``: what was in quarantine for a limit is read again where it changes."""
+        return f"{self.seconds:g}:{self.memory_mb}:{self.text_chars}"
+
+
 class Source(Protocol):
     """A place documents come from. Instances are sent to the executors, so they must pickle and stay small."""
 
@@ -61,6 +74,10 @@ class Source(Protocol):
 
     def read(self, partition: Partition) -> Iterator[Document | Rejected | Skipped]:
         """Read one partition. Bad records come out as Rejected; nothing is raised for them."""
+        ...
+
+    def apart(self, partition: Partition) -> ReadLimits | None:
+        """Limits of the process of its own that reads this partition; None where it can do no harm where it is."""
         ...
 
 

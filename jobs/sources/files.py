@@ -8,9 +8,8 @@ from pathlib import Path
 
 from embedding import ids
 from embedding.errors import RejectedRecord, SourceError
-from embedding.files import PARSER_VERSION, parse_file
 from embedding.records import Document, Kind, Rejected, Skipped
-from jobs.sources.base import Listing, Partition, inside, read_failure, source_key, stat_fingerprint
+from jobs.sources.base import Listing, Partition, ReadLimits, inside, read_failure, source_key, stat_fingerprint
 
 
 class FilesSource:
@@ -18,13 +17,18 @@ class FilesSource:
 
     kind: Kind = "file"
 
-    def __init__(self, root: Path, *, uri: str, team_id: str, channel_id: str, max_bytes: int) -> None:
+    def __init__(
+        self, root: Path, *, uri: str, team_id: str, channel_id: str, max_bytes: int, limits: ReadLimits
+    ) -> None:  # fmt: skip
+        from embedding.files import PARSER_VERSION  # here and in ``read``: an executor that reads apart needs no parser
+
         self.root = root.resolve()
         self.source_id = source_key("files", team_id, uri)
         self.team_id: str | None = team_id
         self.channel_id = channel_id
         self.max_bytes = max_bytes
-        self.reader = f"files:{PARSER_VERSION}:{channel_id}:{max_bytes}"
+        self.limits = limits
+        self.reader = f"files:{PARSER_VERSION}:{channel_id}:{max_bytes}:{limits}"
         self.names: Mapping[str, str] = {}
 
     def listing(self) -> Listing:
@@ -78,20 +82,23 @@ class FilesSource:
 
     def read(self, partition: Partition) -> Iterator[Document | Rejected | Skipped]:
         """See Source.read."""
+        from embedding.files import Limits, parse_file
+
         assert self.team_id is not None
         path = Path(partition.path)
-        if partition.size > self.max_bytes:
-            yield self._failed(partition, "too_large", f"{partition.size} bytes; files source's max_bytes allows less")
-            return
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                data = file.read(self.max_bytes + 1) if partition.size <= self.max_bytes else b""
         except OSError as error:
             yield read_failure(error)
+            return
+        if max(len(data), partition.size) > self.max_bytes:  # it may have grown since it was listed
+            yield self._failed(partition, "too_large", f"more than {self.max_bytes} bytes (files source's max_bytes)")
             return
         relative = os.fsdecode(os.fsencode(path.relative_to(self.root)))
         shown = relative.encode("utf-8", "replace").decode()
         try:
-            parsed = parse_file(data, shown)
+            parsed = parse_file(data, shown, Limits(text_characters=self.limits.text_chars))
         except RejectedRecord as error:
             yield self._failed(partition, error.reason, error.detail)
             return
@@ -112,6 +119,10 @@ class FilesSource:
             meta=meta,
             marks=parsed.marks,
         )
+
+    def apart(self, partition: Partition) -> ReadLimits | None:
+        """See Source.apart."""
+        return self.limits
 
     def _failed(self, partition: Partition, reason: str, detail: str) -> Rejected:
         return Rejected("", reason, detail, channel_id=self.channel_id, created_at=partition.first, whole=True)

@@ -18,7 +18,7 @@ from embedding import ids
 from embedding.errors import RejectedRecord, SourceError
 from embedding.records import Document, Kind, Rejected, Skipped
 from embedding.slack_text import NORMALISER_VERSION
-from jobs.sources.base import Listing, Partition, inside, read_failure, source_key, stat_fingerprint
+from jobs.sources.base import Listing, Partition, ReadLimits, inside, read_failure, source_key, stat_fingerprint
 from jobs.sources.slack_export import Channel, parse_channels, parse_users, read_day
 
 _DAY = re.compile(r"(\d{4})-(\d{2})-(\d{2})\.json")
@@ -29,7 +29,9 @@ _DAMAGED = (
     zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError,
     KeyError, ValueError,
 )  # fmt: skip
-_MAX_ENTRY = 1 << 30  # a day file that unpacks to more is a bomb or a mistake
+_MAX_DAY = 1 << 30  # a day file that is, or unpacks to, more is a bomb or a mistake
+_MAX_NAMES = 1 << 28  # of the files that name users and channels, which the driver reads
+_SMALL_DAY = 1_000_000  # bytes of JSON that become 100 MB of objects at the worst
 
 
 class SlackExport:
@@ -37,11 +39,12 @@ class SlackExport:
 
     kind: Kind = "message"
 
-    def __init__(self, root: Path, *, uri: str, team_id: str) -> None:
+    def __init__(self, root: Path, *, uri: str, team_id: str, limits: ReadLimits) -> None:
         self.root = root.resolve()
         self.source_id = source_key("slack_export", team_id, uri)
         self.team_id: str | None = team_id
-        self.reader = f"slack_export:{NORMALISER_VERSION}"
+        self.limits = limits
+        self.reader = f"slack_export:{NORMALISER_VERSION}:{limits}"
         self._names: dict[str, str] = {}
         self._channels: dict[str, Channel] = {}
 
@@ -146,20 +149,22 @@ class SlackExport:
                 entries.append((info.filename, f"{info.CRC:08x}:{info.file_size}", info.file_size))
         return entries, rejected, True
 
-    def _bytes(self, path: str) -> bytes:
+    def _bytes(self, path: str, most: int = _MAX_DAY) -> bytes:
         if self.root.is_dir():
-            return (self.root / path).read_bytes()
-        archive = _open_zip(str(self.root), self.root.stat().st_mtime_ns)
-        if archive.getinfo(path).file_size > _MAX_ENTRY:
-            raise RejectedRecord("too_large", "the day file unpacks to more than 1 GiB")
-        return archive.read(path)
+            size = (self.root / path).stat().st_size
+        else:
+            archive = _open_zip(str(self.root), self.root.stat().st_mtime_ns)
+            size = archive.getinfo(path).file_size  # zipfile reads no more than this
+        if size > most:
+            raise RejectedRecord("too_large", f"more than {most >> 20} MiB")
+        return (self.root / path).read_bytes() if self.root.is_dir() else archive.read(path)
 
     def _load_names(self) -> list[Rejected]:
         """Read what names users and channels; returns what is there and cannot be read."""
         rejected = []
         for name in ("users.json", *_CHANNEL_FILES):
             try:
-                data = self._bytes(name)
+                data = self._bytes(name, _MAX_NAMES)
                 if name == "users.json":
                     self._names.update(parse_users(data))
                 else:
@@ -198,6 +203,10 @@ class SlackExport:
             if isinstance(record, Rejected) and record.key and not record.key.startswith("@"):
                 record = replace(record, doc_id=ids.message_id(self.team_id, channel.id, record.key))
             yield record
+
+    def apart(self, partition: Partition) -> ReadLimits | None:
+        """See Source.apart."""
+        return self.limits if partition.size > _SMALL_DAY else None
 
 
 def _quoted(path: str) -> str:

@@ -41,6 +41,8 @@ _HOUSEKEEPING = frozenset({
     "unfurl_suggestion_warning", "unpinned_item", "workflow_posting_permissions",
 })  # fmt: skip
 _CALLS = frozenset({"huddle_thread", "sh_room_created", "sh_room_shared"})  # housekeeping, unless they say something
+TOO_DEEP = object()  # stands for a record that is nested deeper than JSON can be read
+_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
 _TYPES: tuple[tuple[str, type], ...] = (
     ("text", str), ("user", str), ("username", str), ("bot_id", str), ("thread_ts", str), ("blocks", list),
     ("attachments", list), ("files", list), ("file", dict), ("comment", dict), ("edited", dict),
@@ -126,6 +128,8 @@ class _Day:
         """What one record comes to, taken by itself. Never raises."""
         ts = ""
         try:
+            if record is TOO_DEEP:
+                return self._reject(index, "too_deep")
             if not isinstance(record, dict):
                 return self._reject(index, "not_an_object")
             if reason := _ts_fault(record):
@@ -260,7 +264,42 @@ def _load(data: bytes) -> object:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
         # orjson refuses lone surrogates and NaN, which real exports hold. Decoded here, since json would guess UTF-16.
-        return json.loads(data.decode())
+        text = data.decode()
+    try:
+        return _decode(text)
+    except RecursionError:
+        return [_record(part) for part in _elements(text)]
+
+
+def _decode(text: str) -> object:
+    # Python makes no int of more digits than this, and would refuse the day for one.
+    return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 4000 else float(digits))
+
+
+def _record(text: str) -> object:
+    try:
+        return _decode(text)
+    except RecursionError:
+        return TOO_DEEP
+
+
+def _elements(text: str) -> Iterator[str]:
+    """The elements of an array, by its brackets alone: one that is nested too deep is not to cost the others."""
+    if not text.lstrip().startswith("["):
+        raise ValueError
+    depth = start = 0
+    for token in _BRACKETS.finditer(text):
+        if token[0] in ("[", "{"):
+            depth += 1
+            if depth == 1:
+                start = token.end()
+        elif token[0] in ("]", "}"):
+            depth -= 1
+        if depth == 0 and token[0][0] != '"' or depth == 1 and token[0] == ",":
+            yield text[start : token.start()]
+            start = token.end()
+    if depth or text[start:].strip():
+        raise ValueError
 
 
 def _entries(data: bytes) -> Iterator[dict[str, object]]:

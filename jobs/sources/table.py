@@ -15,7 +15,7 @@ from embedding.errors import SourceError
 from embedding.records import Document, Kind, Rejected, Skipped
 from embedding.text import clean_text
 from jobs.config import TEAM_PATTERN
-from jobs.sources.base import Listing, Partition, read_failure, source_key, stat_fingerprint
+from jobs.sources.base import Listing, Partition, ReadLimits, read_failure, source_key, stat_fingerprint
 
 if TYPE_CHECKING:
     from jobs.config import Columns
@@ -85,6 +85,10 @@ class TableSource:
             yield Rejected("", "unreadable_table", type(error).__name__, whole=True)
         except OSError as error:
             yield read_failure(error)
+
+    def apart(self, partition: Partition) -> ReadLimits | None:
+        """See Source.apart. A lake's own table is streamed, and its rows are many."""
+        return None
 
     def _row(self, row: dict[str, Any], position: int, seen: set[str]) -> Document | Rejected | Skipped:
         value = {name: row.get(column) for name, column in self.columns.items()}
