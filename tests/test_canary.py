@@ -26,6 +26,7 @@ from tests.workspace import TEAM, TEXTS, Workspace, message
 ROOT = Path(__file__).resolve().parent.parent
 HOOK = ROOT / "tests" / "every_python"
 
+SPARK_SECRET = "a secret of Spark"
 SPARK_LOG = """
 rootLogger.level = debug
 rootLogger.appenderRef.file.ref = file
@@ -93,6 +94,8 @@ class Bench:
         leaks = {}
         for name, where in found.items():
             allowed = {w for w in where if self._allowed(w, "meta" if name == "heading" else "text")}
+            if name == SPARK_SECRET:  # Spark tells its settings below WARN; its log is off unless somebody asks for it
+                allowed |= {w for w in where if w.endswith("/spark.log")}
             if where - allowed:
                 leaks[name] = where - allowed
         if self.seen:
@@ -146,7 +149,7 @@ def fill(bench: Bench) -> None:
     )
     properties = {
         "spark.eventLog.enabled": "true", "spark.eventLog.dir": f"file://{bench.outside}/events",
-        "spark.eventLog.compress": "false", "spark.hadoop.fs.azure.account.key.lake": canary("a secret of Spark"),
+        "spark.eventLog.compress": "false", "spark.hadoop.fs.azure.account.key.lake": canary(SPARK_SECRET),
         "spark.driver.extraJavaOptions": java,
     }  # fmt: skip
     space.config.write_text(
