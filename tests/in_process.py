@@ -51,17 +51,25 @@ class Write:
 
 @dataclass
 class Death:
-    """At which write the process dies, from 1, and whether that write still happens; 0 is never. ``writes`` so far."""
+    """At which write the process dies, from 1, and whether that write still happens; 0 is never. ``writes`` so far.
+
+    ``ahead_of`` names a place: it dies ahead of its first write there.
+    """
 
     at: int = 0
     after: bool = True
+    ahead_of: str = ""
     writes: list[Write] = field(default_factory=list)
     purging: bool = False
+    dead: bool = False
 
     @contextmanager
     def around(self, write: Callable[[], Write]) -> Iterator[None]:
-        fatal = len(self.writes) + 1 == self.at
-        if fatal and not self.after:
+        if self.dead:  # what a dying process still tries
+            raise Killed
+        ahead = bool(self.ahead_of) and write().where == self.ahead_of
+        self.dead = fatal = ahead or len(self.writes) + 1 == self.at
+        if ahead or fatal and not self.after:
             self.writes.append(replace(write(), done=False, purging=self.purging))
             raise Killed
         yield

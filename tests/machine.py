@@ -78,8 +78,6 @@ class Machine(RuleBasedStateMachine):
         self.night: Within | None = None
 
     def _cut(self, doc: str, text: str) -> dict[str, str]:
-        if not hasattr(self, "chunker"):  # the sources' first texts are short
-            return {ids.chunk_id(doc, 0): text.strip()}
         return {ids.chunk_id(doc, n): piece for n, piece in enumerate(_pieces(self.chunker, text.strip()))}
 
     # -- what happens to the sources -----------------------------------------------------------------------------------
@@ -200,7 +198,7 @@ class Machine(RuleBasedStateMachine):
     def purge(self, team: str, which: int, pick: int, death: tuple[int, bool]) -> None:
         documents = sorted({c.doc for c in self.model.known.values() if c.row.team == team})
         ids_, channel, before = [], "", None
-        if which == 0:
+        if which == 0 and not self.model.quarantine:  # a purge would remove a torn day from there
             channel = CHANNELS[pick % 2]
         elif which == 1:
             before = _SECOND
@@ -240,7 +238,9 @@ class Machine(RuleBasedStateMachine):
         except Killed:
             name += " that died"
         self.counted[name] += 1
-        model.follow(fatal.writes, goal, owed, died=body is None)
+        # A version that goes takes its ledger with it.
+        writes = [write for write in fatal.writes if name != "gc" or write.purging or write.where == "doubt"]
+        model.follow(writes, goal, owed, died=body is None)
         if body is not None:
             if name == "purge":
                 for unfinished in model.unfinished[len(left) :]:

@@ -204,19 +204,9 @@ class Model:
         """Remove what a purge removes."""
         doomed = self.doomed(rule)
         self.stored -= self.unused(doomed)
-        self.quarantine -= self.let_go(rule)
         for rows in (self.known, *self.index.values(), *self.ledger.values()):
             for k in doomed & rows.keys():
                 del rows[k]  # type: ignore[attr-defined]
-
-    def let_go(self, rule: Rule) -> set[tuple[int, str]]:
-        """What of the quarantine a purge removes. When a torn partition's records were made nobody knows."""
-        if rule.ids or rule.before < 1 << 60:
-            return set()
-        return {
-            (n, key) for n, key in self.quarantine
-            if self.teams[n] == rule.team and rule.channel in ("", key.partition("/")[0])
-        }  # fmt: skip
 
     # -- judging a command ---------------------------------------------------------------------------------------------
 
@@ -256,9 +246,8 @@ class Model:
                 unused |= self.unused(doomed)
             elif write.where == "doubt" and write.done:
                 self.settle()
-            elif write.where == "quarantine" and write.done:
-                purged = {q for rule in self.unfinished for q in self.let_go(rule)}
-                self.quarantine = self.quarantine - purged if write.purging else set(goal.quarantine)
+            elif write.where == "quarantine" and write.done and not write.purging:
+                self.quarantine = set(goal.quarantine)
             elif write.where == "alias" and write.done:
                 self.live = write.version
             elif write.where == "vectors":
