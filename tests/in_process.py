@@ -53,12 +53,13 @@ class Write:
 class Death:
     """At which write the process dies, from 1, and whether that write still happens; 0 is never. ``writes`` so far.
 
-    ``ahead_of`` names a place: it dies ahead of its first write there.
+    ``ahead_of`` names a place: it dies ahead of its first write there, or the first after one to ``once``.
     """
 
     at: int = 0
     after: bool = True
     ahead_of: str = ""
+    once: str = ""
     writes: list[Write] = field(default_factory=list)
     purging: bool = False
     dead: bool = False
@@ -67,7 +68,8 @@ class Death:
     def around(self, write: Callable[[], Write]) -> Iterator[None]:
         if self.dead:  # what a dying process still tries
             raise Killed
-        ahead = bool(self.ahead_of) and write().where == self.ahead_of
+        begun = not self.once or any(done.where == self.once for done in self.writes)
+        ahead = bool(self.ahead_of) and begun and write().where == self.ahead_of
         self.dead = fatal = ahead or len(self.writes) + 1 == self.at
         if ahead or fatal and not self.after:
             self.writes.append(replace(write(), done=False, purging=self.purging))

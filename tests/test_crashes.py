@@ -40,9 +40,9 @@ def go(space: Workspace, scope: Scope | None = None) -> Any:
     return run(open_mill(space.config), scope or Scope(), allow_mass_delete=True)
 
 
-def die(space: Workspace, ahead_of: str) -> None:
+def die(space: Workspace, ahead_of: str, once: str = "") -> None:
     with pytest.raises(Killed):
-        run(open_mill(space.config, Death(ahead_of=ahead_of)), Scope(), allow_mass_delete=True)
+        run(open_mill(space.config, Death(ahead_of=ahead_of, once=once)), Scope(), allow_mass_delete=True)
 
 
 def held(space: Workspace, version: str = "messages__v1") -> dict[str, str]:
@@ -90,7 +90,7 @@ def test_a_file_that_goes_after_a_run_died_reading_it_is_gone(published: Workspa
     before = held(published)
     new = published.files / "new.txt"
     new.write_text("A file of one night")
-    die(published, "sources")
+    die(published, "sources", once="chunks")
     new.unlink()
     go(published)
     assert held(published) == before
@@ -99,7 +99,7 @@ def test_a_file_that_goes_after_a_run_died_reading_it_is_gone(published: Workspa
 def test_a_message_in_two_days_survives_a_death_and_the_loss_of_one(published: Workspace) -> None:
     before = held(published)
     published.day("general", [GENERAL[1]], day="2025-03-04")
-    die(published, "sources")
+    die(published, "sources", once="chunks")
     published.day("general", [], day="2025-03-04")
     go(published)
     assert held(published) == before
