@@ -114,12 +114,15 @@ class Machine(RuleBasedStateMachine):
         self.counted["tear or mend"] += 1
         self.sources.tear(channel, day, torn)
 
-    @rule()
-    def snapshot(self) -> None:
+    @rule(pick=PICK, text=TEXTS)
+    def snapshot(self, pick: int, text: str) -> None:
+        """Life goes on after it: something is edited."""
         self.counted["snapshot"] += 1
         self.sources.snapshot()
+        if said := self.sources.messages("export"):
+            self.sources.edit("export", said[pick % len(said)], text)
 
-    @rule(pick=PICK)
+    @rule(pick=st.integers(0, 3))
     def replay(self, pick: int) -> None:
         self.counted["replay a snapshot"] += 1
         self.sources.replay(pick)

@@ -291,6 +291,10 @@ class Model:
             for version, k in write.removed:
                 del self.ledger[version][k]
             return
+        if write.where == "published":
+            index = self.index[write.version]
+            right = all(index.get(k) == owed.write[k] for k in write.keys) and not removed & index.keys()
+            agree(right, "the ledger says what the index does not hold", write)
         rows = (self.index if write.where == "index" else self.ledger).setdefault(write.version, {})
         for k in removed:
             rows.pop(k, None)  # type: ignore[attr-defined]

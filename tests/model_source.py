@@ -107,9 +107,9 @@ class Sources:
         self.snapshots.append(kept)
 
     def replay(self, number: int) -> None:
-        """Put an old snapshot beside the live export."""
+        """Put an old snapshot beside the live export; 0 is the newest."""
         shutil.rmtree(self.root / "archive")
-        export = self.exports["archive"] = copy.deepcopy(self.snapshots[number % len(self.snapshots)])
+        export = self.exports["archive"] = copy.deepcopy(self.snapshots[-1 - number % len(self.snapshots)])
         for folder in export.names.values():
             (self.root / "archive" / folder).mkdir(parents=True)
         self._write_channels("archive")
