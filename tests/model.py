@@ -8,6 +8,7 @@ nothing it owes is left.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -127,8 +128,8 @@ class Model:
     hash_of: Callable[[str, str], str]
     teams: tuple[str, ...]  # of the sources
     known: dict[str, Chunk] = field(default_factory=dict)
-    index: dict[str, dict[str, Row]] = field(default_factory=dict)
-    ledger: dict[str, dict[str, Row | None]] = field(default_factory=dict)  # None: in flight when a run died
+    index: dict[str, dict[str, Row]] = field(default_factory=lambda: defaultdict(dict))
+    ledger: dict[str, dict[str, Row | None]] = field(default_factory=lambda: defaultdict(dict))  # None: was in flight
     stored: set[tuple[str, str]] = field(default_factory=set)
     quarantine: set[tuple[int, str]] = field(default_factory=set)
     rules: list[Rule] = field(default_factory=list)
@@ -213,14 +214,14 @@ class Model:
     def settle(self) -> None:
         """What was in flight when a run died is believed of no more."""
         for write in self.pending:
-            held = self.ledger.setdefault(write.version, {})
+            held = self.ledger[write.version]
             for k in write.keys | (write.removed & held.keys()):
                 held[k] = None
 
     def owed(self, version: str, within: Within) -> Owed:
         """What a version must be given and must lose, by what is believed of it; and the texts to encode for that."""
-        held = self.ledger.setdefault(version, {})
-        index = self.index.setdefault(version, {})
+        held = self.ledger[version]
+        index = self.index[version]
         write = {k: c.row for k, c in self.known.items() if within.covers(c.row) and held.get(k) != c.row}
         gone = set()
         for k in held.keys() - self.known.keys():
@@ -295,7 +296,7 @@ class Model:
             index = self.index[write.version]
             right = all(index.get(k) == owed.write[k] for k in write.keys) and not removed & index.keys()
             agree(right, "the ledger says what the index does not hold", write)
-        rows = (self.index if write.where == "index" else self.ledger).setdefault(write.version, {})
+        rows = (self.index if write.where == "index" else self.ledger)[write.version]
         for k in removed:
             rows.pop(k, None)  # type: ignore[attr-defined]
         rows |= {k: owed.write[k] for k in write.keys}  # type: ignore[operator]
