@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,9 @@ import pyarrow.compute as pc
 
 from embedding.ids import hashed_id
 from jobs.forget import empty_engine_log, forget
+from jobs.report import Report
 from jobs.scope import Scope
+from jobs.scratch import scratch_left
 
 if TYPE_CHECKING:
     from jobs.lease import Lease
@@ -59,46 +61,76 @@ def purge(
     mill: Mill, *, team: str, channel: str, ids: Sequence[str], before: int | None, wait: float = 0.0
 ) -> dict[str, Any]:
     """Remove what the arguments name and return the receipt, which is in ``runs`` too."""
-    state, everywhere = mill.state, mill.state.every_cut()
-    target = Target(team, channel, frozenset(ids), before)
     scope = Scope(teams=(team,), channels=(channel,) if channel else (), until=before)
     with mill.writing("purge", scope, wait) as (report, lease):
         rule = {
             "team_id": team, "channel_id": channel, "ids": list(ids), "before": before,
             "purged_at": int(time.time() * 1_000_000), "run_id": report.run_id, "_delete": False,
         }  # fmt: skip
-        state.change("purges", [rule])
+        mill.state.change("purges", [rule])
         report.index = mill.live()
-        ours = pc.field("team_id") == team
-        all_chunks = everywhere.read("chunks", [*_NEEDED, "content_hash"], ours)
-        chunks = target.of(all_chunks)
-        held = target.of(everywhere.read("published", _NEEDED, ours))
-        doomed = set(chunks["chunk_id"].to_pylist()) | set(held["chunk_id"].to_pylist())
-        stay = all_chunks.filter(pc.invert(pc.is_in(all_chunks["chunk_id"], pa.array(doomed, pa.string()))))
-        # All that no text of the team needs: a document's earlier texts, and deleted documents, are in no table, but
-        # their vectors are.
-        stored = set(everywhere.read("vectors", ["content_hash"], ours)["content_hash"].to_pylist())
-        removed = {
-            "vectors": _drop(mill, "vectors", team, "content_hash", stored - set(stay["content_hash"].to_pylist()))
-        }
-        removed["chunks"] = _drop(mill, "chunks", team, "chunk_id", doomed)
-        removed["index"], found, storage = _delete_rows(mill, target, doomed, lease)
-        removed["ledger"] = _drop(mill, "published", team, "chunk_id", doomed)
-        removed["quarantine"] = _drop_quarantine(mill, target)
-        files = sum(forget(state, name) for name in _HOLDING)
-        empty_engine_log(state)
-        report.receipt = {
-            "removed": removed,
-            "documents": _listed(state.hash_key, {_document(chunk) for chunk in doomed | found}),
-            "storage": {
-                "tables": {"state": REMOVED, "files": files},
-                "index": storage,
-                "scratch": {"state": _scratch(state.scratch_left()), "folders": report.scratch_cleared},
-                "engines.log": {"state": REMOVED},
-            },
-        }
+        report.receipt = _carry_out(mill, rule, lease, report.scratch_cleared)
         report.status = "ok"
     return {"run_id": report.run_id, "index": report.index, "scope": report.scope, "ids": len(ids)} | report.receipt
+
+
+def finish_purges(mill: Mill, lease: Lease) -> None:
+    """Carry out what a purge that died has left: nothing of it may be published again.
+
+    Such a purge has its rule, and no report that says it ended.
+    """
+    rules = mill.state.read("purges").to_pylist()
+    if not rules:
+        return
+    ended = set(mill.state.read("runs", ["run_id"], pc.field("status") == "ok")["run_id"].to_pylist())
+    for rule in rules:
+        if rule["run_id"] not in ended:
+            channels = (rule["channel_id"],) if rule["channel_id"] else ()
+            scope = Scope(teams=(rule["team_id"],), channels=channels, until=rule["before"]).to_json()
+            done = Report(rule["run_id"], "purge", mill.space_id, mill.live(), scope, rule["purged_at"], "ok")
+            done.receipt = _carry_out(mill, rule, lease, 0)
+            done.finished_at = int(time.time() * 1_000_000)
+            mill.record(done)
+
+
+def _carry_out(mill: Mill, rule: Mapping[str, Any], lease: Lease, cleared: int) -> dict[str, Any]:
+    """Remove the rows that a rule covers and return the receipt. Can be repeated wherever it died.
+
+    The texts and the ledger say what there is to remove. The ledger goes last: what had text and no ledger would be
+    published again, and the index's rows are found by it. ``cleared`` folders of scratch have gone before.
+    """
+    state, everywhere = mill.state, mill.state.every_cut()
+    team = rule["team_id"]
+    target = Target(team, rule["channel_id"], frozenset(rule["ids"] or ()), rule["before"])
+    ours = pc.field("team_id") == team
+    all_chunks = everywhere.read("chunks", [*_NEEDED, "content_hash", "version"], ours)
+    chunks = target.of(all_chunks)
+    held = target.of(everywhere.read("published", _NEEDED, ours))
+    # A newer version is a new document; there is one where a rule is carried out again.
+    spared = set(chunks.filter(pc.greater(chunks["version"], rule["purged_at"]))["chunk_id"].to_pylist())
+    doomed = (set(chunks["chunk_id"].to_pylist()) | set(held["chunk_id"].to_pylist())) - spared
+    stay = all_chunks.filter(pc.invert(pc.is_in(all_chunks["chunk_id"], pa.array(doomed, pa.string()))))
+    # All that no text of the team needs: a document's earlier texts, and deleted documents, are in no table, but their
+    # vectors are.
+    stored = set(everywhere.read("vectors", ["content_hash"], ours)["content_hash"].to_pylist())
+    unused = stored - set(stay["content_hash"].to_pylist())
+    removed = {"vectors": _drop(mill, "vectors", team, "content_hash", unused)}
+    removed["chunks"] = _drop(mill, "chunks", team, "chunk_id", doomed)
+    removed["index"], found, storage = _delete_rows(mill, target, doomed, spared, lease)
+    removed["ledger"] = _drop(mill, "published", team, "chunk_id", doomed)
+    removed["quarantine"] = _drop_quarantine(mill, target)
+    files = sum(forget(state, name) for name in _HOLDING)
+    empty_engine_log(state)
+    return {
+        "removed": removed,
+        "documents": _listed(state.hash_key, {_document(chunk) for chunk in doomed | found}),
+        "storage": {
+            "tables": {"state": REMOVED, "files": files},
+            "index": storage,
+            "scratch": {"state": _scratch(scratch_left(state.root)), "folders": cleared},
+            "engines.log": {"state": REMOVED},
+        },
+    }
 
 
 def _document(chunk_id: str) -> str:
@@ -117,7 +149,7 @@ def _listed(key: bytes, documents: Collection[str]) -> dict[str, Any]:
 
 
 def _delete_rows(
-    mill: Mill, target: Target, doomed: Collection[str], lease: Lease
+    mill: Mill, target: Target, doomed: Collection[str], spared: Collection[str], lease: Lease
 ) -> tuple[int, set[str], dict[str, str]]:
     """Delete from every version, also from those that are no longer or not yet live, and from its files.
 
@@ -131,7 +163,7 @@ def _delete_rows(
     for version in index.versions():
         keys = set(doomed)
         for batch in index.scan(version):
-            keys |= set(target.of(pa.Table.from_batches([batch]))["chunk_id"].to_pylist())
+            keys |= set(target.of(pa.Table.from_batches([batch]))["chunk_id"].to_pylist()).difference(spared)
         count, listed = index.count(version), sorted(keys)
         with mill.progress.bar(f"purge {version}", len(listed), "rows") as advance:
             for start in range(0, len(listed), _IDS):

@@ -38,7 +38,9 @@ def rebuild(mill: Mill, *, wait: float) -> list[str]:
     """
     state = mill.state.every_cut()
     run_id = new_run_id()
-    with Lease(state.root, run_id=run_id, seconds=mill.config.state.lease_seconds, wait=wait) as lease:
+    seconds = mill.config.state.lease_seconds
+    with Lease(state.root, run_id=run_id, seconds=seconds, wait=wait, newest=state.newest_fence) as lease:
+        state.fence = lease.number
         found = find_damage(state.root)
         for damage in found:
             if damage.table == "purges":
