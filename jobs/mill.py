@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -23,11 +24,14 @@ from embedding.slack_text import NORMALISER_VERSION
 from embedding.space import Space, describe_space, model_path, own_engine, tokenizer_file
 from jobs.config import Config
 from jobs.engines import check_disk, start_spark
+from jobs.inflight import settle
 from jobs.lease import Lease
 from jobs.progress import Progress
+from jobs.purge import finish_purges
 from jobs.reader import Chunking
 from jobs.report import Report
 from jobs.scope import Scope
+from jobs.scratch import clear_work
 from jobs.state import State
 
 if TYPE_CHECKING:
@@ -164,9 +168,18 @@ class Mill:
         run_id = given or time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
         report = Report(run_id, command, self.space_id, self.first_version, scope.to_json(), now)
         check_disk(self.state.root, self.config.limits.min_free_mb)
-        with Lease(self.state.root, run_id=run_id, seconds=self.config.state.lease_seconds, wait=wait) as lease:
-            self.state.note_space(self.space_id, self.config.model.name)
-            self.state.clear_work("" if first else run_id)
+        state = self.state
+        with Lease(
+            state.root, run_id=run_id, seconds=self.config.state.lease_seconds, wait=wait, newest=state.newest_fence
+        ) as lease:
+            state.fence = lease.number
+            if lease.took_over:
+                state.raise_fence()
+            state.note_space(self.space_id, self.config.model.name)
+            clear_work(state.root, keep="" if first else run_id)
+            settle(state)
+            if command != "purge":
+                finish_purges(self, lease)
             before = None if first else self._recorded(run_id)
             if before is not None:
                 report.go_on(before)
@@ -174,14 +187,19 @@ class Mill:
                 yield report, lease
             finally:
                 report.finished_at = int(time.time() * 1_000_000)
-                self._record(report)
-                self.state.clear_work(run_id if given and report.status in ("running", "failed") else "")
+                if lease.held():
+                    self.record(report)
+                    clear_work(state.root, keep=run_id if given and report.status in ("running", "failed") else "")
+                else:  # the other scratch is of the run that took over; whatever failed here, this is why
+                    shutil.rmtree(state.work(run_id), ignore_errors=True)
+                    lease.check()
 
     def _recorded(self, run_id: str) -> dict[str, Any] | None:
         rows = self.state.read("runs", ["run_id", "report"], pc.field("run_id") == run_id).to_pylist()
         return json.loads(rows[0]["report"]) if rows else None
 
-    def _record(self, report: Report) -> None:
+    def record(self, report: Report) -> None:
+        """Keep a run's report; one of the same run_id is replaced. Call it only while holding the lease."""
         row = {
             "run_id": report.run_id, "command": report.command, "status": report.status,
             "started_at": report.started_at, "finished_at": report.finished_at,

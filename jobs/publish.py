@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.frames import read_table
+from jobs.inflight import noted
 from jobs.state import State, write_part
 from jobs.tables import PUBLISHED, TABLES
 from jobs.vectors import unpack
@@ -49,31 +50,34 @@ def publish(
 ) -> tuple[int, int, bool]:  # fmt: skip
     """Carry out what ``prepare`` and the plan left in the work folder; ``stop`` is asked after each shard.
 
-    Returns rows upserted, rows deleted, and whether that was all. Index first, ledger second: a crash between them
-    repeats writes that change nothing.
+    Returns rows upserted, rows deleted, and whether that was all. Index first, ledger second, with a note of the shard
+    before both: a crash between them repeats writes that change nothing.
     """
     work = state.work(run_id)
     upserted = deleted = 0
     stopped = False
     for shard in _shards(work / "publish", shard_rows):
-        before_commit()
-        rows = _with_vectors(shard)
-        refused = index.upsert(version, rows)
-        if refused:
-            # The newer version that stood there has left its source, and an older copy is what is desired now: this
-            # run holds the lease, so it knows.
+        rows, ledger = _with_vectors(shard), _ledger(shard, version, space_id, run_id, delete=False)
+        with noted(state, run_id, ledger):
             before_commit()
-            index.delete(version, refused)
-            index.upsert(version, rows.filter(pc.is_in(rows["chunk_id"], pa.array(refused, pa.string()))))
-        _record(state, shard, version, space_id, run_id)
+            refused = index.upsert(version, rows)
+            if refused:
+                # The newer version that stood there has left its source, and an older copy is what is desired now:
+                # this run holds the lease, so it knows.
+                before_commit()
+                index.delete(version, refused)
+                index.upsert(version, rows.filter(pc.is_in(rows["chunk_id"], pa.array(refused, pa.string()))))
+            _record(state, ledger, shard["held"])
         upserted += len(shard)
         progress(len(shard))
         if stopped := stop():
             break
     for shard in () if stopped else _shards(work / "deletes", shard_rows):
-        before_commit()
-        index.delete(version, shard["chunk_id"].to_pylist())
-        state.merge("published", _ledger(shard, version, space_id, run_id, delete=True))
+        ledger = _ledger(shard, version, space_id, run_id, delete=True)
+        with noted(state, run_id, ledger):
+            before_commit()
+            index.delete(version, shard["chunk_id"].to_pylist())
+            state.merge("published", ledger)
         deleted += len(shard)
         progress(len(shard))
     if upserted or deleted:
@@ -89,15 +93,13 @@ def _with_vectors(shard: pa.Table) -> pa.Table:
     return shard.set_column(shard.column_names.index("vector"), "vector", lists)
 
 
-def _record(state: State, shard: pa.Table, version: str, space_id: str, run_id: str) -> None:
+def _record(state: State, ledger: pa.Table, held: pa.ChunkedArray) -> None:
     """Rows that the ledger does not have are appended: a merge reads its whole target, and costs more as it grows."""
-    new = shard.filter(pc.invert(shard["held"]))
+    new = ledger.filter(pc.invert(held)).drop_columns(["_delete"])
     if len(new):
-        rows = _ledger(new, version, space_id, run_id, delete=False).drop_columns(["_delete"])
-        state.append("published", write_part(str(state.root), "published", rows))
-    held = shard.filter(shard["held"])
-    if len(held):
-        state.merge("published", _ledger(held, version, space_id, run_id, delete=False))
+        state.append("published", write_part(str(state.root), "published", new))
+    if len(new) < len(ledger):
+        state.merge("published", ledger.filter(held))
 
 
 def _ledger(shard: pa.Table, version: str, space_id: str, run_id: str, *, delete: bool) -> pa.Table:

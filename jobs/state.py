@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
-import shutil
 import socket
 import time
 import uuid
@@ -17,7 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -27,6 +24,7 @@ from deltalake.exceptions import TableNotFoundError
 from deltalake.transaction import AddAction
 
 from embedding.errors import ConfigError, ResourceError
+from jobs.fence import fenced, newest
 from jobs.tables import TABLES
 
 FORMAT = 3
@@ -98,8 +96,10 @@ class State:
     """Handle on the tables below ``root``. Opening creates what is missing, private to the user.
 
     Of the tables that are kept for each way of cutting texts it shows and changes the rows of ``cut`` alone; without
-    one it shows all, and changes none.
+    one it shows all, and changes none. ``fence`` is the number of the lease under which it commits; 0 for none.
     """
+
+    fence = 0
 
     def __init__(self, root: Path, *, cut: str | None = None, hash_key: str = "") -> None:
         self.root = root
@@ -181,17 +181,22 @@ class State:
         """Commit files that workers wrote, all in one transaction."""
         if not parts:
             return
-        spec = TABLES[name]
         now = int(time.time() * 1000)
         actions = [AddAction(p.path, p.size, p.partition, now, True, json.dumps({"numRecords": p.rows})) for p in parts]
-        self.table(name).create_write_transaction(
-            actions, mode="append", schema=spec.stored, partition_by=spec.stored_by
-        )
+        self._add(name, actions)
 
-    def merge(self, name: str, rows: pa.Table | pa.RecordBatchReader) -> None:
+    def _add(self, name: str, actions: list[AddAction]) -> None:
+        spec, table = TABLES[name], self.table(name)
+        with fenced(table, self.fence) as properties:
+            table.create_write_transaction(
+                actions, mode="append", schema=spec.stored, partition_by=spec.stored_by, commit_properties=properties
+            )
+
+    def merge(self, name: str, rows: pa.Table | pa.RecordBatchReader, *, only: Sequence[str] = ()) -> None:
         """Upsert rows by the table's key; rows with ``_delete`` true are removed instead.
 
-        One transaction. ``rows`` has the table's columns and ``_delete``; keys must not repeat in it.
+        One transaction. ``rows`` has the table's columns and ``_delete``; keys must not repeat in it. With ``only``
+        some columns, a row that is there keeps its others and is not removed.
         """
         spec = TABLES[name]
         values = {column: f"s.`{column}`" for column in spec.schema.names}
@@ -201,14 +206,14 @@ class State:
                 raise ValueError(f"{name} is changed for one cut at a time")
             values["cut"] = f"'{self.cut}'"
             keys += f" AND t.`cut` = '{self.cut}'"
-        (
-            self.table(name)
-            .merge(rows, predicate=keys, source_alias="s", target_alias="t")
-            .when_matched_delete(predicate="s.`_delete`")
-            .when_matched_update(updates=values)
-            .when_not_matched_insert(updates=values, predicate="NOT s.`_delete`")
-            .execute()
-        )
+        table = self.table(name)
+        with fenced(table, self.fence) as properties:
+            merger = table.merge(
+                rows, predicate=keys, source_alias="s", target_alias="t", commit_properties=properties
+            ).when_not_matched_insert(updates=values, predicate="NOT s.`_delete`")
+            if not only:
+                merger = merger.when_matched_delete(predicate="s.`_delete`")
+            merger.when_matched_update(updates={column: values[column] for column in only or values}).execute()
 
     def change(self, name: str, rows: Sequence[Mapping[str, object]]) -> None:
         """``merge`` of a few rows given as dicts with ``_delete``; a column that is left out is null."""
@@ -227,7 +232,9 @@ class State:
 
     def every_cut(self) -> State:
         """The same tables with the rows of every cut."""
-        return State(self.root, hash_key=self.hash_key.hex())
+        state = State(self.root, hash_key=self.hash_key.hex())
+        state.fence = self.fence
+        return state
 
     def values(self, name: str, column: str) -> list[str]:
         """Values of a partition column, of every cut."""
@@ -235,11 +242,28 @@ class State:
 
     def drop(self, name: str, where: str) -> int:
         """Delete the rows, of every cut, for which an SQL condition holds; returns how many."""
-        return int(self.table(name).delete(where).get("num_deleted_rows") or 0)
+        table = self.table(name)
+        with fenced(table, self.fence) as properties:
+            return int(table.delete(where, commit_properties=properties).get("num_deleted_rows") or 0)
 
     def vacuum(self, name: str, *, hours: int) -> list[str]:
         """Remove files that no version younger than ``hours`` needs; returns their paths."""
-        return list(self.table(name).vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False))
+        table = self.table(name)
+        with fenced(table, self.fence) as properties:
+            return list(
+                table.vacuum(
+                    retention_hours=hours, enforce_retention_duration=False, dry_run=False, commit_properties=properties
+                )
+            )
+
+    def newest_fence(self) -> int:
+        """The highest number of a lease that any table has seen."""
+        return newest(DeltaTable(str(self.root / n)) for n in TABLES if DeltaTable.is_deltatable(str(self.root / n)))
+
+    def raise_fence(self) -> None:
+        """Let every table see this lease's number, where an earlier holder may only be slow and not dead."""
+        for name in TABLES:
+            self._add(name, [])
 
     # -- work ----------------------------------------------------------------------------------------------------
 
@@ -258,25 +282,6 @@ class State:
         folder = self.root / "work" / run_id
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return folder
-
-    def clear_work(self, keep: str = "") -> None:
-        """Drop the scratch of other runs than ``keep``, not of running engines. Call it only while holding the lease.
-
-        What was planned in it is void once another run has written: whoever finds it gone plans anew.
-        """
-        work = self.root / "work"
-        for folder in work.iterdir() if work.exists() else ():
-            if folder.is_dir() and folder.name != keep and not _in_use(folder.name):
-                # In one step, so that no half of a plan is left where this is killed.
-                if not folder.name.startswith("."):
-                    folder = folder.rename(work / f".{folder.name}.{uuid.uuid4().hex}")
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _in_use(folder: str) -> bool:
-    """Whether a folder is of engines that may be running: on another machine, or of a process of this one."""
-    found = re.fullmatch(r"engines-(.+)-([0-9]+)", folder)
-    return found is not None and (found[1] != socket.gethostname() or psutil.pid_exists(int(found[2])))
 
 
 def replace_file(file: Path, data: bytes) -> None:

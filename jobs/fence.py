@@ -1,0 +1,46 @@
+"""The fence: every commit to a table carries the number of its writer's lease, so that a late writer cannot commit.
+
+Asking the lease before a commit is not enough: a process may be stopped after the answer and go on when another has
+taken over. Delta Lake keeps such a number with a commit, and refuses a commit that began before another one of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import CommitFailedError
+
+from embedding.errors import LeaseHeldError
+
+LOST = "the lease on this state was lost to another run; run again"
+_APP = "lease"
+
+
+@contextmanager
+def fenced(table: DeltaTable, number: int) -> Iterator[CommitProperties | None]:
+    """What to commit with as the lease of this number; 0 is nobody's and is not fenced.
+
+    Raises LeaseHeldError where a later lease has committed, before the block or during it.
+    """
+    if not number:
+        yield None
+        return
+    if _number(table) > number:
+        raise LeaseHeldError(LOST)
+    try:
+        yield CommitProperties(app_transactions=[Transaction(_APP, number)])
+    except CommitFailedError:
+        if _number(DeltaTable(table.table_uri)) > number:
+            raise LeaseHeldError(LOST) from None
+        raise
+
+
+def newest(tables: Iterable[DeltaTable]) -> int:
+    """The highest number that any of the tables has seen."""
+    return max((_number(table) for table in tables), default=0)
+
+
+def _number(table: DeltaTable) -> int:
+    return table.transaction_version(_APP) or 0
