@@ -111,6 +111,18 @@ def changed_chunks(winners: DataFrame, chunks: DataFrame, covered: DataFrame, pr
     )
 
 
+def in_scope(chunks: DataFrame, published: DataFrame, within: Column) -> tuple[DataFrame, DataFrame]:
+    """Chunks and ledger rows of a scope: a row whose chunk there is lies where the chunk does, any other by itself.
+
+    The two may differ: a file that was written again is of another time.
+    """
+    key = ["team_id", "chunk_id"]
+    desired = chunks.where(within)
+    held = published.where(within).join(chunks.where(~within).select(*key), on=key, how="left_anti")
+    moved = published.where(~within).join(desired.select(*key), on=key, how="left_semi")
+    return desired, held.select(*published.columns).unionByName(moved.select(*published.columns))
+
+
 def actions(chunks: DataFrame, published: DataFrame, vectors: DataFrame) -> DataFrame:
     """What has to happen to each chunk: embed, reuse, update, unchanged or delete.
 

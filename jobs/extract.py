@@ -1,18 +1,18 @@
 """Extract: read the source partitions that changed and bring ``chunks``, ``quarantine`` and ``sources`` up to date.
 
 Listing is the driver's; opening, parsing, normalising and chunking are the executors' (``reader``). The order of the
-commits is chunks, quarantine, sources: a crash between two of them reads the same partitions again and finds
-nothing left to change.
+commits is that the partitions are being read (``seen``), chunks, quarantine, sources: a crash between two of them
+reads the same partitions again and finds nothing left to change.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +23,7 @@ from jobs.frames import local_frame, read_table, spark_ddl, write_parts
 from jobs.quarantine import EXTRACT, replace
 from jobs.reader import EXTRACTED, Chunking, reader, reject_row
 from jobs.scope import Scope
+from jobs.seen import begin_sources, end_sources, stamp
 from jobs.sources.base import NameMap, Partition, PurgeRule, Source
 from jobs.state import State
 
@@ -107,11 +108,14 @@ def extract(
     rejects: list[dict[str, object]] = [r for r in told if r["row"] == "rejected"]
 
     whole = [(p["source_id"], p["partition"]) for p in partitions if p["whole"]]
-    overlaps, duplicates = _commit_chunks(spark, state, rows, whole + work.gone, sources, staged.parent)
+    overlaps, duplicates = _commit_chunks(
+        spark, state, rows, whole + work.gone, sources, staged.parent,
+        begin=lambda found: begin_sources(state, known, partitions, found, run_id),
+    )  # fmt: skip
     rejects += [reject_row(source, "", reject) for source, reject in work.rejected] + duplicates
     touched = {(p["source_id"], p["partition"]) for p in partitions} | set(work.gone)
     quarantine(rejects, touched)
-    _commit_sources(state, sources, work, partitions, overlaps, chunking, run_id)
+    end_sources(state, sources, work.read, work.gone, partitions, overlaps, chunking, run_id)
 
     for partition in partitions:
         report.read += partition["documents"]
@@ -176,15 +180,10 @@ def _changed(
     return (
         row is None
         or bool(row["retry"])
-        or row["fingerprint"] != _stamp(partition)
+        or row["fingerprint"] != stamp(partition)
         or row["reader"] != f"{source.reader}:{chunking.version}"
         or row["refs_hash"] != names.fingerprint(row["refs"] or [])  # type: ignore[arg-type]
     )
-
-
-def _stamp(partition: Partition) -> str:
-    # A file's name need not be UTF-8.
-    return f"{partition.fingerprint}:{partition.path}".encode("utf-8", "backslashreplace").decode()
 
 
 def _add_overlapping(
@@ -232,12 +231,13 @@ def _read_partitions(
 
 def _commit_chunks(
     spark: SparkSession, state: State, rows: DataFrame, covered: list[tuple[str, str]], sources: Sequence[Source],
-    work: Path,
+    work: Path, *, begin: Callable[[dict[tuple[str, str], set[str]]], None],
 ) -> tuple[dict[tuple[str, str], set[str]], list[dict[str, object]]]:  # fmt: skip
     """Close the difference between what was read and ``chunks``.
 
     ``covered`` are the partitions that were read whole or are gone: what they owned and no longer hold is deleted.
-    Returns which partitions overlap, and the quarantine rows of documents that lost to another of the same id.
+    ``begin`` is told which partitions overlap, before the first commit. Returns that, and the quarantine rows of
+    documents that lost to another of the same id.
     """
     from jobs import diff
 
@@ -248,6 +248,10 @@ def _commit_chunks(
     claims = diff.rank_owners(staged, owned, covered_frame, order).persist()
     winners = diff.winning(staged, claims).persist()
     try:
+        overlaps: dict[tuple[str, str], set[str]] = {}
+        for pair in diff.overlapping(claims).toArrow().to_pylist():
+            overlaps.setdefault((pair["source_id"], pair["partition"]), set()).add(pair["other"])
+        begin(overlaps)
         write_parts(state, "chunks", diff.new_chunks(winners, owned))
         protected = rows.where("row = 'rejected' AND doc_id != ''").select("doc_id").distinct()
         changes = diff.changed_chunks(winners, owned, covered_frame, protected)
@@ -256,9 +260,6 @@ def _commit_chunks(
         changed = ds.dataset(str(folder))
         if changed.count_rows():
             state.merge("chunks", changed.scanner().to_reader())
-        overlaps: dict[tuple[str, str], set[str]] = {}
-        for pair in diff.overlapping(claims).toArrow().to_pylist():
-            overlaps.setdefault((pair["source_id"], pair["partition"]), set()).add(pair["other"])
         lost = [
             {
                 "row": "rejected", **{k: loser[k] for k in ("source_id", "partition", "team_id", "channel_id", "kind")},
@@ -271,25 +272,3 @@ def _commit_chunks(
         winners.unpersist()
         claims.unpersist()
     return overlaps, lost
-
-
-def _commit_sources(
-    state: State, sources: Sequence[Source], work: _Work, partitions: Sequence[Mapping[str, Any]],
-    overlaps: dict[tuple[str, str], set[str]], chunking: Chunking, run_id: str,
-) -> None:  # fmt: skip
-    names = {source.source_id: NameMap(source.names) for source in sources}
-    listed = {(sources[n].source_id, p.key): (sources[n], p) for n, p in work.read}
-    rows: list[dict[str, object]] = []
-    for row in partitions:
-        at = (row["source_id"], row["partition"])
-        source, partition = listed[at]
-        rows.append(
-            {
-                "source_id": at[0], "partition": at[1], "fingerprint": _stamp(partition),
-                "reader": f"{source.reader}:{chunking.version}", "refs": row["refs"],
-                "refs_hash": names[at[0]].fingerprint(row["refs"]), "overlaps": sorted(overlaps.get(at, ())),
-                "retry": row["retry"], "documents": row["documents"], "run_id": run_id, "_delete": False,
-            }
-        )  # fmt: skip
-    rows += [{"source_id": s, "partition": p, "_delete": True} for s, p in work.gone]
-    state.change("sources", rows)

@@ -84,11 +84,12 @@ def make_plan(
 ) -> Plan:
     """Compute the plan of a scope against an index version, and write it to the run's work folder."""
     work = state.work(run_id)
-    within = scope.condition()
-    chunks = read_table(spark, state, "chunks").where(within)
+    chunks = read_table(spark, state, "chunks")
     published = read_table(spark, state, "published", {"index": index})
+    if scope != Scope():
+        chunks, published = diff.in_scope(chunks, published, scope.condition())
     vectors = read_table(spark, state, "vectors", {"space_id": space_id})
-    acted = diff.actions(chunks, published.where(within), vectors).persist()
+    acted = diff.actions(chunks, published, vectors).persist()
     try:
         counts = {r["action"]: r["count"] for r in acted.groupBy("action").count().collect()}
         rows = acted.where("action IN ('embed', 'reuse', 'update')")

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import functions as F
 
+from jobs.diff import in_scope
 from jobs.frames import read_table
 from jobs.quarantine import texts_left_out
 from jobs.scope import Scope
@@ -66,10 +67,13 @@ def compare(
     """
     work = state.work(run_id)
     _write_scan(index, version, work / "scan")
-    within = scope.condition()
-    held = spark.read.parquet(str(work / "scan")).where(within)
-    desired = read_table(spark, state, "chunks").where(within)
-    ledger = read_table(spark, state, "published", {"index": version}).where(within)
+    held = spark.read.parquet(str(work / "scan"))
+    desired = read_table(spark, state, "chunks")
+    ledger = read_table(spark, state, "published", {"index": version})
+    if scope != Scope():
+        chunks, within = desired, scope.condition()
+        desired, ledger = in_scope(chunks, ledger, within)
+        _, held = in_scope(chunks, held, within)
     key = ["team_id", "chunk_id"]
     joined = (
         _hashes(desired, "d").join(_hashes(ledger, "l"), on=key, how="full_outer")
