@@ -1,6 +1,6 @@
 # Two commands do all the set-up: `make demo` and `make test`. The environment is made once and reused while
 # requirements.txt, pyproject.toml and this file stay the same.
-.PHONY: help demo airflow test test-all lint bench clean-env clean
+.PHONY: help demo airflow test test-all model lint bench clean-env clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -28,6 +28,9 @@ test: $(STAMP) $(MILVUS_STAMP)  ## run the tests, also against a real Milvus ser
 
 test-all: $(STAMP) $(MILVUS_STAMP)  ## the tests, and a quarter of an hour of Airflow's backfills and faults
 	@$(BIN)/python -m pytest -m ""
+
+model: $(STAMP)  ## 5,000 steps of the model-based test, with their seeds
+	@EMBEDMILL_TEST_STEPS=$${EMBEDMILL_TEST_STEPS:-5000} $(BIN)/python -m pytest tests/test_model.py -k whatever
 
 lint: $(STAMP)  ## ruff and mypy, changing nothing
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/mypy dags

@@ -1,0 +1,113 @@
+"""The model-based test, and the proof that it would see a broken reconciler.
+
+By default a few dozen steps; `make model` takes 5,000, or EMBEDMILL_TEST_STEPS. Every seed is printed with its steps:
+given as EMBEDMILL_TEST_SEED, it is the first one, and brings the same again.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from jobs import diff, plan, publish
+from tests.in_process import without_ray
+from tests.machine import Machine
+from tests.model import Differs
+
+STEPS = int(os.environ.get("EMBEDMILL_TEST_STEPS", "60"))
+SEED = int(os.environ.get("EMBEDMILL_TEST_SEED", "1"))
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path) -> Iterator[type[Machine]]:
+    Machine.base, Machine.counted = tmp_path, Counter()
+    with without_ray():
+        yield Machine
+
+
+def play(number: int, steps: int, examples: int = 1) -> None:
+    """Sequences of at most so many steps, the same for the same number."""
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        seed(number)(Machine),
+        settings=settings(
+            max_examples=examples, stateful_step_count=steps, database=None, deadline=None, report_multiple_bugs=False,
+            phases=[Phase.generate],  # a step costs up to seconds: report the sequence as it was found
+            suppress_health_check=list(HealthCheck), print_blob=False,
+        ),
+    )  # fmt: skip
+
+
+def test_whatever_happens_the_index_is_what_the_sources_say(capsys: pytest.CaptureFixture[str]) -> None:
+    number = SEED
+    while Machine.counted.total() < STEPS:
+        before = Machine.counted.total()
+        try:
+            play(number, steps=20, examples=2)
+        finally:
+            with capsys.disabled():
+                print(f"\nmodel: seed {number}, {Machine.counted.total() - before} steps", end="", flush=True)
+        number += 1
+    with capsys.disabled():
+        print(f"\nmodel: {Machine.counted.total()} steps, seeds {SEED} to {number - 1}: {dict(Machine.counted)}")
+
+
+# -- mutants -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mutate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Put another code into a function of the program, made from its own source text."""
+
+    def change(function: Any, *replacements: tuple[str, str]) -> None:
+        assert isinstance(function, FunctionType)
+        text = inspect.getsource(function)
+        for old, new in replacements:
+            assert text.count(old) == 1, f"{function.__qualname__} has no longer one {old!r}"
+            text = text.replace(old, new)
+        made: dict[str, Any] = {}
+        exec(compile("from __future__ import annotations\n" + text, "<mutant>", "exec"), function.__globals__, made)
+        monkeypatch.setattr(function, "__code__", made[function.__name__].__code__)
+
+    return change
+
+
+def assert_seen(steps: int = 20, examples: int = 50) -> None:
+    """Random sequences find the mutant, and it is the model that says so."""
+    with pytest.raises(Differs) as found:
+        play(SEED, steps, examples)
+    print(f"seed {SEED}, {Machine.counted.total()} steps: {str(found.value)[:200]}")
+
+
+def test_the_ledger_before_the_index_is_seen(mutate: Callable[..., None]) -> None:
+    record = '            _record(state, ledger, shard["held"])\n'
+    mutate(
+        publish.publish,
+        (record, ""),
+        (
+            "        with noted(state, run_id, ledger):\n            before_commit()\n            refused",
+            record[4:] + "        with noted(state, run_id, ledger):\n            before_commit()\n            refused",
+        ),
+    )
+    assert_seen()
+
+
+def test_no_check_of_versions_is_seen(mutate: Callable[..., None]) -> None:
+    mutate(diff.rank_owners, ('F.desc("version"), F.desc("rank")', 'F.desc("rank")'))
+    assert_seen()
+
+
+def test_deletes_without_a_check_of_the_scope_are_seen(mutate: Callable[..., None]) -> None:
+    mutate(
+        plan.make_plan,
+        ("diff.in_scope(chunks, published, scope.condition())", "chunks.where(scope.condition()), published"),
+    )
+    assert_seen()
