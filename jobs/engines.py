@@ -174,7 +174,7 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool) -> Spa
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    logging.getLogger("py4j").setLevel(logging.INFO)  # below that it tells every call with its arguments
+    logging.getLogger("py4j").setLevel(logging.WARNING)  # at debug level it tells every call with its arguments
     builder = SparkSession.builder
     for key, value in settings.items():
         builder = builder.config(key, value)
