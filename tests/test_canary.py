@@ -190,7 +190,7 @@ def break_sources(bench: Bench) -> None:
     (space.root / "rows" / "c.json").write_text(f'{{"id": "3", "body": "{canary("cut row")}')
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_text_is_in_the_text_column_and_the_index_and_nowhere_else(bench: Bench) -> None:
     code, body = bench.run("run")
     assert code == 0, bench.said()[-2000:]

@@ -26,7 +26,7 @@ import pytest
 from tests import compose
 from tests.test_docker import DOCKER, ROOT, copied, filled, healthy
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long  # packages are installed
 BIN = Path(sys.executable).parent
 SYSTEM_PYTHON = Path("/usr/bin/python3.11")  # Debian 12's, as the images' base has
 

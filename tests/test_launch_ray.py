@@ -276,7 +276,7 @@ def test_a_cluster_s_token_comes_from_the_environment_and_is_shown_nowhere(tmp_p
     assert "CODE" not in unknown and "AuthenticationError" in unknown, unknown[-3000:]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_on_the_cluster_publishes_and_uses_that_ray(
     task: Task, cluster: RayCluster, workspace: Workspace
 ) -> None:

@@ -24,7 +24,7 @@ from jobs.mill import Mill
 from jobs.progress import Progress
 from tests.workspace import START, TEAM, Workspace, counts, message
 
-EXAMPLES = int(os.environ.get("EMBEDMILL_TEST_EXAMPLES", "4"))
+EXAMPLES = int(os.environ.get("EMBEDMILL_TEST_EXAMPLES", "2"))
 CHANNELS = ("C1", "C2")
 # Few short texts, so that one is often posted twice; and long ones, of several chunks, that differ at one end.
 TEXTS = st.sampled_from(
