@@ -27,7 +27,7 @@ airflow: $(STAMP)  ## start a local Airflow with the DAGs over the sample; Ctrl-
 test: $(STAMP) $(MILVUS_STAMP)  ## run the tests, also against a real Milvus server
 	@$(BIN)/python -m pytest
 
-test-all: $(STAMP) $(MILVUS_STAMP)  ## the tests, and a quarter of an hour of Airflow's backfills and faults
+test-all: $(STAMP) $(MILVUS_STAMP)  ## the tests, and an hour more: Airflow's faults, installs of images, mutants
 	@$(BIN)/python -m pytest -m ""
 
 model: $(STAMP)  ## 5,000 steps of the model-based test, with their seeds

@@ -1,6 +1,6 @@
 """The model-based test, and the proof that it would see a broken reconciler.
 
-By default a few dozen steps; `make model` takes 5,000, or EMBEDMILL_TEST_STEPS. Every seed is printed with its steps:
+By default some steps; `make model` takes 5,000, or EMBEDMILL_TEST_STEPS; the mutants are in `make test-all`. Every seed is printed with its steps:
 given as EMBEDMILL_TEST_SEED, it is the first one, and brings the same again.
 """
 
@@ -23,7 +23,7 @@ from tests.in_process import without_ray
 from tests.machine import Machine
 from tests.model import Differs
 
-STEPS = int(os.environ.get("EMBEDMILL_TEST_STEPS", "60"))
+STEPS = int(os.environ.get("EMBEDMILL_TEST_STEPS", "20"))
 SEED = int(os.environ.get("EMBEDMILL_TEST_SEED", "1"))
 
 
@@ -87,6 +87,7 @@ def assert_seen(steps: int = 20, examples: int = 50) -> None:
     print(f"seed {SEED}, {Machine.counted.total()} steps: {str(found.value)[:200]}")
 
 
+@pytest.mark.long
 def test_the_ledger_before_the_index_is_seen(mutate: Callable[..., None]) -> None:
     record = '            _record(state, ledger, shard["held"])\n'
     mutate(
@@ -100,11 +101,13 @@ def test_the_ledger_before_the_index_is_seen(mutate: Callable[..., None]) -> Non
     assert_seen()
 
 
+@pytest.mark.long
 def test_no_check_of_versions_is_seen(mutate: Callable[..., None]) -> None:
     mutate(diff.rank_owners, ('F.desc("version"), F.desc("rank")', 'F.desc("rank")'))
     assert_seen()
 
 
+@pytest.mark.long
 def test_deletes_without_a_check_of_the_scope_are_seen(mutate: Callable[..., None]) -> None:
     mutate(
         plan.make_plan,
