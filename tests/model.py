@@ -191,20 +191,16 @@ class Model:
                     keys.add(k)
         return keys
 
-    def unused(self, keys: Iterable[str]) -> set[tuple[str, str]]:
-        """Stored texts that these keys leave behind."""
-        keys = set(keys)
-        rows = [self.known[k].row for k in keys if k in self.known]
-        rows += [row for held in self.ledger.values() for k, row in held.items() if k in keys and row is not None]
-        texts = {(row.team, self.hash_of(row.team, row.text)) for row in rows}
-        return texts - {
-            (c.row.team, self.hash_of(c.row.team, c.row.text)) for k, c in self.known.items() if k not in keys
-        }
+    def unused(self, rules: Iterable[Rule], doomed: set[str]) -> set[tuple[str, str]]:
+        """Stored texts of the rules' teams that nothing needs but what goes: earlier and deleted texts as well."""
+        teams = {rule.team for rule in rules}
+        needed = {(c.row.team, self.hash_of(c.row.team, c.row.text)) for k, c in self.known.items() if k not in doomed}
+        return {text for text in self.stored if text[0] in teams} - needed
 
     def carry_out(self, rule: Rule) -> None:
         """Remove what a purge removes."""
         doomed = self.doomed(rule)
-        self.stored -= self.unused(doomed)
+        self.stored -= self.unused([rule], doomed)
         for rows in (self.known, *self.index.values(), *self.ledger.values()):
             for k in doomed & rows.keys():
                 del rows[k]  # type: ignore[attr-defined]
@@ -234,7 +230,7 @@ class Model:
     def follow(self, writes: list[Write], goal: Model, owed: Owed, *, died: bool) -> None:
         """Take over what a command wrote on its way to ``goal``, and judge each write by what it ``owed``."""
         doomed = {k for rule in self.unfinished for k in self.doomed(rule)}
-        unused = self.unused(doomed)
+        unused = self.unused(self.unfinished, doomed)
         for write in writes:
             if write.where == "purges" and write.done:
                 [row] = write.rows
@@ -244,7 +240,7 @@ class Model:
                 self.rules.append(rule)
                 self.unfinished.append(rule)
                 doomed |= self.doomed(rule)
-                unused |= self.unused(doomed)
+                unused |= self.unused(self.unfinished, doomed)
             elif write.where == "doubt" and write.done:
                 self.settle()
             elif write.where == "quarantine" and write.done and not write.purging:
