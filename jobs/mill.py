@@ -23,7 +23,7 @@ from embedding.slack_text import NORMALISER_VERSION
 from embedding.space import Space, describe_space, model_path, own_engine, tokenizer_file
 from jobs.config import Config
 from jobs.engines import check_disk, start_spark
-from jobs.health import note_versions
+from jobs.health import note_versions, versions_noted
 from jobs.inflight import settle
 from jobs.lease import Lease
 from jobs.progress import Progress
@@ -178,7 +178,8 @@ class Mill:
             state.note_space(self.space_id, self.config.model.name)
             report.scratch_cleared = clear_work(state.root, keep="" if first else run_id)
             settle(state)
-            if command != "purge":
+            # While tables are rebuilt no text is known yet, so that every vector would seem to be of a purged one.
+            if command != "purge" and None not in versions_noted(state.root).values():
                 finish_purges(self, lease)
             before = None if first else self._recorded(run_id)
             if before is not None:
