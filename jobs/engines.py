@@ -140,7 +140,8 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool) -> Spa
     log4j = scratch / "log4j2.properties"
     log4j.write_text(_LOG4J)
     local = scratch / "spark"
-    java = f"-Dlog4j2.configurationFile=file:{log4j} -Dderby.system.home={local}"
+    # A crash of Java tells of its memory: into the private scratch, and not where the user stands.
+    java = f"-XX:ErrorFile={scratch}/java-%p.log -Dlog4j2.configurationFile=file:{log4j} -Dderby.system.home={local}"
     java += f" {archive.options()}" if archive else ""
     quick = small and not submitted and config.spark.master.startswith("local")
     machine = {
