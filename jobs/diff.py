@@ -12,6 +12,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from embedding.records import CHUNK
+from jobs.scope import Scope
 
 _OWNER = ["source_id", "partition"]
 _WATCHED = ["content_hash", "meta_hash", "version", "source_id", "partition"]
@@ -111,11 +112,14 @@ def changed_chunks(winners: DataFrame, chunks: DataFrame, covered: DataFrame, pr
     )
 
 
-def in_scope(chunks: DataFrame, published: DataFrame, within: Column) -> tuple[DataFrame, DataFrame]:
+def in_scope(chunks: DataFrame, published: DataFrame, scope: Scope) -> tuple[DataFrame, DataFrame]:
     """Chunks and ledger rows of a scope: a row whose chunk there is lies where the chunk does, any other by itself.
 
     The two may differ: a file that was written again is of another time.
     """
+    if scope == Scope():
+        return chunks, published
+    within = scope.condition()
     key = ["team_id", "chunk_id"]
     desired = chunks.where(within)
     held = published.where(within).join(chunks.where(~within).select(*key), on=key, how="left_anti")

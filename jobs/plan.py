@@ -86,8 +86,7 @@ def make_plan(
     work = state.work(run_id)
     chunks = read_table(spark, state, "chunks")
     published = read_table(spark, state, "published", {"index": index})
-    if scope != Scope():
-        chunks, published = diff.in_scope(chunks, published, scope.condition())
+    chunks, published = diff.in_scope(chunks, published, scope)
     vectors = read_table(spark, state, "vectors", {"space_id": space_id})
     acted = diff.actions(chunks, published, vectors).persist()
     try:

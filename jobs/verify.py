@@ -67,13 +67,9 @@ def compare(
     """
     work = state.work(run_id)
     _write_scan(index, version, work / "scan")
-    held = spark.read.parquet(str(work / "scan"))
-    desired = read_table(spark, state, "chunks")
-    ledger = read_table(spark, state, "published", {"index": version})
-    if scope != Scope():
-        chunks, within = desired, scope.condition()
-        desired, ledger = in_scope(chunks, ledger, within)
-        _, held = in_scope(chunks, held, within)
+    chunks = read_table(spark, state, "chunks")
+    desired, ledger = in_scope(chunks, read_table(spark, state, "published", {"index": version}), scope)
+    _, held = in_scope(chunks, spark.read.parquet(str(work / "scan")), scope)
     key = ["team_id", "chunk_id"]
     joined = (
         _hashes(desired, "d").join(_hashes(ledger, "l"), on=key, how="full_outer")

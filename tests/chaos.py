@@ -91,13 +91,13 @@ class World:
         self.random = random.Random(seed)
         self.hit = Workspace(root / "hit")
         self.calm = Workspace(root / "calm")
-        self._uri = uri
         for space in (self.hit, self.calm):
             self._configure(space, uri if space is self.hit else "")
         (root / "calm" / "state").mkdir(mode=0o700)
         State(root / "hit" / "state")
         shutil.copy(root / "hit" / "state" / "hash.key", root / "calm" / "state" / "hash.key")  # so that hashes compare
         self._said: dict[str, dict[int, str]] = {"general": {}, "random": {}}
+        self._known: set[str] = set()  # every key that was ever in the index
         self._deleted: set[str] = set()
         self._clock = 0
         self.usual_seconds = 20.0
@@ -170,7 +170,7 @@ class World:
         outcome.wrong += sum(held[k] != wanted[k] for k in held.keys() & wanted.keys())
         outcome.wrong += sum(not np.allclose(hit[k], calm[k], atol=1e-6) for k in hit.keys() & calm.keys())
         outcome.doubled += _doubled(self.hit)
-        self._known = getattr(self, "_known", set()) | wanted.keys()
+        self._known |= wanted.keys()
         self._deleted = self._known - wanted.keys()
 
     def repeated(self) -> int:
@@ -319,36 +319,31 @@ def two_writers(world: World) -> bool:
     return True
 
 
-def kill_server(server: MilvusServer) -> Callable[[World], bool]:
-    """SIGKILL to the index's server while a run writes, which is back a little later."""
+def while_it_writes(strike: Callable[[World], None]) -> Callable[[World], bool]:
+    """A fault of the index's server, in the second half of a usual run; the run is left to end as it can."""
 
-    def strike(world: World) -> bool:
+    def struck(world: World) -> bool:
         run = world.start()
         with suppress(subprocess.TimeoutExpired):
             run.wait(world.random.uniform(world.usual_seconds / 2, world.usual_seconds))
         met = run.poll() is None
-        server.kill()
-        time.sleep(world.random.uniform(0, 3))
-        server.start()
+        strike(world)
         run.communicate(timeout=_WAIT_SECONDS * 3)
         return met
 
-    return strike
+    return struck
 
 
-def cut_connection(proxy: Proxy) -> Callable[[World], bool]:
+def kill_server(world: World, server: MilvusServer) -> None:
+    """SIGKILL to the server, which is back a little later."""
+    server.kill()
+    time.sleep(world.random.uniform(0, 3))
+    server.start()
+
+
+def cut_connection(world: World, proxy: Proxy) -> None:
     """Every connection to the index is reset, and new ones are refused for a while."""
-
-    def strike(world: World) -> bool:
-        run = world.start()
-        with suppress(subprocess.TimeoutExpired):
-            run.wait(world.random.uniform(world.usual_seconds / 2, world.usual_seconds))
-        met = run.poll() is None
-        proxy.cut(world.random.uniform(0, 5))
-        run.communicate(timeout=_WAIT_SECONDS * 3)
-        return met
-
-    return strike
+    proxy.cut(world.random.uniform(0, 5))
 
 
 # -- the series ------------------------------------------------------------------------------------------------------------
@@ -421,18 +416,18 @@ def chaos(root: Path, seed: int, kills: int, others: int, only: str, say: Callab
                 go("disk full", fill_disk, others, world)
             else:
                 say("disk full: not tried, a disk of our own cannot be mounted here")
-    if (only in "server killed" or only in "connection cut") and others:
-        server = MilvusServer(root / "server")
+    for number, name in enumerate(("connection cut", "index server killed")):
+        if only not in name or not others:
+            continue
+        server = MilvusServer(root / f"server{number}")
         proxy = Proxy(server.uri)
+        strikes = {
+            "connection cut": lambda world, proxy=proxy: cut_connection(world, proxy),
+            "index server killed": lambda world, server=server: kill_server(world, server),
+        }
         try:
-            if only in "connection cut":
-                go("connection cut", cut_connection(proxy), others, World(root / "cut", seed + 200, uri=proxy.uri))
-            if only in "server killed":
-                world = World(root / "served", seed + 300, uri=server.uri)
-                world.hit.config.write_text(
-                    world.hit.config.read_text().replace("[index]\n", '[index]\nname = "served"\n')
-                )
-                go("index server killed", kill_server(server), others, world)
+            world = World(root / f"served{number}", seed + 200 + number, uri=proxy.uri)
+            go(name, while_it_writes(strikes[name]), others, world)
         finally:
             proxy.close()
             server.stop()
