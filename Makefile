@@ -33,8 +33,8 @@ test-all: $(STAMP) $(MILVUS_STAMP)  ## the tests, and an hour more: Airflow's fa
 model: $(STAMP)  ## 5,000 steps of the model-based test, with their seeds
 	@EMBEDMILL_TEST_STEPS=$${EMBEDMILL_TEST_STEPS:-5000} $(BIN)/python -m pytest tests/test_model.py -k whatever
 
-chaos: $(STAMP) $(MILVUS_STAMP)  ## kill, starve and race runs for hours, and compare with undisturbed ones; ARGS="--kills 20"
-	@$(BIN)/python -m tests.chaos --json build/chaos.json $(ARGS)
+chaos: $(STAMP) $(MILVUS_STAMP)  ## kill, starve and race runs for hours, and compare with undisturbed ones; goes on where it was stopped
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 fuzz: $(STAMP)  ## fuzz the Slack parser, the chunker and the file parsers, SECONDS=60 each
 	@for target in day text chunks files; do $(BIN)/python -m tests.fuzz $$target -max_total_time=$(SECONDS) || exit 1; done
