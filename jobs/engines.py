@@ -117,6 +117,21 @@ def _is_descriptor_2(stream: TextIO) -> bool:
         return False
 
 
+# What small work takes its time for is not the work, but planning it, compiling it, and starting stages and tasks.
+_SMALL = {
+    "spark.sql.shuffle.partitions": "1",  # what ``frames.gathered`` goes by
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.adaptive.enabled": "false",  # planning anew after each stage is a job a stage
+    "spark.sql.autoBroadcastJoinThreshold": "-1",  # a broadcast is a job, and one partition needs none
+    # They move a join below what gathers its input, and then it needs an exchange.
+    "spark.sql.optimizer.excludedRules": ",".join(
+        f"org.apache.spark.sql.catalyst.optimizer.{rule}"
+        for rule in ("PushDownLeftSemiAntiJoin", "PushLeftSemiLeftAntiThroughJoin")
+    ),
+}
+_LARGE = {"spark.sql.shuffle.partitions": "8"}
+
+
 def start_spark(config: Config, scratch: Path, log: Path, *, small: bool) -> SparkSession:
     """The Spark session of this process, started on first use with ``scratch`` for its temporary files.
 
@@ -157,10 +172,7 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool) -> Spa
         "spark.sql.warehouse.dir": str(local / "warehouse"),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.sql.shuffle.partitions": "2" if quick else "8",
-        "spark.sql.codegen.wholeStage": str(not quick).lower(),
-        # Planning anew after each stage is a job a stage: a third of what a small run computes.
-        "spark.sql.adaptive.enabled": str(not quick).lower(),
+        "spark.sql.codegen.cache.maxEntries": "2000",  # a run compiles more classes than the default keeps
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
         "spark.sql.execution.arrow.maxRecordsPerBatch": "4096",
@@ -169,6 +181,7 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool) -> Spa
         "spark.executorEnv.TOKENIZERS_PARALLELISM": "false",
         "spark.executorEnv.OMP_NUM_THREADS": "1",
         "spark.redaction.regex": SECRET_NAMES,  # what Spark's event log and pages show of settings
+        **(_SMALL if quick else _LARGE),
     } | config.spark.properties
     if not submitted:
         settings = machine | settings

@@ -37,12 +37,23 @@ def read_table(spark: SparkSession, state: State, name: str, partition: Mapping[
     if not files:
         return local_frame(spark, spec.schema, [])
     reader = spark.read.schema(ddl).option("basePath", str(state.root / name))
-    return reader.parquet(*files).select(*spec.schema.names)
+    return gathered(reader.parquet(*files).select(*spec.schema.names))
+
+
+def gathered(frame: DataFrame) -> DataFrame:
+    """In a session for small work (``start_spark``) the frame as one partition; else the frame.
+
+    Spark knows that one partition needs no exchange. A query is then one stage of one task and not a stage for each
+    join and grouping, and it is stages that small work takes its time for.
+    """
+    small = frame.sparkSession.conf.get("spark.sql.shuffle.partitions") == "1"
+    return frame.coalesce(1) if small else frame
 
 
 def local_frame(spark: SparkSession, schema: pa.Schema, rows: Sequence[Mapping[str, object]]) -> DataFrame:
     """A few rows of the driver as a frame. Spark knows their number: it leaves out joins with no rows at all."""
-    return spark.createDataFrame(pa.Table.from_pylist(list(rows), schema=schema), spark_ddl(schema))
+    frame = spark.createDataFrame(pa.Table.from_pylist(list(rows), schema=schema), spark_ddl(schema))
+    return gathered(frame) if rows else frame
 
 
 def write_parts(state: State, name: str, frame: DataFrame) -> int:

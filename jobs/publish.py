@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.frames import read_table
+from jobs.frames import gathered, read_table
 from jobs.inflight import noted
 from jobs.state import State, write_part
 from jobs.tables import PUBLISHED, TABLES
@@ -31,7 +31,7 @@ def prepare(spark: SparkSession, state: State, *, run_id: str, space_id: str, sh
     work = state.work(run_id)
     if not (work / "rows").exists():
         return 0
-    rows = spark.read.parquet(str(work / "rows"))
+    rows = gathered(spark.read.parquet(str(work / "rows")))
     wanted = rows.select("team_id", "content_hash").distinct()
     vectors = (
         read_table(spark, state, "vectors", {"space_id": space_id})
