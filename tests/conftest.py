@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from hypothesis import settings
 from jobs.engines import quiet_engines
 from tests.milvus_server import MISSING, PYTHON, MilvusServer
 from tests.vespa_server import VespaServer
-from tests.workspace import Workspace
+from tests.workspace import Workspace, copied
 
 quiet_engines()  # before a test module imports one of them
 # As a Ray that a process starts for itself has it by default. Read once, when Ray is imported.
@@ -68,13 +67,6 @@ def _ran_once(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture
-def ran(tmp_path: Path, _ran_once: Workspace) -> Iterator[Workspace]:
+def ran(tmp_path: Path, _ran_once: Workspace) -> Workspace:
     """A workspace whose first run is done."""
-    root = tmp_path / "ws"
-    shutil.copytree(_ran_once.root, root, copy_function=shutil.copy2, ignore=shutil.ignore_patterns("engines*"))
-    copied = Workspace.__new__(Workspace)
-    copied.root, copied.export, copied.files = root, root / "export", root / "files"
-    copied.config = root / "embedmill.toml"
-    settled = copied.run()  # the copies have new change times, so this reads them once more
-    assert settled.code == 0 and settled.body["chunks"]["unchanged"] == settled.body["chunks"]["total"]
-    yield copied
+    return copied(_ran_once, tmp_path / "ws")

@@ -604,7 +604,7 @@ def resize(space: Workspace, free_kb: int | None) -> None:
 
 
 # The less there is, the earlier the step that meets the end of the disk.
-@pytest.mark.parametrize("free_kb", [100, 1_500])
+@pytest.mark.parametrize("free_kb", [pytest.param(100, marks=pytest.mark.long), 1_500])
 def test_disk_that_fills_up_on_the_way_costs_nothing(small_disk: Workspace, free_kb: int) -> None:
     assert small_disk.run().code == 0
     before = published(small_disk)

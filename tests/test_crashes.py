@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +17,8 @@ from jobs.purge import purge
 from jobs.run import run
 from jobs.scope import Scope
 from jobs.state import State
-from tests.in_process import Death, Killed, WatchedIndex, open_mill, without_ray
-from tests.workspace import START, TEAM, TEXTS, Workspace, message
+from tests.in_process import Death, Killed, WatchedIndex, copy_index, open_mill, without_ray
+from tests.workspace import START, TEAM, TEXTS, Workspace, copied, message
 
 GENERAL = [message(n, text) for n, text in enumerate(TEXTS[:4])]
 NEW = message(50, "The tram stops at the museum")
@@ -30,11 +31,20 @@ def here() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def _published_once(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    space = Workspace(tmp_path_factory.mktemp("published") / "ws")
+    with without_ray():
+        go(space)
+    return space
+
+
 @pytest.fixture
-def published(workspace: Workspace) -> Workspace:
+def published(tmp_path: Path, _published_once: Workspace) -> Workspace:
     """A workspace whose first run is done."""
-    go(workspace)
-    return workspace
+    space = copied(_published_once, tmp_path / "ws")
+    copy_index(_published_once.config, space.config)
+    return space
 
 
 def go(space: Workspace, scope: Scope | None = None) -> Any:

@@ -27,13 +27,19 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> EncoderSpec:
     return EncoderSpec("torch", MODEL, cache, space.max_tokens, space.dim, threads=2, precision="f32")
 
 
+@pytest.fixture(scope="module", params=[4, pytest.param(1, marks=pytest.mark.long)], ids=["one in four", "all"])
+def texts(request: pytest.FixtureRequest) -> list[str]:
+    """Of 2,000 texts in many languages and lengths."""
+    return many_texts()[:: request.param]
+
+
 @pytest.fixture(scope="module")
-def reference(spec: EncoderSpec) -> npt.NDArray[np.float32]:
+def reference(texts: list[str]) -> npt.NDArray[np.float32]:
     """What sentence-transformers itself says of the texts, with none of our batching."""
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(MODEL), device="cpu", local_files_only=True)
-    return np.asarray(model.encode(many_texts(), convert_to_numpy=True))
+    return np.asarray(model.encode(texts, convert_to_numpy=True))
 
 
 def _encode(spec: EncoderSpec, texts: list[str]) -> npt.NDArray[np.float32]:
@@ -46,10 +52,10 @@ def _encode(spec: EncoderSpec, texts: list[str]) -> npt.NDArray[np.float32]:
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "openvino", "auto"])
 def test_backend_passes_the_gate_on_many_languages_and_lengths(
-    spec: EncoderSpec, reference: npt.NDArray[np.float32], backend: str
+    spec: EncoderSpec, texts: list[str], reference: npt.NDArray[np.float32], backend: str
 ) -> None:
     chosen = choose(replace(spec, backend=backend, precision=""))
-    fidelity = compare(_encode(chosen, many_texts()), reference)
+    fidelity = compare(_encode(chosen, texts), reference)
     assert fidelity.passed, f"{chosen.backend} {chosen.precision}: {fidelity}"
 
 
@@ -103,7 +109,7 @@ def test_out_of_device_memory_halves_the_batches_and_goes_on(spec: EncoderSpec) 
 
 
 @pytest.mark.slow
-def test_cuda_gives_the_same_vectors(spec: EncoderSpec, reference: npt.NDArray[np.float32]) -> None:
+def test_cuda_gives_the_same_vectors(spec: EncoderSpec, texts: list[str], reference: npt.NDArray[np.float32]) -> None:
     import torch
 
     if not torch.cuda.is_available():
@@ -111,7 +117,6 @@ def test_cuda_gives_the_same_vectors(spec: EncoderSpec, reference: npt.NDArray[n
     chosen = choose(replace(spec, backend="auto", precision=""))
     encoder = open_encoder(chosen)
     assert encoder.device == "cuda" and chosen.precision in ("bf16", "f16")
-    texts = many_texts()
     assert compare(encoder.encode(texts, np.array([1] * len(texts))), reference).passed
 
 

@@ -65,11 +65,11 @@ def _kill_when(workspace: Workspace, reached: Callable[[Path], bool]) -> list[ps
     return children
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def engines() -> Iterator[list[psutil.Process]]:
     """Processes that the killed runs had started: gone at the end, without anybody's help.
 
-    Ray's agent takes up to a minute to see that its cluster is gone.
+    Ray's agent takes up to a minute to see that its cluster is gone, in which other tests go on.
     """
     started: list[psutil.Process] = []
     yield started

@@ -128,6 +128,7 @@ def mortal(tmp_path: Path) -> Iterator[MilvusServer]:
     server.stop()
 
 
+@pytest.mark.long
 def test_a_server_that_dies_in_the_middle_of_a_publish(mortal: MilvusServer, workspace: Workspace, name: str) -> None:
     space = on_server(workspace, mortal.uri, name, shard_rows=200)
     for day in range(1, 11):

@@ -1,7 +1,7 @@
 """The model-based test, and the proof that it would see a broken reconciler.
 
-By default some steps; `make model` takes 5,000, or EMBEDMILL_TEST_STEPS; the mutants are in `make test-all`. Every seed is printed with its steps:
-given as EMBEDMILL_TEST_SEED, it is the first one, and brings the same again.
+By default some steps; `make model` takes 5,000, or EMBEDMILL_TEST_STEPS; the mutants are in `make test-all`. Every seed is
+printed with its steps: given as EMBEDMILL_TEST_SEED, it is the first one, and brings the same again.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def test_whatever_happens_the_index_is_what_the_sources_say(capsys: pytest.Captu
     while Machine.counted.total() < STEPS:
         before = Machine.counted.total()
         try:
-            play(number, steps=20, examples=2)
+            play(number, steps=20, examples=1 if STEPS <= 20 else 2)
         finally:
             with capsys.disabled():
                 print(f"\nmodel: seed {number}, {Machine.counted.total() - before} steps", end="", flush=True)

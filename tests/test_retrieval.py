@@ -23,7 +23,7 @@ def _lines(folder: Path, name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fast_path_reproduces_the_published_score(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "retrieval" / "scifact"
     corpus, queries = _lines(folder, "corpus.jsonl"), _lines(folder, "queries.jsonl")

@@ -11,6 +11,12 @@ from typing import Any
 from typer.testing import CliRunner
 
 from jobs.cli import app
+from jobs.config import load_config
+from jobs.health import note_versions
+from jobs.mill import Mill
+from jobs.progress import Progress
+from jobs.seen import stamp
+from jobs.sources import open_sources
 
 TEAM = "T01"
 DAY = "2025-03-03"
@@ -100,6 +106,21 @@ class Workspace:
         """Counts by reason."""
         found: dict[str, int] = self.call("status").body["quarantine"]["reasons"]
         return found
+
+
+def copied(space: Workspace, root: Path) -> Workspace:
+    """A copy of a workspace, in which the sources are noted as read where and as they are now."""
+    shutil.copytree(space.root, root, copy_function=shutil.copy2, ignore=shutil.ignore_patterns("engines*"))
+    copy = Workspace.__new__(Workspace)
+    copy.root, copy.export, copy.files = root, root / "export", root / "files"
+    copy.config = root / "embedmill.toml"
+    config = load_config(copy.config)
+    state = Mill(config, Progress()).state
+    now = {(source.source_id, p.key): stamp(p) for source in open_sources(config) for p in source.listing().partitions}
+    rows = state.read("sources").to_pylist()
+    state.change("sources", [r | {"fingerprint": now[r["source_id"], r["partition"]], "_delete": False} for r in rows])
+    note_versions(state.root)
+    return copy
 
 
 def counts(ran: Ran) -> dict[str, int]:

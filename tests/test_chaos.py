@@ -1,0 +1,27 @@
+"""A bounded part of `make chaos`: its own machinery with two kills, and that it would see what it looks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.config import load_config
+from jobs.mill import Mill
+from jobs.progress import Progress
+from tests.chaos import VERSION, Outcome, World, kill_driver, series
+
+
+@pytest.mark.long
+def test_a_run_that_is_killed_and_run_again_leaves_what_an_undisturbed_one_does(tmp_path: Path) -> None:
+    world, outcome = World(tmp_path, seed=7), Outcome()
+    world.settle(outcome)
+    series(world, kill_driver, 2, outcome, print)
+    assert outcome.tried >= 2 and outcome.bad == 0 and outcome.repeated <= 1
+
+    # A row that is lost behind everybody's back shows up in the figures.
+    mill = Mill(load_config(world.hit.config), Progress())
+    mill.index().delete(VERSION, [next(iter(mill.index().scan(VERSION)))["chunk_id"][0].as_py()])
+    mill.close()
+    world.compare(outcome)
+    assert outcome.lost == outcome.bad == 1
