@@ -46,7 +46,6 @@ class Sources:
         self.root = root
         self.cut = cut
         self.exports = {name: Export() for name in EXPORTS}
-        self.snapshots = [copy.deepcopy(self.exports["archive"])]
         self.files: dict[str, str] = {}
         self.clock = 0
         self.edited = 0
@@ -58,6 +57,7 @@ class Sources:
             for channel in export.names:
                 (root / name / export.names[channel]).mkdir(exist_ok=True)
             self._write_channels(name)
+        self.snapshots = [copy.deepcopy(self.exports["archive"])]
         self.write_file("always.txt", "A root that is empty is an error.")
 
     # -- changes -------------------------------------------------------------------------------------------------------
