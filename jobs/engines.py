@@ -259,7 +259,10 @@ def _init_ray(config: Config, scratch: Path) -> None:
 def _quiet_data() -> None:
     from ray.data import DataContext
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logger = logging.getLogger("ray.data")
+    logger.setLevel(logging.ERROR)
+    for handler in [h for h in logger.handlers if isinstance(h, logging.StreamHandler)]:
+        logger.removeHandler(handler)  # to standard error; what fails is raised, and told there in one line of ours
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
