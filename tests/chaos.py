@@ -244,16 +244,18 @@ def kill_driver(world: World) -> bool:
 
 
 def kill_process(name: str) -> Callable[[World], bool]:
-    """SIGKILL to one of the engines' processes at a random moment of its life."""
+    """SIGKILL to one of the engines' processes at a random moment of its life, which is learnt by missing it."""
+    life = 1 / 3  # of a usual run
 
     def strike(world: World) -> bool:
+        nonlocal life
         run = world.start()
         deadline = time.monotonic() + _WAIT_SECONDS
         delay: float | None = None
         while run.poll() is None and time.monotonic() < deadline:
             found = _children(run.pid, name)
             if found and delay is None:
-                delay = time.monotonic() + world.random.uniform(0, world.usual_seconds / 3)
+                delay = time.monotonic() + world.random.uniform(0, world.usual_seconds * life)
             if found and delay is not None and time.monotonic() >= delay:
                 with suppress(psutil.NoSuchProcess):
                     world.random.choice(found).kill()
@@ -263,6 +265,7 @@ def kill_process(name: str) -> Callable[[World], bool]:
                     return True
             time.sleep(0.02)
         _end(world, run)
+        life /= 2
         return False
 
     return strike
