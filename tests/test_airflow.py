@@ -65,8 +65,11 @@ def backfill(airflow: Airflow, *more: str) -> list[str]:
     found: list[dict[str, Any]] = []
 
     def ended() -> bool:
+        """All runs have, and the scheduler has seen it, which it looks for twice a minute; until then no other begins."""
         found[:] = airflow.api("GET", listing).json()["dag_runs"]
-        return len(found) >= 5 and all(run["state"] in ("success", "failed") for run in found)
+        created = airflow.api("GET", "backfills?dag_id=embedmill_backfill").json()["backfills"]
+        over = len(created) > 0 and all(one["completed_at"] for one in created)
+        return over and len(found) >= 5 and all(run["state"] in ("success", "failed") for run in found)
 
     airflow.wait("the backfill", ended, 600)
     assert [run["state"] for run in found] == ["success"] * 5
