@@ -163,7 +163,7 @@ class World:
         self.compare(outcome)
         verified = self.hit.verify()
         outcome.wrong += sum(verified.body["differences"].values()) + (verified.code != 0)
-        self.orphans = [(due, process) for due, process in self.orphans if _lives(process)]
+        self.orphans = [(due, process) for due, process in self.orphans if lives(process)]
         late = [process.name() for due, process in self.orphans if time.monotonic() > due]
         assert not late, f"outlive their killed run: {late}"
 
@@ -191,7 +191,8 @@ class World:
         return count
 
 
-def _lives(process: psutil.Process) -> bool:
+def lives(process: psutil.Process) -> bool:
+    """Whether a process is there and not only waiting to be buried."""
     try:  # a container's first process may never bury the dead
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from jobs.state import State
+from tests.chaos import lives
 from tests.workspace import Workspace, message
 
 MESSAGES = 600
@@ -74,18 +75,11 @@ def engines() -> Iterator[list[psutil.Process]]:
     started: list[psutil.Process] = []
     yield started
     deadline = time.monotonic() + 90
-    while (left := [p for p in started if _lives(p)]) and time.monotonic() < deadline:
+    while (left := [p for p in started if lives(p)]) and time.monotonic() < deadline:
         time.sleep(0.2)
     for process in left:
         process.kill()
     assert not left, "engines that outlive a killed run"
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:  # a container's first process may never bury the dead
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @pytest.mark.slow
