@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 from pymilvus import MilvusClient  # noqa: E402
 
 from indexers import INDEX_ROW, Index, open_index  # noqa: E402
-from jobs.publish import publish  # noqa: E402
+from jobs.publish import Publisher  # noqa: E402
 from jobs.state import State  # noqa: E402
 from jobs.vectors import pack  # noqa: E402
 from tests.milvus_server import MISSING, PYTHON, MilvusServer  # noqa: E402
@@ -83,12 +83,14 @@ def our_publish(index: Index, version: str, rows: pa.Table, folder: Path) -> flo
     for start in range(0, len(rows), SHARD_ROWS):
         pq.write_table(ready.slice(start, SHARD_ROWS), work / f"{start:08d}.parquet")
     began = time.perf_counter()
-    upserted, _, ended = publish(
+    publisher = Publisher(
         index, state, version, run_id=RUN, space_id=SPACE, shard_rows=SHARD_ROWS,
-        before_commit=lambda: None, stop=lambda: False, progress=lambda _: None,
+        before_commit=lambda: None, progress=lambda _: None,
     )  # fmt: skip
+    publisher.prepared(lambda: False)
+    publisher.flush()
     seconds = time.perf_counter() - began
-    if not ended or upserted != len(rows) or state.count("published") != len(rows):
+    if publisher.upserted != len(rows) or state.count("published") != len(rows):
         raise SystemExit("publish: not every row was published")
     shutil.rmtree(folder)
     return seconds

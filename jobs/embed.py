@@ -4,8 +4,9 @@ Three operators, joined by Ray's object store, whose size bounds what waits betw
 
     cut texts into token ids (tasks) -> encode (actors, which touch no disk) -> write vectors (tasks)
 
-A shard is committed to ``vectors`` as soon as it is written: a killed run loses the shards under way and no other. A
-text that raises or kills its actor is left out and reported, and costs the others nothing.
+A shard is committed to ``vectors`` as soon as it is written: a killed run loses the shards under way and no other, and
+what waits for its vectors is told of it while the next ones are encoded. A text that raises or kills its actor is left
+out and reported, and costs the others nothing.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class EncodeShard:
 
     @without_messages()
     def __call__(self, shard: pa.Table) -> pa.Table:
-        """Rows of ``cut_shard`` to team_id, content_hash, tokens, vector, reason ("" with one), cost, fault."""
+        """Rows of ``cut_shard`` to shard, team_id, content_hash, tokens, vector, reason ("" with one), cost, fault."""
         fault = ""
         try:
             vectors, reasons = self._encode(shard)
@@ -108,7 +109,7 @@ class EncodeShard:
         cost = json.dumps(asdict(self._encoder.take_cost())) if isinstance(self._encoder, RemoteEncoder) else ""
         _give_back_memory()
         return (
-            shard.select(["team_id", "content_hash", "tokens"])
+            shard.select(["shard", "team_id", "content_hash", "tokens"])
             .append_column("vector", pack(vectors))
             .append_column("reason", pa.array(reasons, pa.string()))
             .append_column("cost", pa.array([cost] * len(shard), pa.string()))
@@ -154,7 +155,10 @@ def _give_back_memory() -> None:
 
 @without_messages()
 def write_shard(rows: pa.Table, root: str, space_id: str, run_id: str) -> pa.Table:
-    """Store encoded rows as files that the driver commits: parts (lines), texts, tokens; failed, cost, fault (JSON)."""
+    """Store a shard's vectors as files that the driver commits.
+
+    Returns one row: shard, parts (lines), texts, tokens; failed, cost and fault as JSON.
+    """
     good = pc.equal(rows["reason"], "")
     kept = rows.filter(good).select(["team_id", "content_hash", "vector"])
     for name, value in (("space_id", space_id), ("run_id", run_id)):
@@ -163,6 +167,7 @@ def write_shard(rows: pa.Table, root: str, space_id: str, run_id: str) -> pa.Tab
     left_out = rows.filter(pc.invert(good)).select(["team_id", "content_hash", "reason"]).to_pylist()
     return pa.table(
         {
+            "shard": [rows["shard"][0].as_py()],
             "parts": ["\n".join(part.to_json() for part in parts)],
             "texts": [len(kept)],
             "tokens": [pc.sum(rows["tokens"]).as_py()],
@@ -184,12 +189,14 @@ def ready(config: Config, state: State, spec: EncoderSpec) -> EncoderSpec:
 
 def embed(
     config: Config, state: State, spec: EncoderSpec, *, run_id: str, space_id: str,
-    before_commit: Callable[[], None], stop: Callable[[], bool], progress: Callable[[int], None],
+    before_commit: Callable[[], None], stored: Callable[[str, list[Part]], None], stop: Callable[[], bool],
+    progress: Callable[[int], None],
 ) -> Embedded:  # fmt: skip
     """Encode every shard of the run's plan with what ``ready`` returned.
 
-    ``before_commit`` is called ahead of each commit and may raise; ``stop`` is asked after it whether to leave off;
-    ``progress`` is told the tokens of each shard.
+    ``before_commit`` is called ahead of each commit and may raise. After it ``stored`` is told the shard's name and
+    the files of its vectors while the next ones are encoded, ``progress`` its tokens, and ``stop`` is asked whether
+    to leave off.
     """
     import ray
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
@@ -220,13 +227,15 @@ def embed(
             name, message = json.loads(row["fault"])
             raise getattr(errors, name)(message)
         before_commit()
-        state.append("vectors", [Part.from_json(line) for line in row["parts"].splitlines()])
+        parts = [Part.from_json(line) for line in row["parts"].splitlines()]
+        state.append("vectors", parts)
         done.texts += int(row["texts"])
         done.tokens += int(row["tokens"])
         done.failed |= {(team, content): reason for team, content, reason in json.loads(row["failed"])}
         if row["cost"]:
             done.cost = (done.cost or Cost()) + Cost(**json.loads(row["cost"]))
         progress(int(row["tokens"]))
+        stored(Path(row["shard"]).name, parts)
         if stop():
             done.stopped = True
             break

@@ -12,7 +12,7 @@ from jobs.state import Part, State, write_part
 from jobs.tables import TABLES
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 _DDL = {
     pa.string(): "string", pa.int64(): "long", pa.int32(): "int", pa.bool_(): "boolean", pa.float32(): "float",
@@ -46,8 +46,18 @@ def gathered(frame: DataFrame) -> DataFrame:
     Spark knows that one partition needs no exchange. A query is then one stage of one task and not a stage for each
     join and grouping, and it is stages that small work takes its time for.
     """
-    small = frame.sparkSession.conf.get("spark.sql.shuffle.partitions") == "1"
-    return frame.coalesce(1) if small else frame
+    return frame.coalesce(1) if _small(frame) else frame
+
+
+def dealt(frame: DataFrame, *by: str | Column, parts: int | None = None) -> DataFrame:
+    """The frame with rows of the same ``by`` in one partition, so that what is written by them comes to few files."""
+    if _small(frame):
+        return frame
+    return frame.repartition(parts, *by) if parts else frame.repartition(*by)
+
+
+def _small(frame: DataFrame) -> bool:
+    return frame.sparkSession.conf.get("spark.sql.shuffle.partitions") == "1"
 
 
 def local_frame(spark: SparkSession, schema: pa.Schema, rows: Sequence[Mapping[str, object]]) -> DataFrame:

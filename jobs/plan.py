@@ -1,7 +1,8 @@
 """Plan: the difference between the desired chunks and what the index holds, written down as work for embed and publish.
 
-Leaves below the run's work folder: ``rows`` (chunks to write, with their action), ``texts/shard=N`` (distinct texts
-to encode) and ``deletes`` (chunk ids). Decides nothing about how they are carried out.
+Leaves below the run's work folder: ``texts/shard=N`` (distinct texts to encode), ``rows/shard=N`` (chunks to write that
+wait for those texts), ``rows/shard=ready`` (chunks to write whose vectors are stored) and ``deletes`` (chunk ids).
+Decides nothing about how they are carried out.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from pyspark.sql import functions as F
 
 from embedding.errors import BudgetError, MassDeleteError
 from jobs import diff
-from jobs.frames import read_table
+from jobs.frames import dealt, read_table
 from jobs.scope import Scope
 from jobs.state import State
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
     from jobs.config import Limits
 
+READY = "ready"  # in place of the number of a shard
+_SPREAD = 64
 SHARD_TEXTS = 16_384  # with vectors of 1,024 dimensions 64 MB, however short the texts
 
 
@@ -91,21 +94,20 @@ def make_plan(
     acted = diff.actions(chunks, published, vectors).persist()
     try:
         counts = {r["action"]: r["count"] for r in acted.groupBy("action").count().collect()}
-        rows = acted.where("action IN ('embed', 'reuse', 'update')")
-        texts = (
-            acted.where("action = 'embed'")
-            .groupBy("team_id", "content_hash")
-            .agg(F.first("text").alias("text"), F.first("tokens").alias("tokens"))
-        )
+        distinct = tokens = shards = 0
+        if counts.get("embed"):
+            texts = (
+                acted.where("action = 'embed'")
+                .groupBy("team_id", "content_hash")
+                .agg(F.first("text").alias("text"), F.first("tokens").alias("tokens"))
+            )
+            distinct, tokens, shards = _write_texts(texts.persist(), str(work / "texts"), shard_tokens)
         if counts.get("embed") or counts.get("reuse") or counts.get("update"):
-            rows.write.parquet(str(work / "rows"), mode="overwrite")
+            _write_rows(acted.where("action IN ('embed', 'reuse', 'update')"), str(work / "rows"), shards)
         if counts.get("delete"):
             acted.where("action = 'delete'").select("team_id", "chunk_id").write.parquet(
                 str(work / "deletes"), mode="overwrite"
             )
-        distinct = tokens = shards = 0
-        if counts.get("embed"):
-            distinct, tokens, shards = _write_texts(texts.persist(), str(work / "texts"), shard_tokens)
     finally:
         acted.unpersist()
     return Plan(
@@ -130,15 +132,26 @@ def _write_texts(texts: DataFrame, folder: str, shard_tokens: int) -> tuple[int,
     total = texts.agg(F.count("*").alias("texts"), F.sum("tokens").alias("tokens")).collect()[0]
     shards = max(1, math.ceil(total["tokens"] / shard_tokens), math.ceil(total["texts"] / SHARD_TEXTS))
     (
-        texts.withColumn("shard", F.pmod(F.xxhash64("content_hash"), F.lit(shards)).cast("int"))
+        dealt(texts.withColumn("shard", _shard(shards)), "shard", parts=shards)
         .select("team_id", "content_hash", "text", "tokens", "shard")
-        .repartition(shards, "shard")
-        .sortWithinPartitions("shard")
         .write.partitionBy("shard")
         .parquet(folder, mode="overwrite")
     )
     texts.unpersist()
     return int(total["texts"]), int(total["tokens"]), shards
+
+
+def _write_rows(rows: DataFrame, folder: str, shards: int) -> None:
+    """Deal the rows into the shards of their texts; those that wait for none are ``ready``."""
+    waits = F.col("action") == "embed"
+    shard = F.when(waits, _shard(shards)).otherwise(READY) if shards else F.lit(READY)
+    # Of those that are ready there may be as many as there are chunks: they are spread over the workers.
+    spread = F.when(~waits, F.pmod(F.xxhash64("chunk_id"), F.lit(_SPREAD)))
+    dealt(rows.withColumn("shard", shard), "shard", spread).write.partitionBy("shard").parquet(folder, mode="overwrite")
+
+
+def _shard(shards: int) -> Column:
+    return F.pmod(F.xxhash64("content_hash"), F.lit(shards)).cast("string")
 
 
 def check_deletes(plan: Plan, limits: Limits) -> None:

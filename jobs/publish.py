@@ -1,8 +1,12 @@
-"""Publish: write planned rows with their stored vectors into the index, then into the ledger, shard by shard."""
+"""Publish: write planned rows with their stored vectors into the index, then into the ledger, shard by shard.
+
+Rows whose vectors were stored before are joined with them by Spark (``prepare``). Those that wait for a shard of texts
+are published as soon as its vectors are committed, while the next shards are encoded.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +17,8 @@ import pyarrow.parquet as pq
 
 from jobs.frames import gathered, read_table
 from jobs.inflight import noted
-from jobs.state import State, write_part
+from jobs.plan import READY
+from jobs.state import Part, State, write_part
 from jobs.tables import PUBLISHED, TABLES
 from jobs.vectors import unpack
 
@@ -23,15 +28,17 @@ if TYPE_CHECKING:
     from indexers.base import Index
 
 
-def prepare(spark: SparkSession, state: State, *, run_id: str, space_id: str, shard_rows: int) -> int:
-    """Join the planned rows with their vectors into files of at most ``shard_rows``; returns rows that have none.
+def prepare(spark: SparkSession, state: State, *, run_id: str, space_id: str, shard_rows: int, ready: bool) -> int:
+    """Join planned rows with their vectors into files of at most ``shard_rows``; returns how many rows have none.
 
-    A row without a vector is one whose text could not be encoded: it is in quarantine and is not published.
+    All rows, or only those that the plan found ``ready``. A row without a vector is one whose text could not be
+    encoded: it is in quarantine and is not published.
     """
     work = state.work(run_id)
-    if not (work / "rows").exists():
+    planned = work / "rows" / f"shard={READY}" if ready else work / "rows"
+    if not planned.exists():
         return 0
-    rows = gathered(spark.read.parquet(str(work / "rows")))
+    rows = gathered(spark.read.parquet(str(planned)).drop("shard"))
     wanted = rows.select("team_id", "content_hash").distinct()
     vectors = (
         read_table(spark, state, "vectors", {"space_id": space_id})
@@ -41,48 +48,98 @@ def prepare(spark: SparkSession, state: State, *, run_id: str, space_id: str, sh
     )
     joined = rows.join(vectors, on=["team_id", "content_hash"], how="inner")
     joined.write.option("maxRecordsPerFile", shard_rows).parquet(str(work / "publish"), mode="overwrite")
-    return _count(work / "rows") - _count(work / "publish")
+    return _count(planned) - _count(work / "publish")
 
 
-def publish(
-    index: Index, state: State, version: str, *, run_id: str, space_id: str, shard_rows: int,
-    before_commit: Callable[[], None], stop: Callable[[], bool], progress: Callable[[int], None],
-) -> tuple[int, int, bool]:  # fmt: skip
-    """Carry out what ``prepare`` and the plan left in the work folder; ``stop`` is asked after each shard.
+class Publisher:
+    """Carries out the rows and deletes of one run's plan on one version of an index.
 
-    Returns rows upserted, rows deleted, and whether that was all. Index first, ledger second, with a note of the shard
-    before both: a crash between them repeats writes that change nothing.
+    Index first, ledger second, with a note of the shard before both: a crash between them repeats writes that change
+    nothing. ``before_commit`` is called ahead of each write and may raise; ``progress`` is told the rows of each shard.
+    ``upserted``, ``deleted`` and ``left_out`` count rows, the last those of encoded shards whose text has no vector.
     """
-    work = state.work(run_id)
-    upserted = deleted = 0
-    stopped = False
-    for shard in _shards(work / "publish", shard_rows):
-        rows, ledger = _with_vectors(shard), _ledger(shard, version, space_id, run_id, delete=False)
-        with noted(state, run_id, ledger):
-            before_commit()
-            refused = index.upsert(version, rows)
+
+    def __init__(
+        self, index: Index, state: State, version: str, *, run_id: str, space_id: str, shard_rows: int,
+        before_commit: Callable[[], None], progress: Callable[[int], None],
+    ) -> None:  # fmt: skip
+        self._index, self._state, self._version = index, state, version
+        self._run_id, self._space_id, self._shard_rows = run_id, space_id, shard_rows
+        self._before_commit, self._progress = before_commit, progress
+        self._work = state.work(run_id)
+        self.upserted = self.deleted = self.left_out = 0
+
+    def prepared(self, stop: Callable[[], bool]) -> bool:
+        """Write what ``prepare`` has joined; False where ``stop``, asked after each shard, said to leave off."""
+        for shard in _shards(_files(self._work / "publish"), self._shard_rows):
+            self._write(shard)
+            if stop():
+                return False
+        return True
+
+    def encoded(self, shard: str, parts: Sequence[Part]) -> None:
+        """Write the rows that waited for a shard of texts ("shard=3"), whose vectors are in ``parts`` of the table."""
+        vectors = _stored(self._state, parts)
+        keys = _content_keys(vectors).combine_chunks()
+        for rows in _shards(_files(self._work / "rows" / shard), self._shard_rows):
+            place = pc.index_in(_content_keys(rows), keys)
+            here = pc.is_valid(place)
+            if joined := rows.filter(here):
+                self._write(joined.append_column("vector", vectors["vector"].take(place.filter(here))))
+            self.left_out += len(rows) - len(joined)
+
+    def deletes(self, stop: Callable[[], bool]) -> bool:
+        """Remove what the plan says; False where ``stop``, asked after each shard, said to leave off."""
+        for shard in _shards(_files(self._work / "deletes"), self._shard_rows):
+            ledger = _ledger(shard, self._version, self._space_id, self._run_id, delete=True)
+            with noted(self._state, self._run_id, ledger):
+                self._before_commit()
+                self._index.delete(self._version, shard["chunk_id"].to_pylist())
+                self._state.merge("published", ledger)
+            self.deleted += len(shard)
+            self._progress(len(shard))
+            if stop():
+                return False
+        return True
+
+    def flush(self) -> None:
+        """Have the index make durable what it was given, if it was given anything."""
+        if self.upserted or self.deleted:
+            self._index.flush(self._version)
+
+    def _write(self, shard: pa.Table) -> None:
+        rows, ledger = _with_vectors(shard), _ledger(shard, self._version, self._space_id, self._run_id, delete=False)
+        with noted(self._state, self._run_id, ledger):
+            self._before_commit()
+            refused = self._index.upsert(self._version, rows)
             if refused:
                 # The newer version that stood there has left its source, and an older copy is what is desired now:
                 # this run holds the lease, so it knows.
-                before_commit()
-                index.delete(version, refused)
-                index.upsert(version, rows.filter(pc.is_in(rows["chunk_id"], pa.array(refused, pa.string()))))
-            _record(state, ledger, shard["held"])
-        upserted += len(shard)
-        progress(len(shard))
-        if stopped := stop():
-            break
-    for shard in () if stopped else _shards(work / "deletes", shard_rows):
-        ledger = _ledger(shard, version, space_id, run_id, delete=True)
-        with noted(state, run_id, ledger):
-            before_commit()
-            index.delete(version, shard["chunk_id"].to_pylist())
-            state.merge("published", ledger)
-        deleted += len(shard)
-        progress(len(shard))
-    if upserted or deleted:
-        index.flush(version)
-    return upserted, deleted, not stopped
+                self._before_commit()
+                self._index.delete(self._version, refused)
+                self._index.upsert(
+                    self._version, rows.filter(pc.is_in(rows["chunk_id"], pa.array(refused, pa.string())))
+                )
+            _record(self._state, ledger, shard["held"])
+        self.upserted += len(shard)
+        self._progress(len(shard))
+
+
+def _stored(state: State, parts: Sequence[Part]) -> pa.Table:
+    """The vectors of a shard: team_id, content_hash, vector."""
+    columns = pa.schema([TABLES["vectors"].schema.field(name) for name in ("team_id", "content_hash", "vector")])
+    tables = [columns.empty_table()]
+    for part in parts:
+        file = state.root / "vectors" / part.path
+        table = pq.read_table(file, columns=["content_hash", "vector"], partitioning=None)
+        team = pa.array([part.partition["team_id"]] * len(table), pa.string())
+        tables.append(table.append_column("team_id", team).select(columns.names).cast(columns))
+    return pa.concat_tables(tables)
+
+
+def _content_keys(rows: pa.Table) -> pa.ChunkedArray:
+    """What a text is known by, in one column."""
+    return pc.binary_join_element_wise(rows["team_id"], rows["content_hash"], "\0")
 
 
 def _with_vectors(shard: pa.Table) -> pa.Table:
@@ -122,13 +179,13 @@ def _count(folder: Path) -> int:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.parquet"))
+    return sorted(folder.rglob("*.parquet"))
 
 
-def _shards(folder: Path, rows: int) -> Iterator[pa.Table]:
+def _shards(files: Sequence[Path], rows: int) -> Iterator[pa.Table]:
     """Tables of about ``rows`` rows: small files of Spark's tasks are put together, large ones are read in pieces."""
     held: list[pa.RecordBatch] = []
-    for file in _files(folder):
+    for file in files:
         for batch in pq.ParquetFile(file).iter_batches(batch_size=rows):
             held.append(batch)
             if sum(len(b) for b in held) >= rows:

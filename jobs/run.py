@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from embedding.chunking import Chunker
@@ -23,11 +24,17 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from indexers.base import Hit
+    from jobs.publish import Publisher
+    from jobs.state import Part
 
 
 def never() -> bool:
     """For work that gives way to nobody."""
     return False
+
+
+def _nobody(shard: str, parts: list[Part]) -> None:
+    """For vectors that nobody waits for."""
 
 
 # -- commands ----------------------------------------------------------------------------------------------------------
@@ -59,9 +66,13 @@ def plan_scope(mill: Mill, scope: Scope, report: Report, version: str) -> None:
 
 
 def embed_texts(
-    mill: Mill, scope: Scope, report: Report, lease: Lease, *, stop: Callable[[], bool] = never
-) -> int | None:
-    """Encode the plan's texts; returns how many planned rows have no vector, None where ``stop`` asked to leave off."""
+    mill: Mill, scope: Scope, report: Report, lease: Lease,
+    *, stored: Callable[[str, list[Part]], None] = _nobody, stop: Callable[[], bool] = never,
+) -> int | None:  # fmt: skip
+    """Encode the plan's texts; returns how many planned rows have no vector, None where ``stop`` asked to leave off.
+
+    ``stored`` is told of each shard whose vectors are committed.
+    """
     failed: Mapping[tuple[str, str], str] = {}
     if report.plan.embed:
         with report.timed("embed"), mill.progress.bar("embed", report.plan.tokens, "tokens") as advance:
@@ -69,7 +80,7 @@ def embed_texts(
 
             encoded = embed(
                 mill.config, mill.state, mill.encoding(), run_id=report.run_id, space_id=mill.space_id,
-                before_commit=lease.check, stop=stop, progress=advance,
+                before_commit=lease.check, stored=stored, stop=stop, progress=advance,
             )  # fmt: skip
         report.embedded += encoded.texts
         report.tokens += encoded.tokens
@@ -84,36 +95,76 @@ def embed_texts(
 def close_plan(
     mill: Mill, scope: Scope, report: Report, lease: Lease, version: str, *, stop: Callable[[], bool]
 ) -> bool:
-    """Embed and publish what was planned; False where ``stop`` asked to leave off after a shard, with rows left."""
-    left_out = embed_texts(mill, scope, report, lease, stop=stop)
-    return left_out is not None and publish_rows(mill, report, lease, version, report.plan, left_out, stop=stop)
+    """Embed and publish what was planned; False where ``stop`` asked to leave off after a shard, with rows left.
+
+    First the rows whose vectors are stored, while what encodes still starts; then those of each shard of texts while
+    the next one is encoded; deletes last.
+    """
+    missing = _prepare(mill, report, report.plan, ready=True)
+    with _publisher(mill, report, lease, version, report.plan) as publisher:
+        with report.timed("publish"):
+            if not publisher.prepared(stop):
+                return False
+
+        def stored(shard: str, parts: list[Part]) -> None:
+            with report.timed("publish"):
+                publisher.encoded(shard, parts)
+
+        left_out = embed_texts(mill, scope, report, lease, stored=stored, stop=stop)
+        if left_out is None:
+            return False
+        _expect(missing + publisher.left_out, left_out)
+        with report.timed("publish"):
+            return publisher.deletes(stop)
 
 
 def publish_rows(
     mill: Mill, report: Report, lease: Lease, version: str, made: Plan, left_out: int = 0,
     *, stop: Callable[[], bool] = never,
 ) -> bool:  # fmt: skip
-    """Carry out the rows of a plan; ``left_out`` of them are known to have no vector. See ``close_plan``."""
-    from jobs.publish import prepare, publish
+    """Carry out a plan whose texts are all encoded; ``left_out`` of its rows are known to have no vector.
 
-    if not made.writes and not made.delete:
-        return True
+    False where ``stop`` asked to leave off after a shard, with rows left.
+    """
+    _expect(_prepare(mill, report, made, ready=False), left_out)
+    with _publisher(mill, report, lease, version, made) as publisher, report.timed("publish"):
+        return publisher.prepared(stop) and publisher.deletes(stop)
+
+
+def _prepare(mill: Mill, report: Report, made: Plan, *, ready: bool) -> int:
+    from jobs.publish import prepare
+
+    if not made.writes:
+        return 0
     rows = mill.config.index.shard_rows
-    with report.timed("publish"):
-        with mill.progress.phase("prepare rows"):
-            missing = prepare(mill.spark(), mill.state, run_id=report.run_id, space_id=mill.space_id, shard_rows=rows)
-        if missing != left_out:
-            raise EmbedmillError(
-                f"{missing - left_out} planned rows have no stored vector; run again, and report this if it stays"
-            )
-        with mill.progress.bar("publish", made.writes + made.delete, "rows") as advance:
-            upserted, deleted, ended = publish(
-                mill.index(), mill.state, version, run_id=report.run_id, space_id=mill.space_id, shard_rows=rows,
-                before_commit=lease.check, stop=stop, progress=advance,
-            )  # fmt: skip
-    report.upserted += upserted
-    report.deleted += deleted
-    return ended
+    with report.timed("publish"), mill.progress.phase("prepare rows"):
+        return prepare(
+            mill.spark(), mill.state, run_id=report.run_id, space_id=mill.space_id, shard_rows=rows, ready=ready
+        )
+
+
+def _expect(missing: int, left_out: int) -> None:
+    if missing != left_out:
+        raise EmbedmillError(
+            f"{missing - left_out} planned rows have no stored vector; run again, and report this if it stays"
+        )
+
+
+@contextmanager
+def _publisher(mill: Mill, report: Report, lease: Lease, version: str, made: Plan) -> Iterator[Publisher]:
+    """What publishes a plan. At the end the index is flushed, and what was written is in the report."""
+    from jobs.publish import Publisher
+
+    with mill.progress.bar("publish", made.writes + made.delete, "rows") as advance:
+        publisher = Publisher(
+            mill.index(), mill.state, version, run_id=report.run_id, space_id=mill.space_id,
+            shard_rows=mill.config.index.shard_rows, before_commit=lease.check, progress=advance,
+        )  # fmt: skip
+        yield publisher
+        with report.timed("publish"):
+            publisher.flush()
+        report.upserted += publisher.upserted
+        report.deleted += publisher.deleted
 
 
 def plan(mill: Mill, scope: Scope, *, wait: float = 0.0) -> dict[str, Any]:

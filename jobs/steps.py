@@ -18,6 +18,7 @@ from jobs.durable import replace_file
 from jobs.plan import NO_LIMIT, Budget, Plan, check_deletes
 from jobs.reindex import AGAIN_SECONDS, version_to_build
 from jobs.run import (
+    close_plan,
     embed_texts,
     ensure_live,
     estimate,
@@ -108,12 +109,14 @@ def _close(
     stop = lease.wanted if build else never
     _file(mill, report).unlink(missing_ok=True)  # from here on it is carried out in part
     left_out = planned.left_out
+    if publish:
+        if left_out is None:
+            return close_plan(mill, scope, report, lease, report.index, stop=stop)
+        return publish_rows(mill, report, lease, report.index, planned.plan, left_out, stop=stop)
     if left_out is None:
         left_out = embed_texts(mill, scope, report, lease, stop=stop)
         if left_out is None:
             return False
-    if publish:
-        return publish_rows(mill, report, lease, report.index, planned.plan, left_out, stop=stop)
     _keep(mill, report, replace(planned, left_out=left_out))
     return True
 

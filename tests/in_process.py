@@ -158,7 +158,8 @@ def _keys(state: State, name: str) -> frozenset[Any]:
 
 def embed_here(
     config: Any, state: State, spec: EncoderSpec, *, run_id: str, space_id: str,
-    before_commit: Callable[[], None], stop: Callable[[], bool], progress: Callable[[int], None],
+    before_commit: Callable[[], None], stored: Callable[[str, list[Part]], None], stop: Callable[[], bool],
+    progress: Callable[[int], None],
 ) -> Embedded:  # fmt: skip
     """``jobs.embed.embed`` without Ray: the same functions, shard after shard."""
     done, encode = Embedded(), EncodeShard(spec)
@@ -166,9 +167,11 @@ def embed_here(
         rows = cut_shard(pa.table({"path": [str(shard)]}), spec)
         [written] = write_shard(encode(rows), str(state.root), space_id, run_id).to_pylist()
         before_commit()
-        state.append("vectors", [Part.from_json(line) for line in written["parts"].splitlines()])
+        parts = [Part.from_json(line) for line in written["parts"].splitlines()]
+        state.append("vectors", parts)
         done.texts += written["texts"]
         done.tokens += written["tokens"]
+        stored(shard.name, parts)
         if stop():
             done.stopped = True
             break

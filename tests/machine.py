@@ -256,7 +256,7 @@ class Machine(RuleBasedStateMachine):
                     for gone in rows.keys() - set(self._versions()):
                         del rows[gone]  # type: ignore[attr-defined]
             model.reached(goal, within, published=version if publish else "", left=left if name == "purge" else ())
-            if "documents" in body:
+            if "status" in body:
                 agree((body["status"] == "partial") == model.counted(within) or body["status"] == "running", "status")
             if name in ("run", "reindex"):
                 agree(body["chunks"]["embedded"] == len(owed.texts), "texts encoded", body["chunks"], owed.texts)

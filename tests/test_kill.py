@@ -95,9 +95,9 @@ def test_killed_run_is_simply_run_again(
         case "_staged":
             assert stored == 0
         case "_first_vectors":
-            assert 0 < stored < MESSAGES and published == 0
+            assert 0 < stored < MESSAGES and published < MESSAGES
         case "_first_rows":
-            assert stored > MESSAGES and 0 < published < MESSAGES
+            assert 0 < published <= stored < MESSAGES, "rows are published while the next texts are encoded"
 
     again = busy.run()
     assert again.code == 0, again

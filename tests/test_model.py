@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,7 +70,7 @@ def mutate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def change(function: Any, *replacements: tuple[str, str]) -> None:
         assert isinstance(function, FunctionType)
-        text = inspect.getsource(function)
+        text = textwrap.dedent(inspect.getsource(function))
         for old, new in replacements:
             assert text.count(old) == 1, f"{function.__qualname__} has no longer one {old!r}"
             text = text.replace(old, new)
@@ -89,15 +90,9 @@ def assert_seen(steps: int = 20, examples: int = 50) -> None:
 
 @pytest.mark.long
 def test_the_ledger_before_the_index_is_seen(mutate: Callable[..., None]) -> None:
-    record = '            _record(state, ledger, shard["held"])\n'
-    mutate(
-        publish.publish,
-        (record, ""),
-        (
-            "        with noted(state, run_id, ledger):\n            before_commit()\n            refused",
-            record[4:] + "        with noted(state, run_id, ledger):\n            before_commit()\n            refused",
-        ),
-    )
+    record = '        _record(self._state, ledger, shard["held"])\n'
+    noted = "    with noted(self._state, self._run_id, ledger):\n        self._before_commit()\n        refused"
+    mutate(publish.Publisher._write, (record, ""), (noted, record[4:] + noted))
     assert_seen()
 
 

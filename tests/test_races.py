@@ -111,7 +111,7 @@ class Night:
             state = State(self.nightly.parent / "state")
             assert PURGED not in state.read("chunks", ["chunk_id"])["chunk_id"].to_pylist()
             assert PURGED not in state.read("published", ["chunk_id"])["chunk_id"].to_pylist()
-            for file in (state.root / "work").glob("*/rows/*.parquet"):
+            for file in (state.root / "work").glob("*/rows/**/*.parquet"):
                 assert SECRET not in pq.read_table(file)["text"].to_pylist(), "a plan still has the text"
 
     def end(self) -> None:

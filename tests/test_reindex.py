@@ -291,7 +291,8 @@ def test_a_run_that_waits_is_let_in_and_what_it_changed_is_in_the_build(
 ) -> None:
     """A nightly run by another process in the middle of a build: an edit and a deletion of messages that the build
     holds already, the same of messages that it does not hold yet, and a new message."""
-    ran.config.write_text(ran.config.read_text() + "[index]\nshard_rows = 2\n")
+    small = ran.config.read_text().replace("[model]\n", "[model]\nshard_tokens = 20\n")
+    ran.config.write_text(small + "[index]\nshard_rows = 2\n")
     texts = [f"Message {n} of the day" for n in range(12)]
     ran.day("general", [message(n, text) for n, text in enumerate(texts)])
     assert ran.run().code == 0

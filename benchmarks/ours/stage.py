@@ -58,6 +58,7 @@ def main() -> None:
             run_id=RUN,
             space_id=space.space_id,
             before_commit=lambda: None,
+            stored=lambda _, __: None,
             stop=lambda: False,
             progress=lambda _: None,
         )
