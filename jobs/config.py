@@ -93,7 +93,7 @@ class Model(_Section):
     max_actors: Annotated[int, Field(ge=0)] = 0  # the pool grows to so many while work waits; 0 keeps it at actors
     gpus_per_actor: Annotated[float, Field(ge=0)] | None = None  # None takes one each where there are enough
     threads: Annotated[int, Field(ge=0)] = 0  # per actor; 0 shares the machine's cores among the actors
-    shard_tokens: Annotated[int, Field(gt=0)] = 131_072  # unit of progress: under a minute on two cores
+    shard_tokens: Annotated[int, Field(gt=0)] = 65_536  # unit of progress: half a minute on two slow cores
     usd_per_hour: Annotated[float, Field(ge=0)] = 0.0
     cache: str = ""  # for converted models; "" is the user's cache folder
     remote: RemoteSettings | None = None

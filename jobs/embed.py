@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 # Share of the cluster's cores that is kept for tasks beside the actors, and what one task takes of a core.
 TASK_SHARE = 0.125
 TASK_CPUS = 0.25
+WARM_WORKERS = 2  # for the tasks that cut and that write
 
 
 @dataclass(slots=True)
@@ -184,7 +185,10 @@ def write_shard(rows: pa.Table, root: str, space_id: str, run_id: str) -> pa.Tab
 def ready(config: Config, state: State, spec: EncoderSpec) -> EncoderSpec:
     """Start Ray and settle what encodes: ``spec`` with backend and precision, for ``embed``."""
     start_ray(config, state.engines)
-    return _chosen(spec)
+    chosen = _chosen(spec)
+    if config.ray.address == "local":
+        _warm_up()
+    return chosen
 
 
 def embed(
@@ -195,8 +199,7 @@ def embed(
     """Encode every shard of the run's plan with what ``ready`` returned.
 
     ``before_commit`` is called ahead of each commit and may raise. After it ``stored`` is told the shard's name and
-    the files of its vectors while the next ones are encoded, ``progress`` its tokens, and ``stop`` is asked whether
-    to leave off.
+    the files of its vectors, ``progress`` its tokens, and ``stop`` is asked whether to leave off.
     """
     import ray
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
@@ -222,7 +225,9 @@ def embed(
         )
     )  # fmt: skip
     done = Embedded()
-    for row in encoded.iter_rows():
+    # No prefetch: Ray would hand out a shard only when it has the next one.
+    for batch in encoded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        [row] = batch.to_pylist()
         if row["fault"]:
             name, message = json.loads(row["fault"])
             raise getattr(errors, name)(message)
@@ -267,6 +272,20 @@ def actor_pool(model: Model, shards: int, cluster: Mapping[str, float]) -> Actor
     share = max(TASK_CPUS, cores * TASK_SHARE)
     cpus = TASK_CPUS if gpus or model.backend in REMOTE else math.floor((cores - share) / most * 100) / 100
     return ActorPool(least, most, cpus, gpus, model.threads or max(1, int(cores // most)), int(share / TASK_CPUS))
+
+
+def _warm_up() -> None:
+    """Have a Ray of our own start what each dataset needs, and import what ours does, while nobody waits for it."""
+    import ray
+
+    empty = ray.data.from_items([{"path": ""}] * WARM_WORKERS, override_num_blocks=WARM_WORKERS)
+    empty.map_batches(_import_operators, batch_format="pyarrow", num_cpus=TASK_CPUS).materialize()
+
+
+def _import_operators(batch: pa.Table) -> pa.Table:
+    import embedding.encoders.tokens  # noqa: F401
+
+    return batch
 
 
 def _chosen(spec: EncoderSpec) -> EncoderSpec:

@@ -216,14 +216,13 @@ class Mill:
         return sum(scope.covers(r["team_id"], r["channel_id"], r["kind"], r["created_at"]) for r in rows)
 
     def tokens_per_second(self) -> float:
-        """Speed of the last run that encoded enough to tell; it published the while."""
+        """Speed of the last run that encoded enough to tell."""
         for row in (
             self.state.read("runs", ["started_at", "report"]).sort_by([("started_at", "descending")]).to_pylist()
         ):
             report = json.loads(row["report"])
-            took = report["seconds"]["embed"] + report["seconds"]["publish"]
-            if report["tokens"]["embedded"] > 10_000 and took > 0:
-                return float(report["tokens"]["embedded"] / took)
+            if report["tokens"]["embedded"] > 10_000 and report["seconds"]["embed"] > 0:
+                return float(report["tokens"]["embedded"] / report["seconds"]["embed"])
         return DEFAULT_TOKENS_PER_SECOND
 
 

@@ -7,6 +7,7 @@ are published as soon as its vectors are committed, while the next shards are en
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,8 +78,11 @@ class Publisher:
                 return False
         return True
 
-    def encoded(self, shard: str, parts: Sequence[Part]) -> None:
-        """Write the rows that waited for a shard of texts ("shard=3"), whose vectors are in ``parts`` of the table."""
+    def encoded(self, shard: str, parts: Sequence[Part], stop: Callable[[], bool]) -> bool:
+        """Write the rows that waited for a shard of texts ("shard=3"), whose vectors are in ``parts`` of the table.
+
+        False where ``stop`` said to leave off; see ``prepared``.
+        """
         vectors = _stored(self._state, parts)
         keys = _content_keys(vectors).combine_chunks()
         for rows in _shards(_files(self._work / "rows" / shard), self._shard_rows):
@@ -87,6 +91,9 @@ class Publisher:
             if joined := rows.filter(here):
                 self._write(joined.append_column("vector", vectors["vector"].take(place.filter(here))))
             self.left_out += len(rows) - len(joined)
+            if stop():
+                return False
+        return True
 
     def deletes(self, stop: Callable[[], bool]) -> bool:
         """Remove what the plan says; False where ``stop``, asked after each shard, said to leave off."""
@@ -123,6 +130,42 @@ class Publisher:
             _record(self._state, ledger, shard["held"])
         self.upserted += len(shard)
         self._progress(len(shard))
+
+
+class Follower:
+    """Publishes shards of texts as their vectors are committed, in a thread of its own: encoding does not wait for it.
+
+    Within the block ``stored`` is told of each shard and ``stopped`` says whether ``stop`` asked to leave off. Both
+    raise what publishing raised, as does ``wait``, which returns when all is published.
+    """
+
+    def __init__(self, publisher: Publisher, stop: Callable[[], bool]) -> None:
+        self._publisher, self._stop = publisher, stop
+        self._thread = ThreadPoolExecutor(1, "publish")
+        self._works: list[Future[bool]] = []
+
+    def __enter__(self) -> Follower:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def stored(self, shard: str, parts: Sequence[Part]) -> None:
+        """Publish the rows that waited for a shard, after those before it."""
+        if not self.stopped():
+            self._works.append(self._thread.submit(self._publish, len(self._works), shard, parts))
+
+    def stopped(self) -> bool:
+        """Whether to leave off, as far as is known now."""
+        return any(not work.result() for work in self._works if work.done())
+
+    def wait(self) -> bool:
+        """Wait for all shards; False where ``stop`` asked to leave off."""
+        return all([work.result() for work in self._works])
+
+    def _publish(self, number: int, shard: str, parts: Sequence[Part]) -> bool:
+        before = self._works[number - 1].result() if number else True  # and nothing after what has failed
+        return before and self._publisher.encoded(shard, parts, self._stop)
 
 
 def _stored(state: State, parts: Sequence[Part]) -> pa.Table:

@@ -44,20 +44,17 @@ class Report:
     quarantined: int = 0
     cost: Cost | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    within: float = 0.0  # seconds that steps took within the one that is being timed
     scratch_cleared: int = 0  # folders of earlier runs that were found as this one began
     receipt: dict[str, Any] | None = None  # of a purge
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
-        """Add what the block takes to the step's seconds, less what other steps within it take."""
-        start, outer, self.within = time.monotonic(), self.within, 0.0
+        """Add what the block takes to the step's seconds."""
+        start = time.monotonic()
         try:
             yield
         finally:
-            took = time.monotonic() - start
-            self.seconds[step] = self.seconds.get(step, 0.0) + took - self.within
-            self.within = outer + took
+            self.seconds[step] = self.seconds.get(step, 0.0) + time.monotonic() - start
 
     def go_on(self, before: Mapping[str, Any]) -> None:
         """Take over what an earlier process of this run reported."""

@@ -100,19 +100,18 @@ def close_plan(
     First the rows whose vectors are stored, while what encodes still starts; then those of each shard of texts while
     the next one is encoded; deletes last.
     """
+    from jobs.publish import Follower
+
     missing = _prepare(mill, report, report.plan, ready=True)
     with _publisher(mill, report, lease, version, report.plan) as publisher:
         with report.timed("publish"):
             if not publisher.prepared(stop):
                 return False
-
-        def stored(shard: str, parts: list[Part]) -> None:
+        with Follower(publisher, stop) as follower:
+            left_out = embed_texts(mill, scope, report, lease, stored=follower.stored, stop=follower.stopped)
             with report.timed("publish"):
-                publisher.encoded(shard, parts)
-
-        left_out = embed_texts(mill, scope, report, lease, stored=stored, stop=stop)
-        if left_out is None:
-            return False
+                if left_out is None or not follower.wait():
+                    return False
         _expect(missing + publisher.left_out, left_out)
         with report.timed("publish"):
             return publisher.deletes(stop)

@@ -43,7 +43,7 @@ from tests.proxy import Proxy
 from tests.workspace import Workspace, message
 
 MESSAGES = 400
-SHARD_TOKENS, SHARD_ROWS = 200, 40  # small, so that a fault meets every step half done
+SHARD_TOKENS, SHARD_ROWS = 700, 40  # small, so that a fault meets every step half done
 VERSION = "messages__v1"
 _WAIT_SECONDS = 120.0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -178,6 +179,15 @@ def embed_here(
     return done
 
 
+class Here(ThreadPoolExecutor):
+    """Does at once what it is given, in the thread that gives it: the order of all writes is then the same each time."""
+
+    def submit(self, work: Callable[..., Any], /, *given: Any, **named: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(work(*given, **named))
+        return done
+
+
 @contextmanager
 def without_ray() -> Iterator[None]:
     """Have ``jobs.run`` embed in this process, and let purges say that a write is theirs."""
@@ -193,6 +203,7 @@ def without_ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(purge, "_carry_out", carry_out)
         patched.setattr("jobs.embed.embed", embed_here)
+        patched.setattr("jobs.publish.ThreadPoolExecutor", Here)
         patched.setattr(Mill, "start_encoding", lambda mill: None)
         patched.setattr(Mill, "encoding", Mill.encoder)
         yield
