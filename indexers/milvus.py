@@ -330,7 +330,8 @@ class MilvusIndex:
             if not self._call(self._milvus.list_indexes, collection, field_name=field):
                 params = self._milvus.prepare_index_params()
                 params.add_index(field, **options)
-                self._call(self._milvus.create_index, collection, params, seconds=SLOW_CALL_SECONDS)
+                # Not awaited, which takes pymilvus half a second: there is no row yet, and loading asks for the index.
+                self._call(self._milvus.create_index, collection, params, seconds=SLOW_CALL_SECONDS, sync=False)
         self._load(collection)
 
     def _drop(self, collection: str) -> None:
