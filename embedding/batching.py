@@ -33,3 +33,11 @@ def few_widths(tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
     doublings = np.ceil(np.log2(np.maximum(tokens, 32) / 32)).astype(np.int64)
     step = np.where(doublings == 0, 1, 2 ** (doublings + 1))
     return (tokens + step - 1) // step * step
+
+
+def few_counts(rows: npt.NDArray[np.intp], full: int) -> npt.NDArray[np.intp]:
+    """A batch that is not ``full`` made a power of two long, by its own rows once more.
+
+    The last batch of each call would else be of a new shape nearly every time; see ``few_widths``.
+    """
+    return rows if len(rows) >= full else np.resize(rows, min(full, 1 << (len(rows) - 1).bit_length()))

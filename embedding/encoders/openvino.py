@@ -23,7 +23,7 @@ import numpy.typing as npt
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov  # noqa: E402
 
-from embedding.batching import few_widths, token_batches  # noqa: E402
+from embedding.batching import few_counts, few_widths, token_batches  # noqa: E402
 from embedding.encoders.base import TokenIds  # noqa: E402
 from embedding.encoders.spec import EncoderSpec  # noqa: E402
 from embedding.encoders.tokens import Tokens  # noqa: E402
@@ -129,8 +129,10 @@ class OpenVinoEncoder:
 
         self._queue.set_callback(keep)
         widths = np.minimum(few_widths(ids.lengths), self._max_tokens)
-        for rows in token_batches(widths, self._batch_tokens):
-            filled, mask = ids.padded(rows, int(widths[rows[0]]))
+        for batch in token_batches(widths, self._batch_tokens):
+            width = int(widths[batch[0]])
+            rows = few_counts(batch, self._batch_tokens // max(1, width))
+            filled, mask = ids.padded(rows, width)
             self._queue.start_async({"input_ids": filled, "attention_mask": mask}, rows)
         self._queue.wait_all()
         return out
