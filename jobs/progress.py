@@ -56,14 +56,14 @@ class Progress:
 
     @contextmanager
     def bar(self, name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-        """A step of ``total`` units; yields the function that is told how many more are done."""
+        """A step of ``total`` units, unseen without any; yields the function that is told how many more are done."""
         columns = (
             TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(),
             TextColumn("left"), TimeRemainingColumn(),
         )  # fmt: skip
         start = said = time.monotonic()
         done = 0
-        with Bars(*columns, console=self._console, disable=self._off) as bars:
+        with Bars(*columns, console=self._console, disable=self._off or not total) as bars:
             task = bars.add_task(name, total=total, unit=unit)
 
             def advance(amount: int) -> None:

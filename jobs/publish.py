@@ -142,7 +142,8 @@ class Follower:
     def __init__(self, publisher: Publisher, stop: Callable[[], bool]) -> None:
         self._publisher, self._stop = publisher, stop
         self._thread = ThreadPoolExecutor(1, "publish")
-        self._works: list[Future[bool]] = []
+        self._last: Future[bool] = Future()  # each waits for the one before: it is done when all are
+        self._last.set_result(True)
 
     def __enter__(self) -> Follower:
         return self
@@ -153,19 +154,19 @@ class Follower:
     def stored(self, shard: str, parts: Sequence[Part]) -> None:
         """Publish the rows that waited for a shard, after those before it."""
         if not self.stopped():
-            self._works.append(self._thread.submit(self._publish, len(self._works), shard, parts))
+            self._last = self._thread.submit(self._publish, self._last, shard, parts)
 
     def stopped(self) -> bool:
         """Whether to leave off, as far as is known now."""
-        return any(not work.result() for work in self._works if work.done())
+        return self._last.done() and not self._last.result()
 
     def wait(self) -> bool:
         """Wait for all shards; False where ``stop`` asked to leave off."""
-        return all([work.result() for work in self._works])
+        return self._last.result()
 
-    def _publish(self, number: int, shard: str, parts: Sequence[Part]) -> bool:
-        before = self._works[number - 1].result() if number else True  # and nothing after what has failed
-        return before and self._publisher.encoded(shard, parts, self._stop)
+    def _publish(self, before: Future[bool], shard: str, parts: Sequence[Part]) -> bool:
+        # Nothing after what has failed or left off.
+        return before.result() and self._publisher.encoded(shard, parts, self._stop)
 
 
 def _stored(state: State, parts: Sequence[Part]) -> pa.Table:

@@ -95,7 +95,7 @@ def test_killed_run_is_simply_run_again(
         case "_staged":
             assert stored == 0
         case "_first_vectors":
-            assert 0 < stored < MESSAGES and published < MESSAGES
+            assert 0 < stored < MESSAGES and published <= stored
         case "_first_rows":
             assert 0 < published <= stored < MESSAGES, "rows are published while the next texts are encoded"
 
