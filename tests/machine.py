@@ -115,13 +115,15 @@ class Machine(RuleBasedStateMachine):
         self.counted["tear or mend"] += 1
         self.sources.tear(channel, day, torn)
 
-    @rule(pick=PICK, text=TEXTS)
-    def snapshot(self, pick: int, text: str) -> None:
-        """Life goes on after it: something is edited."""
+    @rule(pick=PICK, text=TEXTS, beside=st.booleans())
+    def snapshot(self, pick: int, text: str, beside: bool) -> None:
+        """Life goes on after it: something is edited. It may stand ``beside`` the live export at once."""
         self.counted["snapshot"] += 1
         self.sources.snapshot()
         if said := self.sources.messages("export"):
             self.sources.edit("export", said[pick % len(said)], text)
+        if beside:
+            self.sources.replay(0)
 
     @rule(pick=st.integers(0, 3))
     def replay(self, pick: int) -> None:

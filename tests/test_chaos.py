@@ -9,7 +9,9 @@ import pytest
 from jobs.config import load_config
 from jobs.mill import Mill
 from jobs.progress import Progress
-from tests.chaos import VERSION, Outcome, World, kill_driver, series
+from tests.chaos.__main__ import series
+from tests.chaos.faults import kill_driver
+from tests.chaos.world import VERSION, Outcome, World
 
 
 @pytest.mark.long

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from jobs.state import State
-from tests.chaos import lives
+from tests.chaos.world import lives
 from tests.workspace import Workspace, message
 
 MESSAGES = 600
