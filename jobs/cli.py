@@ -474,9 +474,9 @@ def purge(
 
 def main() -> None:
     """Entry point of the console script: a mistake in the arguments gets one line too."""
-    from jobs.engines import OwnThread
+    from jobs.engines import OwnOutput
 
-    sys.stdout = OwnThread(sys.stdout)
+    sys.stdout = output = OwnOutput()
     try:
         sys.exit(app(prog_name="embedmill", standalone_mode=False))
     except Abort:
@@ -492,6 +492,8 @@ def main() -> None:
     except Exception as error:  # one that ``_guarded`` let through for EMBEDMILL_DEBUG
         print(safe_traceback(error), file=sys.stderr)
         sys.exit(1)
+    finally:
+        output.end()
 
 
 if __name__ == "__main__":

@@ -66,39 +66,52 @@ def check_disk(root: Path, min_free_mb: int) -> None:
 
 @contextmanager
 def own_terminal(log: Path) -> Iterator[None]:
-    """Keep the terminal for our own lines; what engines write to descriptor 2 or to Python's stdout goes to ``log``.
+    """Keep the terminal for our own lines; what engines write to descriptors 1 and 2 and to stdout goes to ``log``.
 
-    A JVM, a raylet or a panic in a Rust thread writes to the first, Ray's news of dead workers to the second, and no
-    setting of theirs stops all of it. The log may quote a document, so it is private and lies with the state.
+    A JVM writes to the first, a raylet or a panic in a Rust thread to the second, Ray its news of dead workers to the
+    third, and no setting of theirs stops all of it. The log may quote a document, so it is private and lies with the
+    state.
     """
+    sys.stdout.flush()
     sys.stderr.flush()
-    terminal, ours = os.dup(2), sys.stderr
+    kept, ours = {number: os.dup(number) for number in (1, 2)}, sys.stderr
     sink = _sink(log)
-    os.dup2(sink, 2)
+    for number in kept:
+        os.dup2(sink, number)
     if _is_descriptor_2(ours):
-        sys.stderr = os.fdopen(os.dup(terminal), "w", buffering=1, encoding=ours.encoding, errors=ours.errors)
+        sys.stderr = os.fdopen(os.dup(kept[2]), "w", buffering=1, encoding=ours.encoding, errors=ours.errors)
     try:
         with os.fdopen(sink, "w", buffering=1, errors="backslashreplace") as chatter, redirect_stdout(chatter):
             yield
     finally:
         sys.stderr.flush()
         sys.stderr = ours
-        os.dup2(terminal, 2)
-        os.close(terminal)
+        for number, before in kept.items():
+            os.dup2(before, number)
+            os.close(before)
 
 
-class OwnThread:
-    """Standard output for this thread alone, as long as the process lives: what other threads print is dropped.
+class OwnOutput:
+    """Standard output for the thread that makes it, until ``end``: what others print, or anybody later, is dropped.
 
-    Ray's print the news of dead workers until the very end, after ``own_terminal``, and one JSON object is promised.
+    Ray's threads print the news of dead workers until the very end, after ``own_terminal``, and one JSON object is
+    promised. Descriptor 1 is standard error from then on, for whatever writes there by itself.
     """
 
-    def __init__(self, out: TextIO) -> None:
-        self._out, self._thread = out, threading.get_ident()
+    def __init__(self) -> None:
+        before = sys.stdout
+        before.flush()
+        self._out = os.fdopen(os.dup(1), "w", encoding=before.encoding, errors=before.errors)
+        self._thread: int | None = threading.get_ident()
+        os.dup2(2, 1)
 
     def write(self, text: str) -> int:
         """Print, or drop."""
         return self._out.write(text) if threading.get_ident() == self._thread else len(text)
+
+    def end(self) -> None:
+        """Print nothing any more."""
+        self._thread = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._out, name)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import threading
+import json
+import subprocess
+import sys
 import traceback
 
 import pytest
 
 from embedding.errors import ConfigError, EmbedmillError
-from jobs.engines import OwnThread
 from jobs.faults import describe, safe_traceback, without_messages
+from tests.workspace import Workspace
 
 TEXT = "what somebody wrote"
 
@@ -48,11 +49,35 @@ def test_a_traceback_shows_places_and_types() -> None:
     assert TEXT not in shown and "KeyError" in shown and "in careless" in shown and "message left out" in shown
 
 
+PRINTING = """
+import atexit, os, sys, threading
+from jobs.engines import OwnOutput
+sys.stdout = output = OwnOutput()
+other = threading.Thread(target=lambda: print("another thread"))
+other.start(), other.join()
+os.system("echo a child")
+os.write(1, b"native code\\n")
+print("{}")
+output.end()
+atexit.register(lambda: print("too late"))
+"""
+
+
 def test_only_our_own_thread_prints() -> None:
-    out = io.StringIO()
-    ours = OwnThread(out)
-    other = threading.Thread(target=lambda: print(TEXT, file=ours))  # type: ignore[call-overload]
-    other.start()
-    other.join()
-    print("{}", file=ours)  # type: ignore[call-overload]
-    assert out.getvalue() == "{}\n"
+    ran = subprocess.run([sys.executable, "-c", PRINTING], capture_output=True, text=True, check=True)
+    assert ran.stdout == "{}\n"
+    assert ran.stderr == "a child\nnative code\n"
+
+
+@pytest.mark.slow
+def test_what_an_engine_prints_is_in_its_log_and_not_in_the_answer(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EMBEDMILL_DEBUG")
+    with workspace.config.open("a") as config:
+        config.write('[spark.properties]\n"spark.driver.extraJavaOptions" = "-Xlog:gc"\n')  # printed to descriptor 1
+    command = [sys.executable, "-m", "jobs.cli", "run", "--json", "--config", str(workspace.config)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(ran.stdout)["status"] == "ok"
+    assert "[gc]" in (workspace.root / "state" / "work" / "engines.log").read_text()
+    assert "[gc]" not in ran.stderr
