@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import enum
-import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from typer.exceptions import Abort, TyperException
 
-from embedding.errors import ConfigError, EmbedmillError, ResourceError
-from jobs.faults import describe, disk_full, safe_traceback
-from jobs.masking import without_userinfo
-from jobs.scope import Scope, parse_moment
+from embedding.errors import ConfigError
+from jobs.cli_frame import guarded, opened_mill, say, show
+from jobs.cli_options import (
+    ChannelOption,
+    ConfigOption,
+    IdsOption,
+    IndexOption,
+    JsonOption,
+    KindOption,
+    MassDeleteOption,
+    MaxTokensOption,
+    MaxUsdOption,
+    ModelOption,
+    SinceOption,
+    TeamOption,
+    UntilOption,
+    WaitOption,
+    scope_of,
+)
+from jobs.faults import safe_traceback
+from jobs.scope import parse_moment
 
 app = typer.Typer(
     help=(
@@ -35,129 +49,6 @@ app = typer.Typer(
 )
 
 
-class Kind(enum.StrEnum):
-    """What a document is."""
-
-    message = "message"
-    file = "file"
-
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="Configuration; else $EMBEDMILL_CONFIG, else ./embedmill.toml."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output and nothing else there.")]
-TeamOption = Annotated[list[str] | None, typer.Option("--team", metavar="T", help="Only this team; repeatable.")]
-ChannelOption = Annotated[
-    list[str] | None, typer.Option("--channel", metavar="C", help="Only this channel id; repeatable.")
-]
-SinceOption = Annotated[str | None, typer.Option("--since", metavar="DATE", help="Created at or after this (UTC).")]
-UntilOption = Annotated[str | None, typer.Option("--until", metavar="DATE", help="Created before this (UTC).")]
-KindOption = Annotated[Kind | None, typer.Option("--kind", help="Only messages or only files.")]
-IdsOption = Annotated[
-    list[str] | None, typer.Option("--ids", metavar="DOC_ID", help="Only these documents; repeatable, or with commas.")
-]
-MaxTokensOption = Annotated[
-    int | None, typer.Option("--max-tokens", metavar="N", min=0, help="Refuse a plan that embeds more tokens (exit 5).")
-]
-MaxUsdOption = Annotated[
-    float | None,
-    typer.Option("--max-usd", metavar="USD", min=0, help="Refuse a plan whose estimate is above (exit 5)."),
-]
-IndexOption = Annotated[
-    str | None, typer.Option("--index", metavar="NAME", help="Refuse to work if the configuration's index is another.")
-]
-ModelOption = Annotated[
-    str | None, typer.Option("--to-model", metavar="M", help="Build with this model instead of model.name.")
-]
-WaitOption = Annotated[
-    float, typer.Option("--wait", metavar="SECONDS", help="How long to wait for another run to end.")
-]
-
-
-def _scope(
-    team: list[str] | None, channel: list[str] | None, since: str | None, until: str | None, kind: Kind | None
-) -> Scope:
-    return Scope(
-        teams=tuple(team or ()),
-        channels=tuple(channel or ()),
-        since=parse_moment(since, "--since") if since else None,
-        until=parse_moment(until, "--until") if until else None,
-        kind=kind.value if kind else None,
-    )
-
-
-@contextmanager
-def _mill(
-    config: Path | None, model: str | None = None, index: str | None = None, *, rebuild: bool = False
-) -> Iterator[Any]:
-    from jobs.config import default_config_file, load_config
-    from jobs.engines import own_terminal, quiet_engines
-    from jobs.health import damage_error, find_damage, first_damage
-    from jobs.progress import Progress
-
-    loaded = load_config(config or default_config_file())
-    if index is not None and index != loaded.index.name:
-        raise ConfigError(f"--index: the configuration's index is {loaded.index.name!r}, not {index!r}")
-    if model is not None:
-        loaded = loaded.with_model(model)
-    quiet_engines()
-    from jobs.mill import Mill
-
-    mill = Mill(loaded, Progress(lines=os.environ.get("EMBEDMILL_PROGRESS") == "lines"))
-    if not mill.state.private:
-        _say(f"state.uri: other users of this machine may read {mill.state.root}, and it is not ours to close")
-    debug = bool(os.environ.get("EMBEDMILL_DEBUG"))
-    with redirect_stdout(sys.stderr) if debug else own_terminal(mill.state.engine_log):
-        try:
-            if not rebuild and (damage := first_damage(mill.state.root)):
-                raise damage_error(mill.state.root, damage)
-            yield mill
-        except EmbedmillError:
-            raise
-        except Exception as error:
-            # An engine that meets a damaged file says so in a hundred ways; looking for one is sure, and late enough.
-            if not disk_full(error) and (found := find_damage(mill.state.root)):
-                raise damage_error(mill.state.root, found[0]) from error
-            raise
-        finally:
-            mill.close()
-
-
-def _guarded(command: Callable[[], int], as_json: bool) -> None:
-    """Run a command; turn every known failure into one line and its exit code, and for a machine into an object."""
-    try:
-        code = command()
-    except EmbedmillError as error:
-        kind, line, code = type(error).__name__, str(error), error.exit_code
-    except KeyboardInterrupt:
-        kind, line, code = "Interrupted", "interrupted; run the same command again to go on", 130
-    except Exception as error:
-        if disk_full(error):
-            kind, code = "ResourceError", ResourceError.exit_code
-            line = "disk full while writing the state; free some space and run the same command again"
-        elif os.environ.get("EMBEDMILL_DEBUG"):
-            raise
-        else:
-            kind, code = type(error).__name__, 1
-            line = f"{describe(error)}; set EMBEDMILL_DEBUG=1 to see the traceback"
-    else:
-        raise typer.Exit(code)
-    line = without_userinfo(line)
-    _say(line)
-    if as_json:
-        print(json.dumps({"error": {"kind": kind, "exit_code": code, "message": " ".join(line.split())}}))
-    raise typer.Exit(code)
-
-
-def _say(line: str) -> None:
-    print(f"embedmill: {' '.join(line.split())}", file=sys.stderr)
-
-
-def _show(body: dict[str, Any], as_json: bool, human: Callable[[dict[str, Any]], str]) -> None:
-    print(json.dumps(body, ensure_ascii=False) if as_json else human(body))
-
-
 @app.command()
 def plan(
     config: ConfigOption = None, json: JsonOption = False, team: TeamOption = None, channel: ChannelOption = None,
@@ -169,21 +60,19 @@ def plan(
         from jobs import render
         from jobs.run import plan as make
 
-        with _mill(config) as mill:
-            body = make(mill, _scope(team, channel, since, until, kind), wait=wait)
-        _show(body, json, render.plan)
+        with opened_mill(config) as mill:
+            body = make(mill, scope_of(team, channel, since, until, kind), wait=wait)
+        show(body, json, render.plan)
         return 3 if body["documents"]["quarantined"] else 0
 
-    _guarded(command, json)
+    guarded(command, json)
 
 
 @app.command()
 def run(
     config: ConfigOption = None, json: JsonOption = False, team: TeamOption = None, channel: ChannelOption = None,
     since: SinceOption = None, until: UntilOption = None, kind: KindOption = None, wait: WaitOption = 0.0,
-    allow_mass_delete: Annotated[
-        bool, typer.Option("--allow-mass-delete", help="Delete past limits.max_delete_*; look at the plan first.")
-    ] = False,
+    allow_mass_delete: MassDeleteOption = False,
     max_tokens: MaxTokensOption = None, max_usd: MaxUsdOption = None,
 ) -> None:  # fmt: skip
     """Make the index equal to the sources: extract, plan, embed, publish. Safe to kill and to run again."""
@@ -193,13 +82,13 @@ def run(
         from jobs.plan import Budget
         from jobs.run import run as go
 
-        with _mill(config) as mill:
-            scope, budget = _scope(team, channel, since, until, kind), Budget(max_tokens, max_usd)
+        with opened_mill(config) as mill:
+            scope, budget = scope_of(team, channel, since, until, kind), Budget(max_tokens, max_usd)
             body = go(mill, scope, allow_mass_delete=allow_mass_delete, budget=budget, wait=wait).to_json()
-        _show(body, json, render.run)
+        show(body, json, render.run)
         return 3 if body["status"] == "partial" else 0
 
-    _guarded(command, json)
+    guarded(command, json)
 
 
 class Step(enum.StrEnum):
@@ -224,9 +113,7 @@ def step(
         bool, typer.Option("--build", help="Work on the version of a reindex, beside the live one.")
     ] = False,
     to_model: ModelOption = None,
-    allow_mass_delete: Annotated[
-        bool, typer.Option("--allow-mass-delete", help="Delete past limits.max_delete_*; look at the plan first.")
-    ] = False,
+    allow_mass_delete: MassDeleteOption = False,
     max_tokens: MaxTokensOption = None, max_usd: MaxUsdOption = None,
 ) -> None:  # fmt: skip
     """Do one step of a run, for a scheduler that starts each as a process or job of its own. Safe to kill and repeat.
@@ -244,15 +131,15 @@ def step(
             raise ConfigError("--run-id: use 1 to 200 letters, digits, '.', '_' or '-', a letter or digit first")
         if to_model is not None and not build:
             raise ConfigError("--to-model: only a version that is being built can have another model; give --build")
-        with _mill(config, to_model, index) as mill:
+        with opened_mill(config, to_model, index) as mill:
             body = go(
-                mill, name.value, _scope(team, channel, since, until, kind), run_id=run_id, build=build,
+                mill, name.value, scope_of(team, channel, since, until, kind), run_id=run_id, build=build,
                 allow_mass_delete=allow_mass_delete, budget=Budget(max_tokens, max_usd), wait=wait,
             )  # fmt: skip
-        _show(body, json, render.plan if name is Step.plan else render.run)
+        show(body, json, render.plan if name is Step.plan else render.run)
         return 3 if body["documents"]["quarantined"] else 0
 
-    _guarded(command, json)
+    guarded(command, json)
 
 
 @app.command()
@@ -277,14 +164,14 @@ def search(
         words = sys.stdin.read() if text == "-" else text
         if not words.strip():
             raise ConfigError("TEXT: give some words to search for")
-        with _mill(config) as mill:
+        with opened_mill(config) as mill:
             body = find(
                 mill, words, team=team, channels=channel or (), kind=kind.value if kind else None, k=k, hybrid=hybrid
             )
-        _show(body, json, render.search)
+        show(body, json, render.search)
         return 0
 
-    _guarded(command, json)
+    guarded(command, json)
 
 
 @app.command()
@@ -301,12 +188,12 @@ def verify(
         from jobs import render
         from jobs.run import verify as check
 
-        with _mill(config, rebuild=repair) as mill:
-            body = check(mill, _scope(team, channel, since, until, kind), repair=repair, wait=wait)
-        _show(body, json, render.verify)
+        with opened_mill(config, rebuild=repair) as mill:
+            body = check(mill, scope_of(team, channel, since, until, kind), repair=repair, wait=wait)
+        show(body, json, render.verify)
         return 4 if body["status"] == "differs" else 0
 
-    _guarded(command, json)
+    guarded(command, json)
 
 
 @app.command()
@@ -332,17 +219,17 @@ def reindex(
         from jobs import render
         from jobs.reindex import reindex as build
 
-        with _mill(config, to_model, index) as mill:
+        with opened_mill(config, to_model, index) as mill:
             body = build(
-                mill, _scope(team, channel, since, until, kind), activate=activate,
+                mill, scope_of(team, channel, since, until, kind), activate=activate,
                 allow_mass_delete=allow_mass_delete, wait=wait,
             )  # fmt: skip
-        _show(body, json, render.reindex)
+        show(body, json, render.reindex)
         if not body["gate"]["passed"]:
             return 4
         return 3 if body["status"] == "partial" else 0
 
-    _guarded(command, json)
+    guarded(command, json)
 
 
 @app.command()
@@ -353,12 +240,12 @@ def rollback(config: ConfigOption = None, json: JsonOption = False, wait: WaitOp
         from jobs import render
         from jobs.reindex import rollback as back
 
-        with _mill(config) as mill:
+        with opened_mill(config) as mill:
             body = back(mill, wait=wait)
-        _show(body, json, render.rollback)
+        show(body, json, render.rollback)
         return 0
 
-    _guarded(command, json)
+    guarded(command, json)
 
 
 @app.command()
@@ -378,12 +265,12 @@ def gc(
         from jobs import render
         from jobs.gc import gc as collect
 
-        with _mill(config) as mill:
+        with opened_mill(config) as mill:
             body = collect(mill, keep=keep, vectors=vectors, dry_run=dry_run, wait=wait)
-        _show(body, json, render.gc)
+        show(body, json, render.gc)
         return 0
 
-    _guarded(command, json)
+    guarded(command, json)
 
 
 @app.command("config")
@@ -397,10 +284,10 @@ def show_config(config: ConfigOption = None, json: JsonOption = False) -> None:
 
         file = config or default_config_file()
         body = {"file": str(file), "settings": effective(load_config(file), file, list(os.environ))}
-        _show(body, json, render.config)
+        show(body, json, render.config)
         return 0
 
-    _guarded(command, json)
+    guarded(command, json)
 
 
 @app.command("vespa-package")
@@ -420,12 +307,12 @@ def vespa_package(
         from jobs import render
         from jobs.vespa_package import make
 
-        with _mill(config, to_model) as mill:
+        with opened_mill(config, to_model) as mill:
             body = make(mill, out, versions=versions)
-        _show(body, json, render.vespa_package)
+        show(body, json, render.vespa_package)
         return 0
 
-    _guarded(command, json)
+    guarded(command, json)
 
 
 @app.command()
@@ -436,12 +323,12 @@ def status(config: ConfigOption = None, json: JsonOption = False) -> None:
         from jobs import render
         from jobs.run import status as look
 
-        with _mill(config) as mill:
+        with opened_mill(config) as mill:
             body = look(mill)
-        _show(body, json, render.status)
+        show(body, json, render.status)
         return 0
 
-    _guarded(command, json)
+    guarded(command, json)
 
 
 @app.command()
@@ -464,12 +351,12 @@ def purge(
 
         listed = [i for group in ids or () for i in group.split(",") if i]
         moment = parse_moment(before, "--before") if before else None
-        with _mill(config) as mill:
+        with opened_mill(config) as mill:
             body = remove(mill, team=team, channel=channel, ids=listed, before=moment, wait=wait)
-        _show(body, json, render.purge)
+        show(body, json, render.purge)
         return 0
 
-    _guarded(command, json)
+    guarded(command, json)
 
 
 def main() -> None:
@@ -480,14 +367,14 @@ def main() -> None:
     try:
         sys.exit(app(prog_name="embedmill", standalone_mode=False))
     except Abort:
-        _say("interrupted")
+        say("interrupted")
         sys.exit(130)
     except TyperException as error:
         text = error.format_message()
         if "\n" in text:  # the help, for a command line without a command
             print(text, file=sys.stderr)
         else:
-            _say(f"{text.rstrip('.')}; see `embedmill --help`")
+            say(f"{text.rstrip('.')}; see `embedmill --help`")
         sys.exit(error.exit_code)
     except Exception as error:  # one that ``_guarded`` let through for EMBEDMILL_DEBUG
         print(safe_traceback(error), file=sys.stderr)

@@ -1,0 +1,91 @@
+"""What is around every command: the mill that it opens, and how what it answers, or what went wrong, is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from embedding.errors import ConfigError, EmbedmillError, ResourceError
+from jobs.faults import describe, disk_full
+from jobs.masking import without_userinfo
+
+
+@contextmanager
+def opened_mill(
+    config: Path | None, model: str | None = None, index: str | None = None, *, rebuild: bool = False
+) -> Iterator[Any]:
+    """The mill of a configuration, with the terminal kept for our own lines. ``rebuild`` opens a damaged state too."""
+    from jobs.config import default_config_file, load_config
+    from jobs.engines import own_terminal, quiet_engines
+    from jobs.health import damage_error, find_damage, first_damage
+    from jobs.progress import Progress
+
+    loaded = load_config(config or default_config_file())
+    if index is not None and index != loaded.index.name:
+        raise ConfigError(f"--index: the configuration's index is {loaded.index.name!r}, not {index!r}")
+    if model is not None:
+        loaded = loaded.with_model(model)
+    quiet_engines()
+    from jobs.mill import Mill
+
+    mill = Mill(loaded, Progress(lines=os.environ.get("EMBEDMILL_PROGRESS") == "lines"))
+    if not mill.state.private:
+        say(f"state.uri: other users of this machine may read {mill.state.root}, and it is not ours to close")
+    debug = bool(os.environ.get("EMBEDMILL_DEBUG"))
+    with redirect_stdout(sys.stderr) if debug else own_terminal(mill.state.engine_log):
+        try:
+            if not rebuild and (damage := first_damage(mill.state.root)):
+                raise damage_error(mill.state.root, damage)
+            yield mill
+        except EmbedmillError:
+            raise
+        except Exception as error:
+            # An engine that meets a damaged file says so in a hundred ways; looking for one is sure, and late enough.
+            if not disk_full(error) and (found := find_damage(mill.state.root)):
+                raise damage_error(mill.state.root, found[0]) from error
+            raise
+        finally:
+            mill.close()
+
+
+def guarded(command: Callable[[], int], as_json: bool) -> None:
+    """Run a command; turn every known failure into one line and its exit code, and for a machine into an object."""
+    try:
+        code = command()
+    except EmbedmillError as error:
+        kind, line, code = type(error).__name__, str(error), error.exit_code
+    except KeyboardInterrupt:
+        kind, line, code = "Interrupted", "interrupted; run the same command again to go on", 130
+    except Exception as error:
+        if disk_full(error):
+            kind, code = "ResourceError", ResourceError.exit_code
+            line = "disk full while writing the state; free some space and run the same command again"
+        elif os.environ.get("EMBEDMILL_DEBUG"):
+            raise
+        else:
+            kind, code = type(error).__name__, 1
+            line = f"{describe(error)}; set EMBEDMILL_DEBUG=1 to see the traceback"
+    else:
+        raise typer.Exit(code)
+    line = without_userinfo(line)
+    say(line)
+    if as_json:
+        print(json.dumps({"error": {"kind": kind, "exit_code": code, "message": " ".join(line.split())}}))
+    raise typer.Exit(code)
+
+
+def say(line: str) -> None:
+    """One line to the user, on standard error."""
+    print(f"embedmill: {' '.join(line.split())}", file=sys.stderr)
+
+
+def show(body: dict[str, Any], as_json: bool, human: Callable[[dict[str, Any]], str]) -> None:
+    """The answer of a command, on standard output."""
+    print(json.dumps(body, ensure_ascii=False) if as_json else human(body))

@@ -1,0 +1,67 @@
+"""The options that several commands share, and the scope that they make."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.scope import Scope, parse_moment
+
+
+class Kind(enum.StrEnum):
+    """What a document is."""
+
+    message = "message"
+    file = "file"
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Configuration; else $EMBEDMILL_CONFIG, else ./embedmill.toml."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output and nothing else there.")]
+TeamOption = Annotated[list[str] | None, typer.Option("--team", metavar="T", help="Only this team; repeatable.")]
+ChannelOption = Annotated[
+    list[str] | None, typer.Option("--channel", metavar="C", help="Only this channel id; repeatable.")
+]
+SinceOption = Annotated[str | None, typer.Option("--since", metavar="DATE", help="Created at or after this (UTC).")]
+UntilOption = Annotated[str | None, typer.Option("--until", metavar="DATE", help="Created before this (UTC).")]
+KindOption = Annotated[Kind | None, typer.Option("--kind", help="Only messages or only files.")]
+IdsOption = Annotated[
+    list[str] | None, typer.Option("--ids", metavar="DOC_ID", help="Only these documents; repeatable, or with commas.")
+]
+MaxTokensOption = Annotated[
+    int | None, typer.Option("--max-tokens", metavar="N", min=0, help="Refuse a plan that embeds more tokens (exit 5).")
+]
+MaxUsdOption = Annotated[
+    float | None,
+    typer.Option("--max-usd", metavar="USD", min=0, help="Refuse a plan whose estimate is above (exit 5)."),
+]
+IndexOption = Annotated[
+    str | None, typer.Option("--index", metavar="NAME", help="Refuse to work if the configuration's index is another.")
+]
+ModelOption = Annotated[
+    str | None, typer.Option("--to-model", metavar="M", help="Build with this model instead of model.name.")
+]
+WaitOption = Annotated[
+    float, typer.Option("--wait", metavar="SECONDS", help="How long to wait for another run to end.")
+]
+MassDeleteOption = Annotated[
+    bool, typer.Option("--allow-mass-delete", help="Delete past limits.max_delete_*; look at the plan first.")
+]
+
+
+def scope_of(
+    team: list[str] | None, channel: list[str] | None, since: str | None, until: str | None, kind: Kind | None
+) -> Scope:
+    """What the options of a scope say. Raises ConfigError for a date that is none."""
+    return Scope(
+        teams=tuple(team or ()),
+        channels=tuple(channel or ()),
+        since=parse_moment(since, "--since") if since else None,
+        until=parse_moment(until, "--until") if until else None,
+        kind=kind.value if kind else None,
+    )
