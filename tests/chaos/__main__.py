@@ -32,6 +32,7 @@ from jobs.state import State
 from tests.chaos.faults import (
     PROCESSES,
     cut_connection,
+    damage_state,
     fill_disk,
     kill_driver,
     kill_encoding,
@@ -99,6 +100,7 @@ def chaos(
 ) -> None:
     """Every fault in turn, each in a world of its own, until ``found`` has met it as often as it was asked for."""
     plain = {"driver killed": kill_driver, "clock moved": move_clock, "two writers": two_writers}
+    plain["a state file damaged"] = damage_state
     plain[_ENCODING] = kill_encoding()
     plain |= {f"{name} killed": kill_process(name) for name in PROCESSES}
     served = ("connection cut", "index server killed")

@@ -10,9 +10,11 @@ from contextlib import suppress
 
 import psutil
 
+from jobs.state import State
 from tests.chaos.world import World
 from tests.milvus_server import MilvusServer
 from tests.proxy import Proxy
+from tests.test_damaged_state import DAMAGES, REBUILT
 
 WAIT_SECONDS = 120.0
 
@@ -147,6 +149,21 @@ def move_clock(world: World) -> bool:
         run.wait(world.random.uniform(1, world.usual_seconds * 2))
     _end(world, run)
     return True
+
+
+def damage_state(world: World) -> bool:
+    """A file of one of the state's tables is cut, garbled or gone: named by a run that meets it, and rebuilt."""
+    state = State(world.hit.root / "state")
+    table = world.random.choice([name for name in REBUILT if state.count(name)])
+    needed = world.stored() & world.indexed()
+    world.random.choice(DAMAGES)(state.root / table)
+    refused = world.hit.run("--allow-mass-delete")
+    assert refused.code == 0 or refused.code == 1 and f"table '{table}' is damaged" in refused.err, refused
+    mended = world.hit.verify("--repair")
+    assert mended.code in (0, 4), mended  # 4: the source has changed, and no run has come so far
+    assert mended.body["rebuilt"] == [table] or not refused.code
+    assert needed <= world.stored(), "a vector that the index has was lost"
+    return bool(mended.body["rebuilt"])
 
 
 def two_writers(world: World) -> bool:

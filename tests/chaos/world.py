@@ -164,11 +164,17 @@ class World:
         """Whether a run has begun to encode a shard."""
         return any((self.hit.root / "state").glob("work/*/attempts/shard=*"))
 
+    def stored(self) -> set[str]:
+        """The texts that have a vector."""
+        return set(State(self.hit.root / "state").read("vectors", ["content_hash"])["content_hash"].to_pylist())
+
+    def indexed(self) -> set[str]:
+        """The texts that the index has a row of."""
+        return {content for _, content, _ in _contents(self.hit)[0].values()}
+
     def repeated(self) -> int:
         """Shards that a run which died had begun to encode and not stored: what the next one does once more."""
-        state = State(self.hit.root / "state")
-        stored = set(state.read("vectors", ["content_hash"])["content_hash"].to_pylist())
-        count = 0
+        state, stored, count = State(self.hit.root / "state"), self.stored(), 0
         for diary in state.root.glob("work/*/attempts/shard=*"):
             folder = diary.parent.parent / "texts" / diary.name
             texts = pa.concat_tables([pq.read_table(f, partitioning=None) for f in folder.glob("*.parquet")] or [_NONE])
