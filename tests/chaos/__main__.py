@@ -1,6 +1,6 @@
 """Chaos: runs that are killed, starved, cut off and raced at random moments, and then simply run again.
 
-    make chaos                                        # 200 kills and every other fault ten times: about two hours
+    make chaos                                        # 200 kills and every other fault ten times: about four hours
     make chaos ARGS="--kills 3 --others 1"            # a look at each
 
 Two states over one source: the ``hit`` one suffers, the ``calm`` one is never disturbed. After each fault the hit one is
