@@ -18,15 +18,21 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = Path(os.environ.get("EMBEDMILL_MILVUS_PYTHON") or ROOT / ".venv-milvus" / "bin" / "python")
 MISSING = f"no Milvus server: {PYTHON} is not there; `make test` makes it"
 
-# Tells the server's process id, and ends it with its own standard input.
+# Tells the server's process id, and ends it with its own standard input. The package looks for a free port without
+# SO_REUSEADDR, which the server itself has: where connections of a killed server linger it would take the next one.
 _LAUNCH = """
-import sys
+import socket, sys
 from milvus import MilvusServer
+class Reusing(socket.socket):
+    def bind(self, address):
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        super().bind(address)
+socket.socket = Reusing
 server = MilvusServer()
 server.set_base_dir(sys.argv[1])
 server.listen_port = int(sys.argv[2])
 server.start()
-print(server.server_proc.pid, flush=True)
+print(server.server_proc.pid, server.listen_port, flush=True)
 sys.stdin.read()
 server.stop()
 """
@@ -63,7 +69,8 @@ class MilvusServer:
         answer = self._launcher.stdout.readline().strip()
         if not answer:
             raise RuntimeError(f"Milvus did not start: {self._launcher.communicate()[1][-500:]}")
-        self._pid = int(answer)
+        self._pid, port = map(int, answer.split())
+        assert port == self._port, "it listens at another port than it was told"
 
     def kill(self) -> None:
         """End it as a power cut would."""
