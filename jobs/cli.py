@@ -363,7 +363,7 @@ def main() -> None:
     """Entry point of the console script: a mistake in the arguments gets one line too."""
     from jobs.engines import OwnOutput
 
-    sys.stdout = output = OwnOutput()
+    sys.stdout = output = OwnOutput(sys.stdout)
     try:
         sys.exit(app(prog_name="embedmill", standalone_mode=False))
     except Abort:

@@ -78,7 +78,7 @@ def own_terminal(log: Path) -> Iterator[None]:
     sink = _sink(log)
     for number in kept:
         os.dup2(sink, number)
-    if _is_descriptor_2(ours):
+    if _is_descriptor(2, ours):
         sys.stderr = os.fdopen(os.dup(kept[2]), "w", buffering=1, encoding=ours.encoding, errors=ours.errors)
     try:
         with os.fdopen(sink, "w", buffering=1, errors="backslashreplace") as chatter, redirect_stdout(chatter):
@@ -95,15 +95,16 @@ class OwnOutput:
     """Standard output for the thread that makes it, until ``end``: what others print, or anybody later, is dropped.
 
     Ray's threads print the news of dead workers until the very end, after ``own_terminal``, and one JSON object is
-    promised. Descriptor 1 is standard error from then on, for whatever writes there by itself.
+    promised. Where ``out`` is descriptor 1, that is standard error from then on, for whatever writes there by itself.
     """
 
-    def __init__(self) -> None:
-        before = sys.stdout
-        before.flush()
-        self._out = os.fdopen(os.dup(1), "w", encoding=before.encoding, errors=before.errors)
+    def __init__(self, out: TextIO) -> None:
+        out.flush()
+        if _is_descriptor(1, out):
+            out = os.fdopen(os.dup(1), "w", encoding=out.encoding, errors=out.errors)
+            os.dup2(2, 1)
+        self._out = out
         self._thread: int | None = threading.get_ident()
-        os.dup2(2, 1)
 
     def write(self, text: str) -> int:
         """Print, or drop."""
@@ -126,9 +127,9 @@ def _sink(log: Path) -> int:
         return os.open(os.devnull, os.O_WRONLY)
 
 
-def _is_descriptor_2(stream: TextIO) -> bool:
+def _is_descriptor(number: int, stream: TextIO) -> bool:
     try:
-        return stream.fileno() == 2
+        return stream.fileno() == number
     except (OSError, ValueError):
         return False
 

@@ -52,7 +52,7 @@ def test_a_traceback_shows_places_and_types() -> None:
 PRINTING = """
 import atexit, os, sys, threading
 from jobs.engines import OwnOutput
-sys.stdout = output = OwnOutput()
+sys.stdout = output = OwnOutput(sys.stdout)
 other = threading.Thread(target=lambda: print("another thread"))
 other.start(), other.join()
 os.system("echo a child")
