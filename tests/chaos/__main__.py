@@ -160,7 +160,9 @@ def table(found: dict[str, Outcome]) -> Table:
 
 def main() -> int:
     """Run the series, print the table; 1 where anything is lost, doubled, wrong or back."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=200, help="random kills of the command itself")
     parser.add_argument("--others", type=int, default=10, help="how often each other fault is tried")
     parser.add_argument("--only", default="", metavar="WORDS", help="faults with these words in their name")
