@@ -43,11 +43,11 @@ from tests.chaos.faults import (
     two_writers,
     while_it_writes,
 )
-from tests.chaos.world import ENCODING, Load, Outcome, World
+from tests.chaos.world import ENCODING, SHORT, Outcome, World
 from tests.milvus_server import MilvusServer
 from tests.proxy import Proxy
 
-_ENCODING = "killed while encoding"
+_WHILE_ENCODING = "killed while encoding"
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def chaos(
     """Every fault in turn, each in a world of its own, until ``found`` has met it as often as it was asked for."""
     plain = {"driver killed": kill_driver, "clock moved": move_clock, "two writers": two_writers}
     plain["a state file damaged"] = damage_state
-    plain[_ENCODING] = kill_encoding()
+    plain[_WHILE_ENCODING] = kill_encoding()
     plain |= {f"{name} killed": kill_process(name) for name in PROCESSES}
     served = ("connection cut", "index server killed")
     for number, name in enumerate([*plain, "disk full", *served]):
@@ -111,7 +111,7 @@ def chaos(
             continue
         folder, tell_of = root / str(number), lambda line, name=name: tell(f"{name}: {line}")
         if name in plain:
-            world = World(folder, seed + number, load=ENCODING if name == _ENCODING else Load())
+            world = World(folder, seed + number, load=ENCODING if name == _WHILE_ENCODING else SHORT)
             learn_usual(world)
             series(world, plain[name], times, outcome, tell_of)
         elif name in served:

@@ -39,14 +39,7 @@ time.time_ns = lambda: _time_ns() + int(_by * 1e9)
 
 def kill_driver(world: World) -> bool:
     """SIGKILL to the command itself at a random moment of a usual run."""
-    run = world.start()
-    try:
-        run.wait(world.random.uniform(0.3, world.usual_seconds))
-    except subprocess.TimeoutExpired:
-        _end(world, run)
-        return True
-    _end(world, run)
-    return False
+    return _kill_after(world, world.start(), world.random.uniform(0.3, world.usual_seconds))
 
 
 def kill_encoding() -> Callable[[World], bool]:
@@ -58,14 +51,10 @@ def kill_encoding() -> Callable[[World], bool]:
         run = world.start()
         while run.poll() is None and not world.encoding():
             time.sleep(0.01)
-        try:
-            run.wait(world.random.uniform(0, life))
-        except subprocess.TimeoutExpired:
-            _end(world, run)
-            return True
-        _end(world, run)
-        life *= 0.75
-        return False
+        met = _kill_after(world, run, world.random.uniform(0, life))
+        if not met:
+            life *= 0.75
+        return met
 
     return strike
 
@@ -118,6 +107,15 @@ def _end(world: World, run: subprocess.Popen[bytes]) -> None:
     run.communicate()
 
 
+def _kill_after(world: World, run: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Kill a run that lasts longer; whether it did."""
+    with suppress(subprocess.TimeoutExpired):
+        run.wait(seconds)
+    met = run.poll() is None
+    _end(world, run)
+    return met
+
+
 def mount(*arguments: str) -> bool:
     """Whether a file system could be mounted, which only root may, and not everywhere."""
     return subprocess.run(["mount", *arguments], capture_output=True, check=False).returncode == 0
@@ -145,9 +143,7 @@ def move_clock(world: World) -> bool:
     seconds = world.random.choice([-86_400 * 400, -7_200, -90, 90, 7_200, 86_400 * 400])
     path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     run = world.start(environment={"CHAOS_CLOCK_SECONDS": str(seconds), "PYTHONPATH": path})
-    with suppress(subprocess.TimeoutExpired):
-        run.wait(world.random.uniform(1, world.usual_seconds * 2))
-    _end(world, run)
+    _kill_after(world, run, world.random.uniform(1, world.usual_seconds * 2))
     return True
 
 

@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from indexers.base import Index
 from jobs.config import load_config
 from jobs.mill import Mill
 from jobs.progress import Progress
@@ -38,6 +41,7 @@ class Load:
     shard_tokens: int = 700
 
 
+SHORT = Load()
 # What counts here is the encoder: five shards a change, of which each takes it a good part of a second.
 ENCODING = Load(messages=300, words=(150, 200), posts=(480, 560), deletes=250, backend="auto", shard_tokens=20_000)
 
@@ -66,7 +70,7 @@ class Outcome:
 class World:
     """One source and the two states over it, which changes in the same random way for both."""
 
-    def __init__(self, root: Path, seed: int, *, uri: str = "", load: Load = Load()) -> None:  # noqa: B008
+    def __init__(self, root: Path, seed: int, *, uri: str = "", load: Load = SHORT) -> None:
         self.random = random.Random(seed)
         self.load = load
         self.hit = Workspace(root / "hit", backend=load.backend)
@@ -170,7 +174,8 @@ class World:
 
     def indexed(self) -> set[str]:
         """The texts that the index has a row of."""
-        return {content for _, content, _ in _contents(self.hit)[0].values()}
+        with _index(self.hit) as index:
+            return {row["content_hash"] for row in _rows(index)}
 
     def repeated(self) -> int:
         """Shards that a run which died had begun to encode and not stored: what the next one does once more."""
@@ -193,16 +198,26 @@ def lives(process: psutil.Process) -> bool:
 _NONE = pa.table({"content_hash": pa.array([], pa.string())})
 
 
-def _contents(space: Workspace) -> tuple[dict[str, tuple[str, str, str]], dict[str, np.ndarray]]:
-    """What an index holds: by chunk id its team, content and metadata; and its vectors."""
+@contextmanager
+def _index(space: Workspace) -> Iterator[Index]:
     mill = Mill(load_config(space.config), Progress())
     try:
-        rows = [row for batch in mill.index().scan(VERSION) for row in batch.to_pylist()]
-        found = {r["chunk_id"]: (r["team_id"], r["content_hash"], r["meta_hash"]) for r in rows}
-        assert mill.index().count(VERSION) == len(rows)
-        return found, mill.index().fetch_vectors(VERSION, sorted(found))
+        yield mill.index()
     finally:
         mill.close()
+
+
+def _rows(index: Index) -> list[dict[str, str]]:
+    return [row for batch in index.scan(VERSION) for row in batch.to_pylist()]
+
+
+def _contents(space: Workspace) -> tuple[dict[str, tuple[str, str, str]], dict[str, np.ndarray]]:
+    """What an index holds: by chunk id its team, content and metadata; and its vectors."""
+    with _index(space) as index:
+        rows = _rows(index)
+        found = {r["chunk_id"]: (r["team_id"], r["content_hash"], r["meta_hash"]) for r in rows}
+        assert index.count(VERSION) == len(rows)
+        return found, index.fetch_vectors(VERSION, sorted(found))
 
 
 def _doubled(space: Workspace) -> int:
@@ -212,9 +227,6 @@ def _doubled(space: Workspace) -> int:
     for name, key in (("published", "chunk_id"), ("chunks", "chunk_id"), ("vectors", "content_hash")):
         rows = state.read(name, [key])[key]
         count += len(rows) - len(rows.unique())
-    mill = Mill(load_config(space.config), Progress())
-    try:
-        ids = [i for batch in mill.index().scan(VERSION) for i in batch["chunk_id"].to_pylist()]
-    finally:
-        mill.close()
+    with _index(space) as index:
+        ids = [row["chunk_id"] for row in _rows(index)]
     return count + len(ids) - len(set(ids))
