@@ -82,6 +82,7 @@ class Capabilities:
 
     ``hybrid``: BM25 beside vectors, fused by rank. ``conditional``: it refuses a row older than the one it holds.
     ``writers``: connections of one process that may write at once and gain by it. ``float16``: it can keep vectors so.
+    ``compacts``: it does so by itself; else ``compact`` is to be called now and then.
     """
 
     engine: str
@@ -89,6 +90,7 @@ class Capabilities:
     conditional: bool
     writers: int
     float16: bool = False
+    compacts: bool = True
 
 
 @dataclass(frozen=True, slots=True)

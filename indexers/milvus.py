@@ -21,6 +21,7 @@ from embedding.errors import ConfigError, ReadBackError, ResourceError, SpaceMis
 from indexers.base import SCAN, Capabilities, Hit, Settings, check_name, checked_rows, version_number
 from indexers.milvus_connection import SLOW_CALL_SECONDS, Connection
 from indexers.milvus_layout import (
+    COMPACTION_KEY,
     PROOF_DIM,
     PROVEN_KEY,
     SPACE_KEY,
@@ -29,6 +30,7 @@ from indexers.milvus_layout import (
     capabilities_of,
     indexes_of,
     layout_of,
+    marks_of,
     read_back,
     schema_of,
     wanted_layout,
@@ -55,10 +57,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A collection as the engine describes it; ``proven`` is the engine that its layout was read back on."""
+    """A collection as the engine describes it.
+
+    ``proven`` is the engine that its layout was read back on, ``compacted`` says that the engine compacts it by itself.
+    """
 
     space_id: str
     proven: str
+    compacted: bool
     dim: int
     layout: Layout
 
@@ -156,6 +162,7 @@ class MilvusIndex:
 
     def delete(self, version: str, chunk_ids: Sequence[str]) -> None:
         """See ``Index``."""
+        self._keep_from_compacting(version, self._describe(version))
         self._load(version)
         for start in range(0, len(chunk_ids), DELETE_KEYS):
             # By a filter of our own: for `ids=` pymilvus writes keys into the expression unescaped.
@@ -293,10 +300,21 @@ class MilvusIndex:
 
     def _assure(self, version: str, held: _Held) -> None:
         """Before the first write: a server that was upgraded must read back the layout that the version has."""
-        engine = self.capabilities().engine
-        if self._lite is None and held.proven != engine:
+        can = self.capabilities()
+        if self._lite is None and held.proven != can.engine:
             self._refuse_unproven(held.layout)
-            self._call(self._milvus.alter_collection_properties, version, {PROVEN_KEY: engine})
+            again = {COMPACTION_KEY: "true"} if can.compacts and not held.compacted else {}
+            self._mark(version, {PROVEN_KEY: can.engine} | again)
+        self._keep_from_compacting(version, held)
+
+    def _keep_from_compacting(self, version: str, held: _Held) -> None:
+        """Before a write that deletes, as an upsert does too: a version of an earlier embedmill may be left to it."""
+        if held.compacted and not self.capabilities().compacts:
+            self._mark(version, {COMPACTION_KEY: "false"})
+
+    def _mark(self, version: str, marks: dict[str, str]) -> None:
+        for _ in range(2):  # 2.3.5 keeps the change before the last over its next start
+            self._call(self._milvus.alter_collection_properties, version, marks)
 
     def _refuse_unproven(self, layout: Layout) -> None:
         if problem := self._prove(layout):
@@ -321,7 +339,7 @@ class MilvusIndex:
     def _create(self, collection: str, space_id: str, dim: int, layout: Layout) -> None:
         self._call(
             self._milvus.create_collection, collection, schema=schema_of(dim, layout), consistency_level="Strong",
-            properties={SPACE_KEY: space_id, PROVEN_KEY: self.capabilities().engine},
+            properties={SPACE_KEY: space_id} | marks_of(self.capabilities()),
         )  # fmt: skip
         self._finish(collection, layout)
 
@@ -344,7 +362,11 @@ class MilvusIndex:
         properties: Mapping[str, Any] = found.get("properties", {})
         dim, self._layouts[version] = layout_of(found)
         return _Held(
-            str(properties.get(SPACE_KEY, "")), str(properties.get(PROVEN_KEY, "")), dim, self._layouts[version]
+            space_id=str(properties.get(SPACE_KEY, "")),
+            proven=str(properties.get(PROVEN_KEY, "")),
+            compacted=str(properties.get(COMPACTION_KEY, "true")).lower() != "false",
+            dim=dim,
+            layout=self._layouts[version],
         )
 
     def _layout(self, version: str) -> Layout:

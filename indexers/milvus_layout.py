@@ -21,6 +21,11 @@ from indexers.base import INDEX_ROW, MAX_BYTES, Capabilities, Index, Settings
 
 SPACE_KEY = "space_id"
 PROVEN_KEY = "read_back_on"
+# Milvus's own name for whether it compacts a collection by itself. A server before 2.5 that is killed forgets deletes
+# which it had written to its files: where those of two segments came while both were compacted into one, its catalogue
+# keeps one file for all (completeMixCompactionMutation and copyDeltaFiles in internal/datacoord/meta.go; on 2.3.5 three
+# of four segments lost theirs in each of two trials, and none where it does not compact by itself).
+COMPACTION_KEY = "collection.autocompaction.enabled"
 WORDS = "words"  # the sparse vectors that BM25 makes of the texts
 SERVER_WRITERS = 4
 
@@ -59,6 +64,7 @@ def capabilities_of(server_version: str, *, lite: bool, writers: int) -> Capabil
         conditional=False,
         writers=writers or SERVER_WRITERS,
         float16=_at_least(found, 2, 4),
+        compacts=_at_least(found, 2, 5) or match is None,
     )
 
 
@@ -74,6 +80,11 @@ def wanted_layout(settings: Settings, can: Capabilities) -> Layout:
     if settings.storage == "float16" and not can.float16:
         raise ConfigError(f'index.storage: {can.engine} has no float16 (a server from 2.4 on has); use "float32"')
     return Layout(hybrid=settings.hybrid, float16=settings.storage == "float16")
+
+
+def marks_of(can: Capabilities) -> dict[str, str]:
+    """What a collection carries of the engine that writes it: where its layout was read back, and who compacts it."""
+    return {PROVEN_KEY: can.engine} | ({} if can.compacts else {COMPACTION_KEY: "false"})
 
 
 def layout_of(described: Mapping[str, Any]) -> tuple[int, Layout]:

@@ -1,4 +1,7 @@
-"""Garbage collection: drop index versions past the configured number, and the state's rows that served them alone."""
+"""Garbage collection: drop index versions past the configured number, and the state's rows that served them alone.
+
+It also compacts the live version where the engine is not left to do so by itself: nothing else writes meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,13 @@ def gc(mill: Mill, *, keep: int | None = None, vectors: bool = False, dry_run: b
     """Drop versions; never the live one, the one before it, or the newest that is being built.
 
     ``vectors`` also drops the stored vectors of spaces that no version is left of: using such a model again would
-    encode everything once more. Returns what was kept and what was (or would be) dropped.
+    encode everything once more. Returns what was kept, what was (or would be) dropped, and what was compacted.
     """
     state = mill.state
     with mill.writing("gc", Scope(), wait) as (report, lease):
         index = mill.index()
-        kept = versions_to_keep(index.versions(), index.live(), keep or mill.config.index.keep_versions)
+        live = index.live()
+        kept = versions_to_keep(index.versions(), live, keep or mill.config.index.keep_versions)
         spaces = {v: index.space_of(v) for v in kept}
         known = state.spaces()
         used = set(spaces.values()) | {mill.space_id}
@@ -29,6 +33,7 @@ def gc(mill: Mill, *, keep: int | None = None, vectors: bool = False, dry_run: b
         ledgers = [p for p in state.values("published", "index") if p not in kept]
         stale_cuts = [c for c in state.values("chunks", "cut") if c not in cuts] if used <= set(known) else []
         stale_spaces = [s for s in state.values("vectors", "space_id") if s not in used] if vectors else []
+        full = [live] if live and not index.capabilities().compacts else []
         if not dry_run:
             lease.check()
             for version in gone:
@@ -42,11 +47,13 @@ def gc(mill: Mill, *, keep: int | None = None, vectors: bool = False, dry_run: b
                 state.drop("vectors", f"`space_id` = '{space}'")
             for name in ("published", "vectors", *_PER_CUT):
                 state.vacuum(name, hours=VACUUM_HOURS)
-        report.index = index.live() or ""
+            for version in full:
+                index.compact(version)
+        report.index = live or ""
         report.status = "ok"
     return {
         "run_id": report.run_id, "live": report.index or None, "kept": kept, "dropped": gone,
-        "dropped_spaces": stale_spaces, "dry_run": dry_run,
+        "dropped_spaces": stale_spaces, "compacted": full, "dry_run": dry_run,
     }  # fmt: skip
 
 

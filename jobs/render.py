@@ -89,6 +89,8 @@ def gc(body: dict[str, Any]) -> str:
     rows = [("kept", ", ".join(body["kept"]) or "nothing"), (done, ", ".join(body["dropped"]) or "nothing")]
     if body["dropped_spaces"]:
         rows.append(("spaces", ", ".join(body["dropped_spaces"])))
+    if body["compacted"]:
+        rows.append(("would compact" if body["dry_run"] else "compacted", ", ".join(body["compacted"])))
     return f"live: {body['live'] or 'nothing yet'}\n" + _table(rows)
 
 

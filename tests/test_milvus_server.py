@@ -18,7 +18,7 @@ import pytest
 from embedding.errors import ConfigError, ReadBackError
 from indexers import Settings, open_index
 from indexers.milvus import MilvusIndex
-from indexers.milvus_layout import PROVEN_KEY, Layout
+from indexers.milvus_layout import COMPACTION_KEY, PROVEN_KEY, Layout
 from tests.milvus_server import MISSING, PYTHON, MilvusServer
 from tests.test_index_contract import DIM, rows, vectors_of
 from tests.test_reindex import set_model
@@ -117,6 +117,9 @@ def test_runs_verify_purge_and_reindex_on_a_server(
     assert space.call("purge", "--team", "T01", "--channel", "C2").body["removed"]["index"] == 4
     assert space.run().code == 0 and space.verify().code == 0
     assert space.call("rollback").code == 0 and space.run().code == 0 and space.verify().code == 0
+    # This server is not left to compact by itself.
+    assert space.call("gc", "--dry-run").body["compacted"] == space.call("gc").body["compacted"] == [f"{name}__v1"]
+    assert space.verify().code == 0
 
 
 @pytest.fixture
@@ -151,6 +154,45 @@ def test_a_server_that_dies_in_the_middle_of_a_publish(mortal: MilvusServer, wor
     assert again.code == 0 and again.body["chunks"]["embedded"] == 0, "vectors are stored before they are published"
     checked = space.verify()
     assert checked.code == 0 and checked.body["index_rows"] == again.body["chunks"]["total"] == 3_000 + 8
+
+
+@pytest.mark.long
+def test_a_server_that_dies_after_a_compaction_forgets_no_delete(mortal: MilvusServer, name: str) -> None:
+    """Deletes that reach several segments while they are compacted into one, as on every night of a large index.
+
+    The version is one of an earlier embedmill: this server was left to compact it by itself.
+    """
+    index = MilvusIndex(mortal.uri, name)
+    version = f"{name}__v1"
+    index.create_version(version, space_id="space", dim=DIM)
+    segments = [[f"{s}{n:03d}#0" for n in range(200)] for s in "abcd"]
+    index._milvus.alter_collection_properties(version, {COMPACTION_KEY: "false"})
+    for ids in segments:
+        index.upsert(version, rows(ids))
+        index.settle(version)
+    index._milvus.alter_collection_properties(version, {COMPACTION_KEY: "true"})
+    added = [f"e{n:03d}#0" for n in range(20)]
+    index.upsert(version, rows(added))
+    index.settle(version)  # a server that may would compact all of them now
+    gone = [i for ids in segments for i in ids[:30]]
+    index.delete(version, gone)
+    index.settle(version)
+    time.sleep(15)  # longer than it takes this server to see that a compaction has ended
+    kept = sorted({i for ids in [*segments, added] for i in ids} - set(gone))
+    assert _ids(index, version) == kept
+    index.close()
+    mortal.kill()
+    mortal.start()
+    index = MilvusIndex(mortal.uri, name)
+    assert _ids(index, version) == kept
+    # Compaction is embedmill's to ask for, and it does so where nothing is written meanwhile.
+    index.compact(version)
+    assert _ids(index, version) == kept and not index._describe(version).compacted
+    index.close()
+
+
+def _ids(index: MilvusIndex, version: str) -> list[str]:
+    return [i for batch in index.scan(version) for i in batch["chunk_id"].to_pylist()]
 
 
 def test_searches_during_a_reindex_a_cutover_and_a_rollback(
