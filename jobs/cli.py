@@ -259,7 +259,10 @@ def gc(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be dropped.")] = False,
 ) -> None:  # fmt: skip
-    """Drop old index versions; never the live one, the one before it, or the newest that is being built."""
+    """Drop old index versions; never the live one, the one before it, or the newest that is being built.
+
+    Also compacts the live version on a Milvus server before 2.5, which is not left to do so by itself.
+    """
 
     def command() -> int:
         from jobs import render
