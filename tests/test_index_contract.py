@@ -243,7 +243,7 @@ def test_hostile_values_are_only_values(index: Index) -> None:
 
 
 def test_scan_of_many_rows(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexers.milvus.SCAN_ROWS", 700)
+    monkeypatch.setattr("indexers.milvus_reader.SCAN_ROWS", 700)
     table = rows([f"T0/m/C/{i}#{i % 3}" for i in range(5000)])
     index.upsert(V1, table)
     index.delete(V1, [f"T0/m/C/{i}#{i % 3}" for i in range(0, 5000, 5)])

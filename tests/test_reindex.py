@@ -233,7 +233,7 @@ def test_poor_recall_is_refused(ran: Workspace, monkeypatch: pytest.MonkeyPatch)
 def test_a_filter_that_leaks_is_refused(ran: Workspace, monkeypatch: pytest.MonkeyPatch, leak: str) -> None:
     second_team(ran)
     assert ran.run().code == 0
-    import indexers.milvus as milvus
+    import indexers.milvus_reader as milvus
 
     def leaking(team_id: str, channels: Any, kind: str | None) -> str:
         return "" if leak == "team" else real(team_id, (), kind)
