@@ -35,6 +35,7 @@ from indexers.milvus_reader import Held, MilvusReader
 from indexers.milvus_wire import any_of, batches, encode, insert_request, upsert_request
 
 DELETE_KEYS = 1_000
+COMPACTION_SECONDS = 86_400.0  # of a server that may lose what is written meanwhile: it is awaited, however long
 INDEXED_ROWS = 1_024  # a server builds no graph for a segment with fewer rows, and searches it exactly
 
 # What a server was found to do with a layout in this process: None is right, else what was wrong.
@@ -149,7 +150,7 @@ class MilvusIndex(MilvusReader):
             compact_lite(self._lite, version)
             return True
         job = self._call(self._milvus.compact, version, seconds=SLOW_CALL_SECONDS)
-        deadline = time.monotonic() + SLOW_CALL_SECONDS
+        deadline = time.monotonic() + (SLOW_CALL_SECONDS if self.capabilities().compacts else COMPACTION_SECONDS)
         while self._call(self._milvus.get_compaction_state, job) != "Completed":
             if time.monotonic() > deadline:
                 raise ResourceError(f"Milvus at {self._connection.shown} did not finish compacting {version}")

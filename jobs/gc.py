@@ -48,7 +48,8 @@ def gc(mill: Mill, *, keep: int | None = None, vectors: bool = False, dry_run: b
             for name in ("published", "vectors", *_PER_CUT):
                 state.vacuum(name, hours=VACUUM_HOURS)
             for version in full:
-                index.compact(version)
+                with mill.progress.phase(f"compact {version}"):
+                    index.compact(version)
         report.index = live or ""
         report.status = "ok"
     return {
