@@ -49,7 +49,9 @@ def kill_encoding() -> Callable[[World], bool]:
     def strike(world: World) -> bool:
         nonlocal life
         run = world.start()
+        deadline = time.monotonic() + WAIT_SECONDS
         while run.poll() is None and not world.encoding():
+            assert time.monotonic() < deadline, "the run does not come to encode"
             time.sleep(0.01)
         met = _kill_after(world, run, world.random.uniform(0, life))
         if not met:
