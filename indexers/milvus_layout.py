@@ -21,10 +21,11 @@ from indexers.base import INDEX_ROW, MAX_BYTES, Capabilities, Index, Settings
 
 SPACE_KEY = "space_id"
 PROVEN_KEY = "read_back_on"
-# Milvus's own name for whether it compacts a collection by itself. A server before 2.5 that is killed forgets deletes
+# Milvus's own name for whether it compacts a collection by itself. A server before 2.4 that is killed forgets deletes
 # which it had written to its files: where those of two segments came while both were compacted into one, its catalogue
 # keeps one file for all (completeMixCompactionMutation and copyDeltaFiles in internal/datacoord/meta.go; on 2.3.5 three
-# of four segments lost theirs in each of two trials, and none where it does not compact by itself).
+# of four segments lost theirs in each of two trials, and none where it does not compact by itself). From 2.4 on deletes
+# go to segments of their own (milvus-io/milvus 27349), which need that compaction.
 COMPACTION_KEY = "collection.autocompaction.enabled"
 WORDS = "words"  # the sparse vectors that BM25 makes of the texts
 SERVER_WRITERS = 4
@@ -64,7 +65,7 @@ def capabilities_of(server_version: str, *, lite: bool, writers: int) -> Capabil
         conditional=False,
         writers=writers or SERVER_WRITERS,
         float16=_at_least(found, 2, 4),
-        compacts=_at_least(found, 2, 5) or match is None,
+        compacts=_at_least(found, 2, 4) or match is None,
     )
 
 

@@ -261,7 +261,7 @@ def gc(
 ) -> None:  # fmt: skip
     """Drop old index versions; never the live one, the one before it, or the newest that is being built.
 
-    Also compacts the live version on a Milvus server before 2.5, which is not left to do so by itself.
+    Also compacts the live version on a Milvus server before 2.4, which is not left to do so by itself.
     """
 
     def command() -> int:
