@@ -1,7 +1,7 @@
 """The model-based test, and the proof that it would see a broken reconciler.
 
-By default some steps; `make model` takes 5,000, or EMBEDMILL_TEST_STEPS; the mutants are in `make test-all`. Every seed is
-printed with its steps: given as EMBEDMILL_TEST_SEED, it is the first one, and brings the same again.
+By default some steps, else EMBEDMILL_TEST_STEPS; `make model` takes 5,000; the mutants are in `make test-all`. Every seed
+is printed with its steps: given as EMBEDMILL_TEST_SEED, it is the first one, and brings the same again.
 """
 
 from __future__ import annotations
