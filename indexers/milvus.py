@@ -109,7 +109,8 @@ class MilvusIndex(MilvusReader):
 
     def delete(self, version: str, chunk_ids: Sequence[str]) -> None:
         """See ``Index``."""
-        self._keep_from_compacting(version, self._describe(version))
+        if not self.capabilities().compacts:  # of others nothing need be asked
+            self._keep_from_compacting(version, self._describe(version))
         self._load(version)
         for start in range(0, len(chunk_ids), DELETE_KEYS):
             # By a filter of our own: for `ids=` pymilvus writes keys into the expression unescaped.
