@@ -20,7 +20,7 @@ from indexers import Settings, open_index
 from indexers.milvus import MilvusIndex
 from indexers.milvus_layout import COMPACTION_KEY, PROVEN_KEY, Layout
 from tests.milvus_server import MISSING, PYTHON, MilvusServer
-from tests.test_index_contract import DIM, rows, vectors_of
+from tests.test_index_contract import DIM, rows, scanned, vectors_of
 from tests.test_reindex import set_model
 from tests.workspace import Workspace, message
 
@@ -179,20 +179,16 @@ def test_a_server_that_dies_after_a_compaction_forgets_no_delete(mortal: MilvusS
     index.settle(version)
     time.sleep(15)  # longer than it takes this server to see that a compaction has ended
     kept = sorted({i for ids in [*segments, added] for i in ids} - set(gone))
-    assert _ids(index, version) == kept
+    assert scanned(index, version)["chunk_id"].to_pylist() == kept
     index.close()
     mortal.kill()
     mortal.start()
     index = MilvusIndex(mortal.uri, name)
-    assert _ids(index, version) == kept
+    assert scanned(index, version)["chunk_id"].to_pylist() == kept
     # Compaction is embedmill's to ask for, and it does so where nothing is written meanwhile.
     index.compact(version)
-    assert _ids(index, version) == kept and not index._describe(version).compacted
+    assert scanned(index, version)["chunk_id"].to_pylist() == kept and not index._describe(version).compacted
     index.close()
-
-
-def _ids(index: MilvusIndex, version: str) -> list[str]:
-    return [i for batch in index.scan(version) for i in batch["chunk_id"].to_pylist()]
 
 
 def test_searches_during_a_reindex_a_cutover_and_a_rollback(
