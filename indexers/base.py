@@ -197,6 +197,13 @@ def version_number(name: str, version: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def must_live(version: str | None, name: str) -> str:
+    """Return the live ``version`` of the index ``name``; ConfigError where there is none yet."""
+    if version is None:
+        raise ConfigError(f"index {name} has no live version yet; run `embedmill run` first")
+    return version
+
+
 def check_name(name: str) -> str:
     """Return the index's name; ConfigError if an engine would not take it."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,199}", name):

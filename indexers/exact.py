@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from embedding.errors import ConfigError, SpaceMismatchError
-from indexers.base import SCAN, Capabilities, Hit, check_name, checked_rows, version_number
+from indexers.base import SCAN, Capabilities, Hit, check_name, checked_rows, must_live, version_number
 
 
 @dataclass
@@ -125,9 +125,7 @@ class ExactIndex:
         """See ``Index``."""
         if text is not None:
             raise ConfigError("hybrid search: the exact index has no BM25")
-        version = version or self.live()
-        if version is None:
-            raise ConfigError(f"index {self._name} has no live version yet; run `embedmill run` first")
+        version = version or must_live(self.live(), self._name)
         held = self._version(version)
         query = np.asarray(vector, dtype=np.float64)
         hits = []

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pymilvus import AnnSearchRequest, MilvusClient, RRFRanker
 
 from embedding.errors import ConfigError, ResourceError
-from indexers.base import SCAN, Capabilities, Hit, Settings, version_number
+from indexers.base import SCAN, Capabilities, Hit, Settings, must_live, version_number
 from indexers.milvus_connection import SLOW_CALL_SECONDS, Connection
 from indexers.milvus_layout import COMPACTION_KEY, PROVEN_KEY, SPACE_KEY, WORDS, Layout, capabilities_of, layout_of
 from indexers.milvus_wire import any_of, literal, search_filter
@@ -111,9 +111,7 @@ class MilvusReader:
         text: str | None = None,
     ) -> list[Hit]:
         """See ``Index``."""
-        version = version or self.live()
-        if version is None:
-            raise ConfigError(f"index {self._name} has no live version yet; run `embedmill run` first")
+        version = version or must_live(self.live(), self._name)
         query = np.asarray(vector, dtype=np.float32)
         asked: Any = query.astype(np.float16) if self._layout(version).float16 else query.tolist()
         filters = search_filter(team_id, channels, kind)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from embedding.errors import ConfigError, ResourceError, SpaceMismatchError
-from indexers.base import SCAN, Capabilities, Hit, Settings, checked_rows, version_number
+from indexers.base import SCAN, Capabilities, Hit, Settings, checked_rows, must_live, version_number
 from indexers.vespa_client import RefusedError, VespaClient, restored, searchable, storable
 from indexers.vespa_package import FILTERS, LIVE, content_cluster, versions_type
 
@@ -136,9 +136,7 @@ class VespaIndex:
         text: str | None = None,
     ) -> list[Hit]:
         """See ``Index``."""
-        version = version or self.live()
-        if version is None:
-            raise ConfigError(f"index {self._name} has no live version yet; run `embedmill run` first")
+        version = version or must_live(self.live(), self._name)
         body = search_body(version, vector, team_id=team_id, channels=channels, kind=kind, k=k, text=text)
         root = self._client.query(body, f"searching {version}")
         hits = [_hit(found) for found in root.get("children", [])]
