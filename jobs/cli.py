@@ -364,7 +364,7 @@ def purge(
 
 def main() -> None:
     """Entry point of the console script: a mistake in the arguments gets one line too."""
-    from jobs.engines import OwnOutput
+    from jobs.engines import OwnOutput, end_ray
 
     sys.stdout = output = OwnOutput(sys.stdout)
     try:
@@ -384,6 +384,7 @@ def main() -> None:
         sys.exit(1)
     finally:
         output.end()
+        end_ray()
 
 
 if __name__ == "__main__":

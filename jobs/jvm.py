@@ -1,8 +1,8 @@
 """What starts Spark's JVM: the Java that it needs, and an archive of Spark's classes that halves its start.
 
-A JVM reads and checks some twenty thousand classes before Spark has begun. The first one on a machine leaves them
-behind, parsed, in the user's cache folder when it ends; those after it map that file (class data sharing, JEP 350).
-Java compares the archive with its own version and the jars, and works without it where they differ.
+A JVM reads and checks some twenty thousand classes before Spark has begun. The first one on a machine that reads
+sources leaves them behind, parsed, in the user's cache folder when it ends; those after it map that file (class data
+sharing, JEP 350). Java compares the archive with its own version and the jars, and works without it where they differ.
 """
 
 from __future__ import annotations
@@ -48,17 +48,19 @@ def check_java() -> str:
 class ClassArchive:
     """The archive of one Java and one Spark in a cache folder, used where it is there and made where it is not.
 
-    Its size is part of its name: a JVM that maps a file which was cut short is killed (SIGBUS, seen on Java 17).
+    With ``complete`` False it is not made: a Spark that will not do all the work of a run loads fewer classes, and what
+    it would leave takes half of what the archive saves from the runs after it. Its size is part of its name: a JVM that
+    maps a file which was cut short is killed (SIGBUS, seen on Java 17).
     """
 
-    def __init__(self, cache: Path, java: str) -> None:
+    def __init__(self, cache: Path, java: str, *, complete: bool) -> None:
         pyspark = version("pyspark")
-        self._cache = cache
-        self._name = f"spark-{pyspark}-{hashlib.sha256(f'{java} {pyspark}'.encode()).hexdigest()[:12]}"
+        self._cache, self._complete = cache, complete
+        self._name = f"run-{pyspark}-{hashlib.sha256(f'{java} {pyspark}'.encode()).hexdigest()[:12]}"
         self._making: Path | None = None
 
     def options(self) -> str:
-        """For the JVM's command line. Where the archive is missing, the JVM makes it when it ends (see ``keep``)."""
+        """For the JVM's command line. Where the archive is missing, it is made when the JVM ends (see ``keep``)."""
         # Another make of Java does not know these; a quarrel about the archive is not the user's business.
         common = "-XX:+IgnoreUnrecognizedVMOptions -Xshare:auto -Xlog:cds=off -Xlog:cds+dynamic=off"
         for file in self._cache.glob(f"{self._name}-*.jsa"):
@@ -66,6 +68,8 @@ class ClassArchive:
                 return f"{common} -XX:+VerifySharedSpaces -XX:SharedArchiveFile={file}"
             with suppress(OSError):
                 file.unlink()
+        if not self._complete:
+            return common
         try:
             self._cache.mkdir(parents=True, exist_ok=True, mode=0o700)
             for left in self._cache.glob(f"{_MAKING}*"):  # of a process that was killed

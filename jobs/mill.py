@@ -114,7 +114,9 @@ class Mill:
         if self._spark is None:
             small = reading < SMALL_BYTES and self.state.count("chunks") < SMALL_CHUNKS
             with self.progress.phase("starting Spark"):
-                self._spark = start_spark(self.config, self.state.engines, self.state.engine_log, small=small)
+                self._spark = start_spark(
+                    self.config, self.state.engines, self.state.engine_log, small=small, reads=reading > 0
+                )
         return self._spark
 
     def encoder(self, purpose: Purpose = "document") -> EncoderSpec:

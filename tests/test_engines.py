@@ -1,0 +1,36 @@
+"""The engines that a command starts for itself end with it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.workspace import Workspace
+
+ROOT = Path(__file__).resolve().parent.parent
+
+START_AND_END = """
+import sys
+from pathlib import Path
+import psutil
+from jobs.config import load_config
+from jobs.engines import end_ray, quiet_engines, start_ray
+quiet_engines()
+end_ray()
+assert "ray" not in sys.modules, "nothing to end, nothing to load"
+start_ray(load_config(Path(sys.argv[1])), Path(sys.argv[2]))
+import ray
+started = psutil.Process().children(recursive=True)
+end_ray()
+alive = psutil.wait_procs(started, timeout=10)[1]
+print(len(started) > 3, ray.is_initialized(), [p.name() for p in alive])
+"""
+
+
+def test_ray_of_our_own_is_ended_with_all_of_its_processes(workspace: Workspace, tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", START_AND_END, str(workspace.config), str(tmp_path / "ray")],
+        cwd=ROOT, capture_output=True, text=True, timeout=180,
+    )  # fmt: skip
+    assert ended.stdout.split("\n")[0] == "True False []", ended.stderr
