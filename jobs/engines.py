@@ -139,6 +139,7 @@ _SMALL = {
     "spark.sql.shuffle.partitions": "1",  # what ``frames.gathered`` goes by
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.adaptive.enabled": "false",  # planning anew after each stage is a job a stage
+    "spark.sql.sources.bucketing.autoBucketedScan.enabled": "false",  # or each persist clones the session
     "spark.sql.autoBroadcastJoinThreshold": "-1",  # a broadcast is a job, and one partition needs none
     # They move a join below what gathers its input, and then it needs an exchange.
     "spark.sql.optimizer.excludedRules": ",".join(

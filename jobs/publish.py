@@ -135,12 +135,12 @@ class Publisher:
 class Follower:
     """Publishes shards of texts as their vectors are committed, in a thread of its own: encoding does not wait for it.
 
-    Within the block ``stored`` is told of each shard and ``stopped`` says whether ``stop`` asked to leave off. Both
-    raise what publishing raised, as does ``wait``, which returns when all is published.
+    Within the block ``stored`` is told of each of ``shards`` and ``stopped`` says whether ``stop`` asked to leave off.
+    Both raise what publishing raised, as does ``wait``, which returns when all is published.
     """
 
-    def __init__(self, publisher: Publisher, stop: Callable[[], bool]) -> None:
-        self._publisher, self._stop = publisher, stop
+    def __init__(self, publisher: Publisher, stop: Callable[[], bool], shards: int) -> None:
+        self._publisher, self._stop, self._left = publisher, stop, shards
         self._thread = ThreadPoolExecutor(1, "publish")
         self._last: Future[bool] = Future()  # each waits for the one before: it is done when all are
         self._last.set_result(True)
@@ -166,7 +166,11 @@ class Follower:
 
     def _publish(self, before: Future[bool], shard: str, parts: Sequence[Part]) -> bool:
         # Nothing after what has failed or left off.
-        return before.result() and self._publisher.encoded(shard, parts, self._stop)
+        going = before.result() and self._publisher.encoded(shard, parts, self._stop)
+        self._left -= 1
+        if going and self._left == 1:
+            self._publisher.flush()  # while the last shard is encoded: what is left for the end is its rows
+        return going
 
 
 def _stored(state: State, parts: Sequence[Part]) -> pa.Table:

@@ -107,7 +107,7 @@ def close_plan(
         with report.timed("publish"):
             if not publisher.prepared(stop):
                 return False
-        with Follower(publisher, stop) as follower:
+        with Follower(publisher, stop, report.plan.shards) as follower:
             left_out = embed_texts(mill, scope, report, lease, stored=follower.stored, stop=follower.stopped)
             with report.timed("publish"):
                 if left_out is None or not follower.wait():
