@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 # Share of the cluster's cores that is kept for tasks beside the actors, and what one task takes of a core.
 TASK_SHARE = 0.125
 TASK_CPUS = 0.25
-WARM_WORKERS = 2  # for the tasks that cut and that write
+WARM_WORKERS = 3  # for the tasks that cut and that write
 
 
 @dataclass(slots=True)
@@ -278,14 +278,21 @@ def _warm_up() -> None:
     """Have a Ray of our own start what each dataset needs, and import what ours does, while nobody waits for it."""
     import ray
 
-    empty = ray.data.from_items([{"path": ""}] * WARM_WORKERS, override_num_blocks=WARM_WORKERS)
-    empty.map_batches(_import_operators, batch_format="pyarrow", num_cpus=TASK_CPUS).materialize()
+    empty = ray.data.from_items([{"path": ""}])
+    empty.map_batches(_nothing, batch_format="pyarrow", num_cpus=TASK_CPUS).materialize()
+    # By another share of a core each, so that none waits for the process of another.
+    begun = [ray.remote(num_cpus=n / 100)(_import_operators).remote() for n in range(1, WARM_WORKERS + 1)]
+    ray.get(begun)
 
 
-def _import_operators(batch: pa.Table) -> pa.Table:
-    import embedding.encoders.tokens  # noqa: F401
-
+def _nothing(batch: pa.Table) -> pa.Table:
     return batch
+
+
+def _import_operators() -> None:
+    import ray.data  # noqa: F401
+
+    import embedding.encoders.tokens  # noqa: F401
 
 
 def _chosen(spec: EncoderSpec) -> EncoderSpec:

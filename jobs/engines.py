@@ -141,13 +141,16 @@ _SMALL = {
     "spark.sql.adaptive.enabled": "false",  # planning anew after each stage is a job a stage
     "spark.sql.sources.bucketing.autoBucketedScan.enabled": "false",  # or each persist clones the session
     "spark.sql.autoBroadcastJoinThreshold": "-1",  # a broadcast is a job, and one partition needs none
+    # What Spark writes is read once and removed.
+    "spark.sql.parquet.compression.codec": "uncompressed",
+    "spark.hadoop.parquet.enable.dictionary": "false",
     # They move a join below what gathers its input, and then it needs an exchange.
     "spark.sql.optimizer.excludedRules": ",".join(
         f"org.apache.spark.sql.catalyst.optimizer.{rule}"
         for rule in ("PushDownLeftSemiAntiJoin", "PushLeftSemiLeftAntiThroughJoin")
     ),
 }
-_LARGE = {"spark.sql.shuffle.partitions": "8"}
+_LARGE = {"spark.sql.shuffle.partitions": "8", "spark.sql.parquet.compression.codec": "zstd"}
 
 
 def start_spark(config: Config, scratch: Path, log: Path, *, small: bool, reads: bool) -> SparkSession:
@@ -195,7 +198,6 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool, reads:
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
         "spark.sql.execution.arrow.maxRecordsPerBatch": "4096",
-        "spark.sql.parquet.compression.codec": "zstd",
         "spark.python.worker.reuse": "true",
         "spark.executorEnv.TOKENIZERS_PARALLELISM": "false",
         "spark.executorEnv.OMP_NUM_THREADS": "1",
