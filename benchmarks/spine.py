@@ -170,10 +170,10 @@ def environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith("EMBEDMILL")} | {"PYTHONPATH": str(ROOT)}
 
 
-def run_mill(config: Path, logs: Path) -> tuple[dict[str, Any], watch.Watched]:
+def run_mill(config: Path, logs: Path, *, look: bool = True) -> tuple[dict[str, Any], watch.Watched]:
     """`embedmill run` as a process of its own: its report, and what was seen of it. SystemExit where it fails."""
     command = [sys.executable, "-m", "jobs.cli", "run", "--config", str(config), "--json"]
-    seen = watch.watch(command, cwd=ROOT, env=environment(), logs=logs, label="driver")
+    seen = watch.watch(command, cwd=ROOT, env=environment(), logs=logs, label="driver", look=look)
     if seen.code:
         raise SystemExit(f"the run over {config} ended with {seen.code}: {seen.stderr.strip()[-2000:]}")
     return json.loads(seen.stdout), seen

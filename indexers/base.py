@@ -82,7 +82,8 @@ class Capabilities:
 
     ``hybrid``: BM25 beside vectors, fused by rank. ``conditional``: it refuses a row older than the one it holds.
     ``writers``: connections of one process that may write at once and gain by it. ``float16``: it can keep vectors so.
-    ``compacts``: it does so by itself; else ``compact`` is to be called now and then.
+    ``compacts``: it does so by itself; else ``compact`` is to be called now and then. ``embedded``: it runs in this
+    process, and ``flush`` does the work of writing its files.
     """
 
     engine: str
@@ -91,6 +92,7 @@ class Capabilities:
     writers: int
     float16: bool = False
     compacts: bool = True
+    embedded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,9 @@ def capabilities_of(server_version: str, *, lite: bool, writers: int) -> Capabil
     """What an engine can do; a server says its version, and of an unknown one the least is expected."""
     if lite:
         found = package_version("milvus-lite")
-        return Capabilities(f"Milvus Lite {found}", hybrid=_at_least(found, 3, 2), conditional=False, writers=1)
+        return Capabilities(
+            f"Milvus Lite {found}", hybrid=_at_least(found, 3, 2), conditional=False, writers=1, embedded=True
+        )
     # A managed server says "... (Compatible with Milvus 2.5)", `milvus-lite server` "milvus_lite-3.2.2"; but
     # "v2.3.5-lite" is a real server in one process.
     if server_version.startswith("milvus_lite"):

@@ -112,7 +112,7 @@ class Slow:
         self.done.append(shard)
         return going_on
 
-    def flush(self) -> None:
+    def flush_ahead(self) -> None:
         self.done.append("flush")
 
 
