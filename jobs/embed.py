@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 # Share of the cluster's cores that is kept for tasks beside the actors, and what one task takes of a core.
 TASK_SHARE = 0.125
 TASK_CPUS = 0.25
-WARM_WORKERS = 3  # for the tasks that cut and that write
+WARM_WORKERS = 3  # processes: for an actor of Ray Data's own, the first that encodes, and the tasks
 
 
 @dataclass(slots=True)

@@ -116,8 +116,8 @@ class Slow:
         self.done.append("flush")
 
 
-def follow(slow: Slow, shards: int = 5) -> Follower:
-    return Follower(cast(Publisher, slow), lambda: False, shards)
+def follow(slow: Slow) -> Follower:
+    return Follower(cast(Publisher, slow), lambda: False, shards=5)
 
 
 def test_encoding_does_not_wait_for_publishing_and_the_order_stays() -> None:
