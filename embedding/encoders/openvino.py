@@ -1,39 +1,34 @@
 """OpenVINO on CPU: the model's own weights, with its pooling and normalisation, as one compiled graph.
 
-Converted once on a machine. Texts go in by length, in batches of few tokens, several requests at a time:
-that keeps a batch's activations in the cache, and no core waits for another.
+Batches have few tokens and several requests run at a time: that keeps a batch's activations in the cache, and no core
+waits for another. Short texts are packed, several in a row, where the model's architecture allows it: their batches
+have one shape, for which the graph is compiled once more. Other texts go in by length.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-import tempfile
-import warnings
 from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-# OpenVINO's converter reports its use to its maker, except where this package is missing: then it has a stub for it.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-import openvino as ov  # noqa: E402
-
-from embedding.batching import few_counts, few_widths, token_batches  # noqa: E402
-from embedding.encoders.base import TokenIds  # noqa: E402
-from embedding.encoders.spec import EncoderSpec  # noqa: E402
-from embedding.encoders.tokens import Tokens  # noqa: E402
+from embedding.batching import few_counts, few_widths, token_batches
+from embedding.encoders.base import TokenIds
+from embedding.encoders.openvino_graph import INPUTS, converted, ov
+from embedding.encoders.spec import EncoderSpec
+from embedding.encoders.tokens import Tokens
+from embedding.packing import pack
 
 # As fast as 2,048 on common CPUs and with half its padding; above 4,096 a batch outgrows their caches.
 MAX_BATCH_TOKENS = 1_024
 # Operations prepared for one shape that are kept. The default, 5,000, grows to the last new shape, by a tenth and
 # more of the process; 128 are as fast, for what stands behind them (oneDNN's own, of bounded size) is quick.
 KEPT_OPERATIONS = 128
-_GRAPH = "graph.xml"
+# Texts of up to so many tokens are packed into rows of as many, and so many texts at most into one. Attention costs by
+# the square of a row; twice as long ones cost a tenth more, and half as long ones leave most messages out.
+PACKED_WIDTH = 64
+PACKED_TEXTS = 16
 
 
 def precisions() -> tuple[str, ...]:
@@ -42,69 +37,21 @@ def precisions() -> tuple[str, ...]:
     return ("bf16", "f32") if able else ("f32",)
 
 
-def _converted(model: Path, cache: Path) -> Path:
-    """The graph of a model folder, converted on first use into ``cache``, which belongs to these weights alone.
-
-    Safe to race: it appears whole or not at all.
-    """
-    folder = cache / f"openvino-{version('openvino')}"
-    if not (folder / _GRAPH).is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=cache, prefix=".making-"))
-        try:
-            ov.save_model(_convert(model), made / _GRAPH, compress_to_fp16=False)
-            os.rename(made, folder)
-        except OSError:
-            if not (folder / _GRAPH).is_file():  # another process was first
-                raise
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-    return folder / _GRAPH
-
-
-def _convert(model: Path) -> Any:
-    import torch
-    from sentence_transformers import SentenceTransformer
-
-    class Whole(torch.nn.Module):
-        """From token ids to the sentence's vector."""
-
-        def __init__(self, inner: SentenceTransformer) -> None:
-            super().__init__()
-            self.inner = inner
-
-        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-            features = {"input_ids": input_ids, "attention_mask": attention_mask}
-            return self.inner(features)["sentence_embedding"]
-
-    whole = Whole(
-        SentenceTransformer(
-            str(model), device="cpu", local_files_only=True, model_kwargs={"attn_implementation": "eager"}
-        )
-    ).eval()
-    ids = torch.ones((2, 8), dtype=torch.int64)
-    mask = torch.ones((2, 8), dtype=torch.int64)
-    mask[1, 5:] = 0
-    with torch.no_grad(), warnings.catch_warnings():
-        # Tracing warns of every condition on a value; the gate is what tells whether the graph is right.
-        warnings.simplefilter("ignore")
-        return ov.convert_model(
-            whole,
-            example_input={"input_ids": ids, "attention_mask": mask},
-            input=[("input_ids", [-1, -1], np.int64), ("attention_mask", [-1, -1], np.int64)],
-        )
-
-
 class OpenVinoEncoder:
-    """Runs a converted graph on CPU in one precision (``bf16`` or ``f32``)."""
+    """Runs a converted graph on CPU in one precision (``bf16`` or ``f32``).
+
+    ``packs`` says whether its short texts share rows, ``multiplied`` how many tokens it multiplied, padding included.
+    """
 
     device = "cpu"
 
     def __init__(self, spec: EncoderSpec) -> None:
         self.name = f"openvino {spec.precision}"
+        self.multiplied = 0
         self._tokens = Tokens(spec.model, spec.max_tokens)
         self._max_tokens = spec.max_tokens
         self._batch_tokens = min(spec.batch_tokens, MAX_BATCH_TOKENS)
+        self._packed_rows = max(1, self._batch_tokens // PACKED_WIDTH)
         settings = {
             "INFERENCE_PRECISION_HINT": spec.precision,
             "PERFORMANCE_HINT": "THROUGHPUT",
@@ -112,9 +59,17 @@ class OpenVinoEncoder:
             "INFERENCE_NUM_THREADS": str(spec.threads),
             "CPU_RUNTIME_CACHE_CAPACITY": str(KEPT_OPERATIONS),
         }
-        self._model = ov.Core().compile_model(str(_converted(spec.model, spec.cache)), "CPU", settings)
-        self._queue = ov.AsyncInferQueue(self._model)
-        self.dim = int(self._model.outputs[0].get_partial_shape()[1].get_length())
+        core = ov.Core()
+        graph = core.read_model(converted(spec.model, spec.cache))
+        self.dim = int(graph.outputs[0].get_partial_shape()[1].get_length())
+        self._inputs = INPUTS[: len(graph.inputs)]
+        self.packs = self._inputs == INPUTS
+        self._any_shape = _requests(core.compile_model(graph, "CPU", settings))
+        self._one_shape = self._any_shape
+        if self.packs:
+            shape = [self._packed_rows, PACKED_WIDTH]
+            graph.reshape(dict(zip(INPUTS, (shape, shape, shape, [PACKED_TEXTS]), strict=True)))
+            self._one_shape = _requests(core.compile_model(graph, "CPU", settings))
 
     def encode(self, texts: Sequence[str], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """See Encoder.encode."""
@@ -123,16 +78,57 @@ class OpenVinoEncoder:
     def encode_ids(self, ids: TokenIds) -> npt.NDArray[np.float32]:
         """See IdEncoder.encode_ids."""
         out = np.empty((len(ids), self.dim), dtype=np.float32)
+        short = (ids.lengths <= PACKED_WIDTH) & self.packs
+        self._start_alone(ids, np.flatnonzero(~short), out)
+        self._start_packed(ids, np.flatnonzero(short), out)
+        self._any_shape.wait_all()
+        self._one_shape.wait_all()
+        return out
 
-        def keep(request: Any, rows: npt.NDArray[np.intp]) -> None:
-            out[rows] = request.get_output_tensor(0).data
-
-        self._queue.set_callback(keep)
-        widths = np.minimum(few_widths(ids.lengths), self._max_tokens)
+    def _start_alone(self, ids: TokenIds, texts: npt.NDArray[np.intp], out: npt.NDArray[np.float32]) -> None:
+        """Start texts in rows of their own, by length."""
+        widths = np.minimum(few_widths(ids.lengths[texts]), self._max_tokens)
         for batch in token_batches(widths, self._batch_tokens):
             width = int(widths[batch[0]])
-            rows = few_counts(batch, self._batch_tokens // max(1, width))
+            rows = texts[few_counts(batch, self._batch_tokens // max(1, width))]
             filled, mask = ids.padded(rows, width)
-            self._queue.start_async({"input_ids": filled, "attention_mask": mask}, rows)
-        self._queue.wait_all()
-        return out
+            positions = np.tile(np.arange(filled.shape[1]), (len(filled), 1))
+            self._start(self._any_shape, (filled, mask, positions, np.array([1])), out, rows, slice(None))
+
+    def _start_packed(self, ids: TokenIds, texts: npt.NDArray[np.intp], out: npt.NDArray[np.float32]) -> None:
+        """Start texts of at most PACKED_WIDTH tokens, several in a row."""
+        packing = pack(ids.lengths[texts], PACKED_WIDTH, PACKED_TEXTS)
+        full = self._packed_rows
+        # A last batch that is not full is made a power of two high, so that its shapes are few.
+        rest = packing.count % full
+        height = packing.count - rest + (min(full, 1 << (rest - 1).bit_length()) if rest else 0)
+        laid, slots = packing.lay(ids, texts, height), np.arange(1, PACKED_TEXTS + 1)
+        by_row = np.argsort(packing.rows, kind="stable")
+        starts = range(0, height, full)
+        batches = np.split(by_row, np.searchsorted(packing.rows[by_row], starts[1:]))
+        # The small one first: after all others, it would leave cores with nothing to do.
+        for start, inside in reversed(list(zip(starts, batches, strict=False))):
+            places = (packing.rows[inside] - start) * PACKED_TEXTS + packing.slots[inside]
+            feed = (*(part[start : start + full] for part in laid), slots)
+            requests = self._one_shape if len(feed[0]) == full else self._any_shape
+            self._start(requests, feed, out, texts[inside], places)
+
+    def _start(
+        self, requests: Any, feed: Sequence[npt.NDArray[np.int64]], out: npt.NDArray[np.float32],
+        texts: npt.NDArray[np.intp], places: npt.NDArray[np.intp] | slice,
+    ) -> None:  # fmt: skip
+        """Begin a batch when a request is free; its vectors at ``places`` will be those of ``texts`` in ``out``."""
+        self.multiplied += feed[0].size
+        requests.start_async(dict(zip(self._inputs, feed, strict=False)), (out, texts, places))
+
+
+def _requests(compiled: Any) -> Any:
+    """As many requests of a compiled graph as run at once."""
+    requests = ov.AsyncInferQueue(compiled)
+    requests.set_callback(_keep)
+    return requests
+
+
+def _keep(request: Any, where: tuple[npt.NDArray[np.float32], Any, Any]) -> None:
+    out, texts, places = where
+    out[texts] = request.get_output_tensor(0).data[places]
