@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from jobs import cli
+from tests.workspace import Workspace
 
 
 @pytest.mark.parametrize(
@@ -39,3 +42,13 @@ def test_no_command_shows_the_help(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         cli.main()
     assert ended.value.code == 2
     assert "reconcile" in capsys.readouterr().err.lower()
+
+
+def test_an_output_that_cannot_be_written_is_one_line_and_no_success(workspace: Workspace) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "jobs.cli", "status", "--config", str(workspace.config)],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+        )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stderr == "embedmill: standard output cannot be written: No space left on device\n"
