@@ -189,7 +189,8 @@ def _answer(command: list[str]) -> Figures:
     ended = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     if ended.returncode:
         raise SystemExit(f"encoders: {Path(command[1]).name} ended with {ended.returncode}: {ended.stderr[-2000:]}")
-    figures: Figures = json.loads(ended.stdout.strip().splitlines()[-1])
+    # The last line is a program's own, unless a Ray that ends has said something after it.
+    figures: Figures = json.loads([line for line in ended.stdout.splitlines() if line.startswith("{")][-1])
     return figures
 
 
