@@ -305,12 +305,20 @@ def _minimal_ray() -> Iterator[None]:
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, no_monitor=True, include_log_monitor=False, **options)
 
-    with (
-        patch.dict(sys.modules, {"ray.dashboard.optional_deps": None}),
-        patch.object(parameter, "RayParams", Params),
-        patch.object(node.Node, "start_api_server", lambda *_, **__: None),
-    ):
-        yield
+    dependencies = "ray.dashboard.optional_deps"
+    found = sys.modules.pop(dependencies, None)
+    # One entry is set and taken back: other threads import meanwhile, and what they have stays.
+    sys.modules[dependencies] = None  # type: ignore[assignment]
+    try:
+        with (
+            patch.object(parameter, "RayParams", Params),
+            patch.object(node.Node, "start_api_server", lambda *_, **__: None),
+        ):
+            yield
+    finally:
+        del sys.modules[dependencies]
+        if found is not None:
+            sys.modules[dependencies] = found
 
 
 def _quiet_data() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from jobs.engines import _minimal_ray
 from tests.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +29,19 @@ end_ray()
 alive = psutil.wait_procs(started, timeout=10)[1]
 print(len(started) > 3, spare, ray.is_initialized(), [p.name() for p in alive])
 """
+
+
+def test_what_other_threads_import_while_ray_starts_stays() -> None:
+    """Spark is started beside it, and imports for seconds."""
+    kept, taken = "jobs.imported_meanwhile", "ray.dashboard.optional_deps"
+    before = sys.modules.get(taken)
+    try:
+        with _minimal_ray():
+            assert sys.modules[taken] is None
+            sys.modules[kept] = sys
+        assert sys.modules[kept] is sys and sys.modules.get(taken) is before
+    finally:
+        sys.modules.pop(kept, None)
 
 
 def test_ray_of_our_own_is_small_and_ended_with_all_of_its_processes(workspace: Workspace, tmp_path: Path) -> None:
