@@ -99,15 +99,15 @@ class OpenVinoEncoder:
         """Start texts of at most PACKED_WIDTH tokens, several in a row."""
         packing = pack(ids.lengths[texts], PACKED_WIDTH, PACKED_TEXTS)
         full = self._packed_rows
-        # A last batch that is not full is made a power of two high, so that its shapes are few.
-        rest = packing.count % full
-        height = packing.count - rest + (min(full, 1 << (rest - 1).bit_length()) if rest else 0)
+        # One shape for all batches; a call of fewer texts than one holds, as a query is, makes do with a power of two.
+        height = -(-packing.count // full) * full
+        if 0 < packing.count < full:
+            height = min(full, 1 << (packing.count - 1).bit_length())
         laid, slots = packing.lay(ids, texts, height), np.arange(1, PACKED_TEXTS + 1)
         by_row = np.argsort(packing.rows, kind="stable")
         starts = range(0, height, full)
         batches = np.split(by_row, np.searchsorted(packing.rows[by_row], starts[1:]))
-        # The small one first: after all others, it would leave cores with nothing to do.
-        for start, inside in reversed(list(zip(starts, batches, strict=False))):
+        for start, inside in zip(starts, batches, strict=False):
             places = (packing.rows[inside] - start) * PACKED_TEXTS + packing.slots[inside]
             feed = (*(part[start : start + full] for part in laid), slots)
             requests = self._one_shape if len(feed[0]) == full else self._any_shape
