@@ -40,4 +40,9 @@ def few_counts(rows: npt.NDArray[np.intp], full: int) -> npt.NDArray[np.intp]:
 
     The last batch of each call would else be of a new shape nearly every time; see ``few_widths``.
     """
-    return rows if len(rows) >= full else np.resize(rows, min(full, 1 << (len(rows) - 1).bit_length()))
+    return rows if len(rows) >= full else np.resize(rows, few_heights(len(rows), full))
+
+
+def few_heights(count: int, full: int) -> int:
+    """The rows of a batch that holds ``count``, one or more: a power of two, and at most ``full``."""
+    return min(full, 1 << (count - 1).bit_length())

@@ -393,18 +393,23 @@ def script() -> None:
     Everything is closed and stored by then. Taking the loaded libraries apart takes a third of a second and does
     nothing else.
     """
-    code: object = 0
+    code = 0
     try:
         main()
     except SystemExit as end:
-        code = end.code
+        code = exit_code(end)
     try:
         sys.stdout.flush()
     except OSError as error:
         code = 1
         if not isinstance(error, BrokenPipeError):  # a reader that has read enough, as `head` has, misses nothing
             say(f"standard output cannot be written: {error.strerror}")
-    os._exit(code if isinstance(code, int) else 1)
+    os._exit(code)
+
+
+def exit_code(end: SystemExit) -> int:
+    """What the interpreter would make of it."""
+    return end.code if isinstance(end.code, int) else int(end.code is not None)
 
 
 if __name__ == "__main__":

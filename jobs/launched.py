@@ -36,7 +36,7 @@ def main() -> None:
             cli.main()
         code = 0
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        code = cli.exit_code(end)
         raise
     finally:
         # On a line of its own, whatever was written last.
