@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import enum
 import os
 import re
@@ -393,7 +394,8 @@ def script() -> None:
     Everything is closed and stored by then. Taking the loaded libraries apart takes a third of a second and does
     nothing else.
     """
-    code = 0
+    code = 1
+    atexit.register(lambda: os._exit(code))  # the first to be registered is the last to be called
     try:
         main()
     except SystemExit as end:
@@ -404,7 +406,6 @@ def script() -> None:
         code = 1
         if not isinstance(error, BrokenPipeError):  # a reader that has read enough, as `head` has, misses nothing
             say(f"standard output cannot be written: {error.strerror}")
-    os._exit(code)
 
 
 def exit_code(end: SystemExit) -> int:

@@ -224,7 +224,7 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool, reads:
     except Exception as error:
         raise ResourceError(f"Spark did not start ({type(error).__name__}); see {log}") from None
     if archive:
-        archive.keep(SparkContext._gateway)
+        archive.keep(session)
     return session
 
 

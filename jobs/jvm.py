@@ -2,7 +2,8 @@
 
 A JVM reads and checks some twenty thousand classes before Spark has begun. The first one on a machine that reads
 sources leaves them behind, parsed, in the user's cache folder when it ends; those after it map that file (class data
-sharing, JEP 350). Java compares the archive with its own version and the jars, and works without it where they differ.
+sharing, JEP 350). Java compares the archive with its own version and the jars, and works without it, silently, where
+they differ: so each Java and each installation of Spark has one of its own.
 """
 
 from __future__ import annotations
@@ -14,17 +15,22 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterable
 from contextlib import suppress
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from embedding.errors import ResourceError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 MIN_JAVA = 17
 # A file of the parsed classes takes some ten seconds; a JVM that does not end after so long is left to itself.
 _DUMP_SECONDS = 60.0
 _DAY_SECONDS = 86_400
+_UNUSED_SECONDS = 30 * _DAY_SECONDS
 _MAKING = ".making-"
 
 
@@ -54,9 +60,8 @@ class ClassArchive:
     """
 
     def __init__(self, cache: Path, java: str, *, complete: bool) -> None:
-        pyspark = version("pyspark")
         self._cache, self._complete = cache, complete
-        self._name = f"run-{pyspark}-{hashlib.sha256(f'{java} {pyspark}'.encode()).hexdigest()[:12]}"
+        self._name = f"run-{version('pyspark')}-{hashlib.sha256(f'{java} {_jars()}'.encode()).hexdigest()[:12]}"
         self._making: Path | None = None
 
     def options(self) -> str:
@@ -65,6 +70,8 @@ class ClassArchive:
         common = "-XX:+IgnoreUnrecognizedVMOptions -Xshare:auto -Xlog:cds=off -Xlog:cds+dynamic=off"
         for file in self._cache.glob(f"{self._name}-*.jsa"):
             if file.name == self._named(file.stat().st_size):
+                with suppress(OSError):
+                    os.utime(file)  # in use
                 return f"{common} -XX:+VerifySharedSpaces -XX:SharedArchiveFile={file}"
             with suppress(OSError):
                 file.unlink()
@@ -72,9 +79,8 @@ class ClassArchive:
             return common
         try:
             self._cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for left in self._cache.glob(f"{_MAKING}*"):  # of a process that was killed
-                if time.time() - left.stat().st_mtime > _DAY_SECONDS:
-                    left.unlink(missing_ok=True)
+            _remove(self._cache.glob(f"{_MAKING}*"), _DAY_SECONDS)  # of processes that were killed
+            _remove(self._cache.glob("run-*.jsa"), _UNUSED_SECONDS)  # of installations that are gone
         except OSError:
             return common
         if not os.access(self._cache, os.W_OK) or re.search(r"\s", str(self._cache)):
@@ -82,14 +88,17 @@ class ClassArchive:
         self._making = self._cache / f"{_MAKING}{os.getpid()}-{self._name}"
         return f"{common} -XX:ArchiveClassesAtExit={self._making}"
 
-    def keep(self, gateway: Any) -> None:
-        """At this process's end, wait for the JVM behind ``gateway`` (py4j's) to leave the archive, if it makes one."""
+    def keep(self, session: SparkSession) -> None:
+        """At this process's end, end the JVM of ``session`` and wait for the archive, if it makes one."""
+        gateway = session.sparkContext._gateway
         if self._making is not None and gateway is not None and gateway.proc is not None:
-            atexit.register(self._keep, gateway.proc, self._making, os.getpid())
+            atexit.register(self._keep, session, gateway.proc, self._making, os.getpid())
 
-    def _keep(self, jvm: subprocess.Popen[bytes], making: Path, owner: int) -> None:
+    def _keep(self, session: SparkSession, jvm: subprocess.Popen[bytes], making: Path, owner: int) -> None:
         if os.getpid() != owner:
             return
+        with suppress(Exception):
+            session.stop()  # whose thread would tell, with a traceback, that the JVM has gone
         with suppress(OSError, subprocess.TimeoutExpired):
             if jvm.stdin is not None:
                 jvm.stdin.close()  # which is what ends it
@@ -99,3 +108,16 @@ class ClassArchive:
 
     def _named(self, size: int) -> str:
         return f"{self._name}-{size}.jsa"
+
+
+def _jars() -> list[tuple[str, int, int]]:
+    """What Java compares of the jars on its class path: their paths, sizes and times of change."""
+    home = os.environ.get("SPARK_HOME") or str(distribution("pyspark").locate_file("pyspark"))
+    folder = Path(home, "jars")
+    return sorted((str(jar), (at := jar.stat()).st_size, at.st_mtime_ns) for jar in folder.glob("*.jar"))
+
+
+def _remove(files: Iterable[Path], after: float) -> None:
+    for file in files:
+        if time.time() - file.stat().st_mtime > after:
+            file.unlink(missing_ok=True)

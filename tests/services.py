@@ -115,8 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
                     401 if "/v1/" in self.path else 403, {"message": texts}, error="AccessDeniedException"
                 )
             case "stall":
-                time.sleep(1.0)
-                return None
+                return None  # and the connection stays open
             case "reset":
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.connection.close()

@@ -3,62 +3,76 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pyspark
 import pytest
 
 from embedding.errors import ResourceError
 from jobs.jvm import ClassArchive, check_java
 
-COUNT = """
-import sys
-from jobs.config import load_config
-from jobs.engines import quiet_engines, start_spark
-from pathlib import Path
-quiet_engines()
-scratch = Path(sys.argv[2])
-spark = start_spark(load_config(Path(sys.argv[1])), scratch, scratch / "log", small=True, reads=True)
-print(spark.range(10).count(), spark._jvm.java.lang.System.getProperty("java.vm.info"))
-"""
+ROOT = Path(__file__).resolve().parent.parent
 
 
-def start(config: Path, scratch: Path, cache: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", COUNT, str(config), str(scratch)], capture_output=True, text=True, timeout=180,
-        env=os.environ | {"XDG_CACHE_HOME": str(cache)},
+def plan(workspace: Path, cache: Path, spark_home: Path | None = None) -> int:
+    """Plan with the command itself what nobody has read. Returns how many classes its Spark took from an archive."""
+    shutil.rmtree(workspace, ignore_errors=True)
+    (workspace / "files").mkdir(parents=True)
+    (workspace / "files" / "a.md").write_text("# A file\n\nIts text.\n")
+    config, loaded = workspace / "embedmill.toml", workspace / "loaded.log"
+    config.write_text('[[sources]]\nkind = "files"\nuri = "files"\nteam_id = "T01"\n[spark]\nmaster = "local[1]"\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.cli", "plan", "--config", str(config)],
+        cwd=ROOT, capture_output=True, text=True, timeout=180,
+        env=os.environ
+        | {"XDG_CACHE_HOME": str(cache), "JAVA_TOOL_OPTIONS": f"-Xlog:class+load:file={loaded}:none:filecount=0"}
+        | ({"SPARK_HOME": str(spark_home)} if spark_home else {}),
     )  # fmt: skip
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    (tmp_path / "files").mkdir()
-    file = tmp_path / "embedmill.toml"
-    file.write_text('[[sources]]\nkind = "files"\nuri = "files"\nteam_id = "T01"\n[spark]\nmaster = "local[1]"\n')
-    return file
+    assert done.returncode == 0, done.stderr
+    assert not re.search("cds|Traceback|Error", done.stderr), done.stderr
+    return loaded.read_text().count("shared objects file (top)")
 
 
 @pytest.mark.slow
-def test_first_spark_leaves_its_classes_to_the_next(config: Path, tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    first = start(config, tmp_path / "first", cache)
-    assert first.returncode == 0 and first.stdout.startswith("10 "), first.stderr
+def test_first_command_leaves_its_classes_to_the_next(tmp_path: Path) -> None:
+    workspace, cache = tmp_path / "workspace", tmp_path / "cache"
+    assert plan(workspace, cache) == 0
     [archive] = cache.glob("embedmill/*")
     assert archive.suffix == ".jsa" and not archive.name.startswith("."), "nothing half made is left"
-    made = archive.stat().st_mtime_ns
+    made = archive.stat().st_ino
 
-    second = start(config, tmp_path / "second", cache)
-    assert second.returncode == 0 and second.stdout.startswith("10 "), second.stderr
-    assert archive.stat().st_mtime_ns == made
-    assert "sharing" in second.stdout and "[cds]" not in first.stderr + second.stderr
+    assert plan(workspace, cache) > 5000
+    assert archive.stat().st_ino == made
 
     content = bytearray(archive.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 4096] = b"x" * 4096
     archive.chmod(0o600)
     archive.write_bytes(content)
-    third = start(config, tmp_path / "third", cache)
-    assert third.returncode == 0 and third.stdout.startswith("10 "), third.stderr
+    plan(workspace, cache)
+
+
+@pytest.mark.slow
+def test_every_installation_has_an_archive_of_its_own(tmp_path: Path) -> None:
+    """Java refuses one that was made of jars in another folder, or of jars installed anew; nobody would notice."""
+    workspace, cache, other = tmp_path / "workspace", tmp_path / "cache", tmp_path / "other"
+    other.symlink_to(Path(pyspark.__file__).parent)
+    assert plan(workspace, cache) == 0
+    assert plan(workspace, cache, other) == 0
+    assert min(plan(workspace, cache), plan(workspace, cache, other)) > 5000
+
+
+def test_archives_that_nothing_has_used_for_a_month_go(tmp_path: Path) -> None:
+    for days in 29, 31:
+        file = tmp_path / f"run-4.3.0-{days}-1.jsa"
+        file.write_bytes(b"a")
+        os.utime(file, (at := time.time() - days * 86_400, at))
+    ClassArchive(tmp_path, check_java(), complete=True).options()
+    assert [file.name for file in tmp_path.glob("*.jsa")] == ["run-4.3.0-29-1.jsa"]
 
 
 def test_existing_archive_is_mapped_and_a_missing_one_made(tmp_path: Path) -> None:
