@@ -45,7 +45,7 @@ fuzz: $(STAMP)  ## fuzz the Slack parser, the chunker and the file parsers, SECO
 lint: $(STAMP)  ## ruff and mypy, changing nothing
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/mypy dags
 
-bench: $(STAMP) $(PEERS_STAMP)  ## measure against what one would use instead (40 minutes), into docs/performance.md
+bench: $(STAMP) $(PEERS_STAMP)  ## measure against what one would use instead (half an hour), into docs/performance.md
 	@$(BIN)/python benchmarks/encoders.py --peers $(PEERS)/bin/python --page docs/performance.md --json build/bench.json
 
 clean:  ## remove the demo's state

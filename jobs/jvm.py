@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 MIN_JAVA = 17
-# A file of the parsed classes takes some ten seconds; a JVM that does not end after so long is left to itself.
+# The archive takes some ten seconds.
 _DUMP_SECONDS = 60.0
 _DAY_SECONDS = 86_400
 _UNUSED_SECONDS = 30 * _DAY_SECONDS
@@ -97,14 +98,18 @@ class ClassArchive:
     def _keep(self, session: SparkSession, jvm: subprocess.Popen[bytes], making: Path, owner: int) -> None:
         if os.getpid() != owner:
             return
+        if sys.stderr.isatty():
+            print("embedmill: leaving Spark's classes to the next run: ten seconds, this once", file=sys.stderr)
         with suppress(Exception):
             session.stop()  # whose thread would tell, with a traceback, that the JVM has gone
-        with suppress(OSError, subprocess.TimeoutExpired):
+        with suppress(OSError, subprocess.TimeoutExpired, KeyboardInterrupt):
             if jvm.stdin is not None:
                 jvm.stdin.close()  # which is what ends it
             if jvm.wait(_DUMP_SECONDS) == 0:
                 os.replace(making, self._cache / self._named(making.stat().st_size))
-            making.unlink(missing_ok=True)
+        jvm.kill()  # one that is late, or whose user will not wait (it does not heed interrupts): no archive this time
+        jvm.wait()
+        making.unlink(missing_ok=True)
 
     def _named(self, size: int) -> str:
         return f"{self._name}-{size}.jsa"
