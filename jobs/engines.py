@@ -142,7 +142,8 @@ _SMALL = {
     "spark.sql.adaptive.enabled": "false",  # planning anew after each stage is a job a stage
     "spark.sql.sources.bucketing.autoBucketedScan.enabled": "false",  # or each persist clones the session
     "spark.sql.autoBroadcastJoinThreshold": "-1",  # a broadcast is a job, and one partition needs none
-    # What Spark writes is read once and removed.
+    # What Spark writes, or keeps, is read once and removed.
+    "spark.sql.inMemoryColumnarStorage.compressed": "false",
     "spark.sql.parquet.compression.codec": "uncompressed",
     "spark.hadoop.parquet.enable.dictionary": "false",
     # They move a join below what gathers its input, and then it needs an exchange.
