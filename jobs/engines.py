@@ -142,7 +142,7 @@ _SMALL = {
     "spark.sql.adaptive.enabled": "false",  # planning anew after each stage is a job a stage
     "spark.sql.sources.bucketing.autoBucketedScan.enabled": "false",  # or each persist clones the session
     "spark.sql.autoBroadcastJoinThreshold": "-1",  # a broadcast is a job, and one partition needs none
-    # What Spark writes, or keeps, is read once and removed.
+    # What Spark writes, or caches, is read a few times and removed.
     "spark.sql.inMemoryColumnarStorage.compressed": "false",
     "spark.sql.parquet.compression.codec": "uncompressed",
     "spark.hadoop.parquet.enable.dictionary": "false",

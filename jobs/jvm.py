@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 MIN_JAVA = 17
-# The archive takes some ten seconds.
-_DUMP_SECONDS = 60.0
+_DUMP_SECONDS = 60.0  # it takes some ten
 _DAY_SECONDS = 86_400
 _UNUSED_SECONDS = 30 * _DAY_SECONDS
 _MAKING = ".making-"
@@ -109,7 +108,8 @@ class ClassArchive:
                 os.replace(making, self._cache / self._named(making.stat().st_size))
         jvm.kill()  # one that is late, or whose user will not wait (it does not heed interrupts): no archive this time
         jvm.wait()
-        making.unlink(missing_ok=True)
+        with suppress(OSError):
+            making.unlink(missing_ok=True)
 
     def _named(self, size: int) -> str:
         return f"{self._name}-{size}.jsa"

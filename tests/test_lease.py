@@ -176,8 +176,8 @@ def test_the_lease_of_a_holder_killed_elsewhere_is_free_when_it_expires(tmp_path
         process.kill()
         killed = time.monotonic()
         assert is_held(tmp_path), "nobody here can know that it is dead"
-        with lease(tmp_path, wait=30) as second:  # long, for a machine that is busy
-            assert time.monotonic() - killed > SECONDS / 2
+        with lease(tmp_path, wait=30) as second:
+            assert SECONDS / 2 < time.monotonic() - killed < 2 * SECONDS + 1
             assert second.took_over and second.number == 2
 
 
