@@ -55,7 +55,9 @@ class Rejected:
     partition as a whole). ``retry`` is true where another try on the same bytes may succeed (no
     permission, I/O error). ``whole`` is true where the partition could not be read to its end, so that
     nothing may be concluded from what is absent. ``doc_id`` names the document, where that is known, so that what is
-    published of it stays.
+    published of it stays. Where it is not known, ``digest`` tells this record from others (hex, of its own bytes): one
+    that was there before cannot be a document that is missing now. ``ignored`` is true where nothing is wrong with the
+    record and embedmill has no use for its kind (a picture): it is counted apart, fails no run and protects nothing.
     """
 
     key: str
@@ -66,14 +68,38 @@ class Rejected:
     retry: bool = False
     whole: bool = False
     doc_id: str = ""
+    digest: str = ""
+    ignored: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """An event that takes a document away: it was deleted, or its newest version has no text left.
+
+    It competes with every reading of the document, in whatever partition, by ``version`` (µs). Of two events with one
+    version a ``deleted`` one wins over any text; one that was only emptied (``deleted`` false) ranks like a text.
+    ``reason`` is what it is counted under: "deleted", "empty_text".
+    """
+
+    doc_id: str
+    team_id: str
+    channel_id: str
+    kind: Kind
+    created_at: int
+    version: int
+    reason: str
+    deleted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Records dropped on purpose (housekeeping, deleted), counted by reason."""
+    """Records dropped on purpose (housekeeping, duplicates), counted by reason."""
 
     reason: str
     count: int = 1
+
+
+Record = Document | Rejected | Removed | Skipped  # what a source yields
 
 
 CHUNK = pa.schema(

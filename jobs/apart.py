@@ -20,10 +20,8 @@ from itertools import islice
 from multiprocessing.connection import Connection, Pipe
 
 from embedding.errors import ResourceError
-from embedding.records import Document, Rejected, Skipped
+from embedding.records import Record, Rejected
 from jobs.sources.base import Partition, ReadLimits, Source
-
-Record = Document | Rejected | Skipped
 
 _BATCH = 500  # records of one message
 _START_SECONDS = 120.0  # to import the parsers, on a machine that has much else to do

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from embedding import ids
 from embedding.chunking import Chunker, ChunkLimits
-from embedding.records import CHUNK, Document, Rejected, Skipped
+from embedding.records import CHUNK, Document, Rejected, Removed, Skipped
 from indexers.base import too_long
 from jobs.apart import reader_of
 from jobs.faults import without_messages
@@ -124,6 +124,8 @@ class _Task:
                         yield from self._cut()
                 case Rejected():
                     self._reject(tally, record)
+                case Removed():
+                    tally.skip(record.reason, 1)
                 case Skipped():
                     tally.skip(record.reason, record.count)
 

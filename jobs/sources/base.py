@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from embedding.records import Document, Kind, Rejected, Skipped
+from embedding.records import Document, Kind, Record, Rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Source(Protocol):
         """Look at the root without opening a partition. Raises SourceError for a missing or empty root."""
         ...
 
-    def read(self, partition: Partition) -> Iterator[Document | Rejected | Skipped]:
+    def read(self, partition: Partition) -> Iterator[Record]:
         """Read one partition. Bad records come out as Rejected; nothing is raised for them."""
         ...
 

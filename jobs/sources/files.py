@@ -8,7 +8,7 @@ from pathlib import Path
 
 from embedding import ids
 from embedding.errors import RejectedRecord, SourceError
-from embedding.records import Document, Kind, Rejected, Skipped
+from embedding.records import Document, Kind, Record, Rejected
 from jobs.sources.base import Listing, Partition, ReadLimits, inside, read_failure, source_key, stat_fingerprint
 
 
@@ -80,7 +80,7 @@ class FilesSource:
     def _reject(self, path: Path, reason: str, detail: str) -> Rejected:
         return Rejected(self._key(path), reason, detail, channel_id=self.channel_id, retry=True)
 
-    def read(self, partition: Partition) -> Iterator[Document | Rejected | Skipped]:
+    def read(self, partition: Partition) -> Iterator[Record]:
         """See Source.read."""
         from embedding.files import Limits, parse_file
 

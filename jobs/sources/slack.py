@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from embedding import ids
 from embedding.errors import RejectedRecord, SourceError
-from embedding.records import Document, Kind, Rejected, Skipped
+from embedding.records import Kind, Record, Rejected
 from embedding.slack_text import NORMALISER_VERSION
 from jobs.sources.base import Listing, Partition, ReadLimits, inside, read_failure, source_key, stat_fingerprint
 from jobs.sources.slack_export import Channel, parse_channels, parse_users, read_day
@@ -182,7 +182,7 @@ class SlackExport:
         shown = folder.encode("utf-8", "replace").decode()  # a folder's name need not be UTF-8
         return self._channels.get(folder) or Channel(id=shown, name=shown, private=False)
 
-    def read(self, partition: Partition) -> Iterator[Document | Rejected | Skipped]:
+    def read(self, partition: Partition) -> Iterator[Record]:
         """See Source.read."""
         assert self.team_id is not None
         channel = self._channel(PurePosixPath(partition.path).parts[0])

@@ -1,6 +1,6 @@
 """Parses the files of a Slack export: users, channels, and the messages of one day file.
 
-Pure: bytes in, ``Document | Rejected | Skipped`` (embedding.records) out, exactly one for each record of the file.
+Pure: bytes in, ``Record`` (embedding.records) out, exactly one for each record of the file.
 Never touches a file system and never raises for what a record holds; listing and opening an export is
 ``jobs/sources/slack.py``.
 """
@@ -16,7 +16,7 @@ import orjson
 
 from embedding import ids
 from embedding.errors import RejectedRecord
-from embedding.records import Document, Rejected, Skipped
+from embedding.records import Document, Record, Rejected, Skipped
 from embedding.slack_text import normalise_label, normalise_message
 
 _TS = re.compile(r"([0-9]{1,11})(?:\.([0-9]{1,6}))?")  # 11 digits of seconds last to the year 5138
@@ -92,7 +92,7 @@ def parse_channels(data: bytes, *, private: bool = False) -> dict[str, Channel]:
 
 def read_day(
     data: bytes, *, team_id: str, channel: Channel, names: Mapping[str, str]
-) -> Iterator[Document | Rejected | Skipped]:
+) -> Iterator[Record]:
     """Read the bytes of one day file. Edits and deletions within the file are applied, in whatever order they stand."""
     try:
         records = _load(data)
@@ -124,7 +124,7 @@ class _Day:
         self._edits: dict[int, int] = {}  # edit time by position; absent where unedited
         self._deleted: set[str] = set()
 
-    def read(self, index: int, record: object) -> Document | Rejected | Skipped:
+    def read(self, index: int, record: object) -> Record:
         """What one record comes to, taken by itself. Never raises."""
         ts = ""
         try:
@@ -171,7 +171,7 @@ class _Day:
         except Exception as error:  # one odd record must not cost the other messages of its day
             return self._reject(index, "bad_record", type(error).__name__, ts)
 
-    def settle(self, outcomes: list[Document | Rejected | Skipped]) -> None:
+    def settle(self, outcomes: list[Record]) -> None:
         """Apply deletions, and let one record win where several have the same ts."""
         for ts, positions in self._positions.items():
             if ts in self._deleted:
@@ -185,8 +185,8 @@ class _Day:
                         outcomes[index] = self._lost(index, winner, ts, outcomes)
 
     def _lost(
-        self, index: int, winner: int, ts: str, outcomes: list[Document | Rejected | Skipped]
-    ) -> Document | Rejected | Skipped:
+        self, index: int, winner: int, ts: str, outcomes: list[Record]
+    ) -> Record:
         loser, best = outcomes[index], outcomes[winner]
         older = self._edits.get(index, -1) < self._edits.get(winner, -1)
         if isinstance(loser, Document) and isinstance(best, Document):

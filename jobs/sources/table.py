@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 
 from embedding import ids
 from embedding.errors import SourceError
-from embedding.records import Document, Kind, Rejected, Skipped
+from embedding.records import Document, Kind, Record, Rejected, Skipped
 from embedding.text import clean_text
 from jobs.config import TEAM_PATTERN
 from jobs.sources.base import Listing, Partition, ReadLimits, read_failure, source_key, stat_fingerprint
@@ -63,7 +63,7 @@ class TableSource:
             partitions.append(Partition(key, str(path), stat_fingerprint(status), status.st_size))
         return Listing(tuple(partitions))
 
-    def read(self, partition: Partition) -> Iterator[Document | Rejected | Skipped]:
+    def read(self, partition: Partition) -> Iterator[Record]:
         """See Source.read. Streams record batches, so a file may be larger than memory."""
         base = self.root if self.root.is_dir() else None
         try:
@@ -90,7 +90,7 @@ class TableSource:
         """See Source.apart. A lake's own table is streamed, and its rows are many."""
         return None
 
-    def _row(self, row: dict[str, Any], position: int, seen: set[str]) -> Document | Rejected | Skipped:
+    def _row(self, row: dict[str, Any], position: int, seen: set[str]) -> Record:
         value = {name: row.get(column) for name, column in self.columns.items()}
         if value["id"] is None:
             return Rejected(f"@{position}", "missing_id")
