@@ -121,12 +121,14 @@ def extract(
         by_partition.setdefault((reject["source_id"], reject["partition"]), []).append(reject)
     whole = {(p["source_id"], p["partition"]): p["whole"] for p in partitions}
     judged = {at: judge(known.get(at), complete, by_partition.get(at, ())) for at, complete in whole.items()}
-    unread = [row for at, row in known.items() if row["held_back"] and at not in whole]
     done = commit(
         spark, state, gathered(spark.read.schema(spark_ddl(EXTRACTED)).parquet(str(staged))), judged, whole, work.gone,
         [source.source_id for source in sources], staged.parent,
         removals=any(REMOVED_ROW in p["sent"] for p in partitions) or state.count("removals") > 0,
-        held=set().union(*(ids_held(row) for row in unread)),
+        held=set().union(*(ids_held(row) for row in known.values() if row["held_back"] or row["held"])),
+        elsewhere={
+            at: row["named"] for at, row in known.items() if row["named"] and at not in whole and at not in work.gone
+        },
         begin=lambda overlaps: begin_sources(state, known, list(whole), work.gone, overlaps, run_id),
     )  # fmt: skip
     quarantine([*rejects, *unlisted, *done.lost], {*whole, *work.gone})

@@ -122,18 +122,22 @@ class Kept:
 
 
 def noted(
-    row: Mapping[str, Any] | None, judged: Judged, whole: bool, kept: Iterable[Kept], now: int
+    row: Mapping[str, Any] | None, judged: Judged, whole: bool, kept: Iterable[Kept], let_go: Collection[str], now: int
 ) -> dict[str, object]:
-    """The columns of ``sources`` that say what is left open. ``now`` is the time of the run (µs)."""
+    """The columns of ``sources`` that say what is left open.
+
+    ``let_go`` are documents that another reading or event decided. ``now`` is the time of the run (µs).
+    """
     before = json.loads((row and row["held_back"]) or "{}")
-    waiting: set[str] = set(() if whole else (row and row["held"]) or ())
+    waiting: set[str] = set(() if whole else (row and row["held"]) or ()).difference(let_go)
     said: dict[str, dict[str, object]] = {}
     for one in sorted(kept, key=lambda one: one.reason):
         since = before.get(one.reason, {}).get("since", now)
         said[one.reason] = {"since": since, "documents": one.documents, "ids": sorted(one.ids)}
         waiting |= set(one.waiting)
     return {
-        "digests": list(judged.digests), "suspects": list(judged.suspects), "held": sorted(waiting) or None,
+        "named": sorted(judged.named) or None, "digests": list(judged.digests), "suspects": list(judged.suspects),
+        "held": sorted(waiting) or None,
         "held_back": json.dumps(said) if said else None, "unlisted": None, "unlisted_since": None,
     }  # fmt: skip
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jobs.lease import Lease
     from jobs.mill import Mill
 
-_HOLDING = ("chunks", "vectors", "published", "quarantine")
+_HOLDING = ("chunks", "removals", "vectors", "published", "quarantine")
 _IDS = 2_000
 _LISTED = 1_000  # hashed ids in a receipt; of more their number and one digest
 REMOVED, LEFT = "removed", "left to the server"
@@ -116,6 +116,7 @@ def _carry_out(mill: Mill, rule: Mapping[str, Any], lease: Lease, cleared: int) 
     unused = stored - set(stay["content_hash"].to_pylist())
     removed = {"vectors": _drop(mill, "vectors", team, "content_hash", unused)}
     removed["chunks"] = _drop(mill, "chunks", team, "chunk_id", doomed)
+    _drop_removals(mill, target, rule["purged_at"])
     removed["index"], found, storage = _delete_rows(mill, target, doomed, spared, lease)
     removed["ledger"] = _drop(mill, "published", team, "chunk_id", doomed)
     removed["quarantine"] = _drop_quarantine(mill, target)
@@ -175,6 +176,14 @@ def _delete_rows(
         removed += count - index.count(version)
         found |= keys
     return removed, found, storage
+
+
+def _drop_removals(mill: Mill, target: Target, purged_at: int) -> None:
+    """What was said of purged documents' ends. An event after the purge may still have a newer text to beat."""
+    said = mill.state.every_cut().read("removals", where=pc.field("team_id") == target.team)
+    said = said.filter(pc.less_equal(said["version"], purged_at))
+    named = target.of(said.rename_columns({"doc_id": "chunk_id"}))["chunk_id"].to_pylist()
+    _drop(mill, "removals", target.team, "doc_id", set(named))
 
 
 def _drop_quarantine(mill: Mill, target: Target) -> int:
