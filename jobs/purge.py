@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from embedding.ids import hashed_id
 from jobs.forget import empty_engine_log, forget
+from jobs.held import forget_held
 from jobs.report import Report
 from jobs.scope import Scope
 from jobs.scratch import scratch_left
@@ -120,11 +121,13 @@ def _carry_out(mill: Mill, rule: Mapping[str, Any], lease: Lease, cleared: int) 
     removed["index"], found, storage = _delete_rows(mill, target, doomed, spared, lease)
     removed["ledger"] = _drop(mill, "published", team, "chunk_id", doomed)
     removed["quarantine"] = _drop_quarantine(mill, target)
-    files = sum(forget(state, name) for name in _HOLDING)
+    documents = {_document(chunk) for chunk in doomed | found}
+    changed = [*_HOLDING, *["sources"] * forget_held(state, documents)]
+    files = sum(forget(state, name) for name in changed)
     empty_engine_log(state)
     return {
         "removed": removed,
-        "documents": _listed(state.hash_key, {_document(chunk) for chunk in doomed | found}),
+        "documents": _listed(state.hash_key, documents),
         "storage": {
             "tables": {"state": REMOVED, "files": files},
             "index": storage,

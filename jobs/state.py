@@ -290,7 +290,11 @@ class State:
 
     def every_cut(self) -> State:
         """The same tables with the rows of every cut."""
-        state = State(self.root, hash_key=self.hash_key.hex())
+        return self.of_cut(None)
+
+    def of_cut(self, cut: str | None) -> State:
+        """The same tables with the rows of one cut."""
+        state = State(self.root, cut=cut, hash_key=self.hash_key.hex())
         state.fence = self.fence
         return state
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
 from jobs.extract import _choose
-from jobs.held import HeldBack, Kept, held_back, judge, noted, without
+from jobs.held import HeldBack, Kept, forget_held, held_back, judge, noted, without
+from jobs.purge import Target, _drop_removals
+from jobs.rebuild import _forget_what_was_read
 from jobs.scope import Scope
 from jobs.state import State, write_part
 from jobs.tables import TABLES
@@ -153,3 +156,33 @@ def test_tables_of_an_earlier_version_are_read_and_grow_when_they_are_written(tm
         state.append(name, write_part(str(root), name, state.read(name), "c"))
         assert state.count(name) == 4
     assert state.count("removals") == 0
+
+
+def removal(doc: str, version: int, team: str = "T1", channel: str = "C1") -> dict[str, Any]:
+    return {
+        "source_id": "s", "partition": "1", "doc_id": f"{team}/m/{channel}/{doc}", "team_id": team,
+        "channel_id": channel, "kind": "message", "created_at": 1, "version": version, "deleted": True, "_delete": False,
+    }  # fmt: skip
+
+
+def test_a_purge_forgets_removals_of_its_scope_and_what_is_held_back_of_its_documents(tmp_path: Path) -> None:
+    state = State(tmp_path / "state", cut="c")
+    state.change("removals", [removal("x", 5), removal("y", 9), removal("z", 5, "T2"), removal("w", 5, "T1", "C2")])
+    _drop_removals(SimpleNamespace(state=state), Target("T1", "C1"), 7)  # type: ignore[arg-type]
+    left = {doc.rpartition("/")[2] for doc in state.read("removals", ["doc_id"])["doc_id"].to_pylist()}
+    assert left == {"y", "z", "w"}, "one after the purge may still have a newer text to beat"
+    said = json.dumps({"missing_ts": {"since": 1, "documents": 2, "ids": ["x", "y"]}})
+    row = {"source_id": "s", "partition": "1", "held": ["x", "y"], "named": ["x"], "held_back": said, "_delete": False}
+    state.change("sources", [row])
+    assert forget_held(state, {"x", "z"}) and not forget_held(state, {"z"})
+    [found] = state.read("sources").to_pylist()
+    assert (found["held"], found["named"]) == (["y"], None)
+    assert [one.documents for one in held_back(state)] == [1]
+
+
+def test_a_rebuilt_state_still_knows_the_partitions_that_only_removals_came_from(tmp_path: Path) -> None:
+    """Else one that has left its source would never be missed, and its deletions would count for ever."""
+    state = State(tmp_path / "state", cut="c")
+    state.change("removals", [removal("x", 5)])
+    _forget_what_was_read(state.every_cut(), "run-1")
+    assert [(r["source_id"], r["partition"]) for r in state.read("sources").to_pylist()] == [("s", "1")]
