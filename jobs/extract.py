@@ -186,6 +186,9 @@ def _choose(
     rejected: list[tuple[Source, Rejected]] = []
     looked: set[str] = set()
     unlisted: dict[At, str] = {}
+    by_source: dict[str, list[At]] = {}
+    for at in known:
+        by_source.setdefault(at[0], []).append(at)
     for number, source in enumerate(sources):
         if scope.teams and source.team_id is not None and source.team_id not in scope.teams:
             continue
@@ -204,14 +207,15 @@ def _choose(
         complete = listing.complete and bool(listing.partitions)
         # What was refused (a file or a folder that is now a link out of the root) is not gone, only out of reach.
         refused = {r.key: r.reason for r in listing.rejected}
-        for at in known:
-            if at[0] == source.source_id and at not in listed:
-                if reason := _below(at[1], refused):
-                    unlisted[at] = reason
-                elif not complete:
-                    unlisted[at] = next(iter(refused.values()), "nothing_listed")
-                elif not scope.channels and scope.since is None and scope.until is None:
-                    gone.append(at)
+        for at in by_source.get(source.source_id, ()):
+            if at in listed:
+                continue
+            if reason := _below(at[1], refused):
+                unlisted[at] = reason
+            elif not complete:
+                unlisted[at] = next(iter(refused.values()), "nothing_listed")
+            elif not scope.channels and scope.since is None and scope.until is None:
+                gone.append(at)
     _add_overlapping(chosen, listed, gone, known)
     return _Work(list(chosen.values()), gone, rejected, frozenset(looked), frozenset(listed), unlisted)
 

@@ -10,14 +10,19 @@ from typing import Any
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
+from jobs import render
+from jobs.config import load_config
 from jobs.extract import _choose
 from jobs.held import HeldBack, Kept, forget_held, held_back, judge, noted, without
+from jobs.mill import Mill
+from jobs.progress import Progress
 from jobs.purge import Target, _drop_removals
 from jobs.rebuild import _forget_what_was_read
 from jobs.scope import Scope
 from jobs.state import State, write_part
 from jobs.tables import TABLES
 from tests.events import Stories, Told, text
+from tests.workspace import Workspace
 
 ROW: dict[str, Any] = {
     "digests": ["d1"], "suspects": [], "held": None, "held_back": None, "unlisted": None, "unlisted_since": None,
@@ -186,3 +191,18 @@ def test_a_rebuilt_state_still_knows_the_partitions_that_only_removals_came_from
     state.change("removals", [removal("x", 5)])
     _forget_what_was_read(state.every_cut(), "run-1")
     assert [(r["source_id"], r["partition"]) for r in state.read("sources").to_pylist()] == [("s", "1")]
+
+
+def test_status_says_what_is_held_back_since_when_and_counts_apart_what_is_ignored(workspace: Workspace) -> None:
+    state = Mill(load_config(workspace.config), Progress()).state
+    said = json.dumps({"missing_ts": {"since": 1_741_000_000_000_000, "documents": 2, "ids": ["x", "y"]}})
+    state.change("sources", [{"source_id": "s", "partition": "C1/1", "held_back": said, "_delete": False}])
+    row = {"source_id": "s", "partition": "C1/1", "step": "extract", "_delete": False}
+    kinds = [("unsupported_type", True), ("unsupported_type", True), ("missing_ts", False)]
+    state.change("quarantine", [row | {"key": str(n), "reason": r, "ignored": i} for n, (r, i) in enumerate(kinds)])
+    body = workspace.call("status").body
+    assert body["quarantine"] == {"total": 1, "reasons": {"missing_ts": 1}, "ignored": {"unsupported_type": 2}}
+    held = {"source_id": "s", "partition": "C1/1", "reason": "missing_ts", "since": "2025-03-03T11:06:40Z"}
+    assert body["held_back"] == [held | {"documents": 2}]
+    shown = render.status(body)
+    assert "2 documents of s C1/1 since 2025-03-03T11:06:40Z: gone or not, missing_ts hides it" in shown
