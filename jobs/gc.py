@@ -10,7 +10,7 @@ from typing import Any
 from jobs.mill import Mill
 from jobs.scope import Scope
 
-_PER_CUT = ("sources", "chunks", "quarantine")
+_PER_CUT = ("sources", "chunks", "removals", "quarantine")
 VACUUM_HOURS = 1  # a search or a status that began before may still read the files
 
 
