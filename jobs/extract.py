@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from embedding.records import CHUNK, Rejected
-from jobs.frames import gathered, local_frame, read_table, spark_ddl, write_parts
+from jobs.frames import as_named, gathered, local_frame, read_table, spark_ddl, write_parts
 from jobs.quarantine import EXTRACT, replace
 from jobs.reader import EXTRACTED, Chunking, reader, reject_row
 from jobs.scope import Scope
@@ -102,7 +102,7 @@ def extract(
     spark = spark_of(sum(partition.size for _, partition in work.read))
     staged = state.work(run_id) / "extract"
     _read_partitions(spark, state, sources, chunking, work.read, staged)
-    rows = gathered(spark.read.schema(spark_ddl(EXTRACTED)).parquet(str(staged)))
+    rows = gathered(as_named(spark).schema(spark_ddl(EXTRACTED)).parquet(str(staged)))
     told = ds.dataset(str(staged), schema=EXTRACTED).to_table(filter=pc.field("row") != "chunk").to_pylist()
     partitions = [r for r in told if r["row"] == "partition"]
     rejects: list[dict[str, object]] = [r for r in told if r["row"] == "rejected"]
