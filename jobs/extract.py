@@ -21,7 +21,7 @@ import pyarrow.dataset as ds
 
 from embedding.records import Rejected
 from jobs.counted import expect
-from jobs.frames import gathered, local_frame, spark_ddl
+from jobs.frames import as_named, gathered, local_frame, spark_ddl
 from jobs.held import At, ids_held, judge, note_unlisted
 from jobs.quarantine import EXTRACT, replace
 from jobs.reader import CHUNK_ROW, EXTRACTED, PARTITION_ROW, REJECTED_ROW, REMOVED_ROW, Chunking, reader, reject_row
@@ -122,8 +122,9 @@ def extract(
     whole = {(p["source_id"], p["partition"]): p["whole"] for p in partitions}
     judged = {at: judge(known.get(at), complete, by_partition.get(at, ())) for at, complete in whole.items()}
     unread = [row for at, row in known.items() if row["held_back"] and at not in whole]
+    rows = gathered(as_named(spark).schema(spark_ddl(EXTRACTED)).parquet(str(staged)))
     done = commit(
-        spark, state, gathered(spark.read.schema(spark_ddl(EXTRACTED)).parquet(str(staged))), judged, whole, work.gone,
+        spark, state, rows, judged, whole, work.gone,
         [source.source_id for source in sources], staged.parent,
         removals=any(REMOVED_ROW in p["sent"] for p in partitions) or state.count("removals") > 0,
         held=set().union(*(ids_held(row) for row in unread)),

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import functions as F
 
 from jobs.diff import in_scope
-from jobs.frames import gathered, read_table
+from jobs.frames import as_named, gathered, read_table
 from jobs.quarantine import texts_left_out
 from jobs.scope import Scope
 from jobs.state import State
@@ -69,7 +69,7 @@ def compare(
     _write_scan(index, version, work / "scan")
     chunks = read_table(spark, state, "chunks")
     desired, ledger = in_scope(chunks, read_table(spark, state, "published", {"index": version}), scope)
-    _, held = in_scope(chunks, gathered(spark.read.parquet(str(work / "scan"))), scope)
+    _, held = in_scope(chunks, gathered(as_named(spark).parquet(str(work / "scan"))), scope)
     key = ["team_id", "chunk_id"]
     joined = (
         _hashes(desired, "d").join(_hashes(ledger, "l"), on=key, how="full_outer")

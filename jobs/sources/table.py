@@ -28,13 +28,16 @@ class TableSource:
 
     kind: Kind = "message"
 
-    def __init__(self, root: Path, *, uri: str, format: str, columns: Columns, team_id: str | None) -> None:
+    def __init__(
+        self, root: Path, *, uri: str, format: str, columns: Columns, team_id: str | None, qualifier: str = ""
+    ) -> None:  # fmt: skip
         self.root = root
         self.source_id = source_key("table", team_id, uri)
         self.team_id = team_id
         self.format = format
         self.columns = {k: v for k, v in columns.model_dump().items() if v is not None}
-        self.reader = f"table:1:{team_id}:{sorted(self.columns.items())}"
+        self.qualifier = qualifier  # see ids.row_id
+        self.reader = f"table:1:{team_id}:{sorted(self.columns.items())}:{qualifier}"
         self.names: Mapping[str, str] = {}
 
     def listing(self) -> Listing:
@@ -101,18 +104,20 @@ class TableSource:
             return Rejected(key, "bad_team_id", "use 1 to 64 letters, digits, '_', '.' or '-'")
         created = _micros(value["created_at"])
         if created is None:
-            return Rejected(key, "bad_created_at", "not a timestamp", channel, doc_id=ids.row_id(team, key))
+            return Rejected(
+                key, "bad_created_at", "not a timestamp", channel, doc_id=ids.row_id(team, key, self.qualifier)
+            )
         updated = _micros(value.get("updated_at"))
         updated = created if updated is None else updated
         if value.get("deleted"):
             return Skipped("deleted")
         if f"{team}/{key}" in seen:
-            return Rejected(key, "duplicate_id", "", channel, created, doc_id=ids.row_id(team, key))
+            return Rejected(key, "duplicate_id", "", channel, created, doc_id=ids.row_id(team, key, self.qualifier))
         seen.add(f"{team}/{key}")
         if not isinstance(value["text"], str) or not (text := clean_text(value["text"])):
-            return Rejected(key, "empty_text", "", channel, created, doc_id=ids.row_id(team, key))
+            return Rejected(key, "empty_text", "", channel, created, doc_id=ids.row_id(team, key, self.qualifier))
         return Document(
-            doc_id=ids.row_id(team, key), team_id=team, channel_id=channel,
+            doc_id=ids.row_id(team, key, self.qualifier), team_id=team, channel_id=channel,
             channel_name=str(value.get("channel_name") or ""), kind="message", created_at=created, updated_at=updated,
             version=updated, text=text,
         )  # fmt: skip
