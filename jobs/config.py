@@ -31,8 +31,15 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+TimeUnit = Literal["s", "ms", "us", "ns", "date"]
+
+
 class Columns(_Section):
-    """Column names of a table source, by what embedmill calls them."""
+    """Column names of a table source, by what embedmill calls them.
+
+    ``deleted`` says whether a row is deleted, ``deleted_at`` when. The units are of times that are plain numbers: what
+    they count since the epoch, or "date" for 20240101; without one they are seconds.
+    """
 
     id: str
     text: str
@@ -42,6 +49,9 @@ class Columns(_Section):
     channel_name: str | None = None
     updated_at: str | None = None
     deleted: str | None = None
+    deleted_at: str | None = None
+    created_unit: TimeUnit | None = None
+    updated_unit: TimeUnit | None = None  # of deleted_at too; None is created_unit
 
 
 class SlackExportSource(_Section):
