@@ -33,10 +33,15 @@ class _Section(BaseModel):
 
 # A source's own name. Without one it is known by its kind, team and uri, and is another source under another uri.
 SourceId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+TimeUnit = Literal["s", "ms", "us", "ns", "date"]
 
 
 class Columns(_Section):
-    """Column names of a table source, by what embedmill calls them."""
+    """Column names of a table source, by what embedmill calls them.
+
+    ``deleted`` says whether a row is deleted, ``deleted_at`` when. The units are of times that are plain numbers: what
+    they count since the epoch, or "date" for 20240101; without one they are seconds.
+    """
 
     id: str
     text: str
@@ -46,6 +51,9 @@ class Columns(_Section):
     channel_name: str | None = None
     updated_at: str | None = None
     deleted: str | None = None
+    deleted_at: str | None = None
+    created_unit: TimeUnit | None = None
+    updated_unit: TimeUnit | None = None  # of deleted_at too; None is created_unit
 
 
 class SlackExportSource(_Section):
