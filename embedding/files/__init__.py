@@ -67,6 +67,9 @@ _MEDIA_TYPES = {
     "html": "text/html",
 }
 
+# Without a text these are not empty: they are drawings, scans, pictures in a letter.
+_HOLD_MORE_THAN_TEXT = frozenset(["pdf", "docx", "pptx", "xlsx", "xls", "odf", "epub", "rtf", "html", "xml"])
+
 REASONS = frozenset(
     [
         "empty_file",
@@ -86,7 +89,11 @@ REASONS = frozenset(
 
 
 def parse_file(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> ParsedFile:
-    """Return the text and structure of a file; raises RejectedRecord with one of ``REASONS``."""
+    """Return the text and structure of a file; raises RejectedRecord with one of ``REASONS``.
+
+    ``empty_file`` and ``no_text`` are no faults: the file was read whole and holds none. A ``no_text`` is ``ignored``
+    where the format can hold other things than text (a PDF of scanned pages), not for a text file of blanks.
+    """
     if not data:
         raise RejectedRecord("empty_file", "0 bytes")
     kind = "txt"
@@ -101,7 +108,9 @@ def parse_file(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> Parse
             else:
                 _TEXT[kind](decode_text(data, html=kind == "html") or "", out, limits)
         return out.build(_MEDIA_TYPES[kind], _stem(name))
-    except RejectedRecord:
+    except RejectedRecord as rejected:
+        if rejected.reason == "no_text" and kind in _HOLD_MORE_THAN_TEXT:
+            raise RejectedRecord("no_text", rejected.detail, ignored=True) from None
         raise
     except MemoryError:
         raise RejectedRecord("out_of_memory", kind) from None

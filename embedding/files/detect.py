@@ -13,21 +13,10 @@ import olefile  # type: ignore[import-untyped]
 
 from embedding.errors import RejectedRecord
 from embedding.files.encoding import decode_text
+from embedding.files.kinds import kind_without_text
 from embedding.files.parsed import Limits
 
 OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-
-# Binary formats with nothing to read for us; named so that a quarantine row says what the file was.
-_BINARIES = (
-    (b"\x1f\x8b", "application/gzip"),
-    (b"\x89PNG", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF8", "image/gif"),
-    (b"7z\xbc\xaf", "application/x-7z-compressed"),
-    (b"Rar!", "application/vnd.rar"),
-    (b"\x7fELF", "application/x-elf"),
-    (b"PK\x05\x06", "application/zip"),
-)
 
 _OOXML = {
     "wordprocessingml.document.main+xml": "docx",
@@ -78,7 +67,11 @@ def ending_of(name: str) -> str:
 
 
 def detect(data: bytes, name: str, limits: Limits) -> str:
-    """Return the format's name; raises RejectedRecord for what is broken, encrypted or not supported."""
+    """Return the format's name; raises RejectedRecord for what is broken, encrypted or not supported.
+
+    A rejection is ``ignored`` where the content is of a kind that has no text (a picture, a plain archive). A document
+    of a format that is not read (an old ``doc``) and bytes of no known kind are not: their text is missing.
+    """
     ending = ending_of(name)
     head = data[:1024]
     if head.lstrip().startswith(b"%PDF-") or (b"%PDF-" in head and ending == "pdf"):
@@ -89,9 +82,8 @@ def detect(data: bytes, name: str, limits: Limits) -> str:
         return _ole_format(data)
     if head.lstrip().startswith(b"{\\rtf"):
         return "rtf"
-    for magic, media_type in _BINARIES:
-        if data.startswith(magic):
-            raise RejectedRecord("unsupported_type", media_type)
+    if media_type := kind_without_text(data):
+        raise RejectedRecord("unsupported_type", media_type, ignored=True)
     text = decode_text(data, html=ending in ("html", "htm", "xhtml"))
     if text is None:
         if ending in _BINARY_ENDINGS:
@@ -203,7 +195,7 @@ def _zip_kind(archive: zipfile.ZipFile, names: set[str], limits: Limits) -> str:
             return "epub"
         if declared.startswith("application/vnd.oasis.opendocument."):
             return "odf"
-    raise RejectedRecord("unsupported_type", "application/zip")
+    raise RejectedRecord("unsupported_type", "application/zip", ignored=True)
 
 
 def _check_size(data: bytes, members: list[zipfile.ZipInfo], limits: Limits) -> None:
