@@ -16,7 +16,8 @@ from embedding.files.office import parse_docx, parse_pptx, parse_xls, parse_xlsx
 from embedding.files.opendocument import parse_epub, parse_odf
 from embedding.files.parsed import Limits, ParsedFile, TextBuilder
 from embedding.files.pdf import parse_pdf
-from embedding.files.plain import parse_csv, parse_json, parse_markdown, parse_ndjson, parse_rtf, parse_text
+from embedding.files.plain import parse_csv, parse_json, parse_markdown, parse_ndjson, parse_text
+from embedding.files.rtf import parse_rtf
 from embedding.files.web import parse_html, parse_xml
 
 __all__ = ["DEFAULT_LIMITS", "PARSER_VERSION", "REASONS", "Limits", "ParsedFile", "parse_file"]
