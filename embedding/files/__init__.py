@@ -10,15 +10,19 @@ from collections.abc import Callable
 
 from embedding.errors import RejectedRecord
 from embedding.files.detect import detect, ending_of
+from embedding.files.docx import parse_docx
 from embedding.files.encoding import decode_text
+from embedding.files.epub import parse_epub
 from embedding.files.mail import parse_eml, parse_mbox
-from embedding.files.office import parse_docx, parse_pptx, parse_xls, parse_xlsx
-from embedding.files.opendocument import parse_epub, parse_odf
+from embedding.files.opendocument import parse_odf
 from embedding.files.parsed import Limits, ParsedFile, TextBuilder
 from embedding.files.pdf import parse_pdf
 from embedding.files.plain import parse_csv, parse_json, parse_markdown, parse_ndjson, parse_text
+from embedding.files.pptx import parse_pptx
 from embedding.files.rtf import parse_rtf
 from embedding.files.web import parse_html, parse_xml
+from embedding.files.xls import parse_xls
+from embedding.files.xlsx import parse_xlsx
 
 __all__ = ["DEFAULT_LIMITS", "PARSER_VERSION", "REASONS", "Limits", "ParsedFile", "parse_file"]
 
@@ -78,6 +82,7 @@ REASONS = frozenset(
         "unsupported_type",
         "encrypted_pdf",
         "encrypted_office",
+        "encrypted_epub",
         "too_large_unpacked",
         "too_many_pages",
         "too_much_text",

@@ -14,18 +14,40 @@ import olefile  # type: ignore[import-untyped]
 from embedding.errors import RejectedRecord
 from embedding.files.encoding import decode_text
 from embedding.files.kinds import kind_without_text
+from embedding.files.opc import MAIN_PARTS
 from embedding.files.parsed import Limits
 
 OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
+# What the main part may be, compared in lower case: templates, files with macros and shows that start at once included.
 _OOXML = {
-    "wordprocessingml.document.main+xml": "docx",
-    "presentationml.presentation.main+xml": "pptx",
-    "presentationml.slideshow.main+xml": "pptx",
-    "spreadsheetml.sheet.main+xml": "xlsx",
-    "ms-excel.sheet.macroEnabled.main+xml": "xlsx",
-    "ms-powerpoint.presentation.macroEnabled.main+xml": "pptx",
+    f"{name}+xml": kind
+    for kind, names in {
+        "docx": (
+            "wordprocessingml.document.main",
+            "wordprocessingml.template.main",
+            "ms-word.document.macroenabled.main",
+            "ms-word.template.macroenabledtemplate.main",
+        ),
+        "pptx": (
+            "presentationml.presentation.main",
+            "presentationml.slideshow.main",
+            "presentationml.template.main",
+            "ms-powerpoint.presentation.macroenabled.main",
+            "ms-powerpoint.slideshow.macroenabled.main",
+            "ms-powerpoint.template.macroenabled.main",
+        ),
+        "xlsx": (
+            "spreadsheetml.sheet.main",
+            "spreadsheetml.template.main",
+            "ms-excel.sheet.macroenabled.main",
+            "ms-excel.template.macroenabled.main",
+            "ms-excel.addin.macroenabled.main",
+        ),
+    }.items()
+    for name in names
 }
+_OOXML["ms-excel.sheet.binary.macroenabled.main"] = "xlsb"
 _OOXML_ENDINGS = {
     "docx": "docx",
     "pptx": "pptx",
@@ -183,19 +205,36 @@ def _zip_format(data: bytes, ending: str, limits: Limits) -> str:
 def _zip_kind(archive: zipfile.ZipFile, names: set[str], limits: Limits) -> str:
     if "[Content_Types].xml" in names:
         with archive.open("[Content_Types].xml") as member:
-            types = member.read(4 * 1024 * 1024).decode("utf-8", "replace")
+            types = member.read(4 * 1024 * 1024).decode("utf-8", "replace").lower()
         for key, kind in _OOXML.items():
             if key in types:
-                return kind
+                return _supported(kind)
+    for kind, main in MAIN_PARTS.items():
+        if main in names:
+            return _supported(kind)
+    if "[Content_Types].xml" in names:
         raise RejectedRecord("unsupported_type", "application/x-ooxml")
     if "mimetype" in names:
         with archive.open("mimetype") as member:
             declared = member.read(200).decode("ascii", "replace").strip()
         if declared == "application/epub+zip":
             return "epub"
-        if declared.startswith("application/vnd.oasis.opendocument."):
+        if declared.startswith(("application/vnd.oasis.opendocument.", "application/vnd.sun.xml.")):
             return "odf"
+    # Without the word that says what they are, they are what they look like.
+    if "META-INF/container.xml" in names:
+        return "epub"
+    if "content.xml" in names and names & {"styles.xml", "meta.xml", "META-INF/manifest.xml"}:
+        return "odf"
+    if any(name.endswith(".iwa") or name in ("index.apxl", "index.xml.gz", "Index.zip") for name in names):
+        raise RejectedRecord("unsupported_type", "application/vnd.apple.iwork")
     raise RejectedRecord("unsupported_type", "application/zip", ignored=True)
+
+
+def _supported(kind: str) -> str:
+    if kind == "xlsb":
+        raise RejectedRecord("unsupported_type", "application/vnd.ms-excel.sheet.binary.macroEnabled.12")
+    return kind
 
 
 def _check_size(data: bytes, members: list[zipfile.ZipInfo], limits: Limits) -> None:
