@@ -250,6 +250,26 @@ def rollback(config: ConfigOption = None, json: JsonOption = False, wait: WaitOp
 
 
 @app.command()
+def takeover(config: ConfigOption = None, json: JsonOption = False, wait: WaitOption = 0.0) -> None:
+    """Make this state the owner of the index, whoever owned it before. Changes no row; verify says what differs.
+
+    An index belongs to the state that writes it, and every other one is refused (exit 5). For a state that replaces one
+    that is lost: two that write to one index would delete each other's rows.
+    """
+
+    def command() -> int:
+        from jobs import render
+        from jobs.ownership import takeover as take
+
+        with opened_mill(config) as mill:
+            body = take(mill, wait=wait)
+        show(body, json, render.takeover)
+        return 0
+
+    guarded(command, json)
+
+
+@app.command()
 def gc(
     config: ConfigOption = None, json: JsonOption = False, wait: WaitOption = 0.0,
     keep: Annotated[

@@ -26,6 +26,7 @@ from jobs.engines import check_disk, start_spark
 from jobs.health import note_versions, versions_noted
 from jobs.inflight import settle
 from jobs.lease import Lease
+from jobs.ownership import own_id, refuse_other
 from jobs.progress import Progress
 from jobs.purge import finish_purges
 from jobs.reader import Chunking
@@ -97,7 +98,10 @@ class Mill:
         if version not in index.versions():
             if self.state.count("published", pc.field("index") == version):
                 self.state.drop("published", f"`index` = '{version}'")
-            index.create_version(version, space_id=self.space_id, dim=self.space.dim)
+            index.create_version(
+                version, space_id=self.space_id, dim=self.space.dim, owner=own_id(self.state.root)
+            )
+            refuse_other(self, version, index.owner_of(version))  # made by another state a moment ago
 
     def check_space(self, version: str) -> None:
         """Refuse an index of another space, naming both."""
@@ -181,7 +185,7 @@ class Mill:
             report.scratch_cleared = clear_work(state.root, keep="" if first else run_id)
             settle(state)
             # While tables are rebuilt no text is known yet, so that every vector would seem to be of a purged one.
-            if command != "purge" and None not in versions_noted(state.root).values():
+            if command not in ("purge", "takeover") and None not in versions_noted(state.root).values():
                 finish_purges(self, lease)
             before = None if first else self._recorded(run_id)
             if before is not None:

@@ -17,6 +17,7 @@ from indexers.base import version_number
 from jobs.frames import read_table
 from jobs.gate import examine
 from jobs.mill import Mill
+from jobs.ownership import own_index
 from jobs.report import Report
 from jobs.run import close_plan, extract_sources, plan_scope, settled
 from jobs.scope import Scope
@@ -69,6 +70,7 @@ def reindex(
 def version_to_build(mill: Mill, live: str | None) -> str:
     """A version above the live one that an earlier reindex began in this space, or a new one."""
     index, name = mill.index(), mill.config.index.name
+    own_index(mill)
     numbers = {v: version_number(name, v) or 0 for v in index.versions()}
     newer = [v for v, n in numbers.items() if live is None or n > numbers[live]]
     for version in reversed(newer):
@@ -113,6 +115,7 @@ def rollback(mill: Mill, *, wait: float = 0.0) -> dict[str, Any]:
     """Point the alias at the version before the live one. Starts no engine, so it takes seconds."""
     with mill.writing("rollback", Scope(), wait) as (report, lease):
         index = mill.index()
+        own_index(mill)
         live, versions = index.live(), index.versions()
         earlier = versions[: versions.index(live)] if live else []
         if not earlier:

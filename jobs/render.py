@@ -83,6 +83,16 @@ def rollback(body: dict[str, Any]) -> str:
     return text + "\n`embedmill run` brings it up to date"
 
 
+def takeover(body: dict[str, Any]) -> str:
+    """Whose the versions were."""
+    rows = []
+    for version in body["versions"]:
+        owner = version["owner_before"] or "nobody's"
+        rows.append((version["name"], "ours already" if owner == body["state_id"] else f"ours now, was {owner}"))
+    text = f"state {body['state_id']} owns the index"
+    return "\n".join([text, _table(rows), "`embedmill verify` shows what differs"]) if rows else f"{text}; it is empty"
+
+
 def gc(body: dict[str, Any]) -> str:
     """What was kept and dropped."""
     done = "would drop" if body["dry_run"] else "dropped"

@@ -14,6 +14,7 @@ from embedding.space import tokenizer_file
 from jobs.extract import changed_partitions, extract
 from jobs.lease import Lease
 from jobs.mill import Mill
+from jobs.ownership import own_index, state_id
 from jobs.plan import NO_LIMIT, Budget, Plan, check_deletes, make_plan
 from jobs.quarantine import replace_texts
 from jobs.report import Report
@@ -222,8 +223,9 @@ def run(
 
 
 def ensure_live(mill: Mill) -> str:
-    """The live version, made with its alias where there is none."""
+    """The live version, made with its alias where there is none, of an index that is this state's."""
     index = mill.index()
+    own_index(mill)
     version = index.live()
     if version is None:
         version = mill.first_version
@@ -245,6 +247,8 @@ def verify(mill: Mill, scope: Scope, *, repair: bool = False, wait: float = 0.0)
         if version not in mill.index().versions():
             raise EmbedmillError(f"there is no index {version} yet; run `embedmill run` first")
         mill.check_space(version)
+        if repair:
+            own_index(mill)
         with mill.progress.phase("verify"):
             found, frame = compare(
                 mill.spark(), mill.state, mill.index(), version, scope, run_id=report.run_id, space_id=mill.space_id
@@ -311,9 +315,13 @@ def status(mill: Mill) -> dict[str, Any]:
     versions = []
     if mill.has_index():
         index = mill.index()
-        versions = [{"name": v, "rows": index.count(v), "space_id": index.space_of(v)} for v in index.versions()]
+        versions = [
+            {"name": v, "rows": index.count(v), "space_id": index.space_of(v), "owner": index.owner_of(v)}
+            for v in index.versions()
+        ]
     return {
         "space_id": mill.space_id,
+        "state_id": state_id(state.root),
         "tables": {name: state.count(name) for name in names},
         "index": {
             "alias": mill.config.index.name,
