@@ -16,7 +16,16 @@ from pymilvus import AnnSearchRequest, MilvusClient, RRFRanker
 from embedding.errors import ConfigError, ResourceError
 from indexers.base import SCAN, Capabilities, Hit, Settings, must_live, version_number
 from indexers.milvus_connection import SLOW_CALL_SECONDS, Connection
-from indexers.milvus_layout import COMPACTION_KEY, OWNER_KEY, PROVEN_KEY, SPACE_KEY, WORDS, Layout, capabilities_of, layout_of
+from indexers.milvus_layout import (
+    COMPACTION_KEY,
+    OWNER_KEY,
+    PROVEN_KEY,
+    SPACE_KEY,
+    WORDS,
+    Layout,
+    capabilities_of,
+    layout_of,
+)
 from indexers.milvus_wire import any_of, literal, search_filter
 
 FETCH_KEYS = 1_000
@@ -33,7 +42,8 @@ _HIT_FIELDS = ["team_id", "channel_id", "channel_name", "kind", "doc_id", "text"
 class Held:
     """A collection as the engine describes it.
 
-    ``owner`` is the state that writes it, ``proven`` the engine that its layout was read back on, ``compacted`` says that the engine compacts it by itself.
+    ``owner`` is the state that writes it, ``proven`` the engine that its layout was read back on, ``compacted`` says
+    that the engine compacts it by itself.
     """
 
     space_id: str

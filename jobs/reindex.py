@@ -1,4 +1,4 @@
-"""Reindex: build a new version beside the live one, let the gate examine it, and move the alias. And back again.
+"""Reindex: build a new version beside the live one, let the gate examine it, and move the alias.
 
 A build is the same reconciliation as a run, toward another version. It can be killed and repeated, and it gives way
 to other runs between shards: what they change, the next round brings into the build. The alias moves while the lease
@@ -109,25 +109,3 @@ def _check_documents(mill: Mill, live: str, version: str) -> None:
             f"than limits.max_delete_rows ({limits.max_delete_rows:,}) and limits.max_delete_fraction "
             f"({limits.max_delete_fraction:g}); check the source, or give --allow-mass-delete"
         )
-
-
-def rollback(mill: Mill, *, wait: float = 0.0) -> dict[str, Any]:
-    """Point the alias at the version before the live one. Starts no engine, so it takes seconds."""
-    with mill.writing("rollback", Scope(), wait) as (report, lease):
-        index = mill.index()
-        own_index(mill)
-        live, versions = index.live(), index.versions()
-        earlier = versions[: versions.index(live)] if live else []
-        if not earlier:
-            raise ConfigError(f"there is no version before {live or 'the first run'}; nothing was changed")
-        lease.check()
-        report.index = earlier[-1]
-        index.point_alias(earlier[-1])
-        report.rows_after = index.count(earlier[-1])
-        report.status = "ok"
-        space = index.space_of(earlier[-1])
-    model = mill.state.spaces().get(space, {}).get("model", "")
-    return {
-        "run_id": report.run_id, "index": earlier[-1], "previous": live, "space_id": space, "model": model,
-        "configured": space == mill.space_id,
-    }  # fmt: skip
