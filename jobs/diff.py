@@ -7,6 +7,7 @@ the index holds and which vectors are stored (``actions``).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
@@ -15,37 +16,68 @@ from embedding.records import CHUNK
 from jobs.scope import Scope
 
 _OWNER = ["source_id", "partition"]
+_CLAIM = ["doc_id", *_OWNER, "version", "team_id", "channel_id", "kind", "created_at"]
+_CLAIMING = [*_CLAIM, "chunk_no", "content_hash"]
 _WATCHED = ["content_hash", "meta_hash", "version", "source_id", "partition"]
 
 
-def rank_owners(staged: DataFrame, chunks: DataFrame, covered: DataFrame, source_order: Sequence[str]) -> DataFrame:
-    """Who claims each document that was read, and in which ``place``: the first owns it.
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a run has read, and what was known before: the frames that decide.
 
-    A document may stand in several partitions, read now (``staged``) or earlier (``chunks``, unless its partition is
-    ``covered``: read whole now, or gone). The newest version wins, then the later source of the configuration, then
-    the later partition: an order that does not depend on what is read first.
+    ``staged`` (CHUNK) and ``removed`` (REMOVALS) were read now; ``chunks`` and ``removals`` are the state's.
+    ``covered`` (source_id, partition) were read whole now, or are gone: what is known of them alone counts no more.
+    Documents in ``protected`` (doc_id, source_id, partition) were seen there but could not be processed, or may have
+    been: what is known of them counts.
+    """
 
-    One row a document and partition, with all ``owners`` of the document; used three times, so worth a ``persist``.
+    staged: DataFrame
+    removed: DataFrame
+    chunks: DataFrame
+    removals: DataFrame
+    covered: DataFrame
+    protected: DataFrame
+
+
+def rank_owners(read: Read, source_order: Sequence[str]) -> DataFrame:
+    """Who claims each document that was read, and in which ``place``: the first decides.
+
+    A document may stand in several partitions, or be taken away by an event in one; read now, or earlier. The newest
+    version wins, and a deletion wins over a text of its own version; then the later source of the configuration, then
+    the later partition: an order that does not depend on what is read first. A winner that is ``removed`` is no text.
+
+    One row a document, partition and version, with all ``owners`` of the document; used often, so worth a ``persist``.
     """
     rank = F.coalesce(
         F.create_map(*[c for n, s in enumerate(source_order) for c in (F.lit(s), F.lit(n))])[F.col("source_id")],
         F.lit(-1),
     )
-    columns = ["doc_id", *_OWNER, "version", "team_id", "channel_id", "kind", "created_at"]
-    read = staged.groupBy(*columns).agg(_text_hash().alias("texts")).withColumn("staged", F.lit(True))
-    kept = (
-        chunks.join(staged.select("doc_id").distinct(), on="doc_id", how="left_semi")
-        .join(covered, on=_OWNER, how="left_anti")
-        .join(staged.select("doc_id", *_OWNER).distinct(), on=["doc_id", *_OWNER], how="left_anti")
-        .groupBy(*columns)
-        .agg(_text_hash().alias("texts"))
-        .withColumn("staged", F.lit(False))
+    at = ["doc_id", *_OWNER]
+    told = read.staged.select(*at).unionByName(read.removed.select(*at)).distinct()
+    named = told.select("doc_id").distinct()
+
+    covered = read.covered.withColumn("covered", F.lit(True))
+    protected = read.protected.select("doc_id").distinct().withColumn("protected", F.lit(True))
+
+    def earlier(rows: DataFrame, told_again: DataFrame) -> DataFrame:
+        return (
+            rows.join(named, on="doc_id", how="left_semi")
+            .join(told_again, on=at, how="left_anti")
+            .join(covered, on=_OWNER, how="left")
+            .join(protected, on="doc_id", how="left")
+            .where("covered IS NULL OR protected IS NOT NULL")
+        )
+
+    known = earlier(read.chunks.select(*_CLAIMING), told)
+    gone = earlier(read.removals, read.removed.select(*at).distinct())
+    claims = _texts(read.staged, True).unionByName(_texts(known, False))
+    claims = claims.unionByName(_removals(read.removed, True)).unionByName(_removals(gone, False))
+    best = Window.partitionBy("doc_id").orderBy(
+        F.desc("version"), F.desc("deleted"), F.desc("rank"), F.desc("partition"), F.desc("removed")
     )
-    best = Window.partitionBy("doc_id").orderBy(F.desc("version"), F.desc("rank"), F.desc("partition"))
     everyone = Window.partitionBy("doc_id")
     return (
-        read.unionByName(kept)
-        .withColumn("rank", rank)
+        claims.withColumn("rank", rank)
         .withColumn("place", F.row_number().over(best))
         .withColumn("owners", F.collect_set(F.concat_ws("\0", *_OWNER)).over(everyone))
         .withColumn("best_texts", F.first("texts").over(best))
@@ -53,10 +85,29 @@ def rank_owners(staged: DataFrame, chunks: DataFrame, covered: DataFrame, source
     )
 
 
+def _texts(chunks: DataFrame, staged: bool) -> DataFrame:
+    """Claims of documents by their chunks."""
+    return (
+        chunks.groupBy(*_CLAIM).agg(_text_hash().alias("texts"))
+        .withColumns({"staged": F.lit(staged), "removed": F.lit(False), "deleted": F.lit(False)})
+    )  # fmt: skip
+
+
+def _removals(rows: DataFrame, staged: bool) -> DataFrame:
+    """Claims of events that take documents away."""
+    named = {"texts": F.lit(None).cast("string"), "staged": F.lit(staged), "removed": F.lit(True)}
+    return rows.select(*_CLAIM, "deleted").withColumns(named).select(*_CLAIM, *named, "deleted")
+
+
 def winning(staged: DataFrame, claims: DataFrame) -> DataFrame:
     """Chunks of ``staged`` whose partition owns their document."""
-    won = claims.where("place = 1 AND staged").select("doc_id", *_OWNER)
-    return staged.join(won, on=["doc_id", *_OWNER], how="left_semi")
+    won = claims.where("place = 1 AND staged AND NOT removed").select("doc_id", *_OWNER, "version")
+    return staged.join(won, on=["doc_id", *_OWNER, "version"], how="left_semi").select(*staged.columns)
+
+
+def taken_away(claims: DataFrame) -> DataFrame:
+    """Documents (doc_id) whose newest event is that they were deleted or emptied."""
+    return claims.where("place = 1 AND removed").select("doc_id")
 
 
 def overlapping(claims: DataFrame) -> DataFrame:
@@ -70,8 +121,8 @@ def overlapping(claims: DataFrame) -> DataFrame:
 
 
 def losing(claims: DataFrame) -> DataFrame:
-    """Documents read now that another partition owns, as new as theirs and with another text."""
-    return claims.where("place > 1 AND staged AND texts != best_texts AND version = best_version")
+    """Documents that another claim wins, as new as theirs and with another text: read now, or owners until now."""
+    return claims.where("place > 1 AND texts != best_texts AND version = best_version")
 
 
 def _text_hash() -> Column:
@@ -83,33 +134,96 @@ def new_chunks(winners: DataFrame, chunks: DataFrame) -> DataFrame:
     return winners.join(chunks.select("team_id", "chunk_id"), on=["team_id", "chunk_id"], how="left_anti")
 
 
-def changed_chunks(winners: DataFrame, chunks: DataFrame, covered: DataFrame, protected: DataFrame) -> DataFrame:
+def changed_chunks(winners: DataFrame, read: Read, away: DataFrame) -> DataFrame:
     """Chunks of the state to update, and (with ``_delete``) to remove.
 
-    Removed are chunks whose partition is covered and which were not found, and those past the end of a document that
-    was read and is now shorter. Documents in ``protected`` (doc_id) were seen but could not be processed: they stay,
-    unless another reading of theirs won.
+    Removed are chunks whose partition is covered and which were not found, those past the end of a document that was
+    read and is now shorter, and those of documents that were taken ``away``, wherever they lie. Protected documents
+    stay, unless a reading of theirs or an event won.
     """
+    chunks = read.chunks
     watched = chunks.select("team_id", "chunk_id", *[F.col(c).alias(f"old_{c}") for c in _WATCHED])
     differs = F.lit(False)
     for column in _WATCHED:
         differs = differs | (F.col(column) != F.col(f"old_{column}"))
     updates = winners.join(watched, on=["team_id", "chunk_id"], how="inner").where(differs)
-    read = winners.select("doc_id").distinct()
+    decided = winners.select("doc_id").unionByName(away).distinct()
     candidates = (
-        chunks.join(covered, on=_OWNER, how="left_semi")
-        .unionByName(chunks.join(read, on="doc_id", how="left_semi"))
+        chunks.join(read.covered, on=_OWNER, how="left_semi")
+        .select(*CHUNK.names)
+        .unionByName(chunks.join(decided, on="doc_id", how="left_semi").select(*CHUNK.names))
         .dropDuplicates(["team_id", "chunk_id"])  # a chunk may qualify on both grounds
     )
-    kept = protected.join(read, on="doc_id", how="left_anti")
+    kept = read.protected.join(decided, on="doc_id", how="left_anti").select("doc_id", *_OWNER)
     removed = candidates.join(winners.select("chunk_id"), on="chunk_id", how="left_anti").join(
         kept, on="doc_id", how="left_anti"
     )
     return (
         updates.select(*CHUNK.names)
+        .unionByName(_handed_on(read, kept))
         .withColumn("_delete", F.lit(False))
         .unionByName(removed.select(*CHUNK.names).withColumn("_delete", F.lit(True)))
     )
+
+
+def _handed_on(read: Read, kept: DataFrame) -> DataFrame:
+    """Chunks whose partition let go of them while another one has their document, unreadable: from now on it owns them.
+
+    Else nobody would look for them again, and they would stay for ever.
+    """
+    new = kept.groupBy("doc_id").agg(F.max_by(F.struct(*_OWNER), F.struct(*_OWNER)).alias("new"))
+    back = kept.select("doc_id", *_OWNER)  # where the owner itself has it, unreadable, there is nothing to hand on
+    return (
+        read.chunks.join(read.covered, on=_OWNER, how="left_semi")
+        .join(back, on=["doc_id", *_OWNER], how="left_anti")
+        .join(new, on="doc_id", how="inner")
+        .withColumns({name: F.col(f"new.{name}") for name in _OWNER})
+        .select(*CHUNK.names)
+    )
+
+
+def changed_removals(read: Read) -> DataFrame:
+    """Rows of ``removals`` to write, and (with ``_delete``) to remove: those of covered partitions that are no more."""
+    key = ["doc_id", *_OWNER]
+    names = read.removals.columns
+    # Twice in one partition: the claims are ranked one by one, and of what is kept the strongest will do.
+    best = Window.partitionBy(*key).orderBy(F.desc("version"), F.desc("deleted"))
+    now = read.removed.select(*names).withColumn("n", F.row_number().over(best)).where("n = 1").drop("n")
+    fresh = now.join(read.removals.select(*key, "version", "deleted"), on=[*key, "version", "deleted"], how="left_anti")
+    gone = (
+        read.removals.join(read.covered, on=_OWNER, how="left_semi")
+        .join(now, on=key, how="left_anti")
+        .join(read.protected, on=key, how="left_anti")  # the event cannot be read any more: it still counts
+    )
+    return (
+        fresh.select(*names).withColumn("_delete", F.lit(False))
+        .unionByName(gone.select(*names).withColumn("_delete", F.lit(True)))
+    )  # fmt: skip
+
+
+def staying(read: Read, holding: DataFrame, named: DataFrame, winners: DataFrame, away: DataFrame) -> DataFrame:
+    """Documents that stay although their partition was read and does not show them.
+
+    ``holding`` (source_id, partition, anything, listed, reason) are partitions that hold back what they own: all that
+    is missing where ``anything``, else the ``named`` (source_id, partition, doc_id, named_reason, waits). One row a
+    partition and reason: the number of documents, ``ids`` where it is single documents that are held, and in
+    ``waiting`` those of them that wait for a suspect to go (``listed``).
+    """
+    decided = winners.select("doc_id").unionByName(away).distinct()
+    waits = F.coalesce(F.col("waits"), F.col("listed"))
+    single = F.col("named_reason").isNotNull() | F.col("listed")
+    return (
+        read.chunks.join(holding, on=_OWNER, how="inner").select("doc_id", *_OWNER, "anything", "listed", "reason")
+        .distinct()
+        .join(read.staged.select("doc_id", *_OWNER).distinct(), on=["doc_id", *_OWNER], how="left_anti")
+        .join(decided, on="doc_id", how="left_anti")
+        .join(named, on=["doc_id", *_OWNER], how="left")
+        .where("anything OR named_reason IS NOT NULL")
+        .groupBy(*_OWNER, F.coalesce("named_reason", "reason").alias("why"))
+        .agg(F.count("*").alias("documents"), F.collect_list(F.when(single, F.col("doc_id"))).alias("ids"),
+            F.collect_list(F.when(waits, F.col("doc_id"))).alias("waiting"),
+        )
+    )  # fmt: skip
 
 
 def in_scope(chunks: DataFrame, published: DataFrame, scope: Scope) -> tuple[DataFrame, DataFrame]:

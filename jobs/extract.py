@@ -1,34 +1,37 @@
-"""Extract: read the source partitions that changed and bring ``chunks``, ``quarantine`` and ``sources`` up to date.
+"""Extract: read the source partitions that changed and bring the text tables up to date with them.
 
 Listing is the driver's; opening, parsing, normalising and chunking are the executors' (``reader``). The order of the
-commits is that the partitions are being read (``seen``), chunks, quarantine, sources: a crash between two of them
-reads the same partitions again and finds nothing left to change.
+commits is that the partitions are being read (``seen``), removals, chunks, quarantine, sources: a crash between two of
+them reads the same partitions again and finds nothing left to change.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from embedding.records import CHUNK, Rejected
-from jobs.frames import gathered, local_frame, read_table, spark_ddl, write_parts
+from embedding.records import Rejected
+from jobs.counted import expect
+from jobs.frames import gathered, local_frame, spark_ddl
+from jobs.held import At, ids_held, judge, note_unlisted
 from jobs.quarantine import EXTRACT, replace
-from jobs.reader import EXTRACTED, Chunking, reader, reject_row
+from jobs.reader import CHUNK_ROW, EXTRACTED, PARTITION_ROW, REJECTED_ROW, REMOVED_ROW, Chunking, reader, reject_row
 from jobs.scope import Scope
 from jobs.seen import begin_sources, end_sources, stamp
 from jobs.sources.base import NameMap, Partition, PurgeRule, Source
 from jobs.state import State
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
 
 # A partition on its way to an executor. Its path is bytes: a file's name need not be UTF-8.
@@ -44,28 +47,33 @@ _TO_READ = pa.schema(
         ("first", pa.int64()),
     ]
 )
-_COVERED = pa.schema([("source_id", pa.string()), ("partition", pa.string())])
 
 
 @dataclass(slots=True)
 class ExtractReport:
-    """What extract did: partitions opened, records read (documents, rejected and skipped by reason)."""
+    """What extract did: partitions opened, records read (documents, rejected, ignored, and skipped by reason)."""
 
     partitions: int = 0
     opened: int = 0
     read: int = 0
     rejected: int = 0
+    ignored: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """Which partitions to read, and which are gone."""
+    """Which partitions to read, and which are gone; which are known and could not be ``listed``, by reason.
+
+    ``looked`` are the sources that were listed; what others had rejected stays.
+    """
 
     read: list[tuple[int, Partition]]
-    gone: list[tuple[str, str]]
+    gone: list[At]
     rejected: list[tuple[Source, Rejected]]
-    total: int
+    looked: frozenset[str]
+    listed: frozenset[At]
+    unlisted: Mapping[At, str]
 
 
 def extract(
@@ -85,45 +93,76 @@ def extract(
     """
     known = {(r["source_id"], r["partition"]): r for r in state.read("sources").to_pylist()}
     work = _choose(sources, known, chunking, scope)
-    report = ExtractReport(partitions=work.total, opened=len(work.read))
+    report = ExtractReport(partitions=len(work.listed), opened=len(work.read))
+    note_unlisted(state, known, work.unlisted, work.listed, now=now, run_id=run_id)
 
-    def quarantine(rejects: list[dict[str, object]], touched: set[tuple[str, str]]) -> None:
-        read = touched | {(source.source_id, "") for source in sources}
+    def quarantine(rejects: list[dict[str, object]], touched: set[At]) -> None:
+        read = touched | {(source, "") for source in work.looked}
         replace(
             state, EXTRACT, rejects, run_id=run_id, now=now, again=lambda r: (r["source_id"], r["partition"]) in read
         )
+        report.ignored = sum(bool(r["ignored"]) for r in rejects)
+        report.rejected = len(rejects) - report.ignored
 
+    unlisted = [reject_row(source, "", reject) for source, reject in work.rejected]
     if not work.read and not work.gone:
-        quarantine([reject_row(s, "", r) for s, r in work.rejected], set())
-        report.rejected = len(work.rejected)
-        report.read = report.rejected
+        quarantine(unlisted, set())
+        report.read = len(unlisted)
         return report
+
+    from jobs.commit import commit
 
     spark = spark_of(sum(partition.size for _, partition in work.read))
     staged = state.work(run_id) / "extract"
     _read_partitions(spark, state, sources, chunking, work.read, staged)
-    rows = gathered(spark.read.schema(spark_ddl(EXTRACTED)).parquet(str(staged)))
-    told = ds.dataset(str(staged), schema=EXTRACTED).to_table(filter=pc.field("row") != "chunk").to_pylist()
-    partitions = [r for r in told if r["row"] == "partition"]
-    rejects: list[dict[str, object]] = [r for r in told if r["row"] == "rejected"]
-
-    whole = [(p["source_id"], p["partition"]) for p in partitions if p["whole"]]
-    overlaps, duplicates = _commit_chunks(
-        spark, state, rows, whole + work.gone, sources, staged.parent,
-        begin=lambda found: begin_sources(state, known, partitions, found, run_id),
+    partitions, rejects = _told(staged, {(sources[n].source_id, p.key) for n, p in work.read})
+    by_partition: dict[At, list[dict[str, Any]]] = {}
+    for reject in rejects:
+        by_partition.setdefault((reject["source_id"], reject["partition"]), []).append(reject)
+    whole = {(p["source_id"], p["partition"]): p["whole"] for p in partitions}
+    judged = {at: judge(known.get(at), complete, by_partition.get(at, ())) for at, complete in whole.items()}
+    unread = [row for at, row in known.items() if row["held_back"] and at not in whole]
+    done = commit(
+        spark, state, gathered(spark.read.schema(spark_ddl(EXTRACTED)).parquet(str(staged))), judged, whole, work.gone,
+        [source.source_id for source in sources], staged.parent,
+        removals=any(REMOVED_ROW in p["sent"] for p in partitions) or state.count("removals") > 0,
+        held=set().union(*(ids_held(row) for row in unread)),
+        begin=lambda overlaps: begin_sources(state, known, list(whole), work.gone, overlaps, run_id),
     )  # fmt: skip
-    rejects += [reject_row(source, "", reject) for source, reject in work.rejected] + duplicates
-    touched = {(p["source_id"], p["partition"]) for p in partitions} | set(work.gone)
-    quarantine(rejects, touched)
-    end_sources(state, sources, work.read, work.gone, partitions, overlaps, chunking, run_id)
+    quarantine([*rejects, *unlisted, *done.lost], {*whole, *work.gone})
+    end_sources(state, sources, known, work.read, work.gone, partitions, judged, done, chunking, run_id=run_id, now=now)
 
     for partition in partitions:
         report.read += partition["documents"]
         for reason, count in json.loads(partition["skipped"]).items():
             report.skipped[reason] = report.skipped.get(reason, 0) + count
-    report.rejected = len(rejects)
-    report.read += sum(report.skipped.values()) + len(rejects) - len(duplicates)
+    report.read += sum(report.skipped.values()) + len(rejects) + len(unlisted)
     return report
+
+
+def _told(staged: Path, asked: set[At]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What the executors say of each partition, and what they rejected.
+
+    Raises EmbedmillError where that is not what they were asked for: each partition once, with all its rows.
+    """
+    staged.mkdir(exist_ok=True)
+    data = ds.dataset(str(staged), schema=EXTRACTED, format="parquet")
+    told = data.to_table(filter=pc.field("row").isin([PARTITION_ROW, REJECTED_ROW])).to_pylist()
+    partitions = [r for r in told if r["row"] == PARTITION_ROW]
+    found = Counter((r["source_id"], r["partition"]) for r in partitions)
+    expect("extract", "source partitions", len(asked), sum(min(n, 1) for at, n in found.items() if at in asked))
+    expect("extract", "readings of source partitions", len(asked), found.total())
+    there: Counter[tuple[str, str, str]] = Counter()
+    for batch in data.to_batches(columns=["row", "source_id", "partition"]):
+        rows = pa.Table.from_batches([batch]).group_by(batch.schema.names).aggregate([([], "count_all")])
+        for row in rows.to_pylist():
+            there[row["row"], row["source_id"], row["partition"]] += row["count_all"]
+    for partition in partitions:
+        sent = json.loads(partition["sent"])
+        for kind in (CHUNK_ROW, REMOVED_ROW, REJECTED_ROW):
+            at = kind, partition["source_id"], partition["partition"]
+            expect("extract", f"{kind} rows of a partition", sent.get(kind, 0), there[at])
+    return partitions, [r for r in told if r["row"] == REJECTED_ROW]
 
 
 # -- what to read ------------------------------------------------------------------------------------------------------
@@ -137,18 +176,21 @@ def changed_partitions(state: State, sources: Sequence[Source], chunking: Chunki
 
 
 def _choose(
-    sources: Sequence[Source], known: dict[tuple[str, str], dict[str, object]], chunking: Chunking, scope: Scope
+    sources: Sequence[Source], known: Mapping[At, Mapping[str, object]], chunking: Chunking, scope: Scope
 ) -> _Work:
-    chosen: dict[tuple[str, str], tuple[int, Partition]] = {}
-    listed: dict[tuple[str, str], tuple[int, Partition]] = {}
-    gone: list[tuple[str, str]] = []
+    chosen: dict[At, tuple[int, Partition]] = {}
+    listed: dict[At, tuple[int, Partition]] = {}
+    gone: list[At] = []
     rejected: list[tuple[Source, Rejected]] = []
+    looked: set[str] = set()
+    unlisted: dict[At, str] = {}
     for number, source in enumerate(sources):
         if scope.teams and source.team_id is not None and source.team_id not in scope.teams:
             continue
         if scope.kind is not None and source.kind != scope.kind:
             continue
         listing = source.listing()
+        looked.add(source.source_id)
         names = NameMap(source.names)
         rejected += [(source, r) for r in listing.rejected]
         for partition in listing.partitions:
@@ -156,26 +198,30 @@ def _choose(
             listed[at] = (number, partition)
             if scope.may_hold(source, partition) and _changed(known.get(at), partition, source, names, chunking):
                 chosen[at] = (number, partition)
-        if listing.complete:
-            # What was refused (a file or a folder that is now a link out of the root) is not gone, only out of reach.
-            refused = {r.key for r in listing.rejected}
-            gone += [
-                at for at in known
-                if at[0] == source.source_id and at not in listed
-                and (not scope.channels) and scope.since is None and scope.until is None
-                and not _below(at[1], refused)
-            ]  # fmt: skip
+        # A listing with nothing in it is a fault, whatever it says of itself: an empty root is never a deletion.
+        complete = listing.complete and bool(listing.partitions)
+        # What was refused (a file or a folder that is now a link out of the root) is not gone, only out of reach.
+        refused = {r.key: r.reason for r in listing.rejected}
+        for at in known:
+            if at[0] == source.source_id and at not in listed:
+                if reason := _below(at[1], refused):
+                    unlisted[at] = reason
+                elif not complete:
+                    unlisted[at] = next(iter(refused.values()), "nothing_listed")
+                elif not scope.channels and scope.since is None and scope.until is None:
+                    gone.append(at)
     _add_overlapping(chosen, listed, gone, known)
-    return _Work(list(chosen.values()), gone, rejected, len(listed))
+    return _Work(list(chosen.values()), gone, rejected, frozenset(looked), frozenset(listed), unlisted)
 
 
-def _below(key: str, refused: set[str]) -> bool:
-    """Whether a partition or a folder that it lies in was refused."""
-    return key in refused or any(key[:cut] in refused for cut, letter in enumerate(key) if letter == "/")
+def _below(key: str, refused: Mapping[str, str]) -> str:
+    """Why a partition, or a folder that it lies in, was refused; empty where it was not."""
+    folders = (key[:cut] for cut, letter in enumerate(key) if letter == "/")
+    return next((refused[name] for name in (key, *folders) if name in refused), "")
 
 
 def _changed(
-    row: dict[str, object] | None, partition: Partition, source: Source, names: NameMap, chunking: Chunking
+    row: Mapping[str, object] | None, partition: Partition, source: Source, names: NameMap, chunking: Chunking
 ) -> bool:
     return (
         row is None
@@ -187,10 +233,10 @@ def _changed(
 
 
 def _add_overlapping(
-    chosen: dict[tuple[str, str], tuple[int, Partition]],
-    listed: dict[tuple[str, str], tuple[int, Partition]],
-    gone: list[tuple[str, str]],
-    known: dict[tuple[str, str], dict[str, object]],
+    chosen: dict[At, tuple[int, Partition]],
+    listed: Mapping[At, tuple[int, Partition]],
+    gone: Sequence[At],
+    known: Mapping[At, Mapping[str, object]],
 ) -> None:
     """Where two partitions hold one document, a change of either must look at both again."""
     moved = set(chosen) | set(gone)
@@ -224,51 +270,3 @@ def _read_partitions(
     frame = local_frame(spark, _TO_READ, rows).repartitionById(width, "task").drop("task")
     read = reader(list(sources), chunking, rules)
     frame.mapInArrow(read, spark_ddl(EXTRACTED)).write.parquet(str(staged), mode="overwrite")
-
-
-# -- commits -----------------------------------------------------------------------------------------------------------
-
-
-def _commit_chunks(
-    spark: SparkSession, state: State, rows: DataFrame, covered: list[tuple[str, str]], sources: Sequence[Source],
-    work: Path, *, begin: Callable[[dict[tuple[str, str], set[str]]], None],
-) -> tuple[dict[tuple[str, str], set[str]], list[dict[str, object]]]:  # fmt: skip
-    """Close the difference between what was read and ``chunks``.
-
-    ``covered`` are the partitions that were read whole or are gone: what they owned and no longer hold is deleted.
-    ``begin`` is told which partitions overlap, before the first commit. Returns that, and the quarantine rows of
-    documents that lost to another of the same id.
-    """
-    from jobs import diff
-
-    staged = rows.where("row = 'chunk'").select(*CHUNK.names)
-    owned = read_table(spark, state, "chunks")
-    order = [source.source_id for source in sources]
-    covered_frame = local_frame(spark, _COVERED, [{"source_id": s, "partition": p} for s, p in sorted(set(covered))])
-    claims = diff.rank_owners(staged, owned, covered_frame, order).persist()
-    winners = diff.winning(staged, claims).persist()
-    try:
-        overlaps: dict[tuple[str, str], set[str]] = {}
-        for pair in diff.overlapping(claims).toArrow().to_pylist():
-            overlaps.setdefault((pair["source_id"], pair["partition"]), set()).add(pair["other"])
-        begin(overlaps)
-        write_parts(state, "chunks", diff.new_chunks(winners, owned))
-        protected = rows.where("row = 'rejected' AND doc_id != ''").select("doc_id").distinct()
-        changes = diff.changed_chunks(winners, owned, covered_frame, protected)
-        folder = work / "changes"
-        changes.write.parquet(str(folder), mode="overwrite")
-        changed = ds.dataset(str(folder))
-        if changed.count_rows():
-            state.merge("chunks", changed.scanner().to_reader())
-        lost = [
-            {
-                "row": "rejected", **{k: loser[k] for k in ("source_id", "partition", "team_id", "channel_id", "kind")},
-                "created_at": loser["created_at"], "key": loser["doc_id"], "reason": "duplicate_document",
-                "detail": "another partition holds this id with another text", "retry": False,
-            }
-            for loser in (diff.losing(claims).toArrow().to_pylist() if overlaps else ())
-        ]  # fmt: skip
-    finally:
-        winners.unpersist()
-        claims.unpersist()
-    return overlaps, lost

@@ -11,7 +11,7 @@ from jobs.mill import Mill
 from jobs.ownership import own_index
 from jobs.scope import Scope
 
-_PER_CUT = ("sources", "chunks", "quarantine")
+_PER_CUT = ("sources", "chunks", "removals", "quarantine")
 VACUUM_HOURS = 1  # a search or a status that began before may still read the files
 
 

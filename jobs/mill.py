@@ -215,11 +215,13 @@ class Mill:
         }  # fmt: skip
         self.state.change("runs", [row])
 
-    def quarantined(self, scope: Scope) -> int:
-        """Rows of the scope in quarantine."""
-        columns = ["team_id", "channel_id", "kind", "created_at"]
+    def quarantined(self, scope: Scope) -> tuple[int, int]:
+        """Rows of the scope in quarantine: those with which something is wrong, and those ignored by their kind."""
+        columns = ["team_id", "channel_id", "kind", "created_at", "ignored"]
         rows = self.state.read("quarantine", columns).to_pylist()
-        return sum(scope.covers(r["team_id"], r["channel_id"], r["kind"], r["created_at"]) for r in rows)
+        found = [r for r in rows if scope.covers(r["team_id"], r["channel_id"], r["kind"], r["created_at"])]
+        ignored = sum(bool(r["ignored"]) for r in found)
+        return len(found) - ignored, ignored
 
     def tokens_per_second(self) -> float:
         """Speed of the last run that encoded enough to tell."""

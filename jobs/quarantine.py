@@ -33,7 +33,7 @@ def replace(
         tuple(r[c] for c in _KEY): r for r in state.read("quarantine").to_pylist() if r["step"] == step and again(r)
     }
     rows: dict[tuple[object, ...], dict[str, object]] = {}
-    for reject in rejects:
+    for reject in rejects:  # a fault that repeats in one reading is one row
         at = tuple(reject[c] for c in _KEY)
         old = before.get(at)
         rows[at] = {

@@ -5,10 +5,11 @@ Runs inside Spark's Python workers, in Arrow batches. Knows nothing of the state
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,7 +25,8 @@ from jobs.sources.base import Partition, PurgeRule, Source
 _BATCH_DOCUMENTS = 2_000
 _BATCH_CHARACTERS = 4_000_000
 
-# What comes back: chunks, rejects and one line for each partition, told apart by ``row``.
+CHUNK_ROW, REMOVED_ROW, REJECTED_ROW, PARTITION_ROW = "chunk", "removed", "rejected", "partition"
+# What comes back: chunks, removals, rejects and one line for each partition, told apart by ``row``.
 EXTRACTED = pa.schema(
     [
         pa.field("row", pa.string()),
@@ -34,7 +36,11 @@ EXTRACTED = pa.schema(
         pa.field("detail", pa.string()),
         pa.field("retry", pa.bool_()),
         pa.field("whole", pa.bool_()),
+        pa.field("digest", pa.string()),
+        pa.field("ignored", pa.bool_()),
+        pa.field("deleted", pa.bool_()),
         pa.field("documents", pa.int64()),
+        pa.field("sent", pa.string()),  # JSON, the partition's rows by ``row``
         pa.field("skipped", pa.string()),  # JSON, count by reason
         pa.field("refs", pa.list_(pa.string())),
     ]
@@ -84,15 +90,19 @@ class _Tally:
     whole: bool = True
     retry: bool = False
     skipped: dict[str, int] = field(default_factory=dict)
+    sent: dict[str, int] = field(default_factory=dict)
     refs: set[str] = field(default_factory=set)
 
     def skip(self, reason: str, count: int) -> None:
         self.skipped[reason] = self.skipped.get(reason, 0) + count
 
+    def send(self, row: str, count: int) -> None:
+        self.sent[row] = self.sent.get(row, 0) + count
+
     def row(self) -> dict[str, object]:
         return {
-            "row": "partition", "source_id": self.source.source_id, "partition": self.partition.key,
-            "documents": self.documents, "whole": self.whole, "retry": self.retry,
+            "row": PARTITION_ROW, "source_id": self.source.source_id, "partition": self.partition.key,
+            "sent": json.dumps(self.sent), "documents": self.documents, "whole": self.whole, "retry": self.retry,
             "skipped": json.dumps(self.skipped), "refs": sorted(self.refs),
         }  # fmt: skip
 
@@ -106,6 +116,7 @@ class _Task:
         self._characters = 0
         self._tallies: list[_Tally] = []
         self._rejects: list[dict[str, object]] = []
+        self._removed: list[dict[str, object]] = []
 
     def read(self, source: Source, partition: Partition) -> Iterator[pa.RecordBatch]:
         tally = _Tally(source, partition)
@@ -113,7 +124,7 @@ class _Task:
         limits = source.apart(partition)
         for record in reader_of(limits).read(source, partition) if limits else source.read(partition):
             match record:
-                case Document() if any(rule.covers(record) for rule in self._rules):
+                case Document() | Removed() if any(rule.covers(record) for rule in self._rules):
                     tally.skip("purged", 1)
                 case Document():
                     tally.documents += 1
@@ -126,18 +137,32 @@ class _Task:
                     self._reject(tally, record)
                 case Removed():
                     tally.skip(record.reason, 1)
+                    tally.send(REMOVED_ROW, 1)
+                    self._removed.append(_removed_row(tally, record))
+                    if len(self._removed) >= _BATCH_DOCUMENTS:
+                        yield from self._send_removed()
                 case Skipped():
                     tally.skip(record.reason, record.count)
 
     def finish(self) -> Iterator[pa.RecordBatch]:
         yield from self._cut()
+        yield from self._send_removed()
         rows = self._rejects + [tally.row() for tally in self._tallies]
         if rows:
             yield from pa.Table.from_pylist(rows, schema=EXTRACTED).to_batches()
 
+    def _send_removed(self) -> Iterator[pa.RecordBatch]:
+        if self._removed:
+            yield from pa.Table.from_pylist(self._removed, schema=EXTRACTED).to_batches()
+            self._removed = []
+
     def _reject(self, tally: _Tally, reject: Rejected) -> None:
+        if reject.digest:  # of a short record it could be guessed from
+            keyed = hashlib.blake2b(reject.digest.encode(), key=self._hash_key, digest_size=12)
+            reject = replace(reject, digest=keyed.hexdigest())
         self._rejects.append(reject_row(tally.source, tally.partition.key, reject))
-        if reject.whole or not reject.doc_id:
+        tally.send(REJECTED_ROW, 1)
+        if not reject.ignored and (reject.whole or not (reject.doc_id or reject.digest)):
             tally.whole = False  # who knows which document this was: delete nothing
         tally.retry |= reject.retry
 
@@ -151,6 +176,7 @@ class _Task:
             for tally, document in self._waiting:
                 if column := over.get(document.doc_id):
                     tally.documents -= 1
+                    tally.send(CHUNK_ROW, -_cuts(chunks, tally, document))
                     self._reject(
                         tally,
                         Rejected(
@@ -162,7 +188,7 @@ class _Task:
         self._waiting, self._characters = [], 0
         filled = [
             chunks[f.name] if f.name in CHUNK.names
-            else pa.array(["chunk"] * len(chunks)) if f.name == "row"
+            else pa.array([CHUNK_ROW] * len(chunks), pa.string()) if f.name == "row"
             else pa.nulls(len(chunks), f.type)
             for f in EXTRACTED
         ]  # fmt: skip
@@ -172,10 +198,27 @@ class _Task:
 def reject_row(source: Source, partition: str, reject: Rejected) -> dict[str, object]:
     """The quarantine row of a record, with what its source knows of it."""
     return {
-        "row": "rejected", "source_id": source.source_id, "partition": partition, "key": reject.key,
+        "row": REJECTED_ROW, "source_id": source.source_id, "partition": partition, "key": reject.key,
         "team_id": source.team_id or "", "channel_id": reject.channel_id, "kind": source.kind,
         "created_at": reject.created_at, "reason": reject.reason, "detail": reject.detail, "retry": reject.retry,
-        "whole": reject.whole, "doc_id": reject.doc_id,
+        "whole": reject.whole, "doc_id": reject.doc_id, "digest": reject.digest, "ignored": reject.ignored,
+    }  # fmt: skip
+
+
+def _cuts(chunks: pa.Table, tally: _Tally, document: Document) -> int:
+    """How many chunks a document was cut into."""
+    values = (document.doc_id, tally.source.source_id, tally.partition.key, document.version)
+    mask = pc.equal(chunks["doc_id"], values[0])
+    for column, value in zip(("source_id", "partition", "version"), values[1:], strict=True):
+        mask = pc.and_(mask, pc.equal(chunks[column], value))
+    return int(pc.sum(mask).as_py() or 0)
+
+
+def _removed_row(tally: _Tally, removed: Removed) -> dict[str, object]:
+    return {
+        "row": REMOVED_ROW, "source_id": tally.source.source_id, "partition": tally.partition.key,
+        "doc_id": removed.doc_id, "team_id": removed.team_id, "channel_id": removed.channel_id, "kind": removed.kind,
+        "created_at": removed.created_at, "version": removed.version, "deleted": removed.deleted,
     }  # fmt: skip
 
 
@@ -186,6 +229,7 @@ def _chunks(documents: list[tuple[_Tally, Document]], chunker: Chunker, hash_key
     for (tally, document), spans in zip(documents, cuts, strict=True):
         meta = ids.dump_meta(document.meta)
         mark = 0
+        tally.send(CHUNK_ROW, len(spans))
         for number, span in enumerate(spans):
             text = document.text[span.start : span.end]
             if document.marks:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from jobs.mill import Mill
     from jobs.report import Report
 
-_READING = frozenset({"sources", "chunks", "quarantine"})  # what extract fills, and all of it by reading everything
+# What extract fills, and all of it by reading everything.
+_READING = frozenset({"sources", "chunks", "removals", "quarantine"})
 _FETCH = 2_000  # vectors of one request
 
 
@@ -119,13 +120,15 @@ def _adopt(state: State, name: str) -> None:
 def _forget_what_was_read(state: State, run_id: str) -> None:
     """Make ``sources`` anew, so that the next extract reads every partition.
 
-    Partitions that chunks came from are in it, as not read: one that has left its source is known to be gone.
+    Partitions that chunks and removals came from are in it, as not read: one that has left its source is known to be
+    gone.
     """
     shutil.rmtree(state.root / "sources", ignore_errors=True)
     state.table("sources")
-    for cut in state.values("chunks", "cut"):
+    for cut in sorted({*state.values("chunks", "cut"), *state.values("removals", "cut")}):
         one = State(state.root, cut=cut, hash_key=state.hash_key.hex())
-        owners = sorted(one.distinct("chunks", ["source_id", "partition"]))
+        key = ["source_id", "partition"]
+        owners = sorted(one.distinct("chunks", key) | one.distinct("removals", key))
         unread = {"fingerprint": "", "reader": "", "retry": False, "documents": 0, "run_id": run_id, "_delete": False}
         one.change("sources", [{"source_id": source, "partition": key, **unread} for source, key in owners])
 

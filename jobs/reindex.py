@@ -47,7 +47,7 @@ def reindex(
             if before is not None:
                 _add(report, before)
             report.rows_after = mill.index().count(version)
-            report.quarantined = mill.quarantined(scope)
+            report.quarantined, report.ignored = mill.quarantined(scope)
             if done:
                 if whole and live is not None and not allow_mass_delete:
                     _check_documents(mill, live, version)

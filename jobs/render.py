@@ -169,7 +169,15 @@ def status(body: dict[str, Any]) -> str:
     rows.append(("lag", lag))
     rows += [("run", f"{r['started_at']}  {r['command']:<6} {r['status']:<7} {r['run_id']}") for r in body["last_runs"]]
     rows += [("quarantine", f"{count:,} {reason}") for reason, count in quarantine["reasons"].items()]
+    rows += [("ignored", f"{count:,} {reason}") for reason, count in quarantine["ignored"].items()]
+    rows += [("held back", held_back(one)) for one in body["held_back"]]
     return f"space {body['space_id']}\n" + _table(rows)
+
+
+def held_back(one: dict[str, Any]) -> str:
+    """Which deletions wait, and for what."""
+    count, where = one["documents"], " ".join(part for part in (one["source_id"], one["partition"]) if part)
+    return f"{count:,} documents of {where} since {one['since']}: gone or not, {one['reason']} hides it"
 
 
 def purge(body: dict[str, Any]) -> str:

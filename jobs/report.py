@@ -45,6 +45,7 @@ class Report:
     deleted: int = 0
     rows_after: int = 0
     quarantined: int = 0
+    ignored: int = 0  # rows in quarantine for whose kind there is no use
     cost: Cost | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     scratch_cleared: int = 0  # folders of earlier runs that were found as this one began
@@ -65,9 +66,10 @@ class Report:
         self.index = before["index"]
         documents, partitions, chunks = before["documents"], before["partitions"], before["chunks"]
         self.extracted = ExtractReport(
-            partitions["listed"], partitions["opened"], documents["read"], documents["rejected"], documents["skipped"]
-        )
-        self.quarantined = documents["quarantined"]
+            partitions["listed"], partitions["opened"], documents["read"], documents["rejected"],
+            skipped=documents["skipped"],
+        )  # fmt: skip
+        self.quarantined, self.ignored = documents["quarantined"], documents.get("ignored", 0)
         self.plan = Plan(
             chunks["total"], 0, chunks["reused"], chunks["updated"], chunks["deleted"], chunks["unchanged"]
         )
@@ -95,6 +97,7 @@ class Report:
             "documents": {
                 "read": self.extracted.read,
                 "quarantined": self.quarantined,
+                "ignored": self.ignored,
                 "rejected": self.extracted.rejected,
                 "skipped": dict(sorted(self.extracted.skipped.items())),
             },

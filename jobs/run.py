@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from embedding.encoders import open_encoder
 from embedding.errors import EmbedmillError
 from embedding.space import tokenizer_file
 from jobs.extract import extract
+from jobs.held import held_back
 from jobs.lease import Lease, holder
 from jobs.mill import Mill
 from jobs.ownership import own_index, state_id
@@ -54,7 +56,7 @@ def extract_sources(mill: Mill, scope: Scope, report: Report, *, to_embed: bool)
             spark, mill.state, open_sources(mill.config), mill.chunking(), scope, run_id=report.run_id,
             now=report.started_at,
         )  # fmt: skip
-    report.quarantined = mill.quarantined(scope)
+    report.quarantined, report.ignored = mill.quarantined(scope)
 
 
 def plan_scope(mill: Mill, scope: Scope, report: Report, version: str) -> None:
@@ -217,7 +219,7 @@ def run(
         budget.check(report.plan, lambda: estimate(mill, report.plan))
         close_plan(mill, scope, report, lease, version, stop=never)
         report.rows_after = mill.index().count(version)
-        report.quarantined = mill.quarantined(scope)
+        report.quarantined, report.ignored = mill.quarantined(scope)
         report.status = settled(report)
     return report
 
@@ -265,14 +267,17 @@ def _hit(hit: Hit) -> dict[str, Any]:
 
 
 def status(mill: Mill) -> dict[str, Any]:
-    """What is where: tables, index versions, alias, last runs, lag (seconds since the last good run), quarantine."""
+    """What is where: tables, index versions, alias, last runs, lag (seconds since the last good run), quarantine.
+
+    ``held_back`` are deletions that wait, because a record that could not be read may be what is missing.
+    """
     state, writing = mill.state, holder(mill.state.root)
-    names = ("sources", "chunks", "vectors", "published", "quarantine", "runs")
+    names = ("sources", "chunks", "removals", "vectors", "published", "quarantine", "runs")
     runs = state.read("runs").sort_by([("started_at", "descending")]).to_pylist()
     good = [r for r in runs if r["command"] == "run" and r["status"] in ("ok", "partial")]
-    reasons: dict[str, int] = {}
-    for reason in state.read("quarantine", ["reason"])["reason"].to_pylist():
-        reasons[reason] = reasons.get(reason, 0) + 1
+    listed = state.read("quarantine", ["reason", "ignored"]).to_pylist()
+    reasons = Counter(r["reason"] for r in listed if not r["ignored"])
+    ignored = Counter(r["reason"] for r in listed if r["ignored"])
     versions = []
     if mill.has_index():
         index = mill.index()
@@ -297,7 +302,11 @@ def status(mill: Mill) -> dict[str, Any]:
             for r in runs[:5]
         ],
         "lag_seconds": round(time.time() - good[0]["started_at"] / 1e6, 1) if good else None,
-        "quarantine": {"total": sum(reasons.values()), "reasons": dict(sorted(reasons.items()))},
+        "quarantine": {
+            "total": reasons.total(), "reasons": dict(sorted(reasons.items())),
+            "ignored": dict(sorted(ignored.items())),
+        },
+        "held_back": [one.to_json() for one in held_back(state)],
     }  # fmt: skip
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from jobs.held import At, ids_held, noted, without
 from jobs.sources.base import NameMap, Partition, Source
 
 if TYPE_CHECKING:
+    from jobs.commit import Committed
+    from jobs.held import Judged
     from jobs.reader import Chunking
     from jobs.state import State
-
-_At = tuple[str, str]  # source_id, partition
 
 
 def stamp(partition: Partition) -> str:
@@ -21,29 +22,28 @@ def stamp(partition: Partition) -> str:
 
 
 def begin_sources(
-    state: State, known: Mapping[_At, Mapping[str, Any]], partitions: Sequence[Mapping[str, Any]],
-    overlaps: Mapping[_At, set[str]], run_id: str,
+    state: State, known: Mapping[At, Mapping[str, Any]], read: Sequence[At], gone: Sequence[At],
+    overlaps: Mapping[At, set[str]], run_id: str,
 ) -> None:  # fmt: skip
-    """Before their chunks are committed: note partitions that are new, and those with new overlaps, as not yet read.
+    """Before anything of them is committed: note the partitions that were read, and those gone, as not yet read.
 
-    A run that dies then leaves no chunk whose partition nobody knows, to be missed when it goes; and no document with
-    an owner of whom nobody knows that another partition has it too.
+    A run that dies then leaves no chunk whose partition nobody knows, to be missed when it goes; no document with an
+    owner of whom nobody knows that another partition has it too; and no partition that is taken for what it was, should
+    it change back.
     """
     rows: list[dict[str, object]] = []
-    for partition in partitions:
-        at = (partition["source_id"], partition["partition"])
+    for at in [*read, *gone]:
         row = known.get(at)
-        held = set((row and row["overlaps"]) or ())
-        others = held | overlaps.get(at, set())
-        if row is None or others != held:
-            base = dict(row) if row else {"source_id": at[0], "partition": at[1]}
-            rows.append(base | {"fingerprint": "", "overlaps": sorted(others), "run_id": run_id, "_delete": False})
+        others = set((row and row["overlaps"]) or ()) | overlaps.get(at, set())
+        base = dict(row) if row else {"source_id": at[0], "partition": at[1]}
+        rows.append(base | {"fingerprint": "", "overlaps": sorted(others), "run_id": run_id, "_delete": False})
     state.change("sources", rows)
 
 
 def end_sources(
-    state: State, sources: Sequence[Source], read: Sequence[tuple[int, Partition]], gone: Sequence[_At],
-    partitions: Sequence[Mapping[str, Any]], overlaps: Mapping[_At, set[str]], chunking: Chunking, run_id: str,
+    state: State, sources: Sequence[Source], known: Mapping[At, Mapping[str, Any]],
+    read: Sequence[tuple[int, Partition]], gone: Sequence[At], partitions: Sequence[Mapping[str, Any]],
+    judged: Mapping[At, Judged], done: Committed, chunking: Chunking, *, run_id: str, now: int,
 ) -> None:  # fmt: skip
     """Once all else is committed: note what was read and how it was found, and forget what is gone."""
     names = {source.source_id: NameMap(source.names) for source in sources}
@@ -56,9 +56,13 @@ def end_sources(
             {
                 "source_id": at[0], "partition": at[1], "fingerprint": stamp(partition),
                 "reader": f"{source.reader}:{chunking.version}", "refs": row["refs"],
-                "refs_hash": names[at[0]].fingerprint(row["refs"]), "overlaps": sorted(overlaps.get(at, ())),
+                "refs_hash": names[at[0]].fingerprint(row["refs"]), "overlaps": sorted(done.overlaps.get(at, ())),
                 "retry": row["retry"], "documents": row["documents"], "run_id": run_id, "_delete": False,
+                **noted(known.get(at), judged[at], row["whole"], done.kept.get(at, ()), now),
             }
         )  # fmt: skip
     rows += [{"source_id": s, "partition": p, "_delete": True} for s, p in gone]
+    for at, row in known.items():
+        if at not in listed and at not in gone and row["held_back"] and ids_held(row) & done.let_go:
+            rows.append(without(row, done.let_go) | {"_delete": False})
     state.change("sources", rows)

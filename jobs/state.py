@@ -23,9 +23,10 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from deltalake import ColumnProperties, DeltaTable, WriterProperties
 from deltalake.exceptions import TableNotFoundError
+from deltalake.schema import Schema
 from deltalake.transaction import AddAction
 
-from embedding.errors import ConfigError, DamagedStateError, ResourceError
+from embedding.errors import ConfigError, DamagedStateError, EmbedmillError, ResourceError
 from jobs.durable import replace_file
 from jobs.fence import fenced, newest
 from jobs.health import Damage, damage_error, versions_noted
@@ -187,6 +188,16 @@ class State:
                 raise damage_error(self.root, Damage(name, name, "is missing", log=True)) from None
             return DeltaTable.create(uri, schema=spec.stored, mode="ignore", partition_by=spec.stored_by)
 
+    def _grown(self, name: str) -> DeltaTable:
+        """The table, to be written to, with the columns that an earlier version of embedmill did not know."""
+        table = self.table(name)
+        known = {field.name for field in table.schema().fields}
+        if new := [field for field in Schema.from_arrow(TABLES[name].stored).fields if field.name not in known]:
+            with fenced(table, self.fence) as properties:
+                table.alter.add_columns(new, commit_properties=properties)
+            table = self.table(name)
+        return table
+
     def files(self, name: str, partition: Mapping[str, str] | None = None) -> list[str]:
         """Paths of a table's current files, for Spark."""
         filters = self._within(name) + [(column, "=", value) for column, value in (partition or {}).items()]
@@ -203,15 +214,25 @@ class State:
         return self._dataset(name).to_table(columns=light).filter(where).select(wanted)
 
     def append(self, name: str, parts: Sequence[Part]) -> None:
-        """Commit files that workers wrote, all in one transaction."""
+        """Commit files that workers wrote, all in one transaction.
+
+        Raises EmbedmillError for one that is not there: then its worker does not see this state, and wrote elsewhere.
+        """
         if not parts:
             return
+        for part in parts:
+            file = self.root / name / part.path
+            if not file.exists() or file.stat().st_size != part.size:
+                raise EmbedmillError(
+                    f"a worker wrote {part.rows:,} rows of table {name!r} that are not in {self.root}: driver and "
+                    "workers must see one and the same state.uri"
+                )
         now = int(time.time() * 1000)
         actions = [AddAction(p.path, p.size, p.partition, now, True, json.dumps({"numRecords": p.rows})) for p in parts]
         self._add(name, actions)
 
     def _add(self, name: str, actions: list[AddAction]) -> None:
-        spec, table = TABLES[name], self.table(name)
+        spec, table = TABLES[name], self._grown(name)
         with fenced(table, self.fence) as properties:
             table.create_write_transaction(
                 actions, mode="append", schema=spec.stored, partition_by=spec.stored_by, commit_properties=properties
@@ -231,7 +252,7 @@ class State:
                 raise ValueError(f"{name} is changed for one cut at a time")
             values["cut"] = f"'{self.cut}'"
             keys += f" AND t.`cut` = '{self.cut}'"
-        table = self.table(name)
+        table = self._grown(name)
         with fenced(table, self.fence) as properties:
             merger = table.merge(
                 rows,

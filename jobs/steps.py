@@ -78,7 +78,7 @@ def step(
                 if name != "plan":
                     done = _close(mill, report, lease, scope, planned, publish=name == "publish", build=build)
                 report.plan = replace(report.plan, reuse=max(0, report.plan.reuse - planned.embedded))
-            report.quarantined = mill.quarantined(scope)
+            report.quarantined, report.ignored = mill.quarantined(scope)
             report.status = "running"
             if empty or name == "publish" and done:
                 report.rows_after = mill.index().count(report.index)

@@ -54,6 +54,26 @@ SOURCES = pa.schema(
         ("retry", pa.bool_()),  # reading failed in a way that may pass: read it again
         ("documents", _LONG),
         ("run_id", _TEXT),
+        # What its last whole reading leaves open; see jobs/held.py.
+        ("digests", pa.list_(_TEXT)),  # of its unreadable records that may be any document, one a record
+        ("suspects", pa.list_(_TEXT)),  # those of them that may be documents that went missing
+        ("held", pa.list_(_TEXT)),  # these documents
+        ("held_back", _TEXT),  # JSON, {reason: {"since": µs, "documents": n}}
+        ("unlisted", _TEXT),  # why the last listing could not tell whether it is there; null where it was listed
+        ("unlisted_since", _LONG),
+    ]
+)
+REMOVALS = pa.schema(
+    [
+        ("source_id", _TEXT),
+        ("partition", _TEXT),
+        ("doc_id", _TEXT),
+        ("team_id", _TEXT),
+        ("channel_id", _TEXT),
+        ("kind", _TEXT),
+        ("created_at", _LONG),
+        ("version", _LONG),
+        ("deleted", pa.bool_()),  # false where the document was only emptied
     ]
 )
 VECTORS = pa.schema(
@@ -77,6 +97,7 @@ PUBLISHED = pa.schema(
         ("meta_hash", _TEXT),
         ("space_id", _TEXT),
         ("run_id", _TEXT),
+        ("source_id", _TEXT),  # the source that owned the chunk; null in rows of a ledger that did not keep it yet
     ]
 )
 QUARANTINE = pa.schema(
@@ -95,6 +116,7 @@ QUARANTINE = pa.schema(
         ("first_seen", _LONG),
         ("last_seen", _LONG),
         ("run_id", _TEXT),
+        ("ignored", pa.bool_()),  # nothing is wrong with it, and there is no use for its kind; null is false
     ]
 )
 RUNS = pa.schema(
@@ -121,6 +143,7 @@ PURGES = pa.schema(
 TABLES: dict[str, TableSpec] = {
     "sources": TableSpec(SOURCES, ("source_id", "partition"), per_cut=True),
     "chunks": TableSpec(CHUNK, ("team_id", "chunk_id"), ("team_id",), per_cut=True),
+    "removals": TableSpec(REMOVALS, ("source_id", "partition", "doc_id"), per_cut=True),
     "vectors": TableSpec(VECTORS, ("space_id", "team_id", "content_hash"), ("space_id", "team_id")),
     "published": TableSpec(PUBLISHED, ("index", "team_id", "chunk_id"), ("index", "team_id")),
     "quarantine": TableSpec(QUARANTINE, ("source_id", "partition", "key", "step"), per_cut=True),

@@ -105,7 +105,7 @@ def verify(
             publish_rows(mill, report, lease, version, made)
             mended = report.upserted + report.deleted
         report.rows_after = mill.index().count(version)
-        report.quarantined = mill.quarantined(scope)
+        report.quarantined, report.ignored = mill.quarantined(scope)
         report.status = "ok" if found.total == mended else "failed"
         waiting = changed_partitions(state, sources, mill.chunking()) - marked
         held = [one.to_json() for one in held_back(state)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from embedding.records import Document, Kind, Record, Rejected
+from embedding.records import Document, Kind, Record, Rejected, Removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,8 @@ class PurgeRule:
     before: int | None
     purged_at: int
 
-    def covers(self, document: Document) -> bool:
-        """Whether this document must not come back."""
+    def covers(self, document: Document | Removed) -> bool:
+        """Whether this document must not come back; what was said of its end need not be kept either."""
         return (
             document.team_id == self.team_id
             and document.version <= self.purged_at

@@ -1,0 +1,46 @@
+"""Counted: what workers were asked for against what came back. A worker that writes elsewhere must not pass for none.
+
+Where a machine does not see the state (another disk under the same path, a folder that is not mounted), Spark and Ray
+end well and nothing is there. So every hand-over compares counts that two parties made.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow.dataset as ds
+
+from embedding.errors import EmbedmillError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def expect(step: str, what: str, asked: int, answered: int) -> None:
+    """Raise EmbedmillError where the two counts of a hand-over differ."""
+    if asked != answered:
+        raise EmbedmillError(
+            f"{step}: {asked:,} {what} were asked for and {answered:,} came back; nothing can be concluded from that. "
+            "Every driver and worker must see the same state.uri and sources; run again, and report this if it stays"
+        )
+
+
+def written(frame: DataFrame, folder: Path, what: str, step: str = "extract") -> int:
+    """Write a frame as Parquet below ``folder``, on the executors, and count it there; returns the number of rows.
+
+    Raises EmbedmillError where the executors wrote another number of rows than this process finds.
+    """
+    from pyspark.sql import Observation
+    from pyspark.sql import functions as F
+
+    sent = Observation()
+    frame.observe(sent, F.count(F.lit(1)).alias("rows")).write.parquet(str(folder), mode="overwrite")
+    asked, found = int(sent.get["rows"]), rows_in(folder)
+    expect(step, what, asked, found)
+    return found
+
+
+def rows_in(folder: Path) -> int:
+    """Rows of the Parquet files below a folder; 0 where there is none."""
+    return ds.dataset(str(folder), format="parquet").count_rows() if folder.is_dir() else 0
