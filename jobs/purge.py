@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from jobs.lease import Lease
     from jobs.mill import Mill
 
-_HOLDING = ("chunks", "vectors", "published", "quarantine")
+_HOLDING = ("chunks", "vectors", "published", "quarantine", "removals")
 _IDS = 2_000
 _LISTED = 1_000  # hashed ids in a receipt; of more their number and one digest
 REMOVED, LEFT = "removed", "left to the server"
@@ -199,6 +199,7 @@ def _carry_out(mill: Mill, rules: Sequence[_Rule], lease: Lease, cleared: int) -
     removed["ledger"] = _drop(mill, "published", team, "chunk_id", doomed)
     named = _quarantined(mill, target)
     removed["quarantine"] = _drop_quarantine(mill, target, named)
+    removed["removals"] = _drop_removals(mill, target, rules[0]["purged_at"])
     documents = {_document(chunk) for chunk in doomed | found}
     unmatched = sorted(target.ids - documents - {_document(key) for key in named})
     files = sum(forget(state, name) for name in _HOLDING)
@@ -284,13 +285,23 @@ def _drop_quarantine(mill: Mill, target: Target, named: Iterable[str]) -> int:
     return _drop(mill, "quarantine", target.team, "key", named)
 
 
+def _drop_removals(mill: Mill, target: Target, purged_at: int) -> int:
+    """What said that a document was deleted, up to the purge: its rule keeps away all that this could stand against."""
+    columns = ["doc_id", "team_id", "channel_id", "created_at", "version"]
+    rows = mill.state.every_cut().read("removals", columns, pc.field("team_id") == target.team)
+    rows = target.of(rows.filter(pc.less_equal(rows["version"], purged_at)).rename_columns(["chunk_id", *columns[1:]]))
+    return _drop(
+        mill, "removals", target.team, "doc_id", set(rows["chunk_id"].to_pylist()), f" AND version <= {purged_at}"
+    )  # fmt: skip
+
+
 def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _drop(mill: Mill, name: str, team: str, column: str, values: Iterable[str]) -> int:
+def _drop(mill: Mill, name: str, team: str, column: str, values: Iterable[str], further: str = "") -> int:
     count, listed = 0, sorted(values)
     for start in range(0, len(listed), _IDS):
         within = ", ".join(_literal(value) for value in listed[start : start + _IDS])
-        count += mill.state.drop(name, f"team_id = {_literal(team)} AND {column} IN ({within})")
+        count += mill.state.drop(name, f"team_id = {_literal(team)} AND {column} IN ({within}){further}")
     return count

@@ -145,6 +145,17 @@ def test_quarantined_records_of_a_scope_go_and_a_torn_partition_stays_reported(a
     assert set(state.read("quarantine", ["key"])["key"].to_pylist()) == {"", "new"}
 
 
+def test_what_is_known_of_deletions_in_the_scope_goes_too(ahead: Workspace) -> None:
+    state = open_mill(ahead.config).state
+    base = {"source_id": "s", "partition": "p", "team_id": TEAM, "channel_id": "C1", "kind": "message",
+            "created_at": 1, "deleted": True, "_delete": False}  # fmt: skip
+    versions = {"before": 1, "ahead": 1 << 60}
+    rows = [base | {"doc_id": f"{TEAM}/m/C1/{name}", "version": version} for name, version in versions.items()]
+    state.change("removals", rows)
+    assert take(ahead, channel="C1")["removed"]["removals"] == 1
+    assert state.read("removals", ["doc_id"])["doc_id"].to_pylist() == [f"{TEAM}/m/C1/ahead"]
+
+
 def test_an_id_that_nothing_is_known_of_is_kept_away_and_said_so(ahead: Workspace) -> None:
     new = f"{TEAM}/f/still to come.txt".replace(" ", "%20")
     receipt = take(ahead, ids=[FILE, new])
