@@ -239,7 +239,10 @@ def reindex(
 
 
 @app.command()
-def rollback(config: ConfigOption = None, json: JsonOption = False, wait: WaitOption = 0.0) -> None:
+def rollback(
+    config: ConfigOption = None, json: JsonOption = False, wait: WaitOption = 0.0,
+    allow_mass_delete: MassDeleteOption = False,
+) -> None:  # fmt: skip
     """Move the alias back to the version before the live one, in seconds. Run afterwards to bring it up to date.
 
     Documents that were deleted, edited or purged since that version was live are taken out of it first: it shows
@@ -251,7 +254,7 @@ def rollback(config: ConfigOption = None, json: JsonOption = False, wait: WaitOp
         from jobs.rollback import rollback as back
 
         with opened_mill(config) as mill:
-            body = back(mill, wait=wait)
+            body = back(mill, allow_mass_delete=allow_mass_delete, wait=wait)
         show(body, json, render.rollback)
         return 0
 

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING
 import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
-from embedding.errors import BudgetError, MassDeleteError
+from embedding.errors import BudgetError
 from jobs import diff
+from jobs.counted import expect, rows_in
 from jobs.frames import dealt, read_table
 from jobs.scope import Scope
 from jobs.state import State
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from pathlib import Path
 
-    from jobs.config import Limits
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 READY = "ready"  # in place of the number of a shard
 _SPREAD = 64
@@ -101,17 +102,23 @@ def make_plan(
                 .groupBy("team_id", "content_hash")
                 .agg(F.first("text").alias("text"), F.first("tokens").alias("tokens"))
             )
-            distinct, tokens, shards = _write_texts(texts.persist(), str(work / "texts"), shard_tokens)
+            distinct, tokens, shards = _write_texts(texts.persist(), work / "texts", shard_tokens)
         if counts.get("embed") or counts.get("reuse") or counts.get("update"):
-            _write_rows(acted.where("action IN ('embed', 'reuse', 'update')"), str(work / "rows"), shards)
+            _write_rows(acted.where("action IN ('embed', 'reuse', 'update')"), work / "rows", shards)
+            writes = sum(counts.get(action, 0) for action in ("embed", "reuse", "update"))
+            expect("plan", "rows to write", writes, rows_in(work / "rows"))
         if counts.get("delete"):
             acted.where("action = 'delete'").select("team_id", "chunk_id").write.parquet(
                 str(work / "deletes"), mode="overwrite"
             )
+            expect("plan", "rows to delete", counts["delete"], rows_in(work / "deletes"))
     finally:
         acted.unpersist()
+    total = sum(n for action, n in counts.items() if action != "delete")
+    if scope == Scope():
+        expect("plan", "chunks", state.count("chunks"), total)
     return Plan(
-        total=sum(n for action, n in counts.items() if action != "delete"),
+        total=total,
         embed=distinct,
         reuse=counts.get("reuse", 0) + counts.get("embed", 0) - distinct,
         update=counts.get("update", 0),
@@ -123,7 +130,7 @@ def make_plan(
     )
 
 
-def _write_texts(texts: DataFrame, folder: str, shard_tokens: int) -> tuple[int, int, int]:
+def _write_texts(texts: DataFrame, folder: Path, shard_tokens: int) -> tuple[int, int, int]:
     """Deal the texts into shards of about ``shard_tokens`` by their hash; returns texts, tokens, shards.
 
     Every shard has the lengths of the whole: what an encoder needs for one does not depend on how many there are, and
@@ -135,30 +142,23 @@ def _write_texts(texts: DataFrame, folder: str, shard_tokens: int) -> tuple[int,
         dealt(texts.withColumn("shard", _shard(shards)), "shard", parts=shards)
         .select("team_id", "content_hash", "text", "tokens", "shard")
         .write.partitionBy("shard")
-        .parquet(folder, mode="overwrite")
+        .parquet(str(folder), mode="overwrite")
     )
     texts.unpersist()
+    expect("plan", "texts to encode", int(total["texts"]), rows_in(folder))
     return int(total["texts"]), int(total["tokens"]), shards
 
 
-def _write_rows(rows: DataFrame, folder: str, shards: int) -> None:
+def _write_rows(rows: DataFrame, folder: Path, shards: int) -> None:
     """Deal the rows into the shards of their texts; those that wait for none are ``ready``."""
     waits = F.col("action") == "embed"
     shard = F.when(waits, _shard(shards)).otherwise(READY) if shards else F.lit(READY)
     # Of those that are ready there may be as many as there are chunks: they are spread over the workers.
     spread = F.when(~waits, F.pmod(F.xxhash64("chunk_id"), F.lit(_SPREAD)))
-    dealt(rows.withColumn("shard", shard), "shard", spread).write.partitionBy("shard").parquet(folder, mode="overwrite")
+    dealt(rows.withColumn("shard", shard), "shard", spread).write.partitionBy("shard").parquet(
+        str(folder), mode="overwrite"
+    )
 
 
 def _shard(shards: int) -> Column:
     return F.pmod(F.xxhash64("content_hash"), F.lit(shards)).cast("string")
-
-
-def check_deletes(plan: Plan, limits: Limits) -> None:
-    """Raise MassDeleteError where the plan deletes more than both limits."""
-    if plan.delete > limits.max_delete_rows and plan.delete > limits.max_delete_fraction * plan.published:
-        raise MassDeleteError(
-            f"the plan deletes {plan.delete:,} of {plan.published:,} rows, more than limits.max_delete_rows "
-            f"({limits.max_delete_rows:,}) and limits.max_delete_fraction ({limits.max_delete_fraction:g}); "
-            "check the source, or give --allow-mass-delete"
-        )

@@ -10,12 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pyspark.sql import functions as F
-
-from embedding.errors import ConfigError, MassDeleteError
+from embedding.errors import ConfigError
 from indexers.base import version_number
-from jobs.frames import read_table
 from jobs.gate import examine
+from jobs.guard import check_deletes, cutover_losses
 from jobs.mill import Mill
 from jobs.ownership import own_index
 from jobs.report import Report
@@ -50,7 +48,9 @@ def reindex(
             report.quarantined, report.ignored = mill.quarantined(scope)
             if done:
                 if whole and live is not None and not allow_mass_delete:
-                    _check_documents(mill, live, version)
+                    # A version that lacks many of the live one's documents is a mass delete by another way.
+                    losses = cutover_losses(mill.spark(), mill.state, live=live, version=version)
+                    check_deletes(losses, mill.config.limits, what="documents")
                 with mill.progress.phase("gate"):
                     verdict = examine(mill, version, live, scope, run_id=report.run_id)
                 move = verdict.passed and (whole if activate is None else activate)
@@ -93,19 +93,3 @@ def _add(report: Report, before: Report) -> None:
     if before.cost:
         report.cost = before.cost + report.cost if report.cost else before.cost
     report.plan = replace(report.plan, reuse=max(0, report.upserted - report.embedded - report.plan.update))
-
-
-def _check_documents(mill: Mill, live: str, version: str) -> None:
-    """A cutover to a version that lacks many of the live one's documents is a mass delete by another way."""
-    limits = mill.config.limits
-    documents = []
-    for name in (live, version):
-        chunks = read_table(mill.spark(), mill.state, "published", {"index": name})
-        documents.append(chunks.where(F.col("chunk_id").endswith("#0")).count())
-    fewer = documents[0] - documents[1]
-    if fewer > limits.max_delete_rows and fewer > limits.max_delete_fraction * documents[0]:
-        raise MassDeleteError(
-            f"{version} has {documents[1]:,} documents and the live {live} {documents[0]:,}: {fewer:,} fewer, more "
-            f"than limits.max_delete_rows ({limits.max_delete_rows:,}) and limits.max_delete_fraction "
-            f"({limits.max_delete_fraction:g}); check the source, or give --allow-mass-delete"
-        )

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from embedding.errors import ConfigError
+from jobs.guard import Loss, check_deletes
 from jobs.mill import Mill
 from jobs.ownership import own_index
 from jobs.plan import Plan
@@ -24,10 +25,11 @@ _KEY = ["team_id", "chunk_id"]
 _DOCUMENT = ["team_id", "doc_id"]
 
 
-def rollback(mill: Mill, *, wait: float = 0.0) -> dict[str, Any]:
+def rollback(mill: Mill, *, allow_mass_delete: bool = False, wait: float = 0.0) -> dict[str, Any]:
     """Clean the version before the live one and point the alias at it. Starts no engine, so it takes seconds.
 
-    ``removed`` counts rows whose document is gone, or is another one, by what the sources showed last.
+    ``removed`` counts rows whose document is gone, or is another one, by what the sources showed last. Raises
+    MassDeleteError where many of them are gone that the live version still has: no run was let delete those.
     """
     with mill.writing("rollback", Scope(), wait) as (report, lease):
         index = mill.index()
@@ -39,6 +41,9 @@ def rollback(mill: Mill, *, wait: float = 0.0) -> dict[str, Any]:
         report.index = version = earlier[-1]
         space = index.space_of(version)
         doomed = outdated(mill.state, version, cut_of(mill, space), cut_of(mill, index.space_of(live or version)))
+        if not allow_mass_delete:
+            losses = pending_losses(mill.state, doomed, version, live or version)
+            check_deletes(losses, mill.config.limits)
         if len(doomed):
             folder = mill.state.work(report.run_id) / "deletes"
             folder.mkdir()
@@ -71,6 +76,24 @@ def outdated(state: State, version: str, cut: str, live_cut: str) -> pa.Table:
     current = then if cut == live_cut else _unchanged(then, _chunks(state, live_cut))
     key = [*_KEY, "content_hash"]
     return ledger.join(current.select(key), keys=key, join_type="left anti").select(_KEY).combine_chunks()
+
+
+def pending_losses(state: State, doomed: pa.Table, version: str, live: str) -> list[Loss]:
+    """What ``doomed`` rows of a version take from each team and source that the live version has the documents of."""
+    ledger = state.read("published", ["index", *_KEY, "source_id"], pc.field("index").isin([version, live]))
+    here = ledger.filter(pc.equal(ledger["index"], version))
+    shown = _document_ids(ledger.filter(pc.equal(ledger["index"], live)))
+    goes = here.join(doomed.append_column("goes", pa.array([1] * len(doomed), pa.int64())), keys=_KEY)
+    pending = pc.and_kleene(pc.is_valid(goes["goes"]), pc.is_in(_document_ids(goes), shown))
+    goes = goes.append_column("pending", pending.cast(pa.int64()))
+    grouped = goes.group_by(["team_id", "source_id"]).aggregate([("chunk_id", "count"), ("pending", "sum")])
+    return [
+        Loss(r["team_id"], r["source_id"] or "", r["chunk_id_count"], r["pending_sum"]) for r in grouped.to_pylist()
+    ]
+
+
+def _document_ids(rows: pa.Table) -> pa.ChunkedArray:
+    return pc.replace_substring_regex(rows["chunk_id"], "#[0-9]+$", "")
 
 
 def _chunks(state: State, cut: str) -> pa.Table:

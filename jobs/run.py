@@ -12,12 +12,14 @@ from embedding.chunking import Chunker
 from embedding.encoders import open_encoder
 from embedding.errors import EmbedmillError
 from embedding.space import tokenizer_file
+from jobs.counted import expect
 from jobs.extract import extract
+from jobs.guard import guard_deletes
 from jobs.held import held_back
 from jobs.lease import Lease, holder
 from jobs.mill import Mill
 from jobs.ownership import own_index, state_id
-from jobs.plan import NO_LIMIT, Budget, Plan, check_deletes, make_plan
+from jobs.plan import NO_LIMIT, Budget, Plan, make_plan
 from jobs.quarantine import replace_texts
 from jobs.report import BEGUN, Report
 from jobs.scope import Scope, iso
@@ -68,6 +70,13 @@ def plan_scope(mill: Mill, scope: Scope, report: Report, version: str) -> None:
         )  # fmt: skip
 
 
+def guard(mill: Mill, report: Report) -> None:
+    """Raise MassDeleteError where the report's plan deletes more than the limits allow."""
+    guard_deletes(
+        mill.spark(), mill.state, report.plan.delete, mill.config.limits, run_id=report.run_id, index=report.index
+    )
+
+
 def embed_texts(
     mill: Mill, scope: Scope, report: Report, lease: Lease,
     *, stored: Callable[[str, list[Part]], None] = _nobody, stop: Callable[[], bool] = never,
@@ -92,6 +101,7 @@ def embed_texts(
         failed = encoded.failed
         if encoded.stopped:
             return None
+        expect("embed", "texts", report.plan.embed, encoded.texts + len(failed))
     return replace_texts(mill.state, failed, scope, run_id=report.run_id, now=report.started_at)
 
 
@@ -116,8 +126,9 @@ def close_plan(
                 if left_out is None or not follower.wait():
                     return False
         _expect(missing + publisher.left_out, left_out)
+        expect("publish", "rows to write", report.plan.writes - left_out, publisher.upserted)
         with report.timed("publish"):
-            return publisher.deletes(stop)
+            return _deleted(publisher, report.plan, stop)
 
 
 def publish_rows(
@@ -130,7 +141,18 @@ def publish_rows(
     """
     _expect(_prepare(mill, report, made, ready=False), left_out)
     with _publisher(mill, report, lease, version, made) as publisher, report.timed("publish"):
-        return publisher.prepared(stop) and publisher.deletes(stop)
+        if not publisher.prepared(stop):
+            return False
+        expect("publish", "rows to write", made.writes - left_out, publisher.upserted)
+        return _deleted(publisher, made, stop)
+
+
+def _deleted(publisher: Publisher, made: Plan, stop: Callable[[], bool]) -> bool:
+    """Carry out the plan's deletes; False where ``stop`` asked to leave off."""
+    if not publisher.deletes(stop):
+        return False
+    expect("publish", "rows to delete", made.delete, publisher.deleted)
+    return True
 
 
 def _prepare(mill: Mill, report: Report, made: Plan, *, ready: bool) -> int:
@@ -215,7 +237,7 @@ def run(
         extract_sources(mill, scope, report, to_embed=budget == NO_LIMIT)
         plan_scope(mill, scope, report, version)
         if not allow_mass_delete:
-            check_deletes(report.plan, mill.config.limits)
+            guard(mill, report)
         budget.check(report.plan, lambda: estimate(mill, report.plan))
         close_plan(mill, scope, report, lease, version, stop=never)
         report.rows_after = mill.index().count(version)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.durable import replace_file
-from jobs.plan import NO_LIMIT, Budget, Plan, check_deletes
+from jobs.plan import NO_LIMIT, Budget, Plan
 from jobs.reindex import AGAIN_SECONDS, version_to_build
 from jobs.run import (
     close_plan,
@@ -23,6 +23,7 @@ from jobs.run import (
     ensure_live,
     estimate,
     extract_sources,
+    guard,
     never,
     plan_body,
     plan_scope,
@@ -95,7 +96,7 @@ def _plan(mill: Mill, report: Report, scope: Scope, allow_mass_delete: bool, bud
     shutil.rmtree(mill.state.work(report.run_id))
     plan_scope(mill, scope, report, report.index)
     if not allow_mass_delete:
-        check_deletes(report.plan, mill.config.limits)
+        guard(mill, report)
     budget.check(report.plan, lambda: estimate(mill, report.plan))
     planned = Planned(report.plan, scope.to_json(), report.index, mill.space_id, report.embedded)
     _keep(mill, report, planned)

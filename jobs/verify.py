@@ -20,6 +20,7 @@ from embedding.errors import EmbedmillError
 from jobs.diff import in_scope
 from jobs.extract import changed_partitions
 from jobs.frames import gathered, local_frame, read_table
+from jobs.guard import guard_deletes
 from jobs.held import held_back
 from jobs.ownership import own_index
 from jobs.plan import Plan
@@ -100,7 +101,9 @@ def verify(
             writes, deleted = plan_repair(spark, state, frame, gone, run_id=report.run_id, deletes=deletes)
             made = Plan(reuse=writes, delete=deleted)
             if not allow_mass_delete:
-                pass  # GUARD
+                guard_deletes(
+                    spark, state, deleted, mill.config.limits, run_id=report.run_id, index=version
+                )  # fmt: skip
             marked = read_anew(state, wrong, gone if deletes else (), report.run_id)
             publish_rows(mill, report, lease, version, made)
             mended = report.upserted + report.deleted
