@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from jobs.extract import changed
 from jobs.frames import local_frame, read_table
 from jobs.reader import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW, Chunking, reader
-from jobs.seen import stamp
 from jobs.sources.base import NameMap, Partition, PurgeRule, Source
 
 if TYPE_CHECKING:
@@ -86,16 +86,6 @@ class Shown:
 # -- which partitions --------------------------------------------------------------------------------------------------
 
 
-def unchanged(
-    row: Mapping[str, Any] | None, partition: Partition, source: Source, names: NameMap, version: str
-) -> bool:
-    """Whether a partition is just as it was read last."""
-    return (
-        row is not None and not row["retry"] and row["fingerprint"] == stamp(partition)
-        and row["reader"] == f"{source.reader}:{version}" and row["refs_hash"] == names.fingerprint(row["refs"] or [])
-    )  # fmt: skip
-
-
 def choose(
     state: State, sources: Sequence[Source], chunking: Chunking, scope: Scope, wanted: Iterable[At], turn: str
 ) -> list[tuple[int, Partition]]:
@@ -110,9 +100,7 @@ def choose(
         partitions, names = source.listing().partitions, NameMap(source.names)
         for partition in partitions:
             at = (source.source_id, partition.key)
-            if scope.may_hold(source, partition) and unchanged(
-                known.get(at), partition, source, names, chunking.version
-            ):
+            if scope.may_hold(source, partition) and not changed(known.get(at), partition, source, names, chunking):
                 place = hashlib.blake2b(repr((turn, at)).encode("utf-8", "backslashreplace"), digest_size=8).digest()
                 listed.append((at not in first, place, number, partition))
     chosen: list[tuple[int, Partition]] = []

@@ -40,9 +40,10 @@ def rollback(mill: Mill, *, allow_mass_delete: bool = False, wait: float = 0.0) 
             raise ConfigError(f"there is no version before {live or 'the first run'}; nothing was changed")
         report.index = version = earlier[-1]
         space = index.space_of(version)
-        doomed = outdated(mill.state, version, cut_of(mill, space), cut_of(mill, index.space_of(live or version)))
+        live_cut = cut_of(mill, index.space_of(live or version))
+        doomed = outdated(mill.state, version, cut_of(mill, space), live_cut)
         if not allow_mass_delete:
-            losses = pending_losses(mill.state, doomed, version, live or version)
+            losses = pending_losses(mill.state, doomed, version, live or version, live_cut)
             check_deletes(losses, mill.config.limits)
         if len(doomed):
             folder = mill.state.work(report.run_id) / "deletes"
@@ -78,13 +79,18 @@ def outdated(state: State, version: str, cut: str, live_cut: str) -> pa.Table:
     return ledger.join(current.select(key), keys=key, join_type="left anti").select(_KEY).combine_chunks()
 
 
-def pending_losses(state: State, doomed: pa.Table, version: str, live: str) -> list[Loss]:
-    """What ``doomed`` rows of a version take from each team and source that the live version has the documents of."""
+def pending_losses(state: State, doomed: pa.Table, version: str, live: str, live_cut: str) -> list[Loss]:
+    """What ``doomed`` rows of a version take from each team and source of documents that are gone and still shown live.
+
+    No run has deleted those; all others are edits, or were deleted by a run that passed the guard.
+    """
     ledger = state.read("published", ["index", *_KEY, "source_id"], pc.field("index").isin([version, live]))
     here = ledger.filter(pc.equal(ledger["index"], version))
     shown = _document_ids(ledger.filter(pc.equal(ledger["index"], live)))
     goes = here.join(doomed.append_column("goes", pa.array([1] * len(doomed), pa.int64())), keys=_KEY)
-    pending = pc.and_kleene(pc.is_valid(goes["goes"]), pc.is_in(_document_ids(goes), shown))
+    documents = _document_ids(goes)
+    gone = pc.invert(pc.is_in(documents, _chunks(state, live_cut)["doc_id"]))
+    pending = pc.and_(pc.is_valid(goes["goes"]), pc.and_(gone, pc.is_in(documents, shown)))
     goes = goes.append_column("pending", pending.cast(pa.int64()))
     grouped = goes.group_by(["team_id", "source_id"]).aggregate([("chunk_id", "count"), ("pending", "sum")])
     return [

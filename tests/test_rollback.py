@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from embedding.errors import MassDeleteError
 from jobs.purge import purge
 from jobs.reindex import reindex
 from jobs.rollback import rollback
@@ -89,12 +90,32 @@ def test_what_no_run_has_seen_changed_stays_whole(tmp_path: Path) -> None:
     assert rollback(open_mill(space.config))["removed"] == 0 and shown(space, V1) == was
 
 
-@pytest.mark.parametrize("death", [Death(1, after=False), Death(1), Death(2), Death(ahead_of="alias")], ids=str)
-def test_a_rollback_that_died_has_not_moved_the_alias_and_is_done_again(tmp_path: Path, death: Death) -> None:
+def test_deletions_that_no_run_was_let_carry_out_are_not_a_rollbacks_either(tmp_path: Path) -> None:
+    space = Workspace(tmp_path / "ws")
+    go(space)
+    reindex(open_mill(space.config), Scope())
+    space.config.write_text(space.config.read_text() + "[limits]\nmax_delete_rows = 2\nmax_delete_fraction = 0.3\n")
+    edited = [message(n, f"edited {n}", edited={"user": "U1", "ts": "1740970000.000000"}) for n in range(4)]
+    space.day("general", edited)
+    go(space)
+    was = rollback(open_mill(space.config))
+    assert was["removed"] == 4, "edits are no deletions"
+    run(open_mill(space.config), Scope())
+    reindex(open_mill(space.config), Scope())
+    space.day("general", edited[:1])
+    with pytest.raises(MassDeleteError):
+        run(open_mill(space.config), Scope())
+    with pytest.raises(MassDeleteError):
+        rollback(open_mill(space.config))
+    assert live(space) == "messages__v2" and len(shown(space, V1)) == len(shown(space, "messages__v2")) == 8
+    assert rollback(open_mill(space.config), allow_mass_delete=True)["removed"] == 3
+
+
+@pytest.mark.parametrize("ahead_of", ["index", "published", "alias"])
+def test_a_rollback_that_died_has_not_moved_the_alias_and_is_done_again(tmp_path: Path, ahead_of: str) -> None:
     space, _ = cut_over(tmp_path / "ws", "")
-    death = Death(death.at, death.after, death.ahead_of)
     with pytest.raises(Killed):
-        rollback(open_mill(space.config, death))
+        rollback(open_mill(space.config, Death(ahead_of=ahead_of)))
     assert live(space) == "messages__v2"
     # What was removed comes back to the source just as it was: the ledger must not believe that it is still there.
     (space.files / "notes.txt").write_text("Call the courier when a door stays shut.\n")
