@@ -8,6 +8,7 @@ EmbedmillError                 1  base; message is one line and never holds a do
 ├── DamagedStateError          1  a table of the state is damaged; names the table, the file and the fix
 └── SafetyError                5  refused: going on could lose or mix data
     ├── SpaceMismatchError     5  state or index belongs to another embedding space
+    ├── OwnershipError         5  the index is another state's
     ├── FidelityError          5  a backend's vectors are not the model's
     ├── MassDeleteError        5  the plan would delete too much of the index
     ├── BudgetError            5  the plan would cost more than was allowed
@@ -58,6 +59,10 @@ class SafetyError(EmbedmillError):
 
 class SpaceMismatchError(SafetyError):
     """The state or the index belongs to another embedding space."""
+
+
+class OwnershipError(SafetyError):
+    """The index is written by another state; the message names both and the command that takes it over."""
 
 
 class FidelityError(SafetyError):

@@ -197,7 +197,7 @@ def _choose(
         for partition in listing.partitions:
             at = (source.source_id, partition.key)
             listed[at] = (number, partition)
-            if scope.may_hold(source, partition) and _changed(known.get(at), partition, source, names, chunking):
+            if scope.may_hold(source, partition) and changed(known.get(at), partition, source, names, chunking):
                 chosen[at] = (number, partition)
         # A listing with nothing in it is a fault, whatever it says of itself: an empty root is never a deletion.
         complete = listing.complete and bool(listing.partitions)
@@ -221,9 +221,10 @@ def _below(key: str, refused: Mapping[str, str]) -> str:
     return next((refused[name] for name in (key, *folders) if name in refused), "")
 
 
-def _changed(
+def changed(
     row: Mapping[str, object] | None, partition: Partition, source: Source, names: NameMap, chunking: Chunking
 ) -> bool:
+    """Whether a partition is not as it was read last, by its ``row`` of ``sources``."""
     return (
         row is None
         or bool(row["retry"])

@@ -26,10 +26,11 @@ from jobs.engines import check_disk, start_spark
 from jobs.health import note_versions, versions_noted
 from jobs.inflight import settle
 from jobs.lease import Lease
+from jobs.ownership import own_id, refuse_other
 from jobs.progress import Progress
 from jobs.purge import finish_purges
 from jobs.reader import Chunking
-from jobs.report import Report, new_run_id
+from jobs.report import BEGUN, Report, new_run_id
 from jobs.scope import Scope
 from jobs.scratch import clear_work
 from jobs.state import State
@@ -97,7 +98,8 @@ class Mill:
         if version not in index.versions():
             if self.state.count("published", pc.field("index") == version):
                 self.state.drop("published", f"`index` = '{version}'")
-            index.create_version(version, space_id=self.space_id, dim=self.space.dim)
+            index.create_version(version, space_id=self.space_id, dim=self.space.dim, owner=own_id(self.state.root))
+            refuse_other(self, version, index.owner_of(version))  # made by another state a moment ago
 
     def check_space(self, version: str) -> None:
         """Refuse an index of another space, naming both."""
@@ -181,11 +183,13 @@ class Mill:
             report.scratch_cleared = clear_work(state.root, keep="" if first else run_id)
             settle(state)
             # While tables are rebuilt no text is known yet, so that every vector would seem to be of a purged one.
-            if command != "purge" and None not in versions_noted(state.root).values():
+            if command not in ("purge", "takeover") and None not in versions_noted(state.root).values():
                 finish_purges(self, lease)
             before = None if first else self._recorded(run_id)
             if before is not None:
                 report.go_on(before)
+            report.finished_at = report.started_at
+            self.record(report, begun=True)  # one that is killed is known by it
             try:
                 yield report, lease
             finally:
@@ -202,12 +206,12 @@ class Mill:
         rows = self.state.read("runs", ["run_id", "report"], pc.field("run_id") == run_id).to_pylist()
         return json.loads(rows[0]["report"]) if rows else None
 
-    def record(self, report: Report) -> None:
+    def record(self, report: Report, *, begun: bool = False) -> None:
         """Keep a run's report; one of the same run_id is replaced. Call it only while holding the lease."""
         row = {
-            "run_id": report.run_id, "command": report.command, "status": report.status,
+            "run_id": report.run_id, "command": report.command, "status": BEGUN if begun else report.status,
             "started_at": report.started_at, "finished_at": report.finished_at,
-            "report": json.dumps(report.to_json()), "_delete": False,
+            "report": json.dumps(report.to_json() | ({"status": "running"} if begun else {})), "_delete": False,
         }  # fmt: skip
         self.state.change("runs", [row])
 

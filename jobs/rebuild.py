@@ -18,6 +18,7 @@ from deltalake import DeltaTable
 from jobs.alias import delta_uri
 from jobs.health import Damage, damage_error, find_damage, note_versions, rows_of
 from jobs.lease import Lease
+from jobs.ownership import own_index
 from jobs.report import new_run_id
 from jobs.scope import Scope
 from jobs.state import Part, State, write_part
@@ -50,6 +51,7 @@ def rebuild(mill: Mill, *, wait: float) -> list[str]:
         names = sorted({damage.table for damage in found})
         if not names:
             return []
+        own_index(mill)  # what is read back from another state's would count as ours
         reads = bool(_READING & set(names))
         note_versions(state.root, rebuilding={*names, "sources"} if reads else names)
         for name in names:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from embedding.encoders.remote import Cost
 
 
+BEGUN = "begun"  # the status in ``runs`` of one that is under way, or was killed
+
+
 def new_run_id() -> str:
     """The time to the second, and what tells two runs of one second apart."""
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
