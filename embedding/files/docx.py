@@ -187,8 +187,11 @@ class _Writer:
             elif tag == f"{_W}sym":
                 code = int(element.get(f"{_W}char") or "0", 16)
                 parts.append(chr(code) if 0x20 <= code < 0xD800 else "")  # above: glyphs of a symbol font
-            elif tag == f"{_W}rt":
-                parts.append(f"({self.text(element)})")  # the reading above a word is no part of it
+            elif tag == f"{_W}ruby":
+                # The reading above a word is no part of it, and comes first in the file.
+                for base in element.iterchildren(f"{_W}rubyBase"):
+                    self._inline(base, parts)
+                parts.extend(f"({self.text(reading)})" for reading in element.iterchildren(f"{_W}rt"))
             elif tag == f"{_W}ddList":
                 parts.append(_choice(element))
             else:
