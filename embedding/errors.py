@@ -8,6 +8,7 @@ EmbedmillError                 1  base; message is one line and never holds a do
 ├── DamagedStateError          1  a table of the state is damaged; names the table, the file and the fix
 └── SafetyError                5  refused: going on could lose or mix data
     ├── SpaceMismatchError     5  state or index belongs to another embedding space
+    ├── OwnershipError         5  the index is another state's
     ├── FidelityError          5  a backend's vectors are not the model's
     ├── MassDeleteError        5  the plan would delete too much of the index
     ├── BudgetError            5  the plan would cost more than was allowed
@@ -60,6 +61,10 @@ class SpaceMismatchError(SafetyError):
     """The state or the index belongs to another embedding space."""
 
 
+class OwnershipError(SafetyError):
+    """The index is written by another state; the message names both and the command that takes it over."""
+
+
 class FidelityError(SafetyError):
     """A backend's vectors are not those of the model that it says it runs."""
 
@@ -88,10 +93,12 @@ class RejectedRecord(Exception):
     """One record cannot be processed.
 
     ``reason`` is a stable snake_case code ("encrypted_pdf"); ``detail`` is a short sentence for a
-    person and must hold no document text, URL or token.
+    person and must hold no document text, URL or token. ``ignored`` is true where nothing is wrong with the record
+    and there is no use for its kind (a picture): such a one fails no run and protects nothing.
     """
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: str, detail: str = "", *, ignored: bool = False) -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+        self.ignored = ignored

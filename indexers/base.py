@@ -129,8 +129,17 @@ class Index(Protocol):
     def space_of(self, version: str) -> str:
         """Return the ``space_id`` that the version was created with."""
 
-    def create_version(self, version: str, *, space_id: str, dim: int) -> None:
-        """Create an empty version. Idempotent; SpaceMismatchError if it exists with another space or dimension."""
+    def owner_of(self, version: str) -> str:
+        """Return the id of the state that writes this version; "" where none has said so."""
+
+    def set_owner(self, version: str, owner: str) -> None:
+        """Note whose version it is, in the version's own metadata, in place of who owned it."""
+
+    def create_version(self, version: str, *, space_id: str, dim: int, owner: str = "") -> None:
+        """Create an empty version. Idempotent; SpaceMismatchError if it exists with another space or dimension.
+
+        One that exists keeps its owner.
+        """
 
     def point_alias(self, version: str) -> None:
         """Make the version the live one."""

@@ -17,6 +17,7 @@ from indexers.base import SCAN, Capabilities, Hit, check_name, checked_rows, mus
 class _Version:
     space_id: str
     dim: int
+    owner: str = ""
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -55,11 +56,19 @@ class ExactIndex:
         """See ``Index``."""
         return self._version(version).space_id
 
-    def create_version(self, version: str, *, space_id: str, dim: int) -> None:
+    def owner_of(self, version: str) -> str:
+        """See ``Index``."""
+        return self._version(version).owner
+
+    def set_owner(self, version: str, owner: str) -> None:
+        """See ``Index``."""
+        self._version(version).owner = owner
+
+    def create_version(self, version: str, *, space_id: str, dim: int, owner: str = "") -> None:
         """See ``Index``."""
         if version_number(self._name, version) is None:
             raise ValueError(f"a version of {self._name} is called {self._name}__v1, not {version}")
-        held = self._store.versions.setdefault(version, _Version(space_id, dim))
+        held = self._store.versions.setdefault(version, _Version(space_id, dim, owner))
         if (held.space_id, held.dim) != (space_id, dim):
             raise SpaceMismatchError(
                 f"{version} holds space {held.space_id} ({held.dim} dimensions), not {space_id} ({dim})"

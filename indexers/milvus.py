@@ -20,6 +20,7 @@ from indexers.base import Settings, check_name, checked_rows, version_number
 from indexers.milvus_connection import SLOW_CALL_SECONDS
 from indexers.milvus_layout import (
     COMPACTION_KEY,
+    OWNER_KEY,
     PROOF_DIM,
     PROVEN_KEY,
     SPACE_KEY,
@@ -53,7 +54,12 @@ class MilvusIndex(MilvusReader):
         super().__init__(uri, check_name(name), settings or Settings(), lock_timeout)
         self._pool: ThreadPoolExecutor | None = None
 
-    def create_version(self, version: str, *, space_id: str, dim: int) -> None:
+    def set_owner(self, version: str, owner: str) -> None:
+        """See ``Index``."""
+        self._describe(version)
+        self._mark(version, {OWNER_KEY: owner})
+
+    def create_version(self, version: str, *, space_id: str, dim: int, owner: str = "") -> None:
         """See ``Index``. On a server the layout is the one that reads back there."""
         if version_number(self._name, version) is None:
             raise ValueError(f"a version of {self._name} is called {self._name}__v1, not {version}")
@@ -65,7 +71,7 @@ class MilvusIndex(MilvusReader):
                 )
             self._finish(version, held.layout)  # a killed run may have left it without
             return
-        self._create(version, space_id, dim, self._choose_layout())
+        self._create(version, space_id, dim, self._choose_layout(), owner)
 
     def point_alias(self, version: str) -> None:
         """See ``Index``."""
@@ -232,10 +238,10 @@ class MilvusIndex(MilvusReader):
                 self._drop(scratch)
         return _proofs[key]
 
-    def _create(self, collection: str, space_id: str, dim: int, layout: Layout) -> None:
+    def _create(self, collection: str, space_id: str, dim: int, layout: Layout, owner: str = "") -> None:
         self._call(
             self._milvus.create_collection, collection, schema=schema_of(dim, layout), consistency_level="Strong",
-            properties={SPACE_KEY: space_id} | marks_of(self.capabilities()),
+            properties={SPACE_KEY: space_id} | ({OWNER_KEY: owner} if owner else {}) | marks_of(self.capabilities()),
         )  # fmt: skip
         self._finish(collection, layout)
 

@@ -20,6 +20,7 @@ from embedding.errors import ConfigError
 from indexers.base import INDEX_ROW, MAX_BYTES, Capabilities, Index, Settings
 
 SPACE_KEY = "space_id"
+OWNER_KEY = "owner_state"
 PROVEN_KEY = "read_back_on"
 # Milvus's own name for whether it compacts a collection by itself. A server before 2.4 that is killed forgets deletes
 # which it had written to its files: where those of two segments came while both were compacted into one, its catalogue

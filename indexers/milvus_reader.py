@@ -16,7 +16,16 @@ from pymilvus import AnnSearchRequest, MilvusClient, RRFRanker
 from embedding.errors import ConfigError, ResourceError
 from indexers.base import SCAN, Capabilities, Hit, Settings, must_live, version_number
 from indexers.milvus_connection import SLOW_CALL_SECONDS, Connection
-from indexers.milvus_layout import COMPACTION_KEY, PROVEN_KEY, SPACE_KEY, WORDS, Layout, capabilities_of, layout_of
+from indexers.milvus_layout import (
+    COMPACTION_KEY,
+    OWNER_KEY,
+    PROVEN_KEY,
+    SPACE_KEY,
+    WORDS,
+    Layout,
+    capabilities_of,
+    layout_of,
+)
 from indexers.milvus_wire import any_of, literal, search_filter
 
 FETCH_KEYS = 1_000
@@ -33,10 +42,12 @@ _HIT_FIELDS = ["team_id", "channel_id", "channel_name", "kind", "doc_id", "text"
 class Held:
     """A collection as the engine describes it.
 
-    ``proven`` is the engine that its layout was read back on, ``compacted`` says that the engine compacts it by itself.
+    ``owner`` is the state that writes it, ``proven`` the engine that its layout was read back on, ``compacted`` says
+    that the engine compacts it by itself.
     """
 
     space_id: str
+    owner: str
     proven: str
     compacted: bool
     dim: int
@@ -76,6 +87,10 @@ class MilvusReader:
     def space_of(self, version: str) -> str:
         """See ``Index``."""
         return self._describe(version).space_id
+
+    def owner_of(self, version: str) -> str:
+        """See ``Index``."""
+        return self._describe(version).owner
 
     def count(self, version: str) -> int:
         """See ``Index``."""
@@ -135,6 +150,7 @@ class MilvusReader:
         dim, self._layouts[version] = layout_of(found)
         return Held(
             space_id=str(properties.get(SPACE_KEY, "")),
+            owner=str(properties.get(OWNER_KEY, "")),
             proven=str(properties.get(PROVEN_KEY, "")),
             compacted=str(properties.get(COMPACTION_KEY, "true")).lower() != "false",
             dim=dim,

@@ -69,13 +69,26 @@ class VespaIndex:
         """See ``Index``."""
         return self._describe(version)[0]
 
-    def create_version(self, version: str, *, space_id: str, dim: int) -> None:
+    def owner_of(self, version: str) -> str:
+        """See ``Index``."""
+        self._describe(version)
+        said = self._said_of(_owner_document(version))
+        return str(said["space_id"]) if said else ""
+
+    def set_owner(self, version: str, owner: str) -> None:
+        """See ``Index``. In a document of its own: a field would have to be deployed first, where a version is."""
+        self._describe(version)
+        self._put_owner(version, owner)
+
+    def create_version(self, version: str, *, space_id: str, dim: int, owner: str = "") -> None:
         """See ``Index``. ConfigError where the document type is not deployed with this dimension."""
         if version_number(self._name, version) is None:
             raise ValueError(f"a version of {self._name} is called {self._name}__v1, not {version}")
         said = self._said_of(version)
         if said is None:
             self._check_deployed(version, dim)
+            if owner:  # ahead of the version, so that no kill leaves one that is nobody's
+                self._put_owner(version, owner)
             said = {"version": version, "space_id": space_id, "dim": dim}
             self._client.put(self._types, [(version, said)])
         if (said["space_id"], said["dim"]) != (space_id, dim):
@@ -172,7 +185,7 @@ class VespaIndex:
             raise ConfigError(f"{version} is the live version of {self._name}; move the alias first")
         if self._said_of(version) is not None:
             self._client.empty(version)
-            self._client.remove(self._types, [version])
+            self._client.remove(self._types, [version, _owner_document(version)])
 
     def close(self) -> None:
         """See ``Index``."""
@@ -183,6 +196,12 @@ class VespaIndex:
             return self._client.get(self._types, [document]).get(document)
         except RefusedError as error:
             raise RefusedError(f"{error}; is the application package deployed? {DEPLOY}") from None
+
+    def _put_owner(self, version: str, owner: str) -> None:
+        # What is no version's name is none to whoever lists them, earlier releases included.
+        self._client.put(
+            self._types, [(_owner_document(version), {"version": f"owner of {version}", "space_id": owner, "dim": 1})]
+        )
 
     def _describe(self, version: str) -> tuple[str, int]:
         said = self._said_of(version)
@@ -200,6 +219,11 @@ class VespaIndex:
             self._client.query(probe, f"asking for {version}")
         except RefusedError as error:
             raise RefusedError(f"{version} is not deployed with {dim} dimensions; {DEPLOY} ({error})") from None
+
+
+def _owner_document(version: str) -> str:
+    """The id of the document that says which state owns a version."""
+    return f"{version}.owner"
 
 
 def search_body(

@@ -1,8 +1,8 @@
 """The Vespa application package: a document type for each version of an index, and one that says which of them is live.
 
 Vespa has no alias and keeps no properties of a document type. So a small type, ``{name}__versions``, holds a document
-for each version (its space and dimension) and one with the id ``live``, the pointer that searches read. Writes files;
-never deploys them.
+for each version (its space and dimension), one for its owner, and one with the id ``live``, the pointer that searches
+read. Writes files; never deploys them.
 """
 
 from __future__ import annotations

@@ -182,15 +182,20 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Rebuild damaged tables of the state; mend the rows that differ.")
     ] = False,
+    allow_mass_delete: MassDeleteOption = False,
 ) -> None:  # fmt: skip
-    """Compare index, ledger and desired state key by key, and sampled vectors. Exit 4 on any difference left."""
+    """Compare index, ledger and desired state key by key, sampled vectors, and sampled partitions of the sources.
+
+    Exit 4 on any difference left. What a source shows and the index lacks is mended by the run after a --repair.
+    """
 
     def command() -> int:
         from jobs import render
-        from jobs.run import verify as check
+        from jobs.verify import verify as check
 
         with opened_mill(config, rebuild=repair) as mill:
-            body = check(mill, scope_of(team, channel, since, until, kind), repair=repair, wait=wait)
+            scope = scope_of(team, channel, since, until, kind)
+            body = check(mill, scope, repair=repair, allow_mass_delete=allow_mass_delete, wait=wait)
         show(body, json, render.verify)
         return 4 if body["status"] == "differs" else 0
 
@@ -234,16 +239,43 @@ def reindex(
 
 
 @app.command()
-def rollback(config: ConfigOption = None, json: JsonOption = False, wait: WaitOption = 0.0) -> None:
-    """Move the alias back to the version before the live one, in seconds. Run afterwards to bring it up to date."""
+def rollback(
+    config: ConfigOption = None, json: JsonOption = False, wait: WaitOption = 0.0,
+    allow_mass_delete: MassDeleteOption = False,
+) -> None:  # fmt: skip
+    """Move the alias back to the version before the live one, in seconds. Run afterwards to bring it up to date.
+
+    Documents that were deleted, edited or purged since that version was live are taken out of it first: it shows
+    nothing that the live one did not.
+    """
 
     def command() -> int:
         from jobs import render
-        from jobs.reindex import rollback as back
+        from jobs.rollback import rollback as back
 
         with opened_mill(config) as mill:
-            body = back(mill, wait=wait)
+            body = back(mill, allow_mass_delete=allow_mass_delete, wait=wait)
         show(body, json, render.rollback)
+        return 0
+
+    guarded(command, json)
+
+
+@app.command()
+def takeover(config: ConfigOption = None, json: JsonOption = False, wait: WaitOption = 0.0) -> None:
+    """Make this state the owner of the index, whoever owned it before. Changes no row; verify says what differs.
+
+    An index belongs to the state that writes it, and every other one is refused (exit 5). For a state that replaces one
+    that is lost: two that write to one index would delete each other's rows.
+    """
+
+    def command() -> int:
+        from jobs import render
+        from jobs.ownership import takeover as take
+
+        with opened_mill(config) as mill:
+            body = take(mill, wait=wait)
+        show(body, json, render.takeover)
         return 0
 
     guarded(command, json)
@@ -346,7 +378,9 @@ def purge(
 ) -> None:  # fmt: skip
     """Remove documents from the index, the vector store and the text tables, for good, and print a receipt.
 
-    Later runs keep them out, unless their source brings a version newer than the purge.
+    Later runs keep them out, unless their source brings a version newer than the purge (or than the one that was
+    purged, where that is dated ahead). Ids of chunks stand for their documents. An id that nothing is known of is kept
+    away too, with a warning and in the receipt's `unmatched`; one of another team, and an unknown team, is exit 2.
     """
 
     def command() -> int:
@@ -357,6 +391,11 @@ def purge(
         moment = parse_moment(before, "--before") if before else None
         with opened_mill(config) as mill:
             body = remove(mill, team=team, channel=channel, ids=listed, before=moment, wait=wait)
+        if body["unmatched"]:
+            first = body["unmatched"][0]
+            say(f"nothing is known of {len(body['unmatched']):,} of the ids, for example {first}; they are kept away")
+        elif not body["matched"]:
+            say("there was nothing in this scope; what comes with a date up to now is kept away")
         show(body, json, render.purge)
         return 0
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from unittest.mock import patch
 
 from embedding.errors import ResourceError
+from jobs.alias import plain
 from jobs.jvm import ClassArchive, check_java
 from jobs.masking import SECRET_NAMES, is_secret, masked
 
@@ -176,6 +178,7 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool, reads:
     archive = None if submitted else ClassArchive(config.cache, check_java(), complete=reads)
     shutil.rmtree(scratch, ignore_errors=True)  # a killed run's shuffle files hold text
     scratch.mkdir(parents=True, mode=0o700)
+    scratch = plain(scratch)
     log4j = scratch / "log4j2.properties"
     log4j.write_text(_LOG4J)
     local = scratch / "spark"
@@ -211,6 +214,8 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool, reads:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    if not _names_in_utf8(os.environ):
+        os.environ["LC_ALL"] = "C.UTF-8"  # or Java finds no file whose name is not ASCII
     logging.getLogger("py4j").setLevel(logging.WARNING)  # at debug level it tells every call with its arguments
     builder = SparkSession.builder
     for key, value in settings.items():
@@ -229,6 +234,12 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool, reads:
     return session
 
 
+def _names_in_utf8(environment: Mapping[str, str]) -> bool:
+    """Whether a program that goes by the locale writes the names of files in UTF-8, as Python does in any case."""
+    locale = environment.get("LC_ALL") or environment.get("LC_CTYPE") or environment.get("LANG") or "C"
+    return re.search(r"(?i)utf-?8", locale) is not None
+
+
 def start_ray(config: Config, scratch: Path) -> None:
     """Connect to Ray, or start one for this process, which spills what is over its memory below ``scratch``.
 
@@ -241,6 +252,7 @@ def start_ray(config: Config, scratch: Path) -> None:
     if ray.is_initialized():
         return
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+    scratch = plain(scratch)
     started: Future[None] = Future()
 
     def start() -> None:

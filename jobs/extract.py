@@ -21,7 +21,7 @@ import pyarrow.dataset as ds
 
 from embedding.records import Rejected
 from jobs.counted import expect
-from jobs.frames import gathered, local_frame, spark_ddl
+from jobs.frames import as_named, gathered, local_frame, spark_ddl
 from jobs.held import At, ids_held, judge, note_unlisted
 from jobs.quarantine import EXTRACT, replace
 from jobs.reader import CHUNK_ROW, EXTRACTED, PARTITION_ROW, REJECTED_ROW, REMOVED_ROW, Chunking, reader, reject_row
@@ -121,8 +121,9 @@ def extract(
         by_partition.setdefault((reject["source_id"], reject["partition"]), []).append(reject)
     whole = {(p["source_id"], p["partition"]): p["whole"] for p in partitions}
     judged = {at: judge(known.get(at), complete, by_partition.get(at, ())) for at, complete in whole.items()}
+    rows = gathered(as_named(spark).schema(spark_ddl(EXTRACTED)).parquet(str(staged)))
     done = commit(
-        spark, state, gathered(spark.read.schema(spark_ddl(EXTRACTED)).parquet(str(staged))), judged, whole, work.gone,
+        spark, state, rows, judged, whole, work.gone,
         [source.source_id for source in sources], staged.parent,
         removals=any(REMOVED_ROW in p["sent"] for p in partitions) or state.count("removals") > 0,
         held=set().union(*(ids_held(row) for row in known.values() if row["held_back"] or row["held"])),
@@ -201,7 +202,7 @@ def _choose(
         for partition in listing.partitions:
             at = (source.source_id, partition.key)
             listed[at] = (number, partition)
-            if scope.may_hold(source, partition) and _changed(known.get(at), partition, source, names, chunking):
+            if scope.may_hold(source, partition) and changed(known.get(at), partition, source, names, chunking):
                 chosen[at] = (number, partition)
         # A listing with nothing in it is a fault, whatever it says of itself: an empty root is never a deletion.
         complete = listing.complete and bool(listing.partitions)
@@ -226,9 +227,10 @@ def _below(key: str, refused: Mapping[str, str]) -> str:
     return next((refused[name] for name in (key, *folders) if name in refused), "")
 
 
-def _changed(
+def changed(
     row: Mapping[str, object] | None, partition: Partition, source: Source, names: NameMap, chunking: Chunking
 ) -> bool:
+    """Whether a partition is not as it was read last, by its ``row`` of ``sources``."""
     return (
         row is None
         or bool(row["retry"])

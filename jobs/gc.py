@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from jobs.mill import Mill
+from jobs.ownership import own_index
 from jobs.scope import Scope
 
 _PER_CUT = ("sources", "chunks", "removals", "quarantine")
@@ -23,6 +24,7 @@ def gc(mill: Mill, *, keep: int | None = None, vectors: bool = False, dry_run: b
     state = mill.state
     with mill.writing("gc", Scope(), wait) as (report, lease):
         index = mill.index()
+        own_index(mill)
         live = index.live()
         kept = versions_to_keep(index.versions(), live, keep or mill.config.index.keep_versions)
         spaces = {v: index.space_of(v) for v in kept}

@@ -153,6 +153,16 @@ class Lease:
                 self._write()
 
 
+def holder(root: Path) -> str:
+    """The run that holds a state's lease now, "" for none. For whoever only looks: nothing is locked."""
+    try:
+        held = json.loads((root / "lease.json").read_text())
+        gone = _here(held) and (_gone(held) or time.monotonic() - float(held["beat"]) >= float(held["seconds"]))
+        return "" if gone or not _here(held) and time.time() >= float(held["expires"]) else str(held["run_id"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return ""
+
+
 def _fresh(file: Path) -> bool:
     try:
         return time.time() - file.stat().st_mtime < _FRESH_SECONDS

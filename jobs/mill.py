@@ -20,16 +20,17 @@ from embedding.encoders import EncoderSpec
 from embedding.encoders.spec import LOCAL, Purpose
 from embedding.errors import ConfigError, SpaceMismatchError
 from embedding.slack_text import NORMALISER_VERSION
-from embedding.space import Space, describe_space, model_path, own_engine, tokenizer_file
+from embedding.space import Space, describe_space, model_path, own_engine, prompt_tokens, tokenizer_file
 from jobs.config import Config
 from jobs.engines import check_disk, start_spark
 from jobs.health import note_versions, versions_noted
 from jobs.inflight import settle
 from jobs.lease import Lease
+from jobs.ownership import own_id, refuse_other
 from jobs.progress import Progress
 from jobs.purge import finish_purges
 from jobs.reader import Chunking
-from jobs.report import Report, new_run_id
+from jobs.report import BEGUN, Report, new_run_id
 from jobs.scope import Scope
 from jobs.scratch import clear_work
 from jobs.state import State
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 # Below both, a run's Spark part takes seconds, and half of them went into compiling code that then runs once.
 SMALL_BYTES = 64_000_000
 SMALL_CHUNKS = 200_000
+MIN_CHUNK_TOKENS = 16
 DEFAULT_TOKENS_PER_SECOND = 4_500  # sentence-transformers on two cores; replaced by what the last run measured
 
 
@@ -51,7 +53,7 @@ class Mill:
     def __init__(self, config: Config, progress: Progress) -> None:
         self.config = config
         self.progress = progress
-        self.model = model_path(config.model.name)
+        self.model = model_path(config.model.name, config.base)
         self.limits, self.space = describe(config, self.model)
         self.space_id = self.space.space_id
         self.state = State(config.state_root, cut=self.space.cut_id, hash_key=config.state.hash_key.get_secret_value())
@@ -97,7 +99,8 @@ class Mill:
         if version not in index.versions():
             if self.state.count("published", pc.field("index") == version):
                 self.state.drop("published", f"`index` = '{version}'")
-            index.create_version(version, space_id=self.space_id, dim=self.space.dim)
+            index.create_version(version, space_id=self.space_id, dim=self.space.dim, owner=own_id(self.state.root))
+            refuse_other(self, version, index.owner_of(version))  # made by another state a moment ago
 
     def check_space(self, version: str) -> None:
         """Refuse an index of another space, naming both."""
@@ -181,11 +184,13 @@ class Mill:
             report.scratch_cleared = clear_work(state.root, keep="" if first else run_id)
             settle(state)
             # While tables are rebuilt no text is known yet, so that every vector would seem to be of a purged one.
-            if command != "purge" and None not in versions_noted(state.root).values():
+            if command not in ("purge", "takeover") and None not in versions_noted(state.root).values():
                 finish_purges(self, lease)
             before = None if first else self._recorded(run_id)
             if before is not None:
                 report.go_on(before)
+            report.finished_at = report.started_at
+            self.record(report, begun=True)  # one that is killed is known by it
             try:
                 yield report, lease
             finally:
@@ -202,12 +207,12 @@ class Mill:
         rows = self.state.read("runs", ["run_id", "report"], pc.field("run_id") == run_id).to_pylist()
         return json.loads(rows[0]["report"]) if rows else None
 
-    def record(self, report: Report) -> None:
+    def record(self, report: Report, *, begun: bool = False) -> None:
         """Keep a run's report; one of the same run_id is replaced. Call it only while holding the lease."""
         row = {
-            "run_id": report.run_id, "command": report.command, "status": report.status,
+            "run_id": report.run_id, "command": report.command, "status": BEGUN if begun else report.status,
             "started_at": report.started_at, "finished_at": report.finished_at,
-            "report": json.dumps(report.to_json()), "_delete": False,
+            "report": json.dumps(report.to_json() | ({"status": "running"} if begun else {})), "_delete": False,
         }  # fmt: skip
         self.state.change("runs", [row])
 
@@ -234,8 +239,9 @@ def describe(config: Config, model: Path) -> tuple[ChunkLimits, Space]:
     """The chunk limits and the embedding space of a configuration."""
     if config.model.backend in LOCAL and own_engine(model) is not None:
         raise ConfigError(f'model.backend: {config.model.name} brings its own engine; use "auto"')
-    space = describe_space(model, chunker="", normaliser=NORMALISER_VERSION)
-    if (remote := config.model.remote) is not None:
+    remote = config.model.remote
+    space = describe_space(model, chunker="", normaliser=NORMALISER_VERSION, runs=remote is None)
+    if remote is not None:
         space = replace(
             space, weights=f"{config.model.backend} {remote.model}", pooling="service", normalised=remote.normalise,
             max_tokens=remote.max_tokens, dim=remote.dim,
@@ -244,9 +250,10 @@ def describe(config: Config, model: Path) -> tuple[ChunkLimits, Space]:
         if config.model.max_tokens > space.max_tokens:
             raise ConfigError(f"model.max_tokens: {config.model.name} takes at most {space.max_tokens}")
         space = replace(space, max_tokens=config.model.max_tokens)
-    limits = ChunkLimits(
-        max_tokens=space.max_tokens, overlap_tokens=min(config.model.overlap_tokens, space.max_tokens // 4)
-    )
+    room = space.max_tokens - (prompt_tokens(model) if remote is None else 0)
+    if room < min(MIN_CHUNK_TOKENS, space.max_tokens):
+        raise ConfigError(f"model.name: the model's prompt leaves {room} of {space.max_tokens} tokens for a text")
+    limits = ChunkLimits(max_tokens=room, overlap_tokens=min(config.model.overlap_tokens, room // 4))
     cut = f"{CHUNKER_VERSION}:{limits.max_tokens}:{limits.overlap_tokens}:{limits.max_chars}"
     space = replace(space, chunker=cut)
     if config.model.backend == "hash":

@@ -2,23 +2,28 @@
 bringing them back. The receipt says what went from where, and whether its bytes have gone from the files too.
 
 The rule is recorded first, and the ledger's rows go last, as the index's are found by them: whatever dies between, the
-documents stay out, and the same command goes on.
+documents stay out, and the same command goes on. A rule keeps away what is not newer than the purge; of a document that
+is dated ahead of it, a rule of its own keeps away the version that it has.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedding.errors import ConfigError
 from embedding.ids import hashed_id
 from jobs.forget import empty_engine_log, forget
 from jobs.held import forget_held
+from jobs.ownership import own_index
 from jobs.report import Report
 from jobs.scope import Scope
 from jobs.scratch import scratch_left
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
     from jobs.lease import Lease
     from jobs.mill import Mill
 
-_HOLDING = ("chunks", "removals", "vectors", "published", "quarantine")
+_HOLDING = ("chunks", "vectors", "published", "quarantine", "removals")
 _IDS = 2_000
 _LISTED = 1_000  # hashed ids in a receipt; of more their number and one digest
 REMOVED, LEFT = "removed", "left to the server"
@@ -56,23 +61,77 @@ class Target:
 
 
 _NEEDED = ["chunk_id", "team_id", "channel_id", "created_at"]
+_Rule = Mapping[str, Any]  # a row of ``purges``
 
 
 def purge(
     mill: Mill, *, team: str, channel: str, ids: Sequence[str], before: int | None, wait: float = 0.0
 ) -> dict[str, Any]:
-    """Remove what the arguments name and return the receipt, which is in ``runs`` too."""
+    """Remove what the arguments name and return the receipt, which is in ``runs`` too.
+
+    ``ids`` of chunks stand for their documents. Raises ConfigError for a team that is not known here, and for ids of
+    another team; an id of the team that nothing is known of is kept away all the same, and is in ``unmatched``.
+    """
+    documents = _documents(team, ids)
     scope = Scope(teams=(team,), channels=(channel,) if channel else (), until=before)
     with mill.writing("purge", scope, wait) as (report, lease):
+        own_index(mill)
+        _check_team(mill, team)
         rule = {
-            "team_id": team, "channel_id": channel, "ids": list(ids), "before": before,
+            "team_id": team, "channel_id": channel, "ids": documents, "before": before,
             "purged_at": int(time.time() * 1_000_000), "run_id": report.run_id, "_delete": False,
         }  # fmt: skip
-        mill.state.change("purges", [rule])
+        rules = [rule, *_ahead(mill, rule)]
+        mill.state.change("purges", rules)
         report.index = mill.live()
-        report.receipt = _carry_out(mill, rule, lease, report.scratch_cleared)
+        report.receipt = _carry_out(mill, rules, lease, report.scratch_cleared)
         report.status = "ok"
-    return {"run_id": report.run_id, "index": report.index, "scope": report.scope, "ids": len(ids)} | report.receipt
+    return {
+        "run_id": report.run_id, "index": report.index, "scope": report.scope, "ids": len(documents)
+    } | report.receipt  # fmt: skip
+
+
+def _documents(team: str, ids: Sequence[str]) -> list[str]:
+    """The documents that ids name, of themselves or of their chunks."""
+    documents = sorted({re.sub("#[0-9]+$", "", given) for given in ids})
+    strange = [given for given in documents if not given.startswith(f"{quote(team, '')}/")]
+    if strange:
+        raise ConfigError(
+            f"--ids: {len(strange)} of {len(documents)} are no ids of team {team}, for example {strange[0]!r}; "
+            f"they begin with {quote(team, '')}/; nothing was purged"
+        )
+    return documents
+
+
+def _check_team(mill: Mill, team: str) -> None:
+    """Raise ConfigError for a team that neither the configuration nor anything stored knows."""
+    state = mill.state
+    known = {str(found) for source in mill.config.sources if (found := source.team_id)}
+    known |= {found for name in ("chunks", "vectors", "published") for found in state.values(name, "team_id")}
+    known |= {found for name in ("quarantine", "purges") for (found,) in state.every_cut().distinct(name, ["team_id"])}
+    if team in known:
+        return
+    for version in mill.index().versions() if mill.has_index() else ():
+        for batch in mill.index().scan(version):
+            if pc.any(pc.equal(batch["team_id"], team)).as_py():
+                return
+    shown = ", ".join(sorted(known)[:10]) or "none"
+    raise ConfigError(f"--team: nothing is known of team {team!r}; known are {shown}; nothing was purged")
+
+
+def _ahead(mill: Mill, rule: _Rule) -> list[dict[str, Any]]:
+    """Rules for documents that a purge takes and that are dated after it: each version of them stays away."""
+    needed = [*_NEEDED, "version"]
+    rows = mill.state.every_cut().read("chunks", needed, pc.field("team_id") == rule["team_id"])
+    rows = _target(rule).of(rows.filter(pc.greater(rows["version"], rule["purged_at"])))
+    newest: dict[str, int] = {}
+    for chunk, version in zip(rows["chunk_id"].to_pylist(), rows["version"].to_pylist(), strict=True):
+        document = _document(chunk)
+        newest[document] = max(version, newest.get(document, version))
+    by_version: dict[int, list[str]] = {}
+    for document, version in newest.items():
+        by_version.setdefault(version, []).append(document)
+    return [{**rule, "ids": sorted(held), "purged_at": version} for version, held in sorted(by_version.items())]
 
 
 def finish_purges(mill: Mill, lease: Lease) -> None:
@@ -84,31 +143,51 @@ def finish_purges(mill: Mill, lease: Lease) -> None:
     if not rules:
         return
     ended = set(mill.state.read("runs", ["run_id"], pc.field("status") == "ok")["run_id"].to_pylist())
-    for rule in rules:
+    unfinished: dict[str, list[_Rule]] = {}
+    for rule in sorted(rules, key=lambda r: r["purged_at"]):  # those of documents dated ahead come after their purge's
         if rule["run_id"] not in ended:
-            channels = (rule["channel_id"],) if rule["channel_id"] else ()
-            scope = Scope(teams=(rule["team_id"],), channels=channels, until=rule["before"]).to_json()
-            done = Report(rule["run_id"], "purge", mill.space_id, mill.live(), scope, rule["purged_at"], "ok")
-            done.receipt = _carry_out(mill, rule, lease, 0)
-            done.finished_at = int(time.time() * 1_000_000)
-            mill.record(done)
+            unfinished.setdefault(rule["run_id"], []).append(rule)
+    if unfinished:
+        own_index(mill)
+    for run_id, (rule, *ahead) in unfinished.items():
+        channels = (rule["channel_id"],) if rule["channel_id"] else ()
+        scope = Scope(teams=(rule["team_id"],), channels=channels, until=rule["before"]).to_json()
+        done = Report(run_id, "purge", mill.space_id, mill.live(), scope, rule["purged_at"], "ok")
+        done.receipt = _carry_out(mill, [rule, *ahead], lease, 0)
+        done.finished_at = int(time.time() * 1_000_000)
+        mill.record(done)
 
 
-def _carry_out(mill: Mill, rule: Mapping[str, Any], lease: Lease, cleared: int) -> dict[str, Any]:
-    """Remove the rows that a rule covers and return the receipt. Can be repeated wherever it died.
+def _target(rule: _Rule) -> Target:
+    return Target(rule["team_id"], rule["channel_id"], frozenset(rule["ids"] or ()), rule["before"])
 
-    The texts and the ledger say what there is to remove. The ledger goes last: what had text and no ledger would be
-    published again, and the index's rows are found by it. ``cleared`` folders of scratch have gone before.
+
+def _spared(rules: Sequence[_Rule], chunks: pa.Table) -> set[str]:
+    """Chunks (chunk_id, version) that are newer than what the rules of one purge keep away."""
+    rule, *ahead = rules
+    kept_away = {document: one["purged_at"] for one in ahead for document in one["ids"]}
+    newer = chunks.filter(pc.greater(chunks["version"], rule["purged_at"]))
+    return {
+        chunk for chunk, version in zip(newer["chunk_id"].to_pylist(), newer["version"].to_pylist(), strict=True)
+        if version > kept_away.get(_document(chunk), rule["purged_at"])
+    }  # fmt: skip
+
+
+def _carry_out(mill: Mill, rules: Sequence[_Rule], lease: Lease, cleared: int) -> dict[str, Any]:
+    """Remove the rows that a purge's rules cover and return the receipt. Can be repeated wherever it died.
+
+    The first rule says what is purged, the others which versions dated after it are. The texts and the ledger say what
+    there is to remove. The ledger goes last: what had text and no ledger would be published again, and the index's rows
+    are found by it. ``cleared`` folders of scratch have gone before.
     """
     state, everywhere = mill.state, mill.state.every_cut()
-    team = rule["team_id"]
-    target = Target(team, rule["channel_id"], frozenset(rule["ids"] or ()), rule["before"])
+    target = _target(rules[0])
+    team = target.team
     ours = pc.field("team_id") == team
     all_chunks = everywhere.read("chunks", [*_NEEDED, "content_hash", "version"], ours)
     chunks = target.of(all_chunks)
     held = target.of(everywhere.read("published", _NEEDED, ours))
-    # A newer version is a new document; there is one where a rule is carried out again.
-    spared = set(chunks.filter(pc.greater(chunks["version"], rule["purged_at"]))["chunk_id"].to_pylist())
+    spared = _spared(rules, chunks)  # a newer version is a new document; there is one where this is done again
     doomed = (set(chunks["chunk_id"].to_pylist()) | set(held["chunk_id"].to_pylist())) - spared
     stay = all_chunks.filter(pc.invert(pc.is_in(all_chunks["chunk_id"], pa.array(doomed, pa.string()))))
     # All that no text of the team needs: a document's earlier texts, and deleted documents, are in no table, but their
@@ -117,17 +196,21 @@ def _carry_out(mill: Mill, rule: Mapping[str, Any], lease: Lease, cleared: int) 
     unused = stored - set(stay["content_hash"].to_pylist())
     removed = {"vectors": _drop(mill, "vectors", team, "content_hash", unused)}
     removed["chunks"] = _drop(mill, "chunks", team, "chunk_id", doomed)
-    _drop_removals(mill, target, rule["purged_at"])
     removed["index"], found, storage = _delete_rows(mill, target, doomed, spared, lease)
     removed["ledger"] = _drop(mill, "published", team, "chunk_id", doomed)
-    removed["quarantine"] = _drop_quarantine(mill, target)
+    named = _quarantined(mill, target)
+    removed["quarantine"] = _drop_quarantine(mill, target, named)
+    removed["removals"] = _drop_removals(mill, target, rules[0]["purged_at"])
     documents = {_document(chunk) for chunk in doomed | found}
+    unmatched = sorted(target.ids - documents - {_document(key) for key in named})
     changed = [*_HOLDING, *["sources"] * forget_held(state, documents)]
     files = sum(forget(state, name) for name in changed)
     empty_engine_log(state)
     return {
         "removed": removed,
         "documents": _listed(state.hash_key, documents),
+        "matched": len(target.ids) - len(unmatched) if target.ids else len(documents),
+        "unmatched": unmatched[:_LISTED],
         "storage": {
             "tables": {"state": REMOVED, "files": files},
             "index": storage,
@@ -181,35 +264,46 @@ def _delete_rows(
     return removed, found, storage
 
 
-def _drop_removals(mill: Mill, target: Target, purged_at: int) -> None:
-    """What was said of purged documents' ends. An event after the purge may still have a newer text to beat."""
-    said = mill.state.every_cut().read("removals", where=pc.field("team_id") == target.team)
-    said = said.filter(pc.less_equal(said["version"], purged_at))
-    named = target.of(said.rename_columns({"doc_id": "chunk_id"}))["chunk_id"].to_pylist()
-    _drop(mill, "removals", target.team, "doc_id", set(named))
+def _quarantined(mill: Mill, target: Target) -> set[str]:
+    """Keys in quarantine that the ids name."""
+    if not target.ids:
+        return set()
+    keys = mill.state.every_cut().read("quarantine", ["key"], pc.field("team_id") == target.team)["key"].to_pylist()
+    return {key for key in keys if {key, _document(key)} & target.ids}
 
 
-def _drop_quarantine(mill: Mill, target: Target) -> int:
-    """Rows say what could not be read: by a whole purge all of the scope go, by one of ids those that name them."""
+def _drop_quarantine(mill: Mill, target: Target, named: Iterable[str]) -> int:
+    """Rows say what could not be read: by a whole purge all of the scope go, by one of ids those that name them.
+
+    A record whose date is not known may be older than any; a partition as a whole (no key) is more than a record.
+    """
     parts = [f"team_id = {_literal(target.team)}"]
     if target.channel:
         parts.append(f"channel_id = {_literal(target.channel)}")
     if target.before is not None:
-        parts.append(f"created_at < {target.before}")
+        parts.append(f"(created_at < {target.before} OR (created_at IS NULL AND key != ''))")
     if not target.ids:
         return mill.state.drop("quarantine", " AND ".join(parts))
-    keys = mill.state.every_cut().read("quarantine", ["key"], pc.field("team_id") == target.team)["key"].to_pylist()
-    named = {key for key in keys if {key, _document(key)} & target.ids}
     return _drop(mill, "quarantine", target.team, "key", named)
+
+
+def _drop_removals(mill: Mill, target: Target, purged_at: int) -> int:
+    """What said that a document was deleted, up to the purge: its rule keeps away all that this could stand against."""
+    columns = ["doc_id", "team_id", "channel_id", "created_at", "version"]
+    rows = mill.state.every_cut().read("removals", columns, pc.field("team_id") == target.team)
+    rows = target.of(rows.filter(pc.less_equal(rows["version"], purged_at)).rename_columns(["chunk_id", *columns[1:]]))
+    return _drop(
+        mill, "removals", target.team, "doc_id", set(rows["chunk_id"].to_pylist()), f" AND version <= {purged_at}"
+    )  # fmt: skip
 
 
 def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _drop(mill: Mill, name: str, team: str, column: str, values: Collection[str]) -> int:
+def _drop(mill: Mill, name: str, team: str, column: str, values: Iterable[str], further: str = "") -> int:
     count, listed = 0, sorted(values)
     for start in range(0, len(listed), _IDS):
         within = ", ".join(_literal(value) for value in listed[start : start + _IDS])
-        count += mill.state.drop(name, f"team_id = {_literal(team)} AND {column} IN ({within})")
+        count += mill.state.drop(name, f"team_id = {_literal(team)} AND {column} IN ({within}){further}")
     return count

@@ -1,4 +1,4 @@
-"""Reindex: build a new version beside the live one, let the gate examine it, and move the alias. And back again.
+"""Reindex: build a new version beside the live one, let the gate examine it, and move the alias.
 
 A build is the same reconciliation as a run, toward another version. It can be killed and repeated, and it gives way
 to other runs between shards: what they change, the next round brings into the build. The alias moves while the lease
@@ -15,6 +15,7 @@ from indexers.base import version_number
 from jobs.gate import examine
 from jobs.guard import check_deletes, cutover_losses
 from jobs.mill import Mill
+from jobs.ownership import own_index
 from jobs.report import Report
 from jobs.run import close_plan, extract_sources, plan_scope, settled
 from jobs.scope import Scope
@@ -69,6 +70,7 @@ def reindex(
 def version_to_build(mill: Mill, live: str | None) -> str:
     """A version above the live one that an earlier reindex began in this space, or a new one."""
     index, name = mill.index(), mill.config.index.name
+    own_index(mill)
     numbers = {v: version_number(name, v) or 0 for v in index.versions()}
     newer = [v for v, n in numbers.items() if live is None or n > numbers[live]]
     for version in reversed(newer):
@@ -91,24 +93,3 @@ def _add(report: Report, before: Report) -> None:
     if before.cost:
         report.cost = before.cost + report.cost if report.cost else before.cost
     report.plan = replace(report.plan, reuse=max(0, report.upserted - report.embedded - report.plan.update))
-
-
-def rollback(mill: Mill, *, wait: float = 0.0) -> dict[str, Any]:
-    """Point the alias at the version before the live one. Starts no engine, so it takes seconds."""
-    with mill.writing("rollback", Scope(), wait) as (report, lease):
-        index = mill.index()
-        live, versions = index.live(), index.versions()
-        earlier = versions[: versions.index(live)] if live else []
-        if not earlier:
-            raise ConfigError(f"there is no version before {live or 'the first run'}; nothing was changed")
-        lease.check()
-        report.index = earlier[-1]
-        index.point_alias(earlier[-1])
-        report.rows_after = index.count(earlier[-1])
-        report.status = "ok"
-        space = index.space_of(earlier[-1])
-    model = mill.state.spaces().get(space, {}).get("model", "")
-    return {
-        "run_id": report.run_id, "index": earlier[-1], "previous": live, "space_id": space, "model": model,
-        "configured": space == mill.space_id,
-    }  # fmt: skip

@@ -49,10 +49,13 @@ def run(body: dict[str, Any]) -> str:
     rate = f" at {speed:,.0f} tokens/s" if speed else ""
     quarantine = body["documents"]["quarantined"]
     hint = "; `embedmill status` lists the reasons" if quarantine else ""
+    unknown = body["tokens"].get("unknown_texts", 0)
+    said = "texts are next to nothing but unknown tokens to the model: they are found by chance, if at all"
     return f"run {body['run_id']}: {body['status']}, {body['index']} (space {body['space_id']})\n" + _table(
         [
             ("documents", _documents(body)),
             ("embedded", f"{chunks['embedded']:,} chunks, {body['tokens']['embedded']:,} tokens{rate}"),
+            *([("unreadable", f"{unknown:,} {said}")] if unknown else []),
             ("reused", f"{chunks['reused']:,} chunks"),
             ("updated", f"{chunks['updated']:,} chunks"),
             ("deleted", f"{chunks['deleted']:,} chunks"),
@@ -78,9 +81,21 @@ def reindex(body: dict[str, Any]) -> str:
 def rollback(body: dict[str, Any]) -> str:
     """Where the alias points now, and what the configuration must say."""
     text = f"alias moved from {body['previous']} to {body['index']} (space {body['space_id']})"
+    if body["removed"]:
+        text += f"\n{body['removed']:,} rows of documents that were deleted or changed since were removed from it first"
     if not body["configured"]:
         text += f"\nthe configuration names another space: set [model] back to {body['model']} before the next run"
     return text + "\n`embedmill run` brings it up to date"
+
+
+def takeover(body: dict[str, Any]) -> str:
+    """Whose the versions were."""
+    rows = []
+    for version in body["versions"]:
+        owner = version["owner_before"] or "nobody's"
+        rows.append((version["name"], "ours already" if owner == body["state_id"] else f"ours now, was {owner}"))
+    text = f"state {body['state_id']} owns the index"
+    return "\n".join([text, _table(rows), "`embedmill verify` shows what differs"]) if rows else f"{text}; it is empty"
 
 
 def gc(body: dict[str, Any]) -> str:
@@ -121,7 +136,11 @@ def search(body: dict[str, Any]) -> str:
 def verify(body: dict[str, Any]) -> str:
     """What was compared and what differs."""
     rows = [
-        ("compared", f"{body['checked']:,} keys, {body['sampled_vectors']:,} vectors"),
+        (
+            "compared",
+            f"{body['checked']:,} keys, {body['sampled_vectors']:,} vectors, "
+            f"{body['sampled_source_partitions']:,} source partitions read anew",
+        ),
         ("index", f"{body['index_rows']:,} rows"),
     ]
     rows += [(kind, f"{count:,} rows") for kind, count in body["differences"].items() if count]
@@ -131,9 +150,15 @@ def verify(body: dict[str, Any]) -> str:
         rows.append(("rebuilt", ", ".join(f"table {name}" for name in body["rebuilt"])))
     if body["repaired"]:
         rows.append(("repaired", f"{body['repaired']:,} rows"))
+    if body["source_partitions_marked"]:
+        rows.append(("sources", f"{body['source_partitions_marked']:,} partitions will be read anew by the next run"))
     if body["source_partitions_changed"]:
         rows.append(("sources", f"{body['source_partitions_changed']:,} partitions changed since they were read"))
-    verdict = {"ok": "index, ledger and desired state agree", "repaired": "what was damaged or differed was mended"}
+    rows += [("held back", held_back(one)) for one in body["held_back"]]
+    verdict = {
+        "ok": "index, ledger and desired state and sources agree",
+        "repaired": "what was damaged or differed was mended",
+    }
     return f"{body['index']}: {verdict.get(body['status'], 'DIFFERENCES; see --repair')}\n" + _table(rows)
 
 
@@ -162,6 +187,8 @@ def purge(body: dict[str, Any]) -> str:
     """The receipt."""
     documents, storage = body["documents"], body["storage"]
     rows = [("documents", f"{documents['count']:,}")]
+    if body["ids"]:
+        rows.append(("ids", f"{body['matched']:,} of {body['ids']:,} matched"))
     rows += [(name, f"{count:,} rows removed") for name, count in body["removed"].items()]
     rows.append(("files", f"{storage['tables']['files']:,} old files of tables removed"))
     rows += [(version, f"old files {said}") for version, said in storage["index"].items()]

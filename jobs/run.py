@@ -1,4 +1,4 @@
-"""The commands as lists of their steps: plan, run, verify, status and search over one opened mill."""
+"""The commands as lists of their steps: plan, run, status and search over one opened mill."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from embedding.encoders import open_encoder
 from embedding.errors import EmbedmillError
 from embedding.space import tokenizer_file
 from jobs.counted import expect
-from jobs.extract import changed_partitions, extract
+from jobs.extract import extract
 from jobs.guard import guard_deletes
 from jobs.held import held_back
-from jobs.lease import Lease
+from jobs.lease import Lease, holder
 from jobs.mill import Mill
+from jobs.ownership import own_index, state_id
 from jobs.plan import NO_LIMIT, Budget, Plan, make_plan
 from jobs.quarantine import replace_texts
-from jobs.report import Report
+from jobs.report import BEGUN, Report
 from jobs.scope import Scope, iso
 from jobs.sources import open_sources
 
@@ -95,6 +96,7 @@ def embed_texts(
             )  # fmt: skip
         report.embedded += encoded.texts
         report.tokens += encoded.tokens
+        report.unreadable += encoded.unreadable
         if encoded.cost:
             report.cost = report.cost + encoded.cost if report.cost else encoded.cost
         failed = encoded.failed
@@ -246,8 +248,9 @@ def run(
 
 
 def ensure_live(mill: Mill) -> str:
-    """The live version, made with its alias where there is none."""
+    """The live version, made with its alias where there is none, of an index that is this state's."""
     index = mill.index()
+    own_index(mill)
     version = index.live()
     if version is None:
         version = mill.first_version
@@ -255,43 +258,6 @@ def ensure_live(mill: Mill) -> str:
         index.point_alias(version)
     mill.check_space(version)
     return version
-
-
-def verify(mill: Mill, scope: Scope, *, repair: bool = False, wait: float = 0.0) -> dict[str, Any]:
-    """Compare index, ledger and desired state; with ``repair`` rebuild damaged tables first, and mend what differs."""
-    from jobs.rebuild import finish, rebuild
-    from jobs.verify import compare, plan_repair
-
-    rebuilt = rebuild(mill, wait=wait) if repair else []
-    with mill.writing("verify", scope, wait) as (report, lease):
-        deletes = finish(mill, report, rebuilt) if rebuilt else True
-        report.index = version = mill.live()
-        if version not in mill.index().versions():
-            raise EmbedmillError(f"there is no index {version} yet; run `embedmill run` first")
-        mill.check_space(version)
-        with mill.progress.phase("verify"):
-            found, frame = compare(
-                mill.spark(), mill.state, mill.index(), version, scope, run_id=report.run_id, space_id=mill.space_id
-            )
-        mended = 0
-        if repair and found.total:
-            writes, deleted = plan_repair(
-                mill.spark(), mill.state, frame, version, run_id=report.run_id, deletes=deletes
-            )
-            made = Plan(reuse=writes, delete=deleted)
-            publish_rows(mill, report, lease, version, made)
-            mended = report.upserted + report.deleted
-        report.rows_after = mill.index().count(version)
-        report.quarantined, report.ignored = mill.quarantined(scope)
-        report.status = "ok" if found.total == mended else "failed"
-        waiting = changed_partitions(mill.state, open_sources(mill.config), mill.chunking())
-    return {
-        "run_id": report.run_id, "index": version, "space_id": mill.space_id, "scope": report.scope,
-        "status": "ok" if found.total == 0 and not rebuilt else "repaired" if found.total == mended else "differs",
-        "checked": found.checked, "sampled_vectors": found.sampled, "differences": found.counts,
-        "examples": found.examples, "repaired": mended, "index_rows": report.rows_after,
-        "source_partitions_changed": waiting, "rebuilt": rebuilt,
-    }  # fmt: skip
 
 
 def search(
@@ -328,7 +294,7 @@ def status(mill: Mill) -> dict[str, Any]:
 
     ``held_back`` are deletions that wait, because a record that could not be read may be what is missing.
     """
-    state = mill.state
+    state, writing = mill.state, holder(mill.state.root)
     names = ("sources", "chunks", "removals", "vectors", "published", "quarantine", "runs")
     runs = state.read("runs").sort_by([("started_at", "descending")]).to_pylist()
     good = [r for r in runs if r["command"] == "run" and r["status"] in ("ok", "partial")]
@@ -338,9 +304,13 @@ def status(mill: Mill) -> dict[str, Any]:
     versions = []
     if mill.has_index():
         index = mill.index()
-        versions = [{"name": v, "rows": index.count(v), "space_id": index.space_of(v)} for v in index.versions()]
+        versions = [
+            {"name": v, "rows": index.count(v), "space_id": index.space_of(v), "owner": index.owner_of(v)}
+            for v in index.versions()
+        ]
     return {
         "space_id": mill.space_id,
+        "state_id": state_id(state.root),
         "tables": {name: state.count(name) for name in names},
         "index": {
             "alias": mill.config.index.name,
@@ -348,7 +318,10 @@ def status(mill: Mill) -> dict[str, Any]:
             "versions": versions,
         },
         "last_runs": [
-            {"run_id": r["run_id"], "command": r["command"], "status": r["status"], "started_at": iso(r["started_at"])}
+            {
+                "run_id": r["run_id"], "command": r["command"], "status": _status(r, writing),
+                "started_at": iso(r["started_at"]),
+            }
             for r in runs[:5]
         ],
         "lag_seconds": round(time.time() - good[0]["started_at"] / 1e6, 1) if good else None,
@@ -358,3 +331,10 @@ def status(mill: Mill) -> dict[str, Any]:
         },
         "held_back": [one.to_json() for one in held_back(state)],
     }  # fmt: skip
+
+
+def _status(row: Mapping[str, Any], writing: str) -> str:
+    """Of a run that has not said how it ended: "running" while it holds the lease, else "killed"."""
+    if row["status"] != BEGUN:
+        return str(row["status"])
+    return "running" if row["run_id"] == writing else "killed"

@@ -12,7 +12,7 @@ import socket
 import stat
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from deltalake.schema import Schema
 from deltalake.transaction import AddAction
 
 from embedding.errors import ConfigError, DamagedStateError, EmbedmillError, ResourceError
+from jobs.alias import LINKED, delta_files, delta_uri
 from jobs.durable import replace_file
 from jobs.fence import fenced, newest
 from jobs.health import Damage, damage_error, versions_noted
@@ -180,7 +181,7 @@ class State:
         Raises DamagedStateError, or LostPurgesError, for one that was there.
         """
         spec = TABLES[name]
-        uri = str(self.root / name)
+        uri = delta_uri(self.root / name)
         try:
             return DeltaTable(uri)
         except TableNotFoundError:
@@ -201,7 +202,7 @@ class State:
     def files(self, name: str, partition: Mapping[str, str] | None = None) -> list[str]:
         """Paths of a table's current files, for Spark."""
         filters = self._within(name) + [(column, "=", value) for column, value in (partition or {}).items()]
-        return [uri.removeprefix("file://") for uri in self.table(name).file_uris(filters or None)]
+        return [str(file) for file in delta_files(self.table(name), self.root / name, filters)]
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
         """Read a table into memory. Only for tables whose size does not grow with the number of chunks."""
@@ -315,6 +316,8 @@ class State:
         Call it only while holding the lease: files that were written and not committed yet look like a killed run's.
         """
         table = self.table(name)
+        if table.table_uri.startswith(LINKED):  # that store takes folders for files
+            return _vacuum(self.root / name, {*delta_files(table, self.root / name)}, hours)
         with fenced(table, self.fence) as properties:
             return list(
                 table.vacuum(
@@ -325,7 +328,7 @@ class State:
 
     def newest_fence(self) -> int:
         """The highest number of a lease that any table has seen."""
-        return newest(str(self.root / name) for name in TABLES)
+        return newest(delta_uri(self.root / name) for name in TABLES)
 
     def raise_fence(self) -> None:
         """Let every table see this lease's number, where an earlier holder may only be slow and not dead."""
@@ -349,6 +352,16 @@ class State:
         folder = self.root / "work" / run_id
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return folder
+
+
+def _vacuum(folder: Path, current: Set[Path], hours: int) -> list[str]:
+    gone = []
+    for file in folder.rglob("*.parquet"):
+        other = "_delta_log" not in file.parts and file not in current
+        if other and time.time() - file.stat().st_mtime >= hours * 3600:
+            file.unlink()
+            gone.append(str(file.relative_to(folder)))
+    return gone
 
 
 def close_to_others(folder: Path) -> bool:

@@ -149,5 +149,5 @@ TABLES: dict[str, TableSpec] = {
     "published": TableSpec(PUBLISHED, ("index", "team_id", "chunk_id"), ("index", "team_id")),
     "quarantine": TableSpec(QUARANTINE, ("source_id", "partition", "key", "step"), per_cut=True),
     "runs": TableSpec(RUNS, ("run_id",)),
-    "purges": TableSpec(PURGES, ("run_id", "team_id", "channel_id")),
+    "purges": TableSpec(PURGES, ("run_id", "team_id", "channel_id", "purged_at")),
 }

@@ -1,23 +1,34 @@
-"""Verify: prove, key by key, that the index holds exactly the desired chunks, and sample their vectors.
+"""Verify: prove, key by key, that the index holds exactly the desired chunks; sample their vectors and their sources.
 
-Three parties are compared: what is desired (``chunks``), what we believe (``published``) and what the index says. A
-repair writes through ``publish``, so it can do nothing that a run could not.
+Three parties are compared: what is desired (``chunks``), what we believe (``published``) and what the index says. What
+all three agree on is compared with the sources themselves, some of which are read anew (``reread``). A repair writes
+through ``publish`` and passes the guard against mass deletion, so it can do nothing that a run could not.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import functions as F
 
+from embedding.errors import EmbedmillError
 from jobs.diff import in_scope
-from jobs.frames import gathered, read_table
+from jobs.extract import changed_partitions
+from jobs.frames import as_named, gathered, local_frame, read_table
+from jobs.guard import guard_deletes
+from jobs.held import held_back
+from jobs.ownership import own_index
+from jobs.plan import Plan
 from jobs.quarantine import texts_left_out
+from jobs.reread import Wrong, check_sources, read_anew
+from jobs.run import publish_rows
 from jobs.scope import Scope
+from jobs.sources import open_sources
 from jobs.state import State
 from jobs.vectors import unpack
 
@@ -25,9 +36,11 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from indexers.base import Index
+    from jobs.mill import Mill
 
 SAMPLE = 200
-_KINDS = ("missing", "ghost", "stale", "unledgered", "pending", "undesired", "vector")
+_KINDS = ("missing", "ghost", "stale", "unledgered", "pending", "undesired", "vector", "source")
+_KEY = pa.schema([("team_id", pa.string()), ("chunk_id", pa.string())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +50,90 @@ class Differences:
     missing: the ledger has it, the index not. ghost: the index has it, neither ledger nor desired state does.
     stale: the index holds other content or metadata than desired. unledgered: the index is right, the ledger not.
     pending: desired, not published yet. undesired: published, no longer desired. vector: not the stored vector.
+    source: tables and index agree, and the source does not show it so. ``sample`` are chunks whose vector was compared.
     """
 
     counts: dict[str, int]
     examples: list[str]
     checked: int
     sampled: int
+    sample: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
         """All differences."""
         return sum(self.counts.values())
+
+
+def verify(
+    mill: Mill, scope: Scope, *, repair: bool = False, allow_mass_delete: bool = False, wait: float = 0.0
+) -> dict[str, Any]:
+    """Compare index, ledger, desired state and sources; with ``repair`` rebuild damaged tables first, and mend.
+
+    Raises MassDeleteError, before anything is changed, for a repair that would delete more than ``limits`` allow.
+    """
+    from jobs.rebuild import finish, rebuild
+
+    rebuilt = rebuild(mill, wait=wait) if repair else []
+    with mill.writing("verify", scope, wait) as (report, lease):
+        deletes = finish(mill, report, rebuilt) if rebuilt else True
+        report.index = version = mill.live()
+        if version not in mill.index().versions():
+            raise EmbedmillError(f"there is no index {version} yet; run `embedmill run` first")
+        mill.check_space(version)
+        if repair:
+            own_index(mill)
+        spark, state, sources = mill.spark(), mill.state, open_sources(mill.config)
+        with mill.progress.phase("verify"):
+            found, frame = compare(
+                spark, state, mill.index(), version, scope, run_id=report.run_id, space_id=mill.space_id
+            )
+        with mill.progress.phase("reading sources"):
+            wrong, partitions = check_sources(
+                spark, state, sources, mill.chunking(), scope, scan=state.work(report.run_id) / "scan",
+                sample=found.sample, turn=report.run_id,
+            )  # fmt: skip
+        wrong = _not_found(spark, frame, wrong)
+        found = _with_sources(found, wrong)
+        mended = marked = 0
+        if repair and found.total:
+            gone = [one for one in wrong if one.gone]
+            writes, deleted = plan_repair(spark, state, frame, gone, run_id=report.run_id, deletes=deletes)
+            made = Plan(reuse=writes, delete=deleted)
+            if not allow_mass_delete:
+                guard_deletes(
+                    spark, state, deleted, mill.config.limits, run_id=report.run_id, index=version
+                )  # fmt: skip
+            marked = read_anew(state, wrong, gone if deletes else (), report.run_id)
+            publish_rows(mill, report, lease, version, made)
+            mended = report.upserted + report.deleted
+        report.rows_after = mill.index().count(version)
+        report.quarantined, report.ignored = mill.quarantined(scope)
+        report.status = "ok" if found.total == mended else "failed"
+        waiting = changed_partitions(state, sources, mill.chunking()) - marked
+        held = [one.to_json() for one in held_back(state)]
+    return {
+        "run_id": report.run_id, "index": version, "space_id": mill.space_id, "scope": report.scope,
+        "status": "ok" if found.total == 0 and not rebuilt else "repaired" if found.total == mended else "differs",
+        "checked": found.checked, "sampled_vectors": found.sampled, "sampled_source_partitions": partitions,
+        "differences": found.counts, "examples": found.examples, "repaired": mended, "index_rows": report.rows_after,
+        "source_partitions_changed": waiting, "source_partitions_marked": marked, "held_back": held,
+        "rebuilt": rebuilt,
+    }  # fmt: skip
+
+
+def _not_found(spark: SparkSession, found: DataFrame, wrong: Sequence[Wrong]) -> list[Wrong]:
+    """Those of ``wrong`` that no other check has found."""
+    if not wrong:
+        return []
+    rows = local_frame(spark, _KEY, [{"team_id": one.team_id, "chunk_id": one.chunk_id} for one in wrong])
+    seen = rows.join(found.select(*_KEY.names), on=_KEY.names, how="left_semi").toArrow()["chunk_id"].to_pylist()
+    return [one for one in wrong if one.chunk_id not in set(seen)]
+
+
+def _with_sources(found: Differences, wrong: Sequence[Wrong]) -> Differences:
+    counts = found.counts | {"source": len(wrong)}
+    return replace(found, counts=counts, examples=[*found.examples, *(one.chunk_id for one in wrong)][:10])
 
 
 def compare(
@@ -69,7 +155,7 @@ def compare(
     _write_scan(index, version, work / "scan")
     chunks = read_table(spark, state, "chunks")
     desired, ledger = in_scope(chunks, read_table(spark, state, "published", {"index": version}), scope)
-    _, held = in_scope(chunks, gathered(spark.read.parquet(str(work / "scan"))), scope)
+    _, held = in_scope(chunks, gathered(as_named(spark).parquet(str(work / "scan"))), scope)
     key = ["team_id", "chunk_id"]
     joined = (
         _hashes(desired, "d").join(_hashes(ledger, "l"), on=key, how="full_outer")
@@ -93,7 +179,7 @@ def compare(
     counts = {kind: 0 for kind in _KINDS}
     counts |= {r["problem"]: r["count"] for r in found.groupBy("problem").count().collect()}
     examples = [r["chunk_id"] for r in found.select("chunk_id").orderBy("chunk_id").limit(10).collect()]
-    wrong, sampled = _sample_vectors(spark, state, index, version, held, space_id, sample)
+    wrong, sample_ids = _sample_vectors(spark, state, index, version, held, space_id, sample)
     if wrong:
         counts["vector"] = len(wrong)
         examples += [chunk for _, chunk in wrong[:10]]
@@ -102,22 +188,25 @@ def compare(
         )
         found = found.unionByName(extra)
     checked = joined.count()
-    return Differences(counts, examples[:10], checked, sampled), found
+    return Differences(counts, examples[:10], checked, len(sample_ids), tuple(sample_ids)), found
 
 
 def plan_repair(
-    spark: SparkSession, state: State, found: DataFrame, version: str, *, run_id: str, deletes: bool = True
+    spark: SparkSession, state: State, found: DataFrame, gone: Sequence[Wrong], *, run_id: str, deletes: bool = True
 ) -> tuple[int, int]:
     """Write the work that ``publish`` needs to mend ``found``; returns rows to write and rows to delete.
 
-    What is pending is a run's business and stays; without ``deletes`` so does what the index has too much.
+    What is pending is a run's business and stays; without ``deletes`` so does what the index has too much. ``gone`` are
+    rows that their source does not show.
     """
     work = state.work(run_id)
     chunks = read_table(spark, state, "chunks")
     key = ["team_id", "chunk_id"]
     write = found.where("problem IN ('missing', 'stale', 'unledgered', 'vector')").select(*key).distinct()
     rows = chunks.join(write, on=key, how="left_semi").withColumn("held", F.lit(True))
-    surplus = found.where("problem IN ('ghost', 'undesired')" if deletes else "false").select(*key).distinct()
+    unshown = local_frame(spark, _KEY, [{"team_id": one.team_id, "chunk_id": one.chunk_id} for one in gone])
+    surplus = found.where("problem IN ('ghost', 'undesired')").select(*key).unionByName(unshown)
+    surplus = surplus.where("true" if deletes else "false").distinct()
     rows.write.parquet(str(work / "rows"), mode="overwrite")
     surplus.write.parquet(str(work / "deletes"), mode="overwrite")
     return rows.count(), surplus.count()
@@ -144,8 +233,8 @@ def _sample_vectors(
     held: DataFrame,
     space_id: str,
     size: int,
-) -> tuple[list[tuple[str, str]], int]:
-    """Of ``size`` rows of the index those whose vector is not the one in the store of record, and how many had one."""
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """Of ``size`` rows of the index those whose vector is not the one in the store of record, and which had one."""
     sample = (
         held.select("team_id", "chunk_id", "content_hash").orderBy(F.xxhash64("chunk_id", "content_hash")).limit(size)
     )
@@ -160,4 +249,4 @@ def _sample_vectors(
         vector = found.get(row["chunk_id"])
         if vector is not None and not np.allclose(vector, expected, error, 1e-5):
             wrong.append((row["team_id"], row["chunk_id"]))
-    return wrong, len(rows)
+    return wrong, list(rows["chunk_id"].to_pylist())

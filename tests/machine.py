@@ -24,7 +24,8 @@ from embedding.encoders.hashed import HashEncoder
 from indexers.base import version_number
 from jobs.gc import gc, versions_to_keep
 from jobs.purge import purge
-from jobs.reindex import reindex, rollback
+from jobs.reindex import reindex
+from jobs.rollback import rollback
 from jobs.run import run
 from jobs.scope import Scope
 from jobs.sources import open_sources
@@ -189,8 +190,11 @@ class Machine(RuleBasedStateMachine):
     def rollback(self, death: tuple[int, bool]) -> None:
         versions = self._versions()
         before = versions[versions.index(self.model.live) - 1]
-        if self._command("rollback", _ALL, death, rollback, read=False, publish=False):
+        if self._command("rollback", _ALL, death, rollback, read=False, publish=False, version=before):
             agree(self.model.live == before, "the alias has not moved back")
+            known = self.model.known
+            shown = {k: row.text for k, row in self.model.index[before].items()}
+            agree(all(k in known and known[k].row.text == shown[k] for k in shown), "a text that is gone is shown")
 
     @precondition(lambda self: len(self._versions()) > 3)
     @rule()
@@ -238,6 +242,8 @@ class Machine(RuleBasedStateMachine):
             goal.known, goal.quarantine = goal.read(self.sources.now(), within)
         version = version or model.live or VERSION
         owed = goal.owed(version, within) if publish or name == "embed" else Owed(version, {}, set(), set())
+        if name == "rollback":
+            owed = Owed(version, {}, goal.outdated(version), set())
         left = list(model.unfinished)
         body = None
         try:

@@ -227,19 +227,27 @@ class Model:
         texts = {(row.team, self.hash_of(row.team, row.text)) for row in write.values()}
         return Owed(version, write, gone, texts - self.stored)
 
+    def outdated(self, version: str) -> set[str]:
+        """What a version must lose before it is shown again: all that it does not show as it is now."""
+        return {
+            k for k, row in self.ledger[version].items()
+            if row is None or k not in self.known or self.known[k].row.text != row.text
+        }  # fmt: skip
+
     def follow(self, writes: list[Write], goal: Model, owed: Owed, *, died: bool) -> None:
         """Take over what a command wrote on its way to ``goal``, and judge each write by what it ``owed``."""
         doomed = {k for rule in self.unfinished for k in self.doomed(rule)}
         unused = self.unused(self.unfinished, doomed)
         for write in writes:
             if write.where == "purges" and write.done:
-                [row] = write.rows
-                rule = Rule(
-                    row["team_id"], row["channel_id"], frozenset(row["ids"]), row["before"] or 1 << 60, row["purged_at"]
-                )
-                self.rules.append(rule)
-                self.unfinished.append(rule)
-                doomed |= self.doomed(rule)
+                for row in write.rows:
+                    rule = Rule(
+                        row["team_id"], row["channel_id"], frozenset(row["ids"]), row["before"] or 1 << 60,
+                        row["purged_at"],
+                    )  # fmt: skip
+                    self.rules.append(rule)
+                    self.unfinished.append(rule)
+                    doomed |= self.doomed(rule)
                 unused |= self.unused(self.unfinished, doomed)
             elif write.where == "doubt" and write.done:
                 self.settle()

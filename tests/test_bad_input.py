@@ -350,10 +350,8 @@ BAD_FILES = {
     "climbing.docx": (zipped({"../climbed.txt": "from outside", "[Content_Types].xml": DOCX}), "unsupported_type"),
     "locked.pdf": (pdf("secret", password="pw"), "encrypted_pdf"),
     "torn.pdf": (pdf("a page that was torn")[:200], "unreadable_pdf"),
-    "empty.docx": (b"", "empty_file"),
-    "blank.txt": (b" \n\t\n ", "no_text"),
     "picture.txt": (b"\x89PNG\r\n\x1a\n" + bytes(64), "unsupported_type"),
-    "handbook.md": (b"", "empty_file"),  # published before
+    "handbook.md": (pdf("a page that was torn")[:200], "unreadable_pdf"),  # published before
 }
 # What a file holds, and what it is read as.
 ODD_FILES = {
@@ -365,6 +363,8 @@ ODD_FILES = {
         + b", ".join(b"user%d@x.example" % n for n in range(5_000)) + b"\n\nto all", "message/rfc822",
     ),
 }  # fmt: skip
+# Files with nothing in them: no fault, and nothing to publish.
+EMPTY_FILES = {"empty.docx": b"", "blank.txt": b" \n\t\n ", "mark.csv": b"\xef\xbb\xbf"}
 # What a link or a special file is, and why it is in quarantine. ``notes.txt`` and ``kept`` were published before.
 BAD_ENTRIES = {
     "outside.txt": "link_outside_root",
@@ -384,6 +384,8 @@ def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
 
     def add(space: Workspace) -> None:
         for name, (data, _) in (BAD_FILES | ODD_FILES).items():
+            (space.files / name).write_bytes(data)
+        for name, data in EMPTY_FILES.items():
             (space.files / name).write_bytes(data)
         outside = space.root / "outside"
         outside.mkdir()
@@ -414,6 +416,12 @@ def test_link_or_special_file_is_in_quarantine(bad_files: Poisoned, name: str, r
 @pytest.mark.parametrize(("name", "media_type"), [(name, kind) for name, (_, kind) in ODD_FILES.items()], ids=repr)
 def test_odd_file_is_read_as_what_it_is(bad_files: Poisoned, name: str, media_type: str) -> None:
     assert media_types(bad_files.space)[name.encode("utf-8", "replace").decode()] == media_type
+
+
+@pytest.mark.parametrize("name", EMPTY_FILES)
+def test_empty_file_is_no_fault_and_no_document(bad_files: Poisoned, name: str) -> None:
+    assert name not in bad_files.reasons and name not in media_types(bad_files.space)
+    assert bad_files.ran.body["documents"]["skipped"]["empty_text"] == len(EMPTY_FILES)
 
 
 def test_bad_files_cost_nothing_that_was_published(bad_files: Poisoned) -> None:

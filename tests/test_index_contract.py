@@ -358,6 +358,24 @@ def test_everything_survives_a_reopen(index: Index, connect: Callable[[], Index]
     assert hit.chunk_id == "7#0"
 
 
+def test_a_version_remembers_the_state_that_owns_it(index: Index, connect: Callable[[], Index]) -> None:
+    assert index.owner_of(V1) == "", "made without one, as by an earlier release"
+    index.set_owner(V1, "state-a")
+    index.upsert(V1, rows(["a#0"]))
+    index.create_version(V2, space_id="space-b", dim=DIM, owner="state-b")
+    index.create_version(V2, space_id="space-b", dim=DIM, owner="state-c")
+    index.flush(V1)
+    index.close()
+    again = connect()
+    assert (again.owner_of(V1), again.owner_of(V2)) == ("state-a", "state-b")
+    again.set_owner(V2, "state-c")
+    assert (again.owner_of(V1), again.owner_of(V2), again.space_of(V2)) == ("state-a", "state-c", "space-b")
+    assert (again.versions(), again.count(V1)) == ([V1, V2], 1), "no version of its own, and no row"
+    again.drop_version(V2)
+    again.create_version(V2, space_id="space-b", dim=DIM)
+    assert again.owner_of(V2) == "", "goes with its version"
+
+
 def test_two_connections_share_an_index(index: Index, connect: Callable[[], Index]) -> None:
     other = connect()
     index.upsert(V1, rows(["a#0"]))
@@ -421,7 +439,7 @@ def test_unknown_kind_and_bad_name() -> None:
 
 
 def test_a_missing_version_is_an_error(index: Index) -> None:
-    for call in (index.count, index.space_of, index.point_alias):
+    for call in (index.count, index.space_of, index.owner_of, index.point_alias):
         with pytest.raises((ConfigError, ResourceError)):
             call("messages__v7")
 

@@ -1,4 +1,4 @@
-"""Formats that are text already: plain, Markdown, CSV, JSON, notebooks, RTF. Keeps wording, adds structure."""
+"""Formats that are text already: plain, Markdown, CSV, JSON, notebooks. Keeps wording, adds structure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import io
 import json
 import re
 from collections.abc import Iterator
-
-from striprtf.striprtf import rtf_to_text
 
 from embedding.errors import RejectedRecord
 from embedding.files.parsed import Limits, TextBuilder, table_lines
@@ -164,8 +162,3 @@ def _joined(source: object) -> str:
     if isinstance(source, list):
         return "".join(str(line) for line in source)
     return source if isinstance(source, str) else ""
-
-
-def parse_rtf(data: bytes, out: TextBuilder, limits: Limits) -> None:
-    """Write the text of an RTF file; its control words are ASCII and name the code page of the rest."""
-    out.add(rtf_to_text(data.decode("latin-1"), encoding="cp1252", errors="replace"))  # type: ignore[no-untyped-call]
