@@ -94,7 +94,8 @@ def _frames(
     spark: SparkSession, state: State, rows: DataFrame, judged: Mapping[At, Judged], gone: Sequence[At], removals: bool,
     elsewhere: Mapping[At, Collection[str]],
 ) -> diff.Read:  # fmt: skip
-    covered = sorted({*(at for at, found in judged.items() if found.covered), *gone})
+    covered = {*(at for at, found in judged.items() if found.covered), *gone}
+    settled = covered - {at for at, found in judged.items() if found.suspects}
     spared = {at: {*found.named, *found.waiting} for at, found in judged.items()} | dict(elsewhere)
     protected = [
         {"doc_id": doc, "source_id": at[0], "partition": at[1]} for at, docs in spared.items() for doc in sorted(docs)
@@ -105,7 +106,8 @@ def _frames(
         removed=rows.where(f"row = '{REMOVED_ROW}'").select(*REMOVALS.names) if removals else none,
         chunks=read_table(spark, state, "chunks"),
         removals=read_table(spark, state, "removals") if removals else none,
-        covered=local_frame(spark, _COVERED, [{"source_id": s, "partition": p} for s, p in covered]),
+        covered=local_frame(spark, _COVERED, [{"source_id": s, "partition": p} for s, p in sorted(covered)]),
+        settled=local_frame(spark, _COVERED, [{"source_id": s, "partition": p} for s, p in sorted(settled)]),
         protected=local_frame(spark, _PROTECTED, protected),
     )
 

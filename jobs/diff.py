@@ -28,7 +28,8 @@ class Read:
     ``staged`` (CHUNK) and ``removed`` (REMOVALS) were read now; ``chunks`` and ``removals`` are the state's.
     ``covered`` (source_id, partition) were read whole now, or are gone: what is known of them alone counts no more.
     Documents in ``protected`` (doc_id, source_id, partition) were seen there but could not be processed, or may have
-    been: what is known of them counts.
+    been: what is known of them counts. ``settled`` are the covered ones without a suspect (jobs/held.py): in others a
+    deletion that is no longer there may be the record that cannot be read, and still counts.
     """
 
     staged: DataFrame
@@ -37,6 +38,7 @@ class Read:
     removals: DataFrame
     covered: DataFrame
     protected: DataFrame
+    settled: DataFrame
 
 
 def rank_owners(read: Read, source_order: Sequence[str]) -> DataFrame:
@@ -53,9 +55,9 @@ def rank_owners(read: Read, source_order: Sequence[str]) -> DataFrame:
         F.lit(-1),
     )
     named = read.staged.select("doc_id").unionByName(read.removed.select("doc_id")).distinct()
-    covered = read.covered.withColumn("covered", F.lit(True))
 
-    def earlier(rows: DataFrame, by: list[str]) -> DataFrame:
+    def earlier(rows: DataFrame, over: DataFrame, by: list[str]) -> DataFrame:
+        covered = over.withColumn("covered", F.lit(True))
         protected = read.protected.select(*by).distinct().withColumn("protected", F.lit(True))
         return (
             rows.join(named, on="doc_id", how="left_semi")
@@ -64,7 +66,8 @@ def rank_owners(read: Read, source_order: Sequence[str]) -> DataFrame:
             .where("covered IS NULL OR protected IS NOT NULL")
         )
 
-    known, gone = earlier(read.chunks.select(*_CLAIMING), ["doc_id"]), earlier(read.removals, ["doc_id", *_OWNER])
+    known = earlier(read.chunks.select(*_CLAIMING), read.covered, ["doc_id"])
+    gone = earlier(read.removals, read.settled, ["doc_id", *_OWNER])
     claims = _texts(read.staged, True).unionByName(_texts(known, False))
     claims = claims.unionByName(_removals(read.removed, True)).unionByName(_removals(gone, False))
     best = Window.partitionBy("doc_id").orderBy(
@@ -193,7 +196,7 @@ def changed_removals(read: Read) -> DataFrame:
     best = Window.partitionBy(*key).orderBy(F.desc("version"), F.desc("deleted"))
     now = read.removed.select(*names).withColumn("n", F.row_number().over(best)).where("n = 1").drop("n")
     before = read.removals.select(*key, F.struct("version", "deleted").alias("before"))
-    covered = read.covered.withColumn("covered", F.lit(True))
+    covered = read.settled.withColumn("covered", F.lit(True))
     event = F.struct("version", "deleted")
     fresh = (
         now.join(before, on=key, how="left")
@@ -202,7 +205,7 @@ def changed_removals(read: Read) -> DataFrame:
         .where(F.col("before").isNull() | (event > F.col("before")) | ((event != F.col("before")) & F.col("covered")))
     )
     gone = (
-        read.removals.join(read.covered, on=_OWNER, how="left_semi")
+        read.removals.join(read.settled, on=_OWNER, how="left_semi")
         .join(now, on=key, how="left_anti")
         .join(read.protected, on=key, how="left_anti")  # the event cannot be read any more: it still counts
     )

@@ -98,7 +98,7 @@ def judge(row: Mapping[str, Any] | None, whole: bool, rejects: Sequence[Mapping[
         reason = next((r["reason"] for r in anything if r["whole"] or not r["digest"]), "unreadable")
         return Judged(False, reason, named, held, tuple(before), tuple(sorted(suspects)))
     now = Counter(r["digest"] for r in anything)
-    new = now - Counter(before)
+    new = now - Counter(before) if row is not None else Counter()  # where nothing was known, nothing can be missing
     suspects = (suspects & set(now)) | set(new)
     reason = next((r["reason"] for r in anything if r["digest"] in suspects), "")
     return Judged(

@@ -99,6 +99,8 @@ class Told:
     def read(self, partition: Partition) -> Iterator[Record]:
         for place, said in enumerate(self.partitions[partition.key]):
             yield self._record(place, said)
+            if said.what == "torn":
+                return
 
     def _record(self, place: int, said: Said) -> Record:
         team = self.team_id or ""

@@ -57,9 +57,10 @@ class Oracle:
             protected |= {(one.doc, key) for one in read if one.what == "unreadable"}
             if torn:
                 open_.add(key)
+                self.digests.setdefault(key, Counter())
                 continue
             now = Counter(one.text for one in read if one.what == "nameless")
-            new = now - self.digests.get(key, Counter())
+            new = now - self.digests.get(key, now)
             self.suspects[key] = (self.suspects.get(key, set()) & set(now)) | set(new)
             self.digests[key] = now
             if new:
@@ -73,7 +74,7 @@ class Oracle:
         spared = {doc for doc, _ in protected}
         remembered = [(d, e) for d, e in self.shown.items() if e.partition in open_ or d in spared]
         for key, known in self.removals.items():
-            remembered += [(d, e) for d, e in known.items() if key in open_ or (d, key) in protected]
+            remembered += [(d, e) for d, e in known.items() if self._open(key, open_) or (d, key) in protected]
         before, self.shown, winners = self.shown, {}, dict[str, Event]()
         for doc, event in [*events, *remembered]:
             best = winners.get(doc)
@@ -101,17 +102,21 @@ class Oracle:
             return event
         return event._replace(partition=max(key for d, key in protected if d == doc))
 
+    def _open(self, key: str, open_: set[str]) -> bool:
+        """Whether a deletion that the partition no longer shows may be a record of it that cannot be read."""
+        return key in open_ or bool(self.suspects.get(key))
+
     def _remember(
         self, partitions: dict[str, list[Said]], open_: set[str], protected: set[tuple[str, str]],
         events: list[tuple[str, Event]],
     ) -> None:  # fmt: skip
         for key in partitions:
             known = self.removals.get(key, {})
-            self.removals[key] = {d: e for d, e in known.items() if key in open_ or (d, key) in protected}
+            self.removals[key] = {d: e for d, e in known.items() if self._open(key, open_) or (d, key) in protected}
             for doc, event in events:
                 if event.partition == key and event.text is None:
                     stood = self.removals[key].get(doc)
-                    if stood is None or key not in open_ or event[:2] > stood[:2]:
+                    if stood is None or not self._open(key, open_) or event[:2] > stood[:2]:
                         self.removals[key][doc] = event
 
 
