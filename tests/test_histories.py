@@ -16,8 +16,8 @@ from tests.events import Stories
 from tests.histories import History, newest
 from tests.in_process import Death, Killed
 
-HISTORIES = int(os.environ.get("EMBEDMILL_TEST_HISTORIES", "80"))
-RUNS = int(os.environ.get("EMBEDMILL_TEST_RUNS", "8"))
+HISTORIES = int(os.environ.get("EMBEDMILL_TEST_HISTORIES", "60"))
+RUNS = int(os.environ.get("EMBEDMILL_TEST_RUNS", "6"))
 SEED = int(os.environ.get("EMBEDMILL_TEST_SEED", "1"))
 
 
