@@ -70,6 +70,13 @@ def test_a_folders_value_is_decoded_and_its_default_is_null(tmp_path: Path) -> N
     }  # fmt: skip
 
 
+def test_a_folders_value_that_is_no_text_is_a_fault_of_its_rows(tmp_path: Path) -> None:
+    write_lines(tmp_path / "ch=A" / "a.json", lines("1"))
+    shutil.copytree(tmp_path / "ch=A", Path(os.fsdecode(os.fsencode(tmp_path) + b"/ch=\xff")))
+    found = told(table(tmp_path, "json", channel_id="ch"))
+    assert ids_of(found) == {"1"} and [(r.reason, r.doc_id) for r in found.rejected] == [("bad_channel_id", "T1/t/1")]
+
+
 def test_a_partitions_folder_says_more_than_a_column_of_the_file(tmp_path: Path) -> None:
     write_parquet(tmp_path / "team=A" / "a.parquet", rows("1").append_column("team", pa.array(["B"])))
     assert list(told(of_teams(tmp_path)).texts) == ["A/t/1"]
@@ -134,7 +141,7 @@ def unlistable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scan = os.scandir
 
     def refusing(path: Any = ".") -> Any:
-        if Path(os.fsdecode(path)) == folder:
+        if not isinstance(path, int) and Path(os.fsdecode(path)) == folder:
             raise PermissionError(13, "Permission denied", str(path))
         return scan(path)
 
@@ -546,3 +553,21 @@ def test_columns_of_units_are_no_columns() -> None:
     assert source.rows.wanted == ["at", "body", "id"]
     with pytest.raises(ValueError, match="created_unit"):
         Columns(id="id", text="body", created_at="at", created_unit="weeks")  # type: ignore[arg-type]
+
+
+def test_keys_in_the_quarantine_are_each_of_one_record(tmp_path: Path) -> None:
+    """Whatever an id looks like: what is told by its place is not taken for it."""
+    named = [{"id": key, "body": 7, "at": AT} for key in ("line 4", "@2", "x")]
+    write_lines(
+        tmp_path / "a.json", [*named, "{bad", {"body": "no id", "at": AT}, {"id": "x", "body": "x", "at": "never"}]
+    )
+    found = told(table(tmp_path, "json"))
+    assert len(found.reasons) == 6 and sorted(found.reasons.values()) == [
+        "bad_created_at", "bad_json", "bad_text", "bad_text", "bad_text", "missing_id",
+    ]  # fmt: skip
+
+
+def test_bad_lines_are_each_told_of_however_many_come_first(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.json", [*(f"bad {n}" for n in range(20_000)), *lines("1")])
+    found = told(table(tmp_path, "json"))
+    assert ids_of(found) == {"1"} and len(found.rejected) == 20_000

@@ -90,9 +90,7 @@ def parse_channels(data: bytes, *, private: bool = False) -> dict[str, Channel]:
     return channels
 
 
-def read_day(
-    data: bytes, *, team_id: str, channel: Channel, names: Mapping[str, str]
-) -> Iterator[Record]:
+def read_day(data: bytes, *, team_id: str, channel: Channel, names: Mapping[str, str]) -> Iterator[Record]:
     """Read the bytes of one day file. Edits and deletions within the file are applied, in whatever order they stand."""
     try:
         records = _load(data)
@@ -184,9 +182,7 @@ class _Day:
                     if index != winner:
                         outcomes[index] = self._lost(index, winner, ts, outcomes)
 
-    def _lost(
-        self, index: int, winner: int, ts: str, outcomes: list[Record]
-    ) -> Record:
+    def _lost(self, index: int, winner: int, ts: str, outcomes: list[Record]) -> Record:
         loser, best = outcomes[index], outcomes[winner]
         older = self._edits.get(index, -1) < self._edits.get(winner, -1)
         if isinstance(loser, Document) and isinstance(best, Document):

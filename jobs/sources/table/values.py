@@ -306,6 +306,8 @@ def texts(column: Column) -> Cells:
 
 
 def _each(column: Column, rule: Callable[[object], Any]) -> tuple[list[Any], np.ndarray]:
+    if isinstance(column, pa.Array) and pa.types.is_null(column.type):
+        return [None] * len(column), np.full(len(column), NONE, np.int8)
     values: list[Any] = []
     state = np.zeros(len(column), np.int8)
     for at, value in enumerate(column if isinstance(column, list) else _pylist(column)):
