@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from embedding.records import Rejected
 from jobs.sources.table.batch import Batch, ColumnFault, opened
-from jobs.sources.table.values import Number
+from jobs.sources.table.cells import Number
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 PACKED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
