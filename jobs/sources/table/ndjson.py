@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from embedding.records import Rejected
 from jobs.sources.table.batch import Batch, ColumnFault, opened
-from jobs.sources.table.values import Number
+from jobs.sources.table.cells import Number
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 PACKED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
@@ -36,8 +36,8 @@ class JsonData:
         return pa.null()
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
-        """All objects. A line that is none is rejected by itself; raises ColumnFault where no line is one."""
-        objects, bad, first = 0, 0, 0
+        """All objects. A line that is none is rejected by itself; ColumnFault at the end where none was."""
+        objects, bad = 0, 0
         rows: list[list[Any]] = []
         rejected: list[Rejected] = []
         wanted = [(column, column.split(".")) for column in columns]
@@ -45,13 +45,11 @@ class JsonData:
             found = _parse(line)
             if isinstance(found, str):
                 bad += 1
-                if bad <= _ROWS or objects:  # a file of another format is one fault, not one a line
-                    rejected.append(Rejected(f"line {number}", found, digest=digest))
+                rejected.append(Rejected(f"line {number}", found, digest=digest))
             else:
                 objects += 1
-                first = first or number
                 rows.append([_value(found, column, parts) for column, parts in wanted])
-            if objects and len(rows) + len(rejected) >= _ROWS:
+            if len(rows) + len(rejected) >= _ROWS:
                 yield _batch(columns, rows, rejected)
                 rows, rejected = [], []
         if bad and not objects:
