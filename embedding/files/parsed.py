@@ -104,6 +104,12 @@ class TextBuilder:
             self.title = flat
         self.add(block if block is not None else flat)
 
+    def lose(self, what: str) -> None:
+        """Count one part that could not be read (``what`` in plural); the rest of the file is kept."""
+        key = f"unreadable_{what}"
+        seen = self.meta.get(key, 0)
+        self.meta[key] = seen + 1 if isinstance(seen, int) else 1
+
     def build(self, media_type: str, fallback_title: str) -> ParsedFile:
         """Return the finished file; a file without any text is rejected, since nothing could be found by it."""
         if not self._parts:
