@@ -9,20 +9,22 @@ import warnings
 from collections.abc import Callable
 
 from embedding.errors import RejectedRecord
+from embedding.files.calendar import parse_calendar
 from embedding.files.detect import detect, ending_of
 from embedding.files.encoding import decode_text
 from embedding.files.mail import parse_eml, parse_mbox
+from embedding.files.markup import parse_xml
 from embedding.files.office import parse_docx, parse_pptx, parse_xls, parse_xlsx
 from embedding.files.opendocument import parse_epub, parse_odf
 from embedding.files.parsed import Limits, ParsedFile, TextBuilder
 from embedding.files.pdf import parse_pdf
 from embedding.files.plain import parse_csv, parse_json, parse_markdown, parse_ndjson, parse_rtf, parse_text
-from embedding.files.web import parse_html, parse_xml
+from embedding.files.web import parse_html
 
 __all__ = ["DEFAULT_LIMITS", "PARSER_VERSION", "REASONS", "Limits", "ParsedFile", "parse_file"]
 
 # Part of what shapes a vector: raise it with every change that alters any file's text or marks.
-PARSER_VERSION = "1"
+PARSER_VERSION = "2"
 
 DEFAULT_LIMITS = Limits()
 
@@ -46,6 +48,8 @@ _TEXT: dict[str, Callable[[str, TextBuilder, Limits], None]] = {
     "json": parse_json,
     "ndjson": parse_ndjson,
     "html": parse_html,
+    "ics": parse_calendar,
+    "vcf": parse_calendar,
 }
 _MEDIA_TYPES = {
     "pdf": "application/pdf",
@@ -65,6 +69,8 @@ _MEDIA_TYPES = {
     "json": "application/json",
     "ndjson": "application/x-ndjson",
     "html": "text/html",
+    "ics": "text/calendar",
+    "vcf": "text/vcard",
 }
 
 REASONS = frozenset(

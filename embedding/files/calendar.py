@@ -58,6 +58,8 @@ def parse_calendar(text: str, out: TextBuilder, limits: Limits) -> None:
     for lines in calendar_entries(text):
         out.lines(lines)
         entries += 1
+    if not entries:
+        out.add(text)  # nothing of what we know: it is text all the same
     out.meta["entries"] = entries
 
 
@@ -91,14 +93,14 @@ def _unfolded(text: str) -> Iterator[str]:
 
     if "QUOTED-PRINTABLE" in text.upper():
         text = re.sub(r"=\r?\n[ \t]?", "", text)  # vCard 2.1 folds in its own way
-    return (str(line) for line in Contentlines.from_ical(text.strip()) if line.strip())
+    return (str(line) for line in Contentlines.from_ical(text.strip()) if line.strip())  # type: ignore[no-untyped-call]
 
 
 def _parts(line: str) -> tuple[str, dict[str, str], str]:
     from icalendar.parser import Contentline
 
     try:
-        name, given, value = Contentline(line).parts()
+        name, given, value = Contentline(line).parts()  # type: ignore[no-untyped-call]
         parameters = {str(key).upper(): str(found) for key, found in given.items()}
     except ValueError:
         name, _, value = line.partition(":")

@@ -10,7 +10,7 @@ import codecs
 import re
 
 import webencodings
-from chardetng_py import EncodingDetector
+from chardetng_py import EncodingDetector  # type: ignore[import-untyped]
 
 # Enough to tell languages apart; the guess's cost grows with its input.
 _SAMPLE = 128 * 1024
@@ -99,7 +99,9 @@ def _fit(sample: bytes, codec: str, without: frozenset[str] = frozenset()) -> fl
         return 0.0
     # A capital behind a small letter ("CafŽ") is a small letter of another code page.
     pairs = zip(" " + text, text, strict=False)
-    letters = [now for before, now in pairs if now > "\x7f" and now.isalpha() and not (now.isupper() and before.islower())]
+    letters = [
+        now for before, now in pairs if now > "\x7f" and now.isalpha() and not (now.isupper() and before.islower())
+    ]
     odd = len(_ODD.findall(text)) + sum(1 for now in text if now > "\x7f" and now.isalpha()) - len(letters)
     if not letters:
         return 0.0 if odd else 1.0

@@ -173,7 +173,7 @@ class _Blocks:
             for child in rich:
                 for leaf in child.walk():
                     if not leaf.is_multipart():
-                        self._named(cast(EmailMessage, leaf))
+                        self._named(leaf)
             return plain + others
         if len(short - long) <= (1 - _COVERS) * len(short):
             return rich + others
