@@ -54,7 +54,10 @@ LEGACY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("cp1252",),
         ("Nyckeln är på kontoret.", "Räksmörgås på fredag", "Mötet börjar klockan nio, kom inte för sent från Malmö."),
     ),
-    "da": (("cp1252",), ("Nøglen ligger på bordet.", "Mødet er aflyst på grund af sne i Ålborg.", "Tag også kagen, Søren.")),
+    "da": (
+        ("cp1252",),
+        ("Nøglen ligger på bordet.", "Mødet er aflyst på grund af sne i Ålborg.", "Tag også kagen, Søren."),
+    ),
     "no": (("cp1252",), ("Møtet er flyttet til tirsdag på grunn av snøen.", "Kjære Bjørn, bøkene er på vei.")),
     "fi": (
         ("cp1252",),
@@ -95,8 +98,14 @@ LEGACY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("Kérjük, frissítse a jelszavát a hétvége előtt.", "Az ülés időpontja megváltozott.", "Árvíztűrő tükörfúrógép"),
     ),
     "ro": (("cp1250", "iso8859_2"), ("Şedinţa a fost amânată pe joi.", "Vă rugăm să trimiteţi factura până mâine.")),
-    "hr": (("cp1250", "iso8859_2"), ("Sastanak je pomaknut na četvrtak.", "Molimo pošaljite račun, ključ je već kod nas.")),
-    "sl": (("cp1250", "iso8859_2"), ("Sestanek je prestavljen na četrtek.", "Prosimo, pošljite račun še danes, ključ že čaka.")),
+    "hr": (
+        ("cp1250", "iso8859_2"),
+        ("Sastanak je pomaknut na četvrtak.", "Molimo pošaljite račun, ključ je već kod nas."),
+    ),
+    "sl": (
+        ("cp1250", "iso8859_2"),
+        ("Sestanek je prestavljen na četrtek.", "Prosimo, pošljite račun še danes, ključ že čaka."),
+    ),
     "ru": (
         ("cp1251", "koi8_r", "cp866"),
         (
@@ -130,7 +139,10 @@ LEGACY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ar": (("cp1256",), ("يرجى تحديث كلمة المرور قبل نهاية الأسبوع.", "تم تأجيل الاجتماع إلى الغد.", "صباح الخير")),
     "th": (("cp874",), ("การประชุมเลื่อนไปเป็นวันศุกร์", "กรุณาแจ้งทุกคนก่อนเที่ยง")),
     "vi": (("cp1258",), ()),
-    "lt": (("cp1257",), ("Susitikimas perkeltas į ketvirtadienį, prašome pranešti.", "Raktas jau yra kabinete, ačiū už pagalbą.")),
+    "lt": (
+        ("cp1257",),
+        ("Susitikimas perkeltas į ketvirtadienį, prašome pranešti.", "Raktas jau yra kabinete, ačiū už pagalbą."),
+    ),
     "lv": (("cp1257",), ("Sanāksme pārcelta uz piektdienu.", "Lūdzu, nosūtiet rēķinu šodien, atslēga ir pie mums.")),
     "et": (("cp1252", "cp1257"), ("Koosolek lükati edasi, palun öelge teistele.", "Võti on juba töölaual, aitäh.")),
     "ja": (
@@ -144,11 +156,24 @@ LEGACY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "zh-cn": (
         ("gb18030",),
-        ("会议改到明天下午三点。", "请在部署之前先运行所有测试，谢谢大家。", "钥匙在抽屉里", "发票今天已经寄出，请查收。"),
+        (
+            "会议改到明天下午三点。",
+            "请在部署之前先运行所有测试，谢谢大家。",
+            "钥匙在抽屉里",
+            "发票今天已经寄出，请查收。",
+        ),
     ),
-    "zh-tw": (("big5",), ("會議改到明天下午三點。", "請在部署之前先執行所有測試，謝謝大家。", "發票今天已經寄出，請查收。")),
+    "zh-tw": (
+        ("big5",),
+        ("會議改到明天下午三點。", "請在部署之前先執行所有測試，謝謝大家。", "發票今天已經寄出，請查收。"),
+    ),
     "ko": (
         ("cp949",),
-        ("회의는 내일 아침 아홉 시에 시작합니다.", "배포가 끝나면 알려 주세요.", "안녕하세요", "청구서는 오늘 보냈습니다."),
+        (
+            "회의는 내일 아침 아홉 시에 시작합니다.",
+            "배포가 끝나면 알려 주세요.",
+            "안녕하세요",
+            "청구서는 오늘 보냈습니다.",
+        ),
     ),
 }

@@ -27,7 +27,8 @@ _META_CHARSET = re.compile(
     rb"""<(?:meta[^>]{0,200}?charset|\?xml[^>]{0,100}?encoding)\s*=\s*["']?\s*([A-Za-z0-9_:.-]{2,40})""", re.IGNORECASE
 )
 _HEAD = 16 * 1024
-_TEXT_CONTROLS = frozenset(b"\t\n\x0b\x0c\r\x1b")
+# Among them what switches the character set, and the record mark of JSON sequences.
+_TEXT_CONTROLS = frozenset(b"\t\n\x0b\x0c\r\x0e\x0f\x1b\x1e")
 _ABOVE_ASCII = re.compile(rb"[\x80-\xff]")
 _C1 = re.compile(rb"[\x80-\x9f]")
 # Encodings of seven bits that switch by an escape sequence; as UTF-8 they read as valid rubbish.

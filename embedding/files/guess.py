@@ -73,8 +73,9 @@ def guess_codec(data: bytes) -> str:
     first = re.search(rb"[\x80-\xff]", data)
     begin = max(0, first.start() - 2048) if first else 0
     sample = data[begin : begin + _SAMPLE]
-    if _is_kana(sample):
-        return "euc_jp"
+    for codec in ("euc_jp", "cp932"):
+        if _is_kana(sample, codec):
+            return codec
     detector = EncodingDetector()
     detector.feed(sample, last=begin + len(sample) == len(data))
     name = detector.guess(tld=None, allow_utf8=False)
@@ -110,10 +111,10 @@ def _fit(sample: bytes, codec: str, without: frozenset[str] = frozenset()) -> fl
     return best / (len(letters) + odd)
 
 
-def _is_kana(sample: bytes) -> bool:
-    """Whether bytes are Japanese in EUC: a few kana look like Thai to a detector that counts single bytes."""
+def _is_kana(sample: bytes, codec: str) -> bool:
+    """Whether bytes are mostly kana: a few look like Thai or Cyrillic to a detector that counts single bytes."""
     try:
-        text = sample[: _LETTERS * 2].decode("euc_jp")
+        text = codecs.getincrementaldecoder(codec)().decode(sample[:_LETTERS])
     except UnicodeDecodeError:
         return False
     kana = sum(1 for character in text if "\u3041" <= character <= "\u30fe")

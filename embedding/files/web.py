@@ -23,7 +23,7 @@ _BLOCKS = frozenset(
     ]
 )  # fmt: skip
 # Boxes inside a line; in an SVG each text stands for itself.
-_APART = frozenset(["button", "canvas", "input", "object", "select", "text", "textarea", "video", "audio"])
+_APART = frozenset(["button", "canvas", "input", "object", "select", "td", "text", "textarea", "th", "video", "audio"])
 # What a form shows in its fields; hidden ones and passwords are nobody's text.
 _FIELDS = frozenset(
     ["", "text", "search", "email", "url", "tel", "number", "date", "time", "month", "submit", "button"]
@@ -164,7 +164,7 @@ class _HtmlWriter:
             self._flush()
             if tag in ("ul", "ol"):
                 self._separator = "\n\n"
-        elif tag in ("td", "th") or tag in _APART:
+        elif tag in _APART:
             self._inline.append(" ")
         if element.tail:
             self._inline.append(element.tail)
