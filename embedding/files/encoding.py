@@ -73,7 +73,7 @@ def looks_binary(data: bytes) -> bool:
         return False
     controls = sum(sample.count(byte) for byte in range(32) if byte not in _TEXT_CONTROLS)
     # A stray NUL or backspace occurs in logs; a binary file is full of them.
-    return controls > len(sample) * 0.02
+    return controls > len(sample) * 0.02 and (controls > 3 or controls > len(sample) * 0.1)
 
 
 def _codec_of(label: str, *, mail: bool = False) -> str | None:

@@ -12,7 +12,7 @@ from lxml import etree
 
 from embedding.files.encoding import decode_text
 from embedding.files.parsed import Limits, TextBuilder
-from embedding.files.web import html_to_text, local_name, xml_tree
+from embedding.files.web import UNHELD, html_to_text, local_name, xml_tree
 
 _TAG = re.compile(r"</?[a-zA-Z][^>]{0,500}>|&(?:#\d{1,6}|#x[0-9a-fA-F]{1,5}|[a-zA-Z]{2,12});")
 _DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
@@ -58,7 +58,7 @@ def _tree(data: bytes, out: TextBuilder) -> etree._Element:
         # Not the error's own log, which holds what earlier documents did wrong too.
         if getattr(error, "code", None) in _FATAL or b"<!ENTITY" in plain:
             raise
-    known = _NAMED_ENTITY.sub(_character, plain.decode("utf-8")).encode("utf-8")
+    known = UNHELD.sub(" ", _NAMED_ENTITY.sub(_character, plain.decode("utf-8"))).encode("utf-8")
     try:
         return xml_tree(known)
     except etree.XMLSyntaxError:
