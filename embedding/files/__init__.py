@@ -9,18 +9,20 @@ import warnings
 from collections.abc import Callable
 
 from embedding.errors import RejectedRecord
+from embedding.files.calendar import parse_calendar
 from embedding.files.detect import detect, ending_of
 from embedding.files.docx import parse_docx
 from embedding.files.encoding import decode_text
 from embedding.files.epub import parse_epub
 from embedding.files.mail import parse_eml, parse_mbox
+from embedding.files.markup import parse_xml
 from embedding.files.opendocument import parse_odf
 from embedding.files.parsed import Limits, ParsedFile, TextBuilder
 from embedding.files.pdf import parse_pdf
 from embedding.files.plain import parse_csv, parse_json, parse_markdown, parse_ndjson, parse_text
 from embedding.files.pptx import parse_pptx
 from embedding.files.rtf import parse_rtf
-from embedding.files.web import parse_html, parse_xml
+from embedding.files.web import parse_html
 from embedding.files.xls import parse_xls
 from embedding.files.xlsx import parse_xlsx
 
@@ -51,6 +53,8 @@ _TEXT: dict[str, Callable[[str, TextBuilder, Limits], None]] = {
     "json": parse_json,
     "ndjson": parse_ndjson,
     "html": parse_html,
+    "ics": parse_calendar,
+    "vcf": parse_calendar,
 }
 _MEDIA_TYPES = {
     "pdf": "application/pdf",
@@ -70,6 +74,8 @@ _MEDIA_TYPES = {
     "json": "application/json",
     "ndjson": "application/x-ndjson",
     "html": "text/html",
+    "ics": "text/calendar",
+    "vcf": "text/vcard",
 }
 
 # Without a text these are not empty: they are drawings, scans, pictures in a letter.

@@ -63,6 +63,7 @@ _TEXT_ENDINGS = {"md": "md", "markdown": "md", "csv": "csv", "tsv": "csv", "ndjs
 _HTML = re.compile(
     r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
 )
+_ENTRY = re.compile(r"BEGIN:(VCALENDAR|VCARD)\s", re.IGNORECASE)
 _HEADER = re.compile(r"([A-Za-z][A-Za-z0-9-]*):[ \t]?\S?")
 _MAIL_HEADERS = frozenset(
     [
@@ -119,6 +120,8 @@ def _text_format(text: str, ending: str) -> str:
     # Files that say what they are: before content, since a test case or a log may begin with mail headers or tags.
     if ending in _TEXT_ENDINGS and not _HTML.match(start):
         return _TEXT_ENDINGS[ending]
+    if entry := _ENTRY.match(start):
+        return "ics" if entry[1].upper() == "VCALENDAR" else "vcf"
     if ending in ("eml", "mht", "mhtml") or _is_mail(start):
         return "eml"
     if start.startswith("From ") and "\nFrom: " in start[:20_000]:
