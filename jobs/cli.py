@@ -465,11 +465,14 @@ def script() -> None:
     """
     code = 1
     atexit.register(lambda: os._exit(code))  # the first to be registered is the last to be called
-    heed_signals()
     try:
+        heed_signals()
         main()
     except SystemExit as end:
         code = exit_code(end)
+    except KeyboardInterrupt:  # before anything was begun
+        interrupted("--json" in sys.argv[1:])
+        code = 128 + (ending.came() or signal.SIGINT)
     try:
         sys.stdout.flush()
     except BrokenPipeError:

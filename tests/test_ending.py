@@ -24,16 +24,19 @@ from jobs import ending
 ending.GRACE_SECONDS = float(sys.argv[2])
 ending.heed(lambda number: os.write(2, ending.line(number).encode()))
 child = subprocess.Popen(["sleep", "60"])
-print(child.pid, flush=True)
 def work():
     if sys.argv[1] == "heeds":
         try:
+            print(child.pid, flush=True)
             time.sleep(60)
         except KeyboardInterrupt:
             ending.end_now(128 + ending.came())
     elif sys.argv[1] == "swallows":
+        said = False
         while True:
             try:
+                said or print(child.pid, flush=True)
+                said = True
                 time.sleep(60)
             except BaseException:
                 pass
@@ -41,6 +44,7 @@ def work():
         with ending.kept(signal.SIGTERM):
             ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(1))  # ignored, by an engine's own code
         try:
+            print(child.pid, flush=True)
             time.sleep(60)
         except KeyboardInterrupt:
             ending.end_now(128 + ending.came())
