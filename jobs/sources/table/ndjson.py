@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import orjson
 import pyarrow as pa
 
 from embedding.records import Rejected
@@ -48,7 +49,10 @@ class JsonData:
                 rejected.append(Rejected(f"line {number}", found, digest=digest))
             else:
                 objects += 1
-                rows.append([_value(found, column, parts) for column, parts in wanted])
+                row = [_value(found, column, parts) for column, parts in wanted]
+                if float in map(type, row) and isinstance(exact := _parse_exactly(line), dict):
+                    row = [_value(exact, column, parts) for column, parts in wanted]
+                rows.append(row)
             if len(rows) + len(rejected) >= _ROWS:
                 yield _batch(columns, rows, rejected)
                 rows, rejected = [], []
@@ -111,7 +115,18 @@ _decoder = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant
 
 
 def _parse(line: bytes | None) -> dict[str, Any] | str:
-    """The object of a line, or why it is none."""
+    """The object of a line, or why it is none. Numbers are such; one that is no integer of 64 bits is a float."""
+    if line is None:
+        return "line_too_long"
+    try:
+        found = orjson.loads(line)
+    except ValueError:  # it may be only half of a surrogate pair
+        return _parse_exactly(line)
+    return found if isinstance(found, dict) else "not_an_object"
+
+
+def _parse_exactly(line: bytes | None) -> dict[str, Any] | str:
+    """The same, with every number as a Number; three times as slow."""
     if line is None:
         return "line_too_long"
     try:
