@@ -42,14 +42,21 @@ class JsonData:
         rows: list[list[Any]] = []
         rejected: list[Rejected] = []
         wanted = [(column, column.split(".")) for column in columns]
+        flat = all(len(parts) == 1 for _, parts in wanted)
         for number, line, digest in _lines(self._path):
             found = _parse(line)
             if isinstance(found, str):
                 bad += 1
-                rejected.append(Rejected(f"line {number}", found, digest=digest))
+                rejected.append(
+                    Rejected(
+                        f"line {number}",
+                        found,
+                        digest=digest or hashlib.blake2b(line or b"", digest_size=16).hexdigest(),
+                    )
+                )
             else:
                 objects += 1
-                row = [_value(found, column, parts) for column, parts in wanted]
+                row = [*map(found.get, columns)] if flat else [_value(found, column, parts) for column, parts in wanted]
                 if float in map(type, row) and isinstance(exact := _parse_exactly(line), dict):
                     row = [_value(exact, column, parts) for column, parts in wanted]
                 rows.append(row)
@@ -84,13 +91,13 @@ def _batch(columns: Sequence[str], rows: list[list[Any]], rejected: list[Rejecte
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes | None, str]]:
-    """Number (from 1), bytes and digest of each line that is not blank; None for one that is too long to look at."""
+    """Number (from 1) and bytes of each line that is not blank; None and its digest for one that is too long."""
     with _opened(path) as file:
         number = 0
         while line := file.readline(_LONGEST):
             number += 1
-            digest = hashlib.blake2b(line, digest_size=16)
             if len(line) == _LONGEST and not line.endswith(b"\n"):
+                digest = hashlib.blake2b(line, digest_size=16)
                 while (more := file.readline(_LONGEST)) and not more.endswith(b"\n"):
                     digest.update(more)
                 digest.update(more)
@@ -98,7 +105,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes | None, str]]:
                 continue
             line = (line.removeprefix(_BOM) if number == 1 else line).strip()
             if line:
-                yield number, line, hashlib.blake2b(line, digest_size=16).hexdigest()
+                yield number, line, ""
 
 
 def _opened(path: Path) -> IO[bytes]:
