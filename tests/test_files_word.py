@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import random
+import zipfile
+
 import pytest
 
 from embedding.files import parse_file
@@ -187,3 +191,20 @@ def test_a_chart_in_a_document_is_read() -> None:
         text_of(word(para(drawing), parts, {"c1": ("chart", "charts/chart1.xml")}))
         == "Chart: Rain\nBergen: May: 88; June: 91"
     )
+
+
+def test_parts_that_cannot_be_unpacked_cost_themselves() -> None:
+    noise = bytes(random.Random(1).randrange(256) for _ in range(4000))
+    parts: dict[str, str | bytes] = {
+        "word/media/image1.png": noise.hex(),
+        "word/footnotes.xml": xml("w:footnotes", f"<w:footnote>{para(noise.hex())}</w:footnote>"),
+    }
+    related = {"i": ("image", "media/image1.png"), "n": ("footnotes", "footnotes.xml")}
+    data = bytearray(word(para("The body."), parts, related))
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for name in parts:
+            info = archive.getinfo(name)
+            begin = info.header_offset + 30 + len(name) + info.compress_size // 2
+            data[begin : begin + 200] = bytes(200)
+    parsed = parse_file(bytes(data), "x.docx")
+    assert parsed.text == "The body." and parsed.meta == {"unreadable_parts": 1}
