@@ -8,6 +8,7 @@ import zipfile
 
 import pytest
 
+from embedding.errors import RejectedRecord
 from embedding.files import parse_file
 from tests.office_files import chart, office, para, run, word, xml
 
@@ -138,6 +139,13 @@ def test_a_lost_part_costs_itself_and_is_counted() -> None:
     )
     assert parsed.text == "The body.\n\nPage foot"
     assert parsed.meta == {"unreadable_parts": 1}  # the header: a lost picture has no text to lose
+
+
+def test_a_document_whose_only_words_are_lost_is_damaged_and_one_without_words_is_not() -> None:
+    for notes, reason, ignored in (("<torn", "unreadable_docx", False), (xml("w:footnotes", ""), "no_text", True)):
+        with pytest.raises(RejectedRecord) as caught:
+            parse_file(word(para(), {"word/notes.xml": notes}, {"n": ("footnotes", "notes.xml")}), "x.docx")
+        assert (caught.value.reason, caught.value.ignored) == (reason, ignored)
 
 
 def test_torn_notes_and_comments_cost_themselves() -> None:

@@ -43,7 +43,7 @@ def parse_xlsx(data: bytes, out: TextBuilder, limits: Limits) -> None:
     values = _Values(
         list(_shared_strings(package.xml(by_kind["sharedStrings"]) if "sharedStrings" in by_kind else None)),
         _formats(package.xml(by_kind["styles"]) if "styles" in by_kind else None),
-        CALENDAR_MAC_1904 if book.find(f"{_S}workbookPr[@date1904='1']") is not None else CALENDAR_WINDOWS_1900,
+        _epoch(book.find(f"{_S}workbookPr")),
     )
     names: list[str] = []
     read = 0
@@ -57,6 +57,12 @@ def parse_xlsx(data: bytes, out: TextBuilder, limits: Limits) -> None:
         raise RejectedRecord("unreadable_xlsx", "no sheet that can be read")
     out.meta["sheets"] = names
     out.title = package.title()
+
+
+def _epoch(properties: etree._Element | None) -> datetime.datetime:
+    """Return the day that dates are counted from, which workbooks of old Macs have four years later."""
+    late = properties is not None and properties.get("date1904") in ("1", "true")
+    return CALENDAR_MAC_1904 if late else CALENDAR_WINDOWS_1900
 
 
 def _write_sheet(package: Package, relation: Relation, values: _Values, out: TextBuilder, limits: Limits) -> bool:
