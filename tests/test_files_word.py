@@ -216,3 +216,10 @@ def test_parts_that_cannot_be_unpacked_cost_themselves() -> None:
             data[begin : begin + 200] = bytes(200)
     parsed = parse_file(bytes(data), "x.docx")
     assert parsed.text == "The body." and parsed.meta == {"unreadable_parts": 1}
+
+
+def test_a_long_value_over_many_rows_meets_the_limit_and_not_the_memory() -> None:
+    rows = [cell("x" * 100_000, merge="start") + cell("a"), *[cell("", merge="on") + cell("b")] * 5000]
+    with pytest.raises(RejectedRecord) as caught:
+        parse_file(word(table(cell("Text") + cell("Sign"), *rows)), "x.docx")
+    assert caught.value.reason == "too_much_text"
