@@ -105,3 +105,8 @@ def test_a_page_declares_its_encoding_as_xml_too() -> None:
     assert parse_file(page, "p.xhtml").text == "朱镕基"
     feed = '<?xml version="1.0" encoding="ks_c_5601-1987"?><news><line>똠방각하</line></news>'.encode("cp949")
     assert parse_file(feed, "n.xml").text == "line: 똠방각하"
+
+
+def test_a_stray_control_character_makes_no_binary_file_of_a_note() -> None:
+    assert decode_text(b"The key is in the box.\x00 Ask Ida.") is not None
+    assert decode_text(b"\x00\x01 a") is None and decode_text(bytes(range(64)) * 3) is None

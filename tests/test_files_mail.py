@@ -127,6 +127,9 @@ def test_labels_of_the_web_are_known_in_body_and_subject(label: str, encoding: s
     body = f'Content-Type: text/plain; charset="{label}"\nContent-Transfer-Encoding: 8bit\n\n'.encode()
     parsed = read(body + text.encode(encoding), head)
     assert parsed.title == text and parsed.text.endswith(f"\n\n{text}")
+    quoted = "".join(f"%{byte:02X}" for byte in text.encode(encoding))
+    file = f"Content-Type: application/pdf\nContent-Disposition: attachment; filename*={label}''{quoted}.pdf\n\nx\n"
+    assert read(multipart("mixed", part("text/plain", "See."), file.encode())).meta["attachments"] == [f"{text}.pdf"]
 
 
 def test_a_subject_of_raw_bytes_is_read() -> None:

@@ -96,6 +96,16 @@ def test_fields_formulas_and_what_pictures_show() -> None:
     assert text_of(page) == "Name Ida Berg Role\n\nA red crane x2\n\na=3\n\nHafenkran"
 
 
+@pytest.mark.parametrize("sign", ["\x08", "\x0b", "&#8;", "&#xFFFF;", "\x00", "\ufffe"])
+def test_a_control_character_costs_nothing_else(sign: str) -> None:
+    words = text_of(f"<html><p>oil<br>{sign}sand <img alt='a{sign}crane'>{sign}wax</p>").split()
+    assert [word.strip("\ufffe\uffff\ufffd") for word in words if len(word) > 1][:2] == [
+        "oil",
+        "sand",
+    ] and "wax" in words[-1]
+    assert "sand" in text_of(f"{XML}<r><a>oil{sign}</a><b>sand</b></r>", "a.xml")
+
+
 XML = '<?xml version="1.0"?>'
 
 

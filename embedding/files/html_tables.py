@@ -25,6 +25,9 @@ _APART = frozenset(
 _MAX_SPAN = 100
 # What stands once for many rows is said in each; a long text is not said again and again.
 _MAX_REPEATED = 200
+# What hostile spans could make of a small page: columns of a row, and cells said again in one table.
+_MAX_COLUMNS = 1_000
+_MAX_AGAIN = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,7 @@ def _grid(table: etree._Element) -> Iterator[list[_Cell | None]]:
     """Yield rows with each cell in its own column, and in every row and column that it spans."""
     hanging: dict[int, tuple[_Cell, int]] = {}  # column: a cell of an earlier row, and for how many rows still
     group: etree._Element | None = None
+    again = 0
     for row in table.iter("tr"):
         if row.getparent() is not group:
             hanging.clear()  # a cell does not reach out of its tbody
@@ -149,10 +153,15 @@ def _grid(table: etree._Element) -> Iterator[list[_Cell | None]]:
         in_head = group is not None and group.tag == "thead"
         cells: list[_Cell | None] = []
         coming: dict[int, tuple[_Cell, int]] = {}
+        again += len(hanging)
+        if again > _MAX_AGAIN:
+            hanging = {}
         for element in row.iterchildren(etree.Element):
             _place_hanging(cells, hanging, coming)
             text = " ".join(cell_text(element).replace(BREAK, " ").replace("\xad", "").split())
             across, down = _span(element, "colspan"), _span(element, "rowspan")
+            if len(cells) > _MAX_COLUMNS:
+                across, down = 1, 1
             cell = _Cell(text, in_head or element.tag == "th", len(cells))
             if down > 1:
                 below = cell if len(text) <= _MAX_REPEATED else _Cell("", cell.is_name, len(cells), repeated=True)

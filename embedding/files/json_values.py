@@ -14,7 +14,7 @@ _COMMENT = re.compile(r'("(?:[^"\\]|\\.)*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
 _LAST_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[\]}])', re.DOTALL)
 _READ_OVER = re.compile(r"\s*(?:[\]}]|/[/*])")
 # Each failure reads on from a brace; a text with so many is no JSON with an odd record.
-_MAX_FAILURES = 200
+_MAX_FAILURES = 10_000
 
 _DECODER = json.JSONDecoder(strict=False)  # a raw line break in a string is no reason to lose it
 
@@ -38,7 +38,7 @@ def whole_values(text: str) -> tuple[list[object], int]:
 
 
 def _mended(text: str, values: list[object], position: int, error: json.JSONDecodeError) -> tuple[list[object], int]:
-    if _READ_OVER.match(text, error.pos):
+    if _READ_OVER.match(text, error.pos) and text.count("/*") <= _MAX_FAILURES:
         try:
             plain = _LAST_COMMA.sub(_kept, _COMMENT.sub(_kept, text[position:]))
             return [*values, _DECODER.decode(plain)], 0

@@ -6,10 +6,8 @@ Never opens an attached file, only lists its name; attached mails and invitation
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from email import policy
-from email.errors import HeaderParseError
-from email.header import decode_header
 from email.message import EmailMessage
 from email.parser import BytesParser
 from itertools import islice
@@ -18,6 +16,7 @@ from typing import cast
 from embedding.errors import RejectedRecord
 from embedding.files.calendar import calendar_entries
 from embedding.files.encoding import decode_text
+from embedding.files.mail_headers import clear_text, clear_words, filename_of, header_text
 from embedding.files.parsed import Limits, TextBuilder
 from embedding.files.web import html_to_text
 
@@ -32,8 +31,6 @@ _BORDER_LINE = re.compile(r"From [^\n]*\d{4}[^\n]*\n")
 _MBOX_BORDER = re.compile(rb"(?:\A|\n\r?\n)From [^\n]*\d{4}[^\n]*\r?\n(?=[!-9;-~]+:)")
 _QUOTED_BORDER = re.compile(rb"(?m)^>(>*From )")
 _BOILERPLATE = re.compile(r"\bMIME\b", re.IGNORECASE)
-_ENCODED_WORD = re.compile(r"=\?([^?\s]+)\?[bBqQ]\?")
-_PLAIN_LABELS = frozenset(["utf-8", "us-ascii"])
 
 # How much of the other version's text one must hold to stand for both.
 _COVERS = 0.8
@@ -44,10 +41,10 @@ _COMPARED = 200_000
 def parse_eml(data: bytes, out: TextBuilder, limits: Limits) -> None:
     """Write the headers a reader would want, then the body's parts in order, then the attachments' names."""
     message = _parse(data.lstrip())
-    subject = _header(message, "Subject")
+    subject = header_text(message, "Subject")
     out.title = subject
     for name in ("From", "To", "Date"):
-        if value := _header(message, name):
+        if value := header_text(message, name):
             out.meta[name.lower()] = value
     attachments = _write(message, out, limits)
     if attachments:
@@ -63,7 +60,7 @@ def parse_mbox(data: bytes, out: TextBuilder, limits: Limits) -> None:
     for border, end in zip(borders, ends, strict=True):
         try:
             message = _parse(_QUOTED_BORDER.sub(rb"\1", data[border.end() : end]))
-            out.mark({"heading": _header(message, "Subject") or "(no subject)"})
+            out.mark({"heading": header_text(message, "Subject") or "(no subject)"})
             _write(message, out, limits)
         except (RejectedRecord, MemoryError):
             raise
@@ -89,18 +86,21 @@ def _write(message: EmailMessage, out: TextBuilder, limits: Limits) -> list[str]
 class _Blocks:
     """Collects a message's text: groups of lines, each a paragraph or a head."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, compare: bool = True) -> None:
         self.texts: list[list[str]] = []
         self.attachments: list[str] = []
         self.lost = 0
         self._limits = limits
+        self._compare = compare  # False while comparing: versions within versions would double with each
         self._invitations: set[str] = set()
+        self._listed: set[str] = set()  # a forwarded mail lists its own
 
     def message(self, message: EmailMessage, depth: int) -> None:
         before = len(self.attachments)
-        self.texts.append([f"{name}: {value}" for name in HEADERS if (value := _header(message, name))])
+        self.texts.append([f"{name}: {value}" for name in HEADERS if (value := header_text(message, name))])
         self._part(message, depth, top=True)
-        if names := self.attachments[before:]:
+        if names := [name for name in self.attachments[before:] if name not in self._listed]:
+            self._listed.update(names)
             self.texts.append(["Attachments: " + ", ".join(names)])
 
     def _part(self, part: EmailMessage, depth: int, *, top: bool = False) -> None:
@@ -122,7 +122,7 @@ class _Blocks:
             self.lost += 1
         elif kind == "message/delivery-status":
             for block in _children(part):
-                self.texts.append([f"{name}: {_clear(str(value))}" for name, value in block.raw_items()])
+                self.texts.append([f"{name}: {clear_words(str(value))}" for name, value in block.raw_items()])
         elif kind == "message/rfc822":
             self._named(part)
             for inner in _inner_messages(part):
@@ -141,14 +141,14 @@ class _Blocks:
 
     def _several(self, part: EmailMessage, kind: str, depth: int) -> None:
         children = _children(part)
-        if (preamble := _clear_text(part.preamble)) and not _BOILERPLATE.search(preamble):
+        if (preamble := clear_text(part.preamble)) and not _BOILERPLATE.search(preamble):
             self.texts.append([preamble])
         if kind == "multipart/alternative":
             children = self._alternatives(children)
         for child in children:
             self._part(child, depth + 1)
         # List programs write their footer below the last border.
-        epilogue = _clear_text(part.epilogue)
+        epilogue = clear_text(part.epilogue)
         if border := _BORDER_LINE.match(epilogue):
             # The next mail of a mailbox that this one was cut from.
             self.message(_parse(epilogue[border.end() :].encode("utf-8", "replace")), depth + 1)
@@ -164,7 +164,7 @@ class _Blocks:
         rich = [child for child in children if _is_rich(child)]
         others = [child for child in children if child.get_content_type() in ("text/calendar", "message/rfc822")]
         others += [child for child in children if child.is_multipart() and child not in rich + others]
-        if not plain or not rich:
+        if not plain or not rich or not self._compare:
             known = plain + rich + others
             return known or children
         short, long = self._shingles(plain), self._shingles(rich)
@@ -181,7 +181,7 @@ class _Blocks:
 
     def _shingles(self, parts: list[EmailMessage]) -> set[str]:
         """Return every run of five letters and digits of some parts' text: the same for any layout and script."""
-        apart = _Blocks(self._limits)
+        apart = _Blocks(self._limits, compare=False)
         for part in parts:
             apart._part(part, _MAX_DEPTH // 2)
         text = "".join(line for lines in apart.texts for line in lines)[:_COMPARED]
@@ -196,7 +196,7 @@ class _Blocks:
                 self.texts.append(lines)
 
     def _named(self, part: EmailMessage, unnamed: str = "") -> None:
-        name = _filename(part) or (f"unnamed ({unnamed})" if unnamed else "")
+        name = filename_of(part) or (f"unnamed ({unnamed})" if unnamed else "")
         if name and name not in self.attachments:
             self.attachments.append(name)
 
@@ -246,54 +246,3 @@ def _content(part: EmailMessage) -> str:
         declared = None  # malformed parameters
     html = part.get_content_type() == "text/html"
     return decode_text(payload, html=html, declared=declared) or payload.decode("latin-1")
-
-
-def _header(message: EmailMessage, name: str) -> str:
-    """Return a header's value as text, by the stdlib where it can.
-
-    Its parser raises half a dozen types on malformed headers and knows neither web labels nor bytes above ASCII.
-    """
-    raw = next((str(value) for key, value in message.raw_items() if key.lower() == name.lower()), "")
-    if raw.isascii() and all(label.lower() in _PLAIN_LABELS for label in _ENCODED_WORD.findall(raw)):
-        try:
-            return " ".join(str(message[name] or "").split())
-        except Exception:  # noqa: S110
-            pass
-    return _clear(raw)
-
-
-def _clear(value: str) -> str:
-    return " ".join("".join(_words(_clear_text(value))).split())
-
-
-def _words(value: str) -> Iterator[str]:
-    if not _ENCODED_WORD.search(value):
-        yield value
-        return
-    try:
-        for piece, label in decode_header(value):
-            if isinstance(piece, str):
-                yield piece
-            elif label:
-                yield decode_text(piece, declared=label) or piece.decode("latin-1")
-            else:
-                # The stdlib passes the words between as raw-unicode-escape.
-                yield piece.decode("raw-unicode-escape", "replace")
-    except (HeaderParseError, ValueError):
-        yield value
-
-
-def _clear_text(value: str | None) -> str:
-    """Return a text of the stdlib's parser with the bytes above ASCII, which it keeps as surrogates, decoded."""
-    if not value or value.isascii():
-        return (value or "").strip()
-    data = value.encode("utf-8", "surrogateescape")
-    return (decode_text(data) or data.decode("latin-1")).strip()
-
-
-def _filename(part: EmailMessage) -> str:
-    try:
-        return _clear(part.get_filename() or "")
-    except Exception:
-        # Malformed RFC 2231 parameters; the attachment exists, its name does not.
-        return "unnamed"

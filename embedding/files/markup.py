@@ -12,7 +12,7 @@ from lxml import etree
 
 from embedding.files.encoding import decode_text
 from embedding.files.parsed import Limits, TextBuilder
-from embedding.files.web import html_to_text, local_name, xml_tree
+from embedding.files.web import UNHELD, html_to_text, local_name, xml_tree
 
 _TAG = re.compile(r"</?[a-zA-Z][^>]{0,500}>|&(?:#\d{1,6}|#x[0-9a-fA-F]{1,5}|[a-zA-Z]{2,12});")
 _DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
@@ -24,9 +24,14 @@ _MAX_ENTITY = 200
 
 # Limits and loops are attacks, not slips of a writer: nothing is recovered from them.
 _FATAL = frozenset(
-    ["ERR_INTERNAL_ERROR", "ERR_ENTITY_LOOP", "ERR_RESOURCE_LIMIT", "ERR_NAME_TOO_LONG", "ERR_NO_MEMORY"]
+    [
+        etree.ErrorTypes.ERR_INTERNAL_ERROR,
+        etree.ErrorTypes.ERR_ENTITY_LOOP,
+        etree.ErrorTypes.ERR_RESOURCE_LIMIT,
+        etree.ErrorTypes.ERR_NAME_TOO_LONG,
+        etree.ErrorTypes.ERR_NO_MEMORY,
+    ]
 )
-_FATAL_CODES = frozenset(getattr(etree.ErrorTypes, name) for name in _FATAL)
 
 
 def parse_xml(data: bytes, out: TextBuilder, limits: Limits) -> None:
@@ -50,10 +55,10 @@ def _tree(data: bytes, out: TextBuilder) -> etree._Element:
     try:
         return xml_tree(plain)
     except etree.XMLSyntaxError as error:
-        # Its own code: the error's log holds what earlier documents of this thread did, too.
-        if getattr(error, "code", 0) in _FATAL_CODES or b"<!ENTITY" in plain:
+        # Not the error's own log, which holds what earlier documents did wrong too.
+        if getattr(error, "code", None) in _FATAL or b"<!ENTITY" in plain:
             raise
-    known = _NAMED_ENTITY.sub(_character, plain.decode("utf-8")).encode("utf-8")
+    known = UNHELD.sub(" ", _NAMED_ENTITY.sub(_character, plain.decode("utf-8"))).encode("utf-8")
     try:
         return xml_tree(known)
     except etree.XMLSyntaxError:
@@ -68,7 +73,7 @@ def _tree(data: bytes, out: TextBuilder) -> etree._Element:
 
 
 def _is_fatal(log: Any) -> bool:
-    return any(entry.type_name in _FATAL for entry in log)
+    return any(entry.type in _FATAL for entry in log)
 
 
 def _character(found: re.Match[str]) -> str:

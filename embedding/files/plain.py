@@ -142,7 +142,8 @@ def parse_ndjson(text: str, out: TextBuilder, limits: Limits) -> None:
     if lost and lost >= len(records):
         # One value over many lines, which the name calls something else.
         whole, bad = _whole(text)
-        records, lost = (_unpacked(whole), bad) if whole and bad < lost else (records, lost)
+        whole = _unpacked(whole)
+        records, lost = (whole, bad) if bad < lost and len(whole) >= max(1, len(records)) else (records, lost)
     if lost and not records:
         raise RejectedRecord("unreadable_ndjson", "no line is a record")
     for record in records:

@@ -29,6 +29,8 @@ _FIELDS = frozenset(
     ["", "text", "search", "email", "url", "tel", "number", "date", "time", "month", "submit", "button"]
 )
 
+# What an XML tree cannot hold, and lxml refuses to set: a page with one of them is not broken for its reader.
+UNHELD = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _BLANKS = re.compile(r"[ \t\r\n\f]+")
 
 
@@ -78,7 +80,7 @@ def _titles(root: etree._Element) -> Iterator[str]:
 def _html_roots(text: str) -> list[etree._Element]:
     """Return the page's roots: libxml2 puts what stands behind ``</html>`` into trees beside the first one."""
     # Bytes, since lxml refuses a str with an encoding declaration; no NUL, since libxml2 would end there.
-    data = text.replace("\x00", "").encode("utf-8", "replace")
+    data = UNHELD.sub(" ", text.replace("\x00", "")).encode("utf-8", "replace")
     if not data.strip():
         return []
     parser = etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=True)
@@ -92,12 +94,17 @@ def _html_roots(text: str) -> list[etree._Element]:
     for root in roots:
         etree.strip_elements(root, *_DROPPED, with_tail=False)
         for line_break in root.iter("br"):
-            line_break.tail = BREAK + (line_break.tail or "")
+            _prepend(line_break, BREAK)
         for element in root.iter("img", "area", "input"):
             if shown := _shown(element):
                 # A picture's or field's text is read where it stands, in headings and tables too.
-                element.tail = f" {shown} {element.tail or ''}"
+                _prepend(element, f" {shown} ")
     return [root for root in roots if root.tag not in _DROPPED]
+
+
+def _prepend(element: etree._Element, text: str) -> None:
+    """Put text behind an element; a reference (``&#8;``) can have brought in what lxml does not let be set again."""
+    element.tail = UNHELD.sub(" ", text + (element.tail or ""))
 
 
 def _shown(element: etree._Element) -> str:
