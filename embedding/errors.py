@@ -93,10 +93,12 @@ class RejectedRecord(Exception):
     """One record cannot be processed.
 
     ``reason`` is a stable snake_case code ("encrypted_pdf"); ``detail`` is a short sentence for a
-    person and must hold no document text, URL or token.
+    person and must hold no document text, URL or token. ``ignored`` is true where nothing is wrong with the record
+    and there is no use for its kind (a picture): such a one fails no run and protects nothing.
     """
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: str, detail: str = "", *, ignored: bool = False) -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+        self.ignored = ignored

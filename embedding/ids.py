@@ -26,14 +26,23 @@ def message_id(team_id: str, channel_id: str, ts: str) -> str:
     return _bounded(f"{quote(team_id, '')}/m/{quote(channel_id, '')}/{quote(ts, '')}")
 
 
-def file_id(team_id: str, relative_path: str) -> str:
-    """``{team}/f/{relative path}``. Bytes that are not UTF-8 (surrogate escapes) are encoded as they are."""
-    return _bounded(f"{quote(team_id, '')}/f/{quote(relative_path.encode('utf-8', 'surrogateescape'), _SAFE)}")
+def file_id(team_id: str, relative_path: str, qualifier: str = "") -> str:
+    """``{team}/f/{relative path}``. Bytes that are not UTF-8 (surrogate escapes) are encoded as they are.
+
+    With the ``qualifier`` of a source ``{team}/f/@{qualifier}/{relative path}``, so that a path below two roots of one
+    team is two documents. No path looks like that: its own "@" is encoded.
+    """
+    path = quote(relative_path.encode("utf-8", "surrogateescape"), _SAFE)
+    return _bounded(f"{quote(team_id, '')}/f/{_prefix(qualifier)}{path}")
 
 
-def row_id(team_id: str, key: str) -> str:
-    """``{team}/t/{id}`` for a row of a table source."""
-    return _bounded(f"{quote(team_id, '')}/t/{quote(key, '')}")
+def row_id(team_id: str, key: str, qualifier: str = "") -> str:
+    """``{team}/t/{id}`` for a row of a table source; with the source's ``qualifier`` ``{team}/t/@{qualifier}/{id}``."""
+    return _bounded(f"{quote(team_id, '')}/t/{_prefix(qualifier)}{quote(key, '')}")
+
+
+def _prefix(qualifier: str) -> str:
+    return f"@{quote(qualifier, '')}/" if qualifier else ""
 
 
 def chunk_id(doc_id: str, number: int) -> str:

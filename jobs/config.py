@@ -31,8 +31,17 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+# A source's own name. Without one it is known by its kind, team and uri, and is another source under another uri.
+SourceId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+TimeUnit = Literal["s", "ms", "us", "ns", "date"]
+
+
 class Columns(_Section):
-    """Column names of a table source, by what embedmill calls them."""
+    """Column names of a table source, by what embedmill calls them.
+
+    ``deleted`` says whether a row is deleted, ``deleted_at`` when. The units are of times that are plain numbers: what
+    they count since the epoch, or "date" for 20240101; without one they are seconds.
+    """
 
     id: str
     text: str
@@ -42,12 +51,16 @@ class Columns(_Section):
     channel_name: str | None = None
     updated_at: str | None = None
     deleted: str | None = None
+    deleted_at: str | None = None
+    created_unit: TimeUnit | None = None
+    updated_unit: TimeUnit | None = None  # of deleted_at too; None is created_unit
 
 
 class SlackExportSource(_Section):
     """A Slack workspace export: a folder or a .zip."""
 
     kind: Literal["slack_export"]
+    id: SourceId | None = None
     uri: str
     team_id: str
 
@@ -56,6 +69,7 @@ class FilesSource(_Section):
     """Every readable file below a folder, by content type."""
 
     kind: Literal["files"]
+    id: SourceId | None = None
     uri: str
     team_id: str
     channel_id: str = ""
@@ -66,6 +80,7 @@ class TableSource(_Section):
     """Rows of Parquet, newline-delimited JSON or Delta, columns mapped by name."""
 
     kind: Literal["table"]
+    id: SourceId | None = None
     uri: str
     format: Literal["parquet", "json", "delta"] = "parquet"
     columns: Columns
@@ -192,6 +207,10 @@ class Config(BaseSettings):
         for number, source in enumerate(sources):
             if source.team_id is not None and not TEAM_PATTERN.fullmatch(source.team_id):
                 raise ValueError(f"[{number}].team_id: use 1 to 64 letters, digits, '_', '.' or '-'")
+        named: dict[str, int] = {}
+        for number, source in enumerate(sources):
+            if source.id is not None and named.setdefault(source.id, number) != number:
+                raise ValueError(f"[{number}].id: sources[{named[source.id]}] has {source.id!r} too; give each its own")
         return sources
 
     @classmethod
@@ -278,7 +297,14 @@ def _fault(location: tuple[int | str, ...], message: str, kind: str) -> str:
 
 
 def _check_paths(file: Path, config: Config) -> None:
+    unnamed: dict[tuple[str, str | None, str], int] = {}
     for number, source in enumerate(config.sources):
+        place = source.uri if "://" in source.uri else str(config.path(source.uri))
+        if source.id is None and (twin := unnamed.setdefault((source.kind, source.team_id, place), number)) != number:
+            raise ConfigError(
+                f"{file}: sources[{number}]: the same as sources[{twin}] (kind, team_id and uri); remove one of them, "
+                "or give each an id"
+            )
         if "://" in source.uri:
             continue
         root = config.path(source.uri)

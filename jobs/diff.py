@@ -52,28 +52,23 @@ def rank_owners(read: Read, source_order: Sequence[str]) -> DataFrame:
         F.create_map(*[c for n, s in enumerate(source_order) for c in (F.lit(s), F.lit(n))])[F.col("source_id")],
         F.lit(-1),
     )
-    at = ["doc_id", *_OWNER]
-    told = read.staged.select(*at).unionByName(read.removed.select(*at)).distinct()
-    named = told.select("doc_id").distinct()
-
+    named = read.staged.select("doc_id").unionByName(read.removed.select("doc_id")).distinct()
     covered = read.covered.withColumn("covered", F.lit(True))
-    protected = read.protected.select("doc_id").distinct().withColumn("protected", F.lit(True))
 
-    def earlier(rows: DataFrame, told_again: DataFrame) -> DataFrame:
+    def earlier(rows: DataFrame, by: list[str]) -> DataFrame:
+        protected = read.protected.select(*by).distinct().withColumn("protected", F.lit(True))
         return (
             rows.join(named, on="doc_id", how="left_semi")
-            .join(told_again, on=at, how="left_anti")
             .join(covered, on=_OWNER, how="left")
-            .join(protected, on="doc_id", how="left")
+            .join(protected, on=by, how="left")
             .where("covered IS NULL OR protected IS NOT NULL")
         )
 
-    known = earlier(read.chunks.select(*_CLAIMING), told)
-    gone = earlier(read.removals, read.removed.select(*at).distinct())
+    known, gone = earlier(read.chunks.select(*_CLAIMING), ["doc_id"]), earlier(read.removals, ["doc_id", *_OWNER])
     claims = _texts(read.staged, True).unionByName(_texts(known, False))
     claims = claims.unionByName(_removals(read.removed, True)).unionByName(_removals(gone, False))
     best = Window.partitionBy("doc_id").orderBy(
-        F.desc("version"), F.desc("deleted"), F.desc("rank"), F.desc("partition"), F.desc("removed")
+        *(F.desc(name) for name in ("version", "deleted", "rank", "partition", "removed", "staged"))
     )
     everyone = Window.partitionBy("doc_id")
     return (
@@ -82,6 +77,7 @@ def rank_owners(read: Read, source_order: Sequence[str]) -> DataFrame:
         .withColumn("owners", F.collect_set(F.concat_ws("\0", *_OWNER)).over(everyone))
         .withColumn("best_texts", F.first("texts").over(best))
         .withColumn("best_version", F.first("version").over(best))
+        .withColumn("best_owner", F.first(F.concat_ws("\0", *_OWNER)).over(best))
     )
 
 
@@ -122,7 +118,8 @@ def overlapping(claims: DataFrame) -> DataFrame:
 
 def losing(claims: DataFrame) -> DataFrame:
     """Documents that another claim wins, as new as theirs and with another text: read now, or owners until now."""
-    return claims.where("place > 1 AND texts != best_texts AND version = best_version")
+    other = F.concat_ws("\0", *_OWNER) != F.col("best_owner")
+    return claims.where("place > 1 AND texts != best_texts AND version = best_version").where(other)
 
 
 def _text_hash() -> Column:
@@ -166,6 +163,12 @@ def changed_chunks(winners: DataFrame, read: Read, away: DataFrame) -> DataFrame
     )
 
 
+def handed_on(read: Read, winners: DataFrame, away: DataFrame) -> DataFrame:
+    """Partitions (source_id, partition) that own a document from now on because they alone have it, unreadable."""
+    decided = winners.select("doc_id").unionByName(away).distinct()
+    return _handed_on(read, read.protected.join(decided, on="doc_id", how="left_anti")).select(*_OWNER).distinct()
+
+
 def _handed_on(read: Read, kept: DataFrame) -> DataFrame:
     """Chunks whose partition let go of them while another one has their document, unreadable: from now on it owns them.
 
@@ -189,7 +192,15 @@ def changed_removals(read: Read) -> DataFrame:
     # Twice in one partition: the claims are ranked one by one, and of what is kept the strongest will do.
     best = Window.partitionBy(*key).orderBy(F.desc("version"), F.desc("deleted"))
     now = read.removed.select(*names).withColumn("n", F.row_number().over(best)).where("n = 1").drop("n")
-    fresh = now.join(read.removals.select(*key, "version", "deleted"), on=[*key, "version", "deleted"], how="left_anti")
+    before = read.removals.select(*key, F.struct("version", "deleted").alias("before"))
+    covered = read.covered.withColumn("covered", F.lit(True))
+    event = F.struct("version", "deleted")
+    fresh = (
+        now.join(before, on=key, how="left")
+        .join(covered, on=_OWNER, how="left")
+        # Of a partition that was not read to its end, what was known may still be in the rest.
+        .where(F.col("before").isNull() | (event > F.col("before")) | ((event != F.col("before")) & F.col("covered")))
+    )
     gone = (
         read.removals.join(read.covered, on=_OWNER, how="left_semi")
         .join(now, on=key, how="left_anti")
@@ -215,7 +226,6 @@ def staying(read: Read, holding: DataFrame, named: DataFrame, winners: DataFrame
     return (
         read.chunks.join(holding, on=_OWNER, how="inner").select("doc_id", *_OWNER, "anything", "listed", "reason")
         .distinct()
-        .join(read.staged.select("doc_id", *_OWNER).distinct(), on=["doc_id", *_OWNER], how="left_anti")
         .join(decided, on="doc_id", how="left_anti")
         .join(named, on=["doc_id", *_OWNER], how="left")
         .where("anything OR named_reason IS NOT NULL")

@@ -4,6 +4,9 @@ Three operators, joined by Ray's object store, whose size bounds what waits betw
 
     cut texts into token ids (tasks) -> encode (actors, which touch no disk) -> write vectors (tasks)
 
+A shard travels as one row, whose value is its table: Ray cuts what an operator returns at the size of a block, which
+vectors of a wide model pass, and never inside a row.
+
 A shard is committed to ``vectors`` as soon as it is written: a killed run loses the shards under way and no other, and
 what waits for its vectors is told of it while the next ones are encoded. A text that raises or kills its actor is left
 out and reported, and costs the others nothing.
@@ -13,8 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -30,36 +32,36 @@ from embedding import errors
 from embedding.encoders import EncoderSpec, TokenIds, choose, open_encoder
 from embedding.encoders.isolate import encode_apart
 from embedding.encoders.remote import Cost, RemoteEncoder
-from embedding.encoders.spec import REMOTE
-from embedding.errors import EmbedmillError
+from embedding.errors import EmbedmillError, EncoderError
 from embedding.space import OWN_ENGINES
 from jobs.attempts import Attempts
 from jobs.engines import start_ray
 from jobs.faults import without_messages
+from jobs.pool import TASK_CPUS, actor_pool, warm_up
+from jobs.shipping import in_a_row, one_by_one, out_of_a_row
 from jobs.state import Part, State, write_part
 from jobs.vectors import pack
 
 if TYPE_CHECKING:
     from embedding.encoders import IdEncoder
     from embedding.encoders.tokens import Tokens
-    from jobs.config import Config, Model
+    from jobs.config import Config
 
-# Share of the cluster's cores that is kept for tasks beside the actors, and what one task takes of a core.
-TASK_SHARE = 0.125
-TASK_CPUS = 0.25
-WARM_WORKERS = 3  # processes: for an actor of Ray Data's own, the first that encodes, and the tasks
+_STRANGE = r"[^\x00-\x7f]|\S{100}"  # texts of other words than these are read by every tokenizer
 
 
 @dataclass(slots=True)
 class Embedded:
     """What the stage did: texts encoded, and those left out with their reason, by (team_id, content_hash).
 
-    ``tokens`` are those of the texts; ``stopped`` where it left off before the last shard. ``cost`` is what a managed
-    model was asked for; None where the model is our own.
+    ``tokens`` are those of the texts, ``unreadable`` are texts that the model's tokenizer knows next to nothing of;
+    ``stopped`` where it left off before the last shard. ``cost`` is what a managed model was asked for; None where the
+    model is our own.
     """
 
     texts: int = 0
     tokens: int = 0
+    unreadable: int = 0
     stopped: bool = False
     cost: Cost | None = None
     failed: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -72,20 +74,36 @@ class Embedded:
 def _tokens(spec: EncoderSpec) -> Tokens:
     from embedding.encoders.tokens import Tokens
 
-    return Tokens(spec.model, spec.max_tokens)
+    return Tokens(spec.model, spec.max_tokens, spec.purpose if spec.takes_ids else None)
 
 
 @without_messages()
 def cut_shard(batch: pa.Table, spec: EncoderSpec) -> pa.Table:
-    """``path`` of one shard to its rows: shard, team_id, content_hash, tokens, and text, or ids where they do."""
-    [path] = batch["path"].to_pylist()
-    # partitioning=None: "shard=3" in the path is not a column of the texts
-    shard = pq.read_table(path, partitioning=None)
-    shard = shard.append_column("shard", pa.array([path] * len(shard), pa.string()))
-    if not spec.takes_ids:
-        return shard
-    ids = _tokens(spec).ids(shard["text"].to_pylist())
-    return shard.drop_columns(["text"]).append_column("ids", ids.to_arrow())
+    """``path`` of a shard to its rows (team_id, content_hash, tokens, and text, or ids where they do) in one.
+
+    Beside them shard, which is the path, and unreadable: texts of which the tokenizer knows next to nothing.
+    """
+
+    def cut(row: pa.Table) -> pa.Table:
+        path = row["path"][0].as_py()
+        # partitioning=None: "shard=3" in the path is not a column of the texts
+        shard = pq.read_table(path, partitioning=None)
+        if not spec.takes_ids:
+            return in_a_row(shard, shard=path, unreadable=_unreadable(shard["text"], spec))
+        ids = _tokens(spec).ids(shard["text"].to_pylist())
+        shard = shard.drop_columns(["text"]).append_column("ids", ids.to_arrow())
+        return in_a_row(shard, shard=path, unreadable=_tokens(spec).unreadable(ids))
+
+    return one_by_one(batch, cut)
+
+
+def _unreadable(texts: pa.ChunkedArray, spec: EncoderSpec) -> int:
+    """The same where texts are cut elsewhere: by the tokenizer that counts, of texts that may be meant."""
+    if spec.backend in OWN_ENGINES or not (spec.model / "modules.json").is_file():
+        return 0  # they know every byte
+    meant = texts.filter(pc.match_substring_regex(texts, _STRANGE))
+    tokens = _tokens(spec) if len(meant) else None
+    return tokens.unreadable(tokens.ids(meant.to_pylist())) if tokens else 0
 
 
 class EncodeShard:
@@ -97,28 +115,34 @@ class EncodeShard:
         self._encoder = open_encoder(spec)
 
     @without_messages()
-    def __call__(self, shard: pa.Table) -> pa.Table:
-        """Rows of ``cut_shard`` to shard, team_id, content_hash, tokens, vector, reason ("" with one), cost, fault."""
-        fault = ""
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Rows of ``cut_shard`` to shard, unreadable, rows, cost and fault.
+
+        ``rows`` are team_id, content_hash, tokens, vector and reason ("" with a vector).
+        """
+        done = one_by_one(batch, self._shard)
+        _give_back_memory()
+        return done
+
+    def _shard(self, row: pa.Table) -> pa.Table:
+        name, fault = row["shard"][0].as_py(), ""
+        shard = out_of_a_row(row)
         try:
-            vectors, reasons = self._encode(shard)
+            vectors, reasons = self._encode(shard, Path(name))
         except EmbedmillError as error:
             # Ray hands on an exception as text, so this one travels as a row and is raised again on the driver.
             fault = json.dumps([type(error).__name__, str(error)])
-            shard, reasons = shard.slice(0, 1), ["fault"]
-            vectors = np.zeros((1, self._encoder.dim), np.float32)
+            shard, reasons = shard.slice(0, 0), []
+            vectors = np.zeros((0, self._encoder.dim), np.float32)
         cost = json.dumps(asdict(self._encoder.take_cost())) if isinstance(self._encoder, RemoteEncoder) else ""
-        _give_back_memory()
-        return (
-            shard.select(["shard", "team_id", "content_hash", "tokens"])
+        rows = (
+            shard.select(["team_id", "content_hash", "tokens"])
             .append_column("vector", pack(vectors))
             .append_column("reason", pa.array(reasons, pa.string()))
-            .append_column("cost", pa.array([cost] * len(shard), pa.string()))
-            .append_column("fault", pa.array([fault] * len(shard), pa.string()))
         )
+        return in_a_row(rows, shard=name, unreadable=row["unreadable"][0].as_py(), cost=cost, fault=fault)
 
-    def _encode(self, shard: pa.Table) -> tuple[npt.NDArray[np.float32], list[str]]:
-        path = Path(shard["shard"][0].as_py())
+    def _encode(self, shard: pa.Table, path: Path) -> tuple[npt.NDArray[np.float32], list[str]]:
         attempts = Attempts(path.parent.parent / "attempts" / path.name)
         reasons = ["kills_encoder" if row in attempts.deadly else "" for row in range(len(shard))]
         alive = [row for row, reason in enumerate(reasons) if not reason]
@@ -132,7 +156,18 @@ class EncodeShard:
             out[group], good = self._encode_apart(shard if len(group) == len(shard) else shard.take(group))
             for row in np.array(group)[~good]:
                 reasons[row] = "encoder_fails"
+        if reasons and all(reasons) and "encoder_fails" in reasons:
+            self._check_alive(len(reasons))
         return out, reasons
+
+    def _check_alive(self, count: int) -> None:
+        """Raise EncoderError where not even a plain text is encoded: then no text is to blame."""
+        if isinstance(self._encoder, RemoteEncoder):
+            return  # it has asked before it blamed one
+        encoder = self._encoder
+        _, good = encode_apart(lambda start, stop: encoder.encode(["ok"], np.array([3])), 1, encoder.dim)
+        if not good.all():
+            raise EncoderError(f"the encoder fails on all of {count} texts, and on a plain one")
 
     def _encode_apart(self, rows: pa.Table) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         if "ids" in rows.column_names:
@@ -155,28 +190,29 @@ def _give_back_memory() -> None:
 
 
 @without_messages()
-def write_shard(rows: pa.Table, root: str, space_id: str, run_id: str) -> pa.Table:
-    """Store a shard's vectors as files that the driver commits.
+def write_shard(batch: pa.Table, root: str, space_id: str, run_id: str) -> pa.Table:
+    """Store shards' vectors as files that the driver commits.
 
-    Returns one row: shard, parts (lines), texts, tokens; failed, cost and fault as JSON.
+    Returns a row for each: shard, parts (lines), texts, tokens, unreadable; failed, cost and fault as JSON.
     """
-    good = pc.equal(rows["reason"], "")
-    kept = rows.filter(good).select(["team_id", "content_hash", "vector"])
-    for name, value in (("space_id", space_id), ("run_id", run_id)):
-        kept = kept.append_column(name, pa.array([value] * len(kept), pa.string()))
-    parts = write_part(root, "vectors", kept) if len(kept) else []
-    left_out = rows.filter(pc.invert(good)).select(["team_id", "content_hash", "reason"]).to_pylist()
-    return pa.table(
-        {
-            "shard": [rows["shard"][0].as_py()],
-            "parts": ["\n".join(part.to_json() for part in parts)],
-            "texts": [len(kept)],
-            "tokens": [pc.sum(rows["tokens"]).as_py()],
-            "failed": [json.dumps([list(row.values()) for row in left_out])],
-            "cost": [rows["cost"][0].as_py()],
-            "fault": [rows["fault"][0].as_py()],
-        }
-    )
+
+    def write(row: pa.Table) -> pa.Table:
+        rows = out_of_a_row(row)
+        good = pc.equal(rows["reason"], "")
+        kept = rows.filter(good).select(["team_id", "content_hash", "vector"])
+        for name, value in (("space_id", space_id), ("run_id", run_id)):
+            kept = kept.append_column(name, pa.array([value] * len(kept), pa.string()))
+        parts = write_part(root, "vectors", kept) if len(kept) else []
+        left_out = rows.filter(pc.invert(good)).select(["team_id", "content_hash", "reason"]).to_pylist()
+        return (
+            row.drop_columns(["rows"])
+            .append_column("parts", [["\n".join(part.to_json() for part in parts)]])
+            .append_column("texts", [[len(kept)]])
+            .append_column("tokens", [[pc.sum(rows["tokens"]).as_py() or 0]])
+            .append_column("failed", [[json.dumps([list(one.values()) for one in left_out])]])
+        )
+
+    return one_by_one(batch, write)
 
 
 # -- on the driver -----------------------------------------------------------------------------------------------------
@@ -187,7 +223,7 @@ def ready(config: Config, state: State, spec: EncoderSpec) -> EncoderSpec:
     start_ray(config, state.engines)
     chosen = _chosen(spec)
     if config.ray.address == "local":
-        _warm_up()
+        warm_up()
     return chosen
 
 
@@ -224,10 +260,10 @@ def embed(
             batch_format="pyarrow", compute=tasks, num_cpus=TASK_CPUS,
         )
     )  # fmt: skip
-    done = Embedded()
+    done, seen = Embedded(), 0
     # No prefetch: Ray would hand out a shard only when it has the next one.
-    for batch in encoded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        [row] = batch.to_pylist()
+    batches = encoded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    for row in (row for batch in batches for row in batch.to_pylist()):
         if row["fault"]:
             name, message = json.loads(row["fault"])
             raise getattr(errors, name)(message)
@@ -236,6 +272,8 @@ def embed(
         state.append("vectors", parts)
         done.texts += int(row["texts"])
         done.tokens += int(row["tokens"])
+        done.unreadable += int(row["unreadable"])
+        seen += 1
         done.failed |= {(team, content): reason for team, content, reason in json.loads(row["failed"])}
         if row["cost"]:
             done.cost = (done.cost or Cost()) + Cost(**json.loads(row["cost"]))
@@ -244,55 +282,9 @@ def embed(
         if stop():
             done.stopped = True
             break
+    if not done.stopped and seen != len(shards):
+        raise EmbedmillError(f"{seen} of {len(shards)} shards of texts came back from the encoder; run again")
     return done
-
-
-@dataclass(frozen=True, slots=True)
-class ActorPool:
-    """How many actors, what each takes of the cluster (logical CPUs and GPUs), and its threads; tasks beside them."""
-
-    least: int
-    most: int
-    cpus: float
-    gpus: float
-    threads: int
-    tasks: int
-
-
-def actor_pool(model: Model, shards: int, cluster: Mapping[str, float]) -> ActorPool:
-    """Size the pool for a cluster. An actor beyond the number of shards would only load the model."""
-    cores = max(1.0, cluster.get("CPU", 1.0))
-    most = max(1, min(max(model.actors, model.max_actors), shards))
-    least = min(model.actors, most)
-    gpus = model.gpus_per_actor
-    if gpus is None:
-        uses_gpu = model.backend not in REMOTE and model.name not in OWN_ENGINES
-        gpus = 1.0 if uses_gpu and cluster.get("GPU", 0.0) >= most else 0.0
-    # Ray counts cores by what is asked for: without a share of their own, tasks would wait for ever for the actors.
-    share = max(TASK_CPUS, cores * TASK_SHARE)
-    cpus = TASK_CPUS if gpus or model.backend in REMOTE else math.floor((cores - share) / most * 100) / 100
-    return ActorPool(least, most, cpus, gpus, model.threads or max(1, int(cores // most)), int(share / TASK_CPUS))
-
-
-def _warm_up() -> None:
-    """Have a Ray of our own start what each dataset needs, and import what ours does, while nobody waits for it."""
-    import ray
-
-    empty = ray.data.from_items([{"path": ""}])
-    empty.map_batches(_nothing, batch_format="pyarrow", num_cpus=TASK_CPUS).materialize()
-    # By another share of a core each, so that none waits for the process of another.
-    begun = [ray.remote(num_cpus=n / 100)(_import_operators).remote() for n in range(1, WARM_WORKERS + 1)]
-    ray.get(begun)
-
-
-def _nothing(batch: pa.Table) -> pa.Table:
-    return batch
-
-
-def _import_operators() -> None:
-    import ray.data  # noqa: F401
-
-    import embedding.encoders.tokens  # noqa: F401
 
 
 def _chosen(spec: EncoderSpec) -> EncoderSpec:

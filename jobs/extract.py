@@ -21,7 +21,7 @@ import pyarrow.dataset as ds
 
 from embedding.records import Rejected
 from jobs.counted import expect
-from jobs.frames import gathered, local_frame, spark_ddl
+from jobs.frames import as_named, gathered, local_frame, spark_ddl
 from jobs.held import At, ids_held, judge, note_unlisted
 from jobs.quarantine import EXTRACT, replace
 from jobs.reader import CHUNK_ROW, EXTRACTED, PARTITION_ROW, REJECTED_ROW, REMOVED_ROW, Chunking, reader, reject_row
@@ -121,12 +121,15 @@ def extract(
         by_partition.setdefault((reject["source_id"], reject["partition"]), []).append(reject)
     whole = {(p["source_id"], p["partition"]): p["whole"] for p in partitions}
     judged = {at: judge(known.get(at), complete, by_partition.get(at, ())) for at, complete in whole.items()}
-    unread = [row for at, row in known.items() if row["held_back"] and at not in whole]
+    rows = gathered(as_named(spark).schema(spark_ddl(EXTRACTED)).parquet(str(staged)))
     done = commit(
-        spark, state, gathered(spark.read.schema(spark_ddl(EXTRACTED)).parquet(str(staged))), judged, whole, work.gone,
+        spark, state, rows, judged, whole, work.gone,
         [source.source_id for source in sources], staged.parent,
         removals=any(REMOVED_ROW in p["sent"] for p in partitions) or state.count("removals") > 0,
-        held=set().union(*(ids_held(row) for row in unread)),
+        held=set().union(*(ids_held(row) for row in known.values() if row["held_back"] or row["held"])),
+        elsewhere={
+            at: row["named"] for at, row in known.items() if row["named"] and at not in whole and at not in work.gone
+        },
         begin=lambda overlaps: begin_sources(state, known, list(whole), work.gone, overlaps, run_id),
     )  # fmt: skip
     quarantine([*rejects, *unlisted, *done.lost], {*whole, *work.gone})
@@ -184,6 +187,9 @@ def _choose(
     rejected: list[tuple[Source, Rejected]] = []
     looked: set[str] = set()
     unlisted: dict[At, str] = {}
+    by_source: dict[str, list[At]] = {}
+    for at in known:
+        by_source.setdefault(at[0], []).append(at)
     for number, source in enumerate(sources):
         if scope.teams and source.team_id is not None and source.team_id not in scope.teams:
             continue
@@ -202,14 +208,15 @@ def _choose(
         complete = listing.complete and bool(listing.partitions)
         # What was refused (a file or a folder that is now a link out of the root) is not gone, only out of reach.
         refused = {r.key: r.reason for r in listing.rejected}
-        for at in known:
-            if at[0] == source.source_id and at not in listed:
-                if reason := _below(at[1], refused):
-                    unlisted[at] = reason
-                elif not complete:
-                    unlisted[at] = next(iter(refused.values()), "nothing_listed")
-                elif not scope.channels and scope.since is None and scope.until is None:
-                    gone.append(at)
+        for at in by_source.get(source.source_id, ()):
+            if at in listed:
+                continue
+            if reason := _below(at[1], refused):
+                unlisted[at] = reason
+            elif not complete:
+                unlisted[at] = next(iter(refused.values()), "nothing_listed")
+            elif not scope.channels and scope.since is None and scope.until is None:
+                gone.append(at)
     _add_overlapping(chosen, listed, gone, known)
     return _Work(list(chosen.values()), gone, rejected, frozenset(looked), frozenset(listed), unlisted)
 

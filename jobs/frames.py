@@ -12,7 +12,7 @@ from jobs.state import Part, State, write_part
 from jobs.tables import TABLES
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 
 _DDL = {
     pa.string(): "string", pa.int64(): "long", pa.int32(): "int", pa.bool_(): "boolean", pa.float32(): "float",
@@ -36,8 +36,13 @@ def read_table(spark: SparkSession, state: State, name: str, partition: Mapping[
     ddl = spark_ddl(spec.schema)
     if not files:
         return local_frame(spark, spec.schema, [])
-    reader = spark.read.schema(ddl).option("basePath", str(state.root / name))
+    reader = as_named(spark).schema(ddl).option("basePath", str(state.root / name))
     return gathered(reader.parquet(*files).select(*spec.schema.names))
+
+
+def as_named(spark: SparkSession) -> DataFrameReader:
+    """What reads the paths that it is given; Spark's own takes ``[``, ``{``, ``*`` and ``?`` in them for a pattern."""
+    return spark.read.option("__globPaths__", "false")
 
 
 def gathered(frame: DataFrame) -> DataFrame:

@@ -57,7 +57,9 @@ def planned_losses(spark: SparkSession, state: State, *, run_id: str, index: str
     """What the deletes in a run's work folder (team_id, chunk_id) take from each team and source of an index."""
     from pyspark.sql import functions as F
 
-    deletes = spark.read.parquet(str(state.work(run_id) / "deletes")).select("team_id", "chunk_id").distinct()
+    from jobs.frames import as_named
+
+    deletes = as_named(spark).parquet(str(state.work(run_id) / "deletes")).select("team_id", "chunk_id").distinct()
     key = ["team_id", "chunk_id"]
     counted = (
         _held(spark, state, index)

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from embedding.errors import DamagedStateError, EmbedmillError, LostPurgesError
+from jobs.alias import delta_uri
 from jobs.durable import replace_file
 from jobs.tables import TABLES
 
@@ -123,7 +124,7 @@ def _read(root: Path, name: str) -> list[Damage]:
     if bad_entry is not None:
         return [bad_entry]
     try:
-        actions = pa.table(DeltaTable(str(root / name)).get_add_actions(flatten=True))
+        actions = pa.table(DeltaTable(delta_uri(root / name)).get_add_actions(flatten=True))
     except Exception as error:  # deltalake raises whatever its parts do, Rust panics among them
         return [Damage(name, f"{name}/_delta_log", f"cannot be read ({type(error).__name__})", log=True)]
     found = []

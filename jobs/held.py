@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -122,18 +122,22 @@ class Kept:
 
 
 def noted(
-    row: Mapping[str, Any] | None, judged: Judged, whole: bool, kept: Iterable[Kept], now: int
+    row: Mapping[str, Any] | None, judged: Judged, whole: bool, kept: Iterable[Kept], let_go: Collection[str], now: int
 ) -> dict[str, object]:
-    """The columns of ``sources`` that say what is left open. ``now`` is the time of the run (µs)."""
+    """The columns of ``sources`` that say what is left open.
+
+    ``let_go`` are documents that another reading or event decided. ``now`` is the time of the run (µs).
+    """
     before = json.loads((row and row["held_back"]) or "{}")
-    waiting: set[str] = set(() if whole else (row and row["held"]) or ())
+    waiting: set[str] = set(() if whole else (row and row["held"]) or ()).difference(let_go)
     said: dict[str, dict[str, object]] = {}
     for one in sorted(kept, key=lambda one: one.reason):
         since = before.get(one.reason, {}).get("since", now)
         said[one.reason] = {"since": since, "documents": one.documents, "ids": sorted(one.ids)}
         waiting |= set(one.waiting)
     return {
-        "digests": list(judged.digests), "suspects": list(judged.suspects), "held": sorted(waiting) or None,
+        "named": sorted(judged.named) or None, "digests": list(judged.digests), "suspects": list(judged.suspects),
+        "held": sorted(waiting) or None,
         "held_back": json.dumps(said) if said else None, "unlisted": None, "unlisted_since": None,
     }  # fmt: skip
 
@@ -153,6 +157,21 @@ def without(row: Mapping[str, Any], documents: Collection[str]) -> dict[str, Any
             said[reason] = one | {"documents": left, "ids": ids}
     held = sorted(set(row["held"] or ()).difference(documents))
     return {**row, "held": held or None, "held_back": json.dumps(said) if said else None}
+
+
+def forget_held(state: State, documents: Set[str]) -> bool:
+    """Take documents out of what is held back, of every cut; returns whether any was there."""
+    found = False
+    for cut in state.values("sources", "cut"):
+        one = state.of_cut(cut)
+        rows = []
+        for row in one.read("sources").to_pylist():
+            named = set(row["named"] or ())
+            if named & documents or ids_held(row) & documents:
+                rows.append(without(row, documents) | {"named": sorted(named - documents) or None, "_delete": False})
+        one.change("sources", rows)
+        found |= bool(rows)
+    return found
 
 
 def note_unlisted(state: State, known: dict[At, dict[str, Any]], unlisted: Mapping[At, str], listed: Iterable[At], *,

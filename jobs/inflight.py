@@ -48,5 +48,5 @@ def noted(state: State, run_id: str, rows: pa.Table) -> Iterator[None]:
 def settle(state: State) -> None:
     """Doubt what was in flight when a run died. Call it only while holding the lease."""
     for file in sorted((state.root / "work").glob(f"*{_SUFFIX}")):
-        state.merge("published", pq.read_table(file), only=_HASHES)
+        state.merge("published", pq.read_table(file, partitioning=None), only=_HASHES)
         file.unlink()

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedding.errors import ResourceError
+from jobs.alias import plain
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -72,7 +73,7 @@ class ClassArchive:
             if file.name == self._named(file.stat().st_size):
                 with suppress(OSError):
                     os.utime(file)  # in use
-                return f"{common} -XX:+VerifySharedSpaces -XX:SharedArchiveFile={file}"
+                return f"{common} -XX:+VerifySharedSpaces -XX:SharedArchiveFile={plain(self._cache) / file.name}"
             with suppress(OSError):
                 file.unlink()
         if not self._complete:
@@ -83,10 +84,10 @@ class ClassArchive:
             _remove(self._cache.glob("run-*.jsa"), _UNUSED_SECONDS)  # of installations that are gone
         except OSError:
             return common
-        if not os.access(self._cache, os.W_OK) or re.search(r"\s", str(self._cache)):
+        if not os.access(self._cache, os.W_OK):
             return common
         self._making = self._cache / f"{_MAKING}{os.getpid()}-{self._name}"
-        return f"{common} -XX:ArchiveClassesAtExit={self._making}"
+        return f"{common} -XX:ArchiveClassesAtExit={plain(self._cache) / self._making.name}"
 
     def keep(self, session: SparkSession) -> None:
         """At this process's end, end the JVM of ``session`` and wait for the archive, if it makes one."""

@@ -20,7 +20,8 @@ from embedding.encoders import EncoderSpec
 from embedding.encoders.spec import LOCAL, Purpose
 from embedding.errors import ConfigError, SpaceMismatchError
 from embedding.slack_text import NORMALISER_VERSION
-from embedding.space import Space, describe_space, model_path, own_engine, tokenizer_file
+from embedding.space import Space, describe_space, model_path, own_engine, prompt_tokens, tokenizer_file
+from jobs import ending
 from jobs.config import Config
 from jobs.engines import check_disk, start_spark
 from jobs.health import note_versions, versions_noted
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 # Below both, a run's Spark part takes seconds, and half of them went into compiling code that then runs once.
 SMALL_BYTES = 64_000_000
 SMALL_CHUNKS = 200_000
+MIN_CHUNK_TOKENS = 16
 DEFAULT_TOKENS_PER_SECOND = 4_500  # sentence-transformers on two cores; replaced by what the last run measured
 
 
@@ -52,7 +54,7 @@ class Mill:
     def __init__(self, config: Config, progress: Progress) -> None:
         self.config = config
         self.progress = progress
-        self.model = model_path(config.model.name)
+        self.model = model_path(config.model.name, config.base)
         self.limits, self.space = describe(config, self.model)
         self.space_id = self.space.space_id
         self.state = State(config.state_root, cut=self.space.cut_id, hash_key=config.state.hash_key.get_secret_value())
@@ -152,7 +154,7 @@ class Mill:
 
     def close(self) -> None:
         """Let go of the index; the next use opens it again."""
-        if self._encoding is not None:
+        if self._encoding is not None and not ending.came():
             wait([self._encoding])  # an engine that is still starting would outlive its log
         if self._index is not None:
             self._index.close()
@@ -238,8 +240,9 @@ def describe(config: Config, model: Path) -> tuple[ChunkLimits, Space]:
     """The chunk limits and the embedding space of a configuration."""
     if config.model.backend in LOCAL and own_engine(model) is not None:
         raise ConfigError(f'model.backend: {config.model.name} brings its own engine; use "auto"')
-    space = describe_space(model, chunker="", normaliser=NORMALISER_VERSION)
-    if (remote := config.model.remote) is not None:
+    remote = config.model.remote
+    space = describe_space(model, chunker="", normaliser=NORMALISER_VERSION, runs=remote is None)
+    if remote is not None:
         space = replace(
             space, weights=f"{config.model.backend} {remote.model}", pooling="service", normalised=remote.normalise,
             max_tokens=remote.max_tokens, dim=remote.dim,
@@ -248,9 +251,10 @@ def describe(config: Config, model: Path) -> tuple[ChunkLimits, Space]:
         if config.model.max_tokens > space.max_tokens:
             raise ConfigError(f"model.max_tokens: {config.model.name} takes at most {space.max_tokens}")
         space = replace(space, max_tokens=config.model.max_tokens)
-    limits = ChunkLimits(
-        max_tokens=space.max_tokens, overlap_tokens=min(config.model.overlap_tokens, space.max_tokens // 4)
-    )
+    room = space.max_tokens - (prompt_tokens(model) if remote is None else 0)
+    if room < min(MIN_CHUNK_TOKENS, space.max_tokens):
+        raise ConfigError(f"model.name: the model's prompt leaves {room} of {space.max_tokens} tokens for a text")
+    limits = ChunkLimits(max_tokens=room, overlap_tokens=min(config.model.overlap_tokens, room // 4))
     cut = f"{CHUNKER_VERSION}:{limits.max_tokens}:{limits.overlap_tokens}:{limits.max_chars}"
     space = replace(space, chunker=cut)
     if config.model.backend == "hash":

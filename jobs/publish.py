@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.frames import gathered, read_table
+from jobs.frames import as_named, gathered, read_table
 from jobs.inflight import noted
 from jobs.plan import READY
 from jobs.state import Part, State, write_part
@@ -39,7 +39,7 @@ def prepare(spark: SparkSession, state: State, *, run_id: str, space_id: str, sh
     planned = work / "rows" / f"shard={READY}" if ready else work / "rows"
     if not planned.exists():
         return 0
-    rows = gathered(spark.read.parquet(str(planned)).drop("shard"))
+    rows = gathered(as_named(spark).parquet(str(planned)).drop("shard"))
     wanted = rows.select("team_id", "content_hash").distinct()
     vectors = (
         read_table(spark, state, "vectors", {"space_id": space_id})

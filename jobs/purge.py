@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from embedding.errors import ConfigError
 from embedding.ids import hashed_id
 from jobs.forget import empty_engine_log, forget
+from jobs.held import forget_held
 from jobs.ownership import own_index
 from jobs.report import Report
 from jobs.scope import Scope
@@ -202,7 +203,8 @@ def _carry_out(mill: Mill, rules: Sequence[_Rule], lease: Lease, cleared: int) -
     removed["removals"] = _drop_removals(mill, target, rules[0]["purged_at"])
     documents = {_document(chunk) for chunk in doomed | found}
     unmatched = sorted(target.ids - documents - {_document(key) for key in named})
-    files = sum(forget(state, name) for name in _HOLDING)
+    changed = [*_HOLDING, *["sources"] * forget_held(state, documents)]
+    files = sum(forget(state, name) for name in changed)
     empty_engine_log(state)
     return {
         "removed": removed,

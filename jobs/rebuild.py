@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
+from jobs.alias import delta_uri
 from jobs.health import Damage, damage_error, find_damage, note_versions, rows_of
 from jobs.lease import Lease
 from jobs.ownership import own_index
@@ -86,7 +87,7 @@ def _keep_good_files(state: State, name: str, damages: list[Damage]) -> None:
     if not any(damage.log for damage in damages):
         for damage in damages:
             (state.root / damage.file).unlink(missing_ok=True)
-        DeltaTable(str(folder)).repair()  # takes files that are not there out of the log
+        DeltaTable(delta_uri(folder)).repair()  # takes files that are not there out of the log
     elif name == "vectors":
         _adopt(state, name)
     else:  # without a log nobody knows which of its files are current

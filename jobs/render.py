@@ -49,10 +49,13 @@ def run(body: dict[str, Any]) -> str:
     rate = f" at {speed:,.0f} tokens/s" if speed else ""
     quarantine = body["documents"]["quarantined"]
     hint = "; `embedmill status` lists the reasons" if quarantine else ""
+    unknown = body["tokens"].get("unknown_texts", 0)
+    said = "texts are next to nothing but unknown tokens to the model: they are found by chance, if at all"
     return f"run {body['run_id']}: {body['status']}, {body['index']} (space {body['space_id']})\n" + _table(
         [
             ("documents", _documents(body)),
             ("embedded", f"{chunks['embedded']:,} chunks, {body['tokens']['embedded']:,} tokens{rate}"),
+            *([("unreadable", f"{unknown:,} {said}")] if unknown else []),
             ("reused", f"{chunks['reused']:,} chunks"),
             ("updated", f"{chunks['updated']:,} chunks"),
             ("deleted", f"{chunks['deleted']:,} chunks"),

@@ -41,6 +41,7 @@ class Report:
     plan: Plan = field(default_factory=Plan)
     embedded: int = 0
     tokens: int = 0
+    unreadable: int = 0  # of the embedded texts, those that the model's tokenizer knows next to nothing of
     upserted: int = 0
     deleted: int = 0
     rows_after: int = 0
@@ -74,6 +75,7 @@ class Report:
             chunks["total"], 0, chunks["reused"], chunks["updated"], chunks["deleted"], chunks["unchanged"]
         )
         self.embedded, self.tokens = chunks["embedded"], before["tokens"]["embedded"]
+        self.unreadable = before["tokens"].get("unknown_texts", 0)
         rows = before["index_rows"]
         self.upserted, self.deleted, self.rows_after = rows["upserted"], rows["deleted"], rows["after"]
         self.seconds = {step: took for step, took in before["seconds"].items() if step != "total"}
@@ -110,7 +112,7 @@ class Report:
                 "deleted": self.plan.delete,
                 "unchanged": self.plan.unchanged,
             },
-            "tokens": {"embedded": self.tokens},
+            "tokens": {"embedded": self.tokens, "unknown_texts": self.unreadable},
             **({"cost": asdict(self.cost)} if self.cost else {}),
             **({"receipt": self.receipt} if self.receipt else {}),
             "index_rows": {"upserted": self.upserted, "deleted": self.deleted, "after": self.rows_after},

@@ -96,6 +96,7 @@ def embed_texts(
             )  # fmt: skip
         report.embedded += encoded.texts
         report.tokens += encoded.tokens
+        report.unreadable += encoded.unreadable
         if encoded.cost:
             report.cost = report.cost + encoded.cost if report.cost else encoded.cost
         failed = encoded.failed

@@ -58,11 +58,14 @@ def end_sources(
                 "reader": f"{source.reader}:{chunking.version}", "refs": row["refs"],
                 "refs_hash": names[at[0]].fingerprint(row["refs"]), "overlaps": sorted(done.overlaps.get(at, ())),
                 "retry": row["retry"], "documents": row["documents"], "run_id": run_id, "_delete": False,
-                **noted(known.get(at), judged[at], row["whole"], done.kept.get(at, ()), now),
+                **noted(known.get(at), judged[at], row["whole"], done.kept.get(at, ()), done.let_go, now),
             }
         )  # fmt: skip
     rows += [{"source_id": s, "partition": p, "_delete": True} for s, p in gone]
     for at, row in known.items():
-        if at not in listed and at not in gone and row["held_back"] and ids_held(row) & done.let_go:
-            rows.append(without(row, done.let_go) | {"_delete": False})
+        if at not in listed and at not in gone and (at in done.again or ids_held(row) & done.let_go):
+            fingerprint = (
+                "" if at in done.again else row["fingerprint"]
+            )  # what it holds back is counted when it is read
+            rows.append(without(row, done.let_go) | {"fingerprint": fingerprint, "_delete": False})
     state.change("sources", rows)

@@ -12,7 +12,7 @@ import socket
 import stat
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from deltalake.schema import Schema
 from deltalake.transaction import AddAction
 
 from embedding.errors import ConfigError, DamagedStateError, EmbedmillError, ResourceError
+from jobs.alias import LINKED, delta_files, delta_uri
 from jobs.durable import replace_file
 from jobs.fence import fenced, newest
 from jobs.health import Damage, damage_error, versions_noted
@@ -34,6 +35,7 @@ from jobs.tables import TABLES
 
 FORMAT = 3
 HASH_KEY_BYTES = 32
+LEAST_KEY_BYTES, MOST_KEY_BYTES = 16, 64  # of one that is given; the second is all that BLAKE2 takes
 MARKER = "embedmill.json"
 # Any of these shows that a folder is ours. The marker alone would not do: it comes only once the lease is held.
 _OURS = (MARKER, "hash.key", "lease.json", "work", *TABLES)
@@ -159,9 +161,15 @@ class State:
     def _key(self, given: str) -> bytes:
         if given:
             try:
-                return bytes.fromhex(given)
+                key = bytes.fromhex(given)
             except ValueError:
                 raise ConfigError("state.hash_key: must be hexadecimal") from None
+            if not LEAST_KEY_BYTES <= len(key) <= MOST_KEY_BYTES:
+                raise ConfigError(
+                    f"state.hash_key: give {2 * LEAST_KEY_BYTES} to {2 * MOST_KEY_BYTES} hexadecimal digits "
+                    f"({LEAST_KEY_BYTES} to {MOST_KEY_BYTES} bytes), not {len(given)}"
+                )
+            return key
         file = self.root / "hash.key"
         if not file.exists() and not versions_noted(self.root):
             replace_file(file, secrets.token_bytes(HASH_KEY_BYTES))
@@ -180,7 +188,7 @@ class State:
         Raises DamagedStateError, or LostPurgesError, for one that was there.
         """
         spec = TABLES[name]
-        uri = str(self.root / name)
+        uri = delta_uri(self.root / name)
         try:
             return DeltaTable(uri)
         except TableNotFoundError:
@@ -201,7 +209,7 @@ class State:
     def files(self, name: str, partition: Mapping[str, str] | None = None) -> list[str]:
         """Paths of a table's current files, for Spark."""
         filters = self._within(name) + [(column, "=", value) for column, value in (partition or {}).items()]
-        return [uri.removeprefix("file://") for uri in self.table(name).file_uris(filters or None)]
+        return [str(file) for file in delta_files(self.table(name), self.root / name, filters)]
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
         """Read a table into memory. Only for tables whose size does not grow with the number of chunks."""
@@ -290,7 +298,11 @@ class State:
 
     def every_cut(self) -> State:
         """The same tables with the rows of every cut."""
-        state = State(self.root, hash_key=self.hash_key.hex())
+        return self.of_cut(None)
+
+    def of_cut(self, cut: str | None) -> State:
+        """The same tables with the rows of one cut."""
+        state = State(self.root, cut=cut, hash_key=self.hash_key.hex())
         state.fence = self.fence
         return state
 
@@ -311,6 +323,8 @@ class State:
         Call it only while holding the lease: files that were written and not committed yet look like a killed run's.
         """
         table = self.table(name)
+        if table.table_uri.startswith(LINKED):  # that store takes folders for files
+            return _vacuum(self.root / name, {*delta_files(table, self.root / name)}, hours)
         with fenced(table, self.fence) as properties:
             return list(
                 table.vacuum(
@@ -321,7 +335,7 @@ class State:
 
     def newest_fence(self) -> int:
         """The highest number of a lease that any table has seen."""
-        return newest(str(self.root / name) for name in TABLES)
+        return newest(delta_uri(self.root / name) for name in TABLES)
 
     def raise_fence(self) -> None:
         """Let every table see this lease's number, where an earlier holder may only be slow and not dead."""
@@ -345,6 +359,16 @@ class State:
         folder = self.root / "work" / run_id
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return folder
+
+
+def _vacuum(folder: Path, current: Set[Path], hours: int) -> list[str]:
+    gone = []
+    for file in folder.rglob("*.parquet"):
+        other = "_delta_log" not in file.parts and file not in current
+        if other and time.time() - file.stat().st_mtime >= hours * 3600:
+            file.unlink()
+            gone.append(str(file.relative_to(folder)))
+    return gone
 
 
 def close_to_others(folder: Path) -> bool:

@@ -58,6 +58,7 @@ SOURCES = pa.schema(
         ("digests", pa.list_(_TEXT)),  # of its unreadable records that may be any document, one a record
         ("suspects", pa.list_(_TEXT)),  # those of them that may be documents that went missing
         ("held", pa.list_(_TEXT)),  # these documents
+        ("named", pa.list_(_TEXT)),  # documents whose own record in it cannot be read
         ("held_back", _TEXT),  # JSON, {reason: {"since": µs, "documents": n}}
         ("unlisted", _TEXT),  # why the last listing could not tell whether it is there; null where it was listed
         ("unlisted_since", _LONG),

@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 from embedding.errors import EmbedmillError
 from jobs.diff import in_scope
 from jobs.extract import changed_partitions
-from jobs.frames import gathered, local_frame, read_table
+from jobs.frames import as_named, gathered, local_frame, read_table
 from jobs.guard import guard_deletes
 from jobs.held import held_back
 from jobs.ownership import own_index
@@ -155,7 +155,7 @@ def compare(
     _write_scan(index, version, work / "scan")
     chunks = read_table(spark, state, "chunks")
     desired, ledger = in_scope(chunks, read_table(spark, state, "published", {"index": version}), scope)
-    _, held = in_scope(chunks, gathered(spark.read.parquet(str(work / "scan"))), scope)
+    _, held = in_scope(chunks, gathered(as_named(spark).parquet(str(work / "scan"))), scope)
     key = ["team_id", "chunk_id"]
     joined = (
         _hashes(desired, "d").join(_hashes(ledger, "l"), on=key, how="full_outer")

@@ -31,6 +31,9 @@ class Said:
     text: str = ""
     reason: str = ""
 
+    def __repr__(self) -> str:
+        return " ".join(str(part) for part in (self.what, self.doc, self.version or "", self.text) if part)
+
 
 def text(doc: str, version: int, words: str) -> Said:
     return Said("text", doc, version, words)
@@ -138,7 +141,7 @@ class Stories:
         for name, source in ours.items():
             source.partitions = {
                 key.partition("/")[2]: said for key, said in partitions.items() if key.startswith(f"{name}/")
-            }
+            } | {"0": []}  # a source with nothing in it is a fault
 
     def read(self, scope: Scope | None = None, death: Death | None = None) -> ExtractReport:
         """Bring the text tables up to date; ``death`` says at which of its commits the process dies."""

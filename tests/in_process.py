@@ -172,6 +172,7 @@ def embed_here(
         state.append("vectors", parts)
         done.texts += written["texts"]
         done.tokens += written["tokens"]
+        done.unreadable += written["unreadable"]
         stored(shard.name, parts)
         if stop():
             done.stopped = True

@@ -49,6 +49,7 @@ class Server(ThreadingHTTPServer):
         self.billed = 0
         self.busy = self.most_busy = 0
         self.slow = 0.0
+        self.of_poison = ""  # the fault of each request that holds a poisoned text; "" refuses it
 
     @property
     def url(self) -> str:
@@ -85,6 +86,8 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server
         with server.lock:
             fault = next(server.plan, "")
+            if not fault and server.of_poison and any(POISON in text for text in texts):
+                fault = server.of_poison
             server.seen[fault] += 1
             server.requests.append(texts)
             server.headers.append(self.headers.get("Authorization", ""))
@@ -121,7 +124,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self.connection.close()
                 self.close_connection = True
                 return None
-        if any(POISON in text for text in texts):
+            case "refused":
+                return self._send(400, {"message": texts}, error="ValidationException")
+            case "gateway":
+                return self._send(502, {"message": texts}, error="InternalServerException")
+            case "firewall":
+                return self._send(403, {"message": texts}, error="AccessDeniedException")
+        if not fault and any(POISON in text for text in texts):
             return self._send(400, {"message": texts}, error="ValidationException")
         vectors = [vector_of(text) for text in texts]
         order = list(range(len(texts)))
@@ -129,10 +138,10 @@ class _Handler(BaseHTTPRequestHandler):
             order.pop()
         elif fault == "long":
             order.append(0)
-        elif fault == "nan":
-            vectors[0] = [float("nan")] * DIM
-        elif fault == "zero":
-            vectors[0] = [0.0] * DIM
+        elif fault in ("nan", "zero", "null", "nulls", "wide"):
+            at = next((place for place, text in enumerate(texts) if POISON in text), 0)
+            bad = {"nan": [float("nan")] * DIM, "zero": [0.0] * DIM, "null": None, "nulls": [None] * DIM}
+            vectors[at] = bad[fault] if fault in bad else [*vectors[at], 1.0]  # type: ignore[assignment]
         elif fault == "narrow":
             vectors = [vector[:-1] for vector in vectors]
         if fault == "garbage":

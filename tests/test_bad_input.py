@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,12 +125,7 @@ BAD_MESSAGES = {
     "a ts that is no time": ('{"type": "message", "user": "U1", "ts": "noon", "text": "when?"}', "bad_ts"),
     "a ts with a lone surrogate": ('{"type": "message", "ts": "17\\ud800", "text": "when?"}', "bad_ts"),
     "not an object": ('"a message"', "not_an_object"),
-    "an unknown subtype": (said(101, "what is it?", ', "subtype": "hologram"'), "unknown_subtype"),
-    "a subtype with a lone surrogate": (said(102, "what?", ', "subtype": "x\\ud800"'), "unknown_subtype"),
     "a subtype that is a list": (said(103, "what?", ', "subtype": ["bot_message"]'), "bad_record"),
-    "an empty text": (said(104, ""), "empty_text"),
-    "blanks for a text": (said(105, " \\n\\t "), "empty_text"),
-    "NULs for a text": (said(106, "\\u0000\\u0000"), "empty_text"),
     "a list for a text": ('{"type": "message", "ts": "1740960107.000200", "text": ["a"]}', "bad_record"),
     "the first of two with one ts": (said(108, "the first of two with one ts"), "duplicate_ts"),
 }
@@ -147,7 +143,22 @@ ODD_MESSAGES = {
         "a long title\n" + " ".join(WORDS[:9_000]),
     ),
     "an unknown user": (said(208, "who is <@U404>?"), "who is @U404?"),
+    "an unknown subtype": (said(209, "what is it?", ', "subtype": "hologram"'), "what is it?"),
+    "a subtype with a lone surrogate": (said(210, "what?", ', "subtype": "x\\ud800"'), "what?"),
 }
+# What says nothing, which is no fault, and what it is counted as.
+EMPTY_MESSAGES = {
+    "an empty text": (said(401, ""), "empty_text"),
+    "blanks for a text": (said(402, " \\n\\t "), "empty_text"),
+    "NULs for a text": (said(403, "\\u0000\\u0000"), "empty_text"),
+    "a file behind the limit of the plan": (
+        said(404, "", ', "files": [{"id": "F1", "mode": "hidden_by_limit"}]'), "empty_text",
+    ),
+    "a file that was deleted": (said(405, "", ', "files": [{"id": "F1", "mode": "tombstone"}]'), "empty_text"),
+    "a notice of Slack's": (said(406, "<@U5> joined.", ', "subtype": "welcome_party"'), "housekeeping"),
+    "a notice of a kind that is new": (said(407, "", ', "subtype": "hologram_added"'), "housekeeping"),
+    "a message that was deleted": (said(408, "", ', "subtype": "tombstone"'), "deleted"),
+}  # fmt: skip
 LONG = said(300, " ".join(WORDS))
 
 
@@ -156,7 +167,7 @@ def bad_messages(tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
     """Every message of the tables in one day file; beside it a day that has lost its end and one that is no JSON."""
 
     def add(space: Workspace) -> None:
-        records = [record for record, _ in (BAD_MESSAGES | ODD_MESSAGES).values()]
+        records = [record for record, _ in (BAD_MESSAGES | ODD_MESSAGES | EMPTY_MESSAGES).values()]
         (space.export / "general" / f"{NEXT_DAY}.json").write_text(f"[{','.join([*records, LONG])}]")
         (space.export / "random" / f"{NEXT_DAY}.json").write_text("<html>Sign in</html>")
         whole = (space.export / "random" / f"{DAY}.json").read_text()
@@ -187,6 +198,11 @@ def test_no_other_message_is_in_quarantine(bad_messages: Poisoned) -> None:
 def test_odd_message_is_published(bad_messages: Poisoned, record: str, expected: str) -> None:
     ts = json.loads(record)["ts"]
     assert whole_text(bad_messages.texts, f"{TEAM}/m/C1/{ts}") == expected
+
+
+def test_messages_that_say_nothing_are_counted(bad_messages: Poisoned) -> None:
+    expected = Counter(reason for _, reason in EMPTY_MESSAGES.values())
+    assert bad_messages.ran.body["documents"]["skipped"] == expected
 
 
 def chunks_of(found: dict[str, str], doc_id: str) -> list[str]:
@@ -350,10 +366,8 @@ BAD_FILES = {
     "climbing.docx": (zipped({"../climbed.txt": "from outside", "[Content_Types].xml": DOCX}), "unsupported_type"),
     "locked.pdf": (pdf("secret", password="pw"), "encrypted_pdf"),
     "torn.pdf": (pdf("a page that was torn")[:200], "unreadable_pdf"),
-    "empty.docx": (b"", "empty_file"),
-    "blank.txt": (b" \n\t\n ", "no_text"),
     "picture.txt": (b"\x89PNG\r\n\x1a\n" + bytes(64), "unsupported_type"),
-    "handbook.md": (b"", "empty_file"),  # published before
+    "handbook.md": (pdf("a page that was torn")[:200], "unreadable_pdf"),  # published before
 }
 # What a file holds, and what it is read as.
 ODD_FILES = {
@@ -365,6 +379,8 @@ ODD_FILES = {
         + b", ".join(b"user%d@x.example" % n for n in range(5_000)) + b"\n\nto all", "message/rfc822",
     ),
 }  # fmt: skip
+# Files with nothing in them: no fault, and nothing to publish.
+EMPTY_FILES = {"empty.docx": b"", "blank.txt": b" \n\t\n ", "mark.csv": b"\xef\xbb\xbf"}
 # What a link or a special file is, and why it is in quarantine. ``notes.txt`` and ``kept`` were published before.
 BAD_ENTRIES = {
     "outside.txt": "link_outside_root",
@@ -384,6 +400,8 @@ def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
 
     def add(space: Workspace) -> None:
         for name, (data, _) in (BAD_FILES | ODD_FILES).items():
+            (space.files / name).write_bytes(data)
+        for name, data in EMPTY_FILES.items():
             (space.files / name).write_bytes(data)
         outside = space.root / "outside"
         outside.mkdir()
@@ -414,6 +432,12 @@ def test_link_or_special_file_is_in_quarantine(bad_files: Poisoned, name: str, r
 @pytest.mark.parametrize(("name", "media_type"), [(name, kind) for name, (_, kind) in ODD_FILES.items()], ids=repr)
 def test_odd_file_is_read_as_what_it_is(bad_files: Poisoned, name: str, media_type: str) -> None:
     assert media_types(bad_files.space)[name.encode("utf-8", "replace").decode()] == media_type
+
+
+@pytest.mark.parametrize("name", EMPTY_FILES)
+def test_empty_file_is_no_fault_and_no_document(bad_files: Poisoned, name: str) -> None:
+    assert name not in bad_files.reasons and name not in media_types(bad_files.space)
+    assert bad_files.ran.body["documents"]["skipped"]["empty_text"] == len(EMPTY_FILES)
 
 
 def test_bad_files_cost_nothing_that_was_published(bad_files: Poisoned) -> None:

@@ -98,7 +98,7 @@ def test_the_ledger_before_the_index_is_seen(mutate: Callable[..., None]) -> Non
 
 @pytest.mark.long
 def test_no_check_of_versions_is_seen(mutate: Callable[..., None]) -> None:
-    mutate(diff.rank_owners, ('F.desc("version"), F.desc("rank")', 'F.desc("rank")'))
+    mutate(diff.rank_owners, ('("version", "deleted", "rank"', '("deleted", "rank"'))
     assert_seen()
 
 

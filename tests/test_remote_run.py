@@ -34,6 +34,25 @@ def test_run_over_a_service(workspace: Workspace) -> None:
 
 
 @pytest.mark.slow
+def test_one_text_that_the_service_fails_on_does_not_stop_the_others(workspace: Workspace) -> None:
+    workspace.day("general", [*workspace.messages("general"), message(700, f"{POISON} breaks it")])
+    with serving() as server:
+        server.of_poison = "broken"
+        _remote(workspace, server.url)
+        ran = workspace.run()
+        assert ran.code == 3, ran
+        assert workspace.quarantine() == {"encoder_fails": 1}
+        assert ran.body["chunks"]["embedded"] == 8 == ran.body["index_rows"]["after"]
+        assert workspace.verify().code == 0
+
+        server.plan = iter(["broken"] * 10_000)
+        workspace.day("random", [message(n, f"{n} more") for n in range(5)])
+        down = workspace.run()
+        assert down.code == 1 and down.err.count("embedmill:") == 1, down
+        assert workspace.quarantine() == {"encoder_fails": 1}, "no text is to blame"
+
+
+@pytest.mark.slow
 def test_a_service_that_is_down_ends_the_run_with_one_line(workspace: Workspace) -> None:
     with serving() as server:
         _remote(workspace, server.url)

@@ -6,23 +6,26 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+import numpy as np
 from filelock import FileLock
 
 from embedding.encoders.base import Encoder, IdEncoder, TokenIds
-from embedding.encoders.fidelity import PROBES_VERSION, Fidelity, measure, refuse
+from embedding.encoders.fidelity import PROBES_VERSION, Fidelity, compare, measure, probes, refuse
 from embedding.encoders.spec import LOCAL, REMOTE, EncoderSpec, RemoteSettings
-from embedding.errors import ConfigError
+from embedding.errors import ConfigError, EmbedmillError, FidelityError
 from embedding.space import OWN_ENGINES, short_hash
 
 if TYPE_CHECKING:
     from embedding.encoders.remote import Service
+    from embedding.encoders.torch import TorchEncoder
 
 __all__ = ["Encoder", "EncoderSpec", "IdEncoder", "TokenIds", "choose", "open_encoder", "processor"]
 
@@ -54,13 +57,25 @@ def choose(spec: EncoderSpec) -> EncoderSpec:
         raise ConfigError(
             f"model.cache: cannot use {spec.cache.parent}: {error.strerror}; set it to a folder that can be written"
         ) from None
+    reference = cache(lambda: _load(_reference(spec)))
     # Several actors of one machine begin at once; one of them does the work and the others find it done.
     with FileLock(spec.cache / "lock"):
+        if not (own := _own_verdict(spec, reference)).passed:
+            raise FidelityError(
+                f"model.name: {spec.model.name} has a part that this version does not know: its vectors here are not "
+                f"those that sentence-transformers gives ({own})"
+            )
         for candidate in _candidates(spec):
-            fidelity = _verdict(candidate)
-            if fidelity is None or fidelity.passed:
-                return candidate
-            refused = refuse(f"{candidate.backend} {candidate.precision}", fidelity)
+            try:
+                fidelity = _verdict(candidate, reference)
+            except EmbedmillError:
+                raise
+            except Exception as error:  # there are architectures that a converter cannot take
+                refused = FidelityError(f"model.backend: {candidate.backend} cannot run it ({type(error).__name__})")
+            else:
+                if fidelity is None or fidelity.passed:
+                    return candidate
+                refused = refuse(f"{candidate.backend} {candidate.precision}", fidelity)
             log.info("%s", refused)
     raise refused or ConfigError(f"model.backend: {spec.backend!r} cannot run on this machine")
 
@@ -90,16 +105,37 @@ def _has_gpu() -> bool:
     return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def _verdict(spec: EncoderSpec) -> Fidelity | None:
+def _reference(spec: EncoderSpec) -> EncoderSpec:
+    return replace(spec, backend="torch", precision="f32", purpose="document")
+
+
+def _own_verdict(spec: EncoderSpec, reference: Callable[[], Encoder]) -> Fidelity:
+    """How near the reference's vectors are to sentence-transformers' own, which reads more of a folder than we do."""
+    parts = [version(name) for name in ("sentence-transformers", "transformers", "tokenizers", "torch")]
+
+    def compared() -> Fidelity:
+        texts = probes()
+        encoder = cast("TorchEncoder", reference())
+        found = encoder.encode(texts, np.array([len(text) for text in texts]))
+        return compare(found, encoder.published(texts, spec.max_tokens))
+
+    return _kept(spec.cache / f"own-{short_hash([*parts, spec.max_tokens, PROBES_VERSION])}.json", compared)
+
+
+def _verdict(spec: EncoderSpec, reference: Callable[[], Encoder]) -> Fidelity | None:
     """What the gate says of a candidate, from the cache or by measuring; None for the reference itself."""
-    reference = replace(spec, backend="torch", precision="f32")
-    if spec == reference:
+    if replace(spec, purpose="document") == _reference(spec):
         return None
     parts = (spec.backend, spec.precision, version(spec.backend), version("torch"), PROBES_VERSION, processor())
-    file = spec.cache / f"gate-{short_hash(parts)}.json"
+    document = replace(spec, purpose="document")
+    return _kept(spec.cache / f"gate-{short_hash(parts)}.json", lambda: measure(_load(document), reference()))
+
+
+def _kept(file: Path, measured: Callable[[], Fidelity]) -> Fidelity:
+    """A verdict from its file, or measured and written there."""
     if file.is_file():
         return Fidelity(**json.loads(file.read_text()))
-    fidelity = measure(_load(spec), _load(reference))
+    fidelity = measured()
     part = file.with_suffix(".part")
     part.write_text(json.dumps(asdict(fidelity)))
     os.replace(part, file)

@@ -11,7 +11,8 @@ from embedding.encoders.remote import RefusedInput, TryAgain
 from embedding.encoders.spec import RemoteSettings
 from embedding.errors import ConfigError
 
-_THROTTLED = {"ThrottlingException", "TooManyRequestsException", "ServiceUnavailableException", "ServiceUnavailable"}
+_FULL = {"ThrottlingException", "TooManyRequestsException"}
+_THROTTLED = {"ServiceUnavailableException", "ServiceUnavailable"}
 _REFUSED = {"ValidationException", "ValidationError"}
 _DENIED = {
     "AccessDeniedException", "ExpiredTokenException", "InvalidSignatureException",
@@ -64,7 +65,8 @@ def errors_of(name: str) -> Iterator[None]:
             raise RefusedInput(code) from None
         if code in _DENIED or status in (401, 403, 404):
             raise ConfigError(f"model.remote: {name} denies access or has no such model ({code})") from None
-        raise TryAgain(code or f"HTTP {status}", throttled=code in _THROTTLED or 429 in (status, inner)) from None
+        full = code in _FULL or 429 in (status, inner)
+        raise TryAgain(code or f"HTTP {status}", throttled=code in _THROTTLED, full=full) from None
     except NoCredentialsError:
         raise ConfigError(f"model.remote: {name}: AWS finds no credentials; set AWS_PROFILE or a role") from None
     except (ReadTimeoutError, ConnectTimeoutError) as error:

@@ -17,7 +17,7 @@ from embedding.errors import ConfigError
 
 _REFUSED = {400, 413, 422}
 _DENIED = {401: "denies access", 403: "denies access", 404: "has no such path or model"}
-_TOO_MUCH = {429, 503, 529}
+_TOO_MUCH = {429, 529}
 
 
 class HttpService:
@@ -61,7 +61,8 @@ class HttpService:
         if code in _REFUSED:
             raise RefusedInput(f"HTTP {code}")
         if code != 200:
-            raise TryAgain(f"HTTP {code}", after=_retry_after(response), throttled=code in _TOO_MUCH)
+            full = code in _TOO_MUCH
+            raise TryAgain(f"HTTP {code}", after=_retry_after(response), throttled=code == 503, full=full)
         try:
             return self._answer(response.json(), len(texts))
         except (ValueError, KeyError, TypeError, AttributeError):

@@ -18,8 +18,9 @@ def encode_apart(
     """Encode texts 0 to ``count``, halving a batch that raises until each bad text is alone.
 
     ``encode(start, stop)`` gives the vectors of some of them, shape (stop - start, dim). Returns the whole matrix and
-    which of its rows are vectors; the others are zero, and one with NaN or infinity counts as bad. Raises EncoderError
-    where more than ``MOST`` fail, and passes on an EmbedmillError as it is.
+    which of its rows are vectors; the others are zero. One with NaN or infinity counts as bad, and so does one of
+    nothing but zeros, which is as near to every text. Raises EncoderError where more than ``MOST`` fail, and passes on
+    an EmbedmillError as it is.
     """
     out = np.zeros((count, dim), np.float32)
     good = np.zeros(count, np.bool_)
@@ -40,9 +41,9 @@ def encode_apart(
             bad += 1
         else:
             out[start:stop] = vectors
-            good[start:stop] = np.isfinite(vectors).all(axis=1)
+            good[start:stop] = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
             bad += stop - start - int(good[start:stop].sum())
         if bad > MOST:
-            raise EncoderError(f"the encoder fails on {bad} of {count} texts ({cause or 'not a number'})")
+            raise EncoderError(f"the encoder fails on {bad} of {count} texts ({cause or 'no number, or zero'})")
     out[~good] = 0.0
     return out, good

@@ -48,7 +48,7 @@ class OpenVinoEncoder:
     def __init__(self, spec: EncoderSpec) -> None:
         self.name = f"openvino {spec.precision}"
         self.multiplied = 0
-        self._tokens = Tokens(spec.model, spec.max_tokens)
+        self._tokens = Tokens(spec.model, spec.max_tokens, spec.purpose)
         self._max_tokens = spec.max_tokens
         self._batch_tokens = min(spec.batch_tokens, MAX_BATCH_TOKENS)
         self._packed_rows = max(1, self._batch_tokens // PACKED_WIDTH)
@@ -61,7 +61,8 @@ class OpenVinoEncoder:
         }
         core = ov.Core()
         graph = core.read_model(converted(spec.model, spec.cache))
-        self.dim = int(graph.outputs[0].get_partial_shape()[1].get_length())
+        # A folder may truncate vectors to less than the graph gives.
+        self.dim = min(spec.dim, int(graph.outputs[0].get_partial_shape()[1].get_length()))
         self._inputs = INPUTS[: len(graph.inputs)]
         self.packs = self._inputs == INPUTS
         self._any_shape = _requests(core.compile_model(graph, "CPU", settings))
@@ -131,4 +132,4 @@ def _requests(compiled: Any) -> Any:
 
 def _keep(request: Any, where: tuple[npt.NDArray[np.float32], Any, Any]) -> None:
     out, texts, places = where
-    out[texts] = request.get_output_tensor(0).data[places]
+    out[texts] = request.get_output_tensor(0).data[places, : out.shape[1]]

@@ -60,8 +60,9 @@ def _convert(model: Path) -> Any:
     from sentence_transformers import SentenceTransformer
 
     whole = SentenceTransformer(
-        str(model), device="cpu", local_files_only=True, model_kwargs={"attn_implementation": "eager"}
-    )
+        str(model), device="cpu", local_files_only=True,
+        model_kwargs={"attn_implementation": "eager", "dtype": torch.float32},
+    )  # fmt: skip
     first = _first_position(whole)
     module = _alone(whole) if first is None else _packed(whole, first)
     segments = torch.ones((2, 8), dtype=torch.int64)

@@ -1,8 +1,8 @@
 """Encoders that are somebody's service: requests within its limits, several at once, tried again, checked and counted.
 
 An answer that is short, long, misordered, of another width or not finite is never used: it is asked for again. A text
-that the service refuses by itself gets a row of NaN, which whoever called takes for a text that cannot be encoded. A
-service that is down or denies access is an error of the whole, never of a text.
+that the service refuses or fails on by itself, while it answers a text of ours, gets a row of NaN, which whoever called
+takes for a text that cannot be encoded. A service that answers nothing is an error of the whole, never of a text.
 """
 
 from __future__ import annotations
@@ -20,22 +20,28 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from embedding.encoders.limit import AdaptiveLimit
 from embedding.encoders.spec import RemoteSettings
-from embedding.errors import EncoderError
+from embedding.errors import ConfigError, EmbedmillError, EncoderError
 
 _LONGEST_WAIT = 60.0  # seconds; a service that asks for more is asked again sooner
 _FIRST_WAIT = 0.5
+_SUSPECT = 3  # attempts, after which it is asked whether the service fails or the texts do
+_SUSPECT_WAIT = 1.0  # seconds at most between attempts at a text while the service answers others
 
 
 class TryAgain(Exception):
     """The service could not answer now. ``after`` is what it asks to be waited (seconds), None where it says nothing.
 
-    ``throttled`` says that it was asked too much, or too much at once.
+    ``throttled`` says that it was asked too much, or too much at once; ``full`` that it said so itself, which no text
+    can be the cause of.
     """
 
-    def __init__(self, cause: str, *, after: float | None = None, throttled: bool = False) -> None:
+    def __init__(
+        self, cause: str, *, after: float | None = None, throttled: bool = False, full: bool = False
+    ) -> None:  # fmt: skip
         super().__init__(cause)
         self.after = after
-        self.throttled = throttled
+        self.throttled = throttled or full
+        self.full = full
 
 
 class RefusedInput(Exception):
@@ -96,7 +102,7 @@ class RemoteEncoder:
         self._counting = threading.Lock()
 
     def encode(self, texts: Sequence[str], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
-        """See Encoder.encode. A text that the service refuses has a row of NaN.
+        """See Encoder.encode. A text that the service refuses, or fails on whenever it is asked, has a row of NaN.
 
         Raises EncoderError where the service stays down, ConfigError where it denies access.
         """
@@ -127,31 +133,87 @@ class RemoteEncoder:
     def _fill(
         self, out: npt.NDArray[np.float32], texts: Sequence[str], tokens: npt.NDArray[np.integer], start: int, stop: int
     ) -> None:
-        """Encode some rows; where the service refuses them, their halves, down to the text that it means."""
+        """Encode some rows; where the service fails on them and answers others, their halves, down to the text."""
         try:
-            vectors, billed = self._ask(texts[start:stop])
-        except RefusedInput:
-            if stop - start > 1:
+            vectors, billed = self._ask(texts[start:stop], min(_SUSPECT, self._settings.attempts))
+        except (RefusedInput, TryAgain, ConfigError) as error:
+            if isinstance(error, TryAgain):
+                self._count(Cost(retries=1))
+            if isinstance(error, TryAgain) and (error.full or not self._answers()):
+                vectors, billed = self._ask_on(texts[start:stop], error, blame=False)
+            elif not isinstance(error, TryAgain) and not self._answers():
+                raise self._of_all(error) from None
+            elif stop - start > 1:
                 middle = (start + stop) // 2
                 self._fill(out, texts, tokens, start, middle)
                 self._fill(out, texts, tokens, middle, stop)
-            return
+                return
+            elif isinstance(error, TryAgain):
+                try:
+                    vectors, billed = self._ask_on(texts[start:stop], error, blame=True)
+                except RefusedInput:
+                    return
+            else:
+                return
         out[start:stop] = vectors
         known = int(tokens[start:stop].sum()) if billed is None else billed
-        usd = known * self._settings.usd_per_million_tokens / 1e6
-        self._count(Cost(requests=1, texts=stop - start, tokens=known, usd=usd))
+        self._count(self._cost(stop - start, known))
 
-    def _ask(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], int | None]:
+    def _ask_on(
+        self, texts: Sequence[str], error: TryAgain, *, blame: bool
+    ) -> tuple[npt.NDArray[np.float32], int | None]:  # fmt: skip
+        """Ask with the attempts that are left.
+
+        Raises EncoderError where they do not do; or RefusedInput with ``blame``, where the service answers others.
+        """
+        try:
+            if (left := self._settings.attempts - _SUSPECT) > 0:
+                return self._ask(texts, left, longest=_SUSPECT_WAIT if blame else _LONGEST_WAIT, first=_SUSPECT)
+        except TryAgain as last:
+            error = last
+        if blame and not error.full and self._answers():
+            raise RefusedInput(str(error)) from None
+        raise self._of_all(error) from None
+
+    def _of_all(self, error: Exception) -> EmbedmillError:
+        """What a service's fault is where it is of no single text."""
+        if isinstance(error, ConfigError):
+            return error
+        if isinstance(error, RefusedInput):
+            return EncoderError(f"model.backend: {self.name} refuses every text ({error})")
+        return EncoderError(
+            f"model.backend: {self.name} did not answer in {self._settings.attempts} attempts ({error})"
+        )  # fmt: skip
+
+    def _answers(self) -> bool:
+        """Whether the service answers a short text that nothing is wrong with; new each time, for it may cache."""
+        try:
+            _, billed = self._ask([f"ok {random.getrandbits(32)}"], min(_SUSPECT, self._settings.attempts))
+        except TryAgain:
+            self._count(Cost(retries=1))
+            return False
+        except (RefusedInput, ConfigError):
+            return False
+        self._count(self._cost(0, billed or 2))
+        return True
+
+    def _ask(
+        self, texts: Sequence[str], attempts: int, *, longest: float = _LONGEST_WAIT, first: int = 0
+    ) -> tuple[npt.NDArray[np.float32], int | None]:  # fmt: skip
+        """Ask up to ``attempts`` times, after ``first`` earlier ones, with waits of ``longest`` seconds at most."""
+
+        def wait(state: RetryCallState) -> float:
+            return min(longest, _wait(state, first))
+
         retrying = Retrying(
-            retry=retry_if_exception_type(TryAgain), stop=stop_after_attempt(self._settings.attempts), wait=_wait,
+            retry=retry_if_exception_type(TryAgain), stop=stop_after_attempt(attempts), wait=wait,
             before_sleep=lambda _: self._count(Cost(retries=1)), reraise=True,
         )  # fmt: skip
-        try:
-            return retrying(self._once, texts)
-        except TryAgain as error:
-            raise EncoderError(
-                f"model.backend: {self.name} did not answer in {self._settings.attempts} attempts ({error})"
-            ) from None
+        return retrying(self._once, texts)
+
+    def _cost(self, texts: int, tokens: int) -> Cost:
+        usd = tokens * self._settings.usd_per_million_tokens / 1e6
+        return Cost(requests=1, texts=texts, tokens=tokens, usd=usd)
 
     def _once(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], int | None]:
         with self.limit.slot() as era:
@@ -187,9 +249,9 @@ class RemoteEncoder:
         return spent
 
 
-def _wait(state: RetryCallState) -> float:
+def _wait(state: RetryCallState, before: int) -> float:
     """Exponential with full jitter, and at least what the service asks for."""
     error = state.outcome.exception() if state.outcome else None
     asked = (error.after or 0.0) if isinstance(error, TryAgain) else 0.0
-    backoff = random.uniform(0.0, _FIRST_WAIT * 2 ** (state.attempt_number - 1))
+    backoff = random.uniform(0.0, _FIRST_WAIT * 2 ** (before + state.attempt_number - 1))
     return min(_LONGEST_WAIT, asked + backoff)

@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from embedding.encoders.base import TokenIds
-from embedding.errors import ConfigError
+from embedding.encoders.spec import Purpose
+from embedding.model_folder import prompts_of
+from embedding.space import tokenizer_file
+from embedding.tokenizer_json import unknown_token
 
 
 class Tokens:
-    """Cuts texts for one model folder, at most ``max_tokens`` a text: a chunk is never longer, a query may be."""
+    """Cuts texts for one model folder, at most ``max_tokens`` a text: a chunk is never longer, a query may be.
 
-    def __init__(self, model: Path, max_tokens: int) -> None:
-        self._tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    The model's prompt for the purpose, where it has one, stands before each text; None for no purpose puts none there.
+    """
+
+    def __init__(self, model: Path, max_tokens: int, purpose: Purpose | None = "document") -> None:
+        file = tokenizer_file(model)
+        self._tokenizer = Tokenizer.from_file(str(file))
         self._tokenizer.no_padding()  # the file's own settings may pad to one length
         self._tokenizer.enable_truncation(max_tokens)
-        _check_prompt(model)
+        query, document = prompts_of(model) if purpose else ("", "")
+        self._prompt = query if purpose == "query" else document
+        self._unknown = unknown_token(file)
+        self._around = int(self.ids([""]).lengths[0])  # tokens of every text: markers, the prompt's
 
     def ids(self, texts: Sequence[str]) -> TokenIds:
         """Token ids of texts, special tokens included."""
-        return TokenIds.of(encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts)))
+        whole = [self._prompt + text for text in texts] if self._prompt else list(texts)
+        return TokenIds.of(encoding.ids for encoding in self._tokenizer.encode_batch_fast(whole))
 
+    def unreadable(self, ids: TokenIds) -> int:
+        """How many texts are unknown to the tokenizer by more than half of their own tokens, or have none.
 
-def _check_prompt(model: Path) -> None:
-    """A prompt would have to be put before each text, and be left out of the mean by some models."""
-    file = model / "config_sentence_transformers.json"
-    name = json.loads(file.read_text()).get("default_prompt_name") if file.is_file() else None
-    if name:
-        raise ConfigError(f"model.name: the model's default prompt {name!r} is not supported in this version")
+        The model takes them all for nearly the same text.
+        """
+        own = ids.lengths - self._around
+        if self._unknown is None or not len(ids):
+            return int((own <= 0).sum())
+        before = np.concatenate(([0], np.cumsum(ids.flat == self._unknown)))
+        unknown = before[ids.offsets[1:]] - before[ids.offsets[:-1]]
+        return int((unknown * 2 > own).sum() + ((own <= 0) & (unknown == 0)).sum())

@@ -40,16 +40,24 @@ class TorchEncoder:
         torch.set_num_threads(spec.threads)
         self._model = SentenceTransformer(
             str(spec.model), device=self.device, local_files_only=True,
-            model_kwargs={"attn_implementation": "sdpa", "dtype": _TYPES[spec.precision]},
+            # How attention is computed is the architecture's choice: not all of them know "sdpa", which is first.
+            model_kwargs={"dtype": _TYPES[spec.precision]},
         ).eval()  # fmt: skip
+        # What the folder truncates vectors to is in it.
         self.dim = int(self._model.get_embedding_dimension() or 0)
-        self._tokens = Tokens(spec.model, spec.max_tokens)
+        self._tokens = Tokens(spec.model, spec.max_tokens, spec.purpose)
         self._batch_tokens = spec.batch_tokens
         self._copies = torch.cuda.Stream() if self.device == "cuda" else None  # type: ignore[no-untyped-call]
 
     def encode(self, texts: Sequence[str], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """See Encoder.encode."""
         return self.encode_ids(self._tokens.ids(texts))
+
+    def published(self, texts: Sequence[str], max_tokens: int) -> npt.NDArray[np.float32]:
+        """What sentence-transformers gives for documents by its own ways: its tokenizer's settings, padding, prompt."""
+        self._model.max_seq_length = max_tokens
+        found = self._model.encode_document(list(texts), batch_size=8, show_progress_bar=False)
+        return np.asarray(found, np.float32)
 
     def encode_ids(self, ids: TokenIds) -> npt.NDArray[np.float32]:
         """See IdEncoder.encode_ids. Where the device's memory does not do, batches are halved and stay so."""
@@ -70,7 +78,7 @@ class TorchEncoder:
         found = [self._model(self._load(*ids.padded(rows)))["sentence_embedding"].float() for rows in batches]
         out = np.empty((len(ids), self.dim), dtype=np.float32)
         if batches:
-            out[np.concatenate(batches)] = torch.cat(found).cpu().numpy()
+            out[np.concatenate(batches)] = torch.cat(found)[:, : self.dim].cpu().numpy()
         return out
 
     def _load(self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> dict[str, torch.Tensor]:

@@ -9,20 +9,27 @@ import warnings
 from collections.abc import Callable
 
 from embedding.errors import RejectedRecord
+from embedding.files.calendar import parse_calendar
 from embedding.files.detect import detect, ending_of
+from embedding.files.docx import parse_docx
 from embedding.files.encoding import decode_text
+from embedding.files.epub import parse_epub
 from embedding.files.mail import parse_eml, parse_mbox
-from embedding.files.office import parse_docx, parse_pptx, parse_xls, parse_xlsx
-from embedding.files.opendocument import parse_epub, parse_odf
+from embedding.files.markup import parse_xml
+from embedding.files.opendocument import parse_odf
 from embedding.files.parsed import Limits, ParsedFile, TextBuilder
 from embedding.files.pdf import parse_pdf
-from embedding.files.plain import parse_csv, parse_json, parse_markdown, parse_ndjson, parse_rtf, parse_text
-from embedding.files.web import parse_html, parse_xml
+from embedding.files.plain import parse_csv, parse_json, parse_markdown, parse_ndjson, parse_text
+from embedding.files.pptx import parse_pptx
+from embedding.files.rtf import parse_rtf
+from embedding.files.web import parse_html
+from embedding.files.xls import parse_xls
+from embedding.files.xlsx import parse_xlsx
 
 __all__ = ["DEFAULT_LIMITS", "PARSER_VERSION", "REASONS", "Limits", "ParsedFile", "parse_file"]
 
 # Part of what shapes a vector: raise it with every change that alters any file's text or marks.
-PARSER_VERSION = "1"
+PARSER_VERSION = "2"
 
 DEFAULT_LIMITS = Limits()
 
@@ -46,6 +53,8 @@ _TEXT: dict[str, Callable[[str, TextBuilder, Limits], None]] = {
     "json": parse_json,
     "ndjson": parse_ndjson,
     "html": parse_html,
+    "ics": parse_calendar,
+    "vcf": parse_calendar,
 }
 _MEDIA_TYPES = {
     "pdf": "application/pdf",
@@ -65,7 +74,12 @@ _MEDIA_TYPES = {
     "json": "application/json",
     "ndjson": "application/x-ndjson",
     "html": "text/html",
+    "ics": "text/calendar",
+    "vcf": "text/vcard",
 }
+
+# Without a text these are not empty: they are drawings, scans, pictures in a letter.
+_HOLD_MORE_THAN_TEXT = frozenset(["pdf", "docx", "pptx", "xlsx", "xls", "odf", "epub", "rtf", "html", "xml"])
 
 REASONS = frozenset(
     [
@@ -74,6 +88,7 @@ REASONS = frozenset(
         "unsupported_type",
         "encrypted_pdf",
         "encrypted_office",
+        "encrypted_epub",
         "too_large_unpacked",
         "too_many_pages",
         "too_much_text",
@@ -86,7 +101,11 @@ REASONS = frozenset(
 
 
 def parse_file(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> ParsedFile:
-    """Return the text and structure of a file; raises RejectedRecord with one of ``REASONS``."""
+    """Return the text and structure of a file; raises RejectedRecord with one of ``REASONS``.
+
+    ``empty_file`` and ``no_text`` are no faults: the file was read whole and holds none. A ``no_text`` is ``ignored``
+    where the format can hold other things than text (a PDF of scanned pages), not for a text file of blanks.
+    """
     if not data:
         raise RejectedRecord("empty_file", "0 bytes")
     kind = "txt"
@@ -101,7 +120,9 @@ def parse_file(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> Parse
             else:
                 _TEXT[kind](decode_text(data, html=kind == "html") or "", out, limits)
         return out.build(_MEDIA_TYPES[kind], _stem(name))
-    except RejectedRecord:
+    except RejectedRecord as rejected:
+        if rejected.reason == "no_text" and kind in _HOLD_MORE_THAN_TEXT:
+            raise RejectedRecord("no_text", rejected.detail, ignored=True) from None
         raise
     except MemoryError:
         raise RejectedRecord("out_of_memory", kind) from None

@@ -13,30 +13,41 @@ import olefile  # type: ignore[import-untyped]
 
 from embedding.errors import RejectedRecord
 from embedding.files.encoding import decode_text
+from embedding.files.kinds import kind_without_text
+from embedding.files.opc import MAIN_PARTS
 from embedding.files.parsed import Limits
 
 OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
-# Binary formats with nothing to read for us; named so that a quarantine row says what the file was.
-_BINARIES = (
-    (b"\x1f\x8b", "application/gzip"),
-    (b"\x89PNG", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF8", "image/gif"),
-    (b"7z\xbc\xaf", "application/x-7z-compressed"),
-    (b"Rar!", "application/vnd.rar"),
-    (b"\x7fELF", "application/x-elf"),
-    (b"PK\x05\x06", "application/zip"),
-)
-
+# What the main part may be, compared in lower case: templates, files with macros and shows that start at once included.
 _OOXML = {
-    "wordprocessingml.document.main+xml": "docx",
-    "presentationml.presentation.main+xml": "pptx",
-    "presentationml.slideshow.main+xml": "pptx",
-    "spreadsheetml.sheet.main+xml": "xlsx",
-    "ms-excel.sheet.macroEnabled.main+xml": "xlsx",
-    "ms-powerpoint.presentation.macroEnabled.main+xml": "pptx",
+    f"{name}+xml": kind
+    for kind, names in {
+        "docx": (
+            "wordprocessingml.document.main",
+            "wordprocessingml.template.main",
+            "ms-word.document.macroenabled.main",
+            "ms-word.template.macroenabledtemplate.main",
+        ),
+        "pptx": (
+            "presentationml.presentation.main",
+            "presentationml.slideshow.main",
+            "presentationml.template.main",
+            "ms-powerpoint.presentation.macroenabled.main",
+            "ms-powerpoint.slideshow.macroenabled.main",
+            "ms-powerpoint.template.macroenabled.main",
+        ),
+        "xlsx": (
+            "spreadsheetml.sheet.main",
+            "spreadsheetml.template.main",
+            "ms-excel.sheet.macroenabled.main",
+            "ms-excel.template.macroenabled.main",
+            "ms-excel.addin.macroenabled.main",
+        ),
+    }.items()
+    for name in names
 }
+_OOXML["ms-excel.sheet.binary.macroenabled.main"] = "xlsb"
 _OOXML_ENDINGS = {
     "docx": "docx",
     "pptx": "pptx",
@@ -52,6 +63,7 @@ _TEXT_ENDINGS = {"md": "md", "markdown": "md", "csv": "csv", "tsv": "csv", "ndjs
 _HTML = re.compile(
     r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
 )
+_ENTRY = re.compile(r"BEGIN:(VCALENDAR|VCARD)\s", re.IGNORECASE)
 _HEADER = re.compile(r"([A-Za-z][A-Za-z0-9-]*):[ \t]?\S?")
 _MAIL_HEADERS = frozenset(
     [
@@ -78,7 +90,11 @@ def ending_of(name: str) -> str:
 
 
 def detect(data: bytes, name: str, limits: Limits) -> str:
-    """Return the format's name; raises RejectedRecord for what is broken, encrypted or not supported."""
+    """Return the format's name; raises RejectedRecord for what is broken, encrypted or not supported.
+
+    A rejection is ``ignored`` where the content is of a kind that has no text (a picture, a plain archive). A document
+    of a format that is not read (an old ``doc``) and bytes of no known kind are not: their text is missing.
+    """
     ending = ending_of(name)
     head = data[:1024]
     if head.lstrip().startswith(b"%PDF-") or (b"%PDF-" in head and ending == "pdf"):
@@ -89,9 +105,8 @@ def detect(data: bytes, name: str, limits: Limits) -> str:
         return _ole_format(data)
     if head.lstrip().startswith(b"{\\rtf"):
         return "rtf"
-    for magic, media_type in _BINARIES:
-        if data.startswith(magic):
-            raise RejectedRecord("unsupported_type", media_type)
+    if media_type := kind_without_text(data):
+        raise RejectedRecord("unsupported_type", media_type, ignored=True)
     text = decode_text(data, html=ending in ("html", "htm", "xhtml"))
     if text is None:
         if ending in _BINARY_ENDINGS:
@@ -105,6 +120,8 @@ def _text_format(text: str, ending: str) -> str:
     # Files that say what they are: before content, since a test case or a log may begin with mail headers or tags.
     if ending in _TEXT_ENDINGS and not _HTML.match(start):
         return _TEXT_ENDINGS[ending]
+    if entry := _ENTRY.match(start):
+        return "ics" if entry[1].upper() == "VCALENDAR" else "vcf"
     if ending in ("eml", "mht", "mhtml") or _is_mail(start):
         return "eml"
     if start.startswith("From ") and "\nFrom: " in start[:20_000]:
@@ -191,19 +208,36 @@ def _zip_format(data: bytes, ending: str, limits: Limits) -> str:
 def _zip_kind(archive: zipfile.ZipFile, names: set[str], limits: Limits) -> str:
     if "[Content_Types].xml" in names:
         with archive.open("[Content_Types].xml") as member:
-            types = member.read(4 * 1024 * 1024).decode("utf-8", "replace")
+            types = member.read(4 * 1024 * 1024).decode("utf-8", "replace").lower()
         for key, kind in _OOXML.items():
             if key in types:
-                return kind
+                return _supported(kind)
+    for kind, main in MAIN_PARTS.items():
+        if main in names:
+            return _supported(kind)
+    if "[Content_Types].xml" in names:
         raise RejectedRecord("unsupported_type", "application/x-ooxml")
     if "mimetype" in names:
         with archive.open("mimetype") as member:
             declared = member.read(200).decode("ascii", "replace").strip()
         if declared == "application/epub+zip":
             return "epub"
-        if declared.startswith("application/vnd.oasis.opendocument."):
+        if declared.startswith(("application/vnd.oasis.opendocument.", "application/vnd.sun.xml.")):
             return "odf"
-    raise RejectedRecord("unsupported_type", "application/zip")
+    # Without the word that says what they are, they are what they look like.
+    if "META-INF/container.xml" in names:
+        return "epub"
+    if "content.xml" in names and names & {"styles.xml", "meta.xml", "META-INF/manifest.xml"}:
+        return "odf"
+    if any(name.endswith(".iwa") or name in ("index.apxl", "index.xml.gz", "Index.zip") for name in names):
+        raise RejectedRecord("unsupported_type", "application/vnd.apple.iwork")
+    raise RejectedRecord("unsupported_type", "application/zip", ignored=True)
+
+
+def _supported(kind: str) -> str:
+    if kind == "xlsb":
+        raise RejectedRecord("unsupported_type", "application/vnd.ms-excel.sheet.binary.macroEnabled.12")
+    return kind
 
 
 def _check_size(data: bytes, members: list[zipfile.ZipInfo], limits: Limits) -> None:

@@ -5,17 +5,19 @@ Parsers never compute an offset themselves; they hand blocks to :class:`TextBuil
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from embedding.errors import RejectedRecord
+from embedding.files.tables import MERGED, table_lines
 from embedding.records import Mark
 from embedding.text import clean_text
+
+__all__ = ["MERGED", "Limits", "Meta", "ParsedFile", "TextBuilder", "table_lines"]
 
 Meta = dict[str, str | int]
 
 MAX_TITLE = 200
-MAX_HEADER_CELL = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,48 +104,15 @@ class TextBuilder:
             self.title = flat
         self.add(block if block is not None else flat)
 
+    def lose(self, what: str) -> None:
+        """Count one part that could not be read (``what`` in plural); the rest of the file is kept."""
+        key = f"unreadable_{what}"
+        seen = self.meta.get(key, 0)
+        self.meta[key] = seen + 1 if isinstance(seen, int) else 1
+
     def build(self, media_type: str, fallback_title: str) -> ParsedFile:
         """Return the finished file; a file without any text is rejected, since nothing could be found by it."""
         if not self._parts:
             raise RejectedRecord("no_text", media_type)
         title = " ".join(clean_text(self.title).split())[:MAX_TITLE] or fallback_title
         return ParsedFile("".join(self._parts), tuple(self._marks), media_type, title, self.meta)
-
-
-def table_lines(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Write a table so that each row can stand alone in a chunk: ``header: value; header: value``.
-
-    Without a recognisable header the cells are joined by tabs. Rows without a cell are left out.
-    """
-    cleaned = [[" ".join(cell.split()) for cell in row] for row in rows]
-    filled = [row for row in cleaned if any(row)]
-    lines: list[str] = []
-    # Titles above a table ("Prices 2024") fill one cell of several; they are kept as lines of their own.
-    width = max((_used(row) for row in filled), default=0)
-    start = 0
-    while start < len(filled) and width > 1 and _used(filled[start]) == 1 and start < 3:
-        lines.append("\t".join(cell for cell in filled[start] if cell))
-        start += 1
-    if len(filled) - start < 2 or not _is_header(filled[start]):
-        lines.extend("\t".join(row).strip("\t") for row in filled[start:])
-        return lines
-    header = filled[start]
-    for row in filled[start + 1 :]:
-        pairs = []
-        for position, cell in enumerate(row):
-            if cell:
-                name = header[position] if position < len(header) else ""
-                pairs.append(f"{name}: {cell}" if name else cell)
-        lines.append("; ".join(pairs))
-    return lines
-
-
-def _used(row: Sequence[str]) -> int:
-    return sum(1 for cell in row if cell)
-
-
-def _is_header(row: Sequence[str]) -> bool:
-    cells = [cell for cell in row if cell]
-    if len(cells) < 2 or len(set(cells)) != len(cells) or len(cells) * 2 < len(row):
-        return False
-    return all(len(cell) <= MAX_HEADER_CELL and any(c.isalpha() for c in cell) for cell in cells)

@@ -127,9 +127,13 @@ def read_failure(error: OSError) -> Rejected:
     return Rejected(key="", reason=reason, detail=error.strerror or type(error).__name__, retry=True, whole=True)
 
 
-def source_key(kind: str, team_id: str | None, uri: str) -> str:
-    """Stable id of a configured source; the address is hashed because it may carry a customer's name."""
-    digest = hashlib.blake2b(f"{team_id}\0{uri}".encode(), digest_size=6).hexdigest()
+def source_key(kind: str, team_id: str | None, uri: str, name: str | None = None) -> str:
+    """Stable id of a configured source, of its own ``name`` (its ``id``) where it has one, else of its address.
+
+    Hashed, because an address may carry a customer's name.
+    """
+    known_by = uri if name is None else f"\0{name}"
+    digest = hashlib.blake2b(f"{team_id}\0{known_by}".encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()
     return f"{kind}-{digest}"
 
 

@@ -8,8 +8,11 @@ from pathlib import Path
 
 from embedding import ids
 from embedding.errors import RejectedRecord, SourceError
-from embedding.records import Document, Kind, Record, Rejected
+from embedding.records import Document, Kind, Record, Rejected, Skipped
 from jobs.sources.base import Listing, Partition, ReadLimits, inside, read_failure, source_key, stat_fingerprint
+
+FILES_VERSION = "2"  # what this file makes of a parsed file; raised, everything is read again
+_BLANK = b" \t\r\n\v\f"
 
 
 class FilesSource:
@@ -18,7 +21,8 @@ class FilesSource:
     kind: Kind = "file"
 
     def __init__(
-        self, root: Path, *, uri: str, team_id: str, channel_id: str, max_bytes: int, limits: ReadLimits
+        self, root: Path, *, uri: str, team_id: str, channel_id: str, max_bytes: int, limits: ReadLimits,
+        qualifier: str = "",
     ) -> None:  # fmt: skip
         from embedding.files import PARSER_VERSION  # here and in ``read``: an executor that reads apart needs no parser
 
@@ -28,7 +32,8 @@ class FilesSource:
         self.channel_id = channel_id
         self.max_bytes = max_bytes
         self.limits = limits
-        self.reader = f"files:{PARSER_VERSION}:{channel_id}:{max_bytes}:{limits}"
+        self.qualifier = qualifier  # see ids.file_id
+        self.reader = f"files:{FILES_VERSION}:{PARSER_VERSION}:{channel_id}:{max_bytes}:{limits}:{qualifier}"
         self.names: Mapping[str, str] = {}
 
     def listing(self) -> Listing:
@@ -95,19 +100,32 @@ class FilesSource:
         if max(len(data), partition.size) > self.max_bytes:  # it may have grown since it was listed
             yield self._failed(partition, "too_large", f"more than {self.max_bytes} bytes (files source's max_bytes)")
             return
+        if not data and partition.size:
+            yield self._failed(partition, "changed_meanwhile", "emptied since it was listed", retry=True)
+            return
+        if not data.strip(_BLANK):
+            yield Skipped("empty_text")
+            return
         relative = os.fsdecode(os.fsencode(path.relative_to(self.root)))
         shown = relative.encode("utf-8", "replace").decode()
         try:
             parsed = parse_file(data, shown, Limits(text_characters=self.limits.text_chars))
         except RejectedRecord as error:
-            yield self._failed(partition, error.reason, error.detail)
+            if getattr(error, "ignored", False):  # nothing is wrong with it, and nothing of its kind is searched
+                yield Rejected(
+                    "", error.reason, error.detail, channel_id=self.channel_id, created_at=partition.first, ignored=True
+                )
+            elif error.reason == "no_text":
+                yield Skipped("empty_text")
+            else:
+                yield self._failed(partition, error.reason, error.detail)
             return
         modified = partition.first or 0
         meta: dict[str, object] = {"path": shown, "media_type": parsed.media_type, **parsed.meta}
         if parsed.title:
             meta["title"] = parsed.title
         yield Document(
-            doc_id=ids.file_id(self.team_id, relative),
+            doc_id=ids.file_id(self.team_id, relative, self.qualifier),
             team_id=self.team_id,
             channel_id=self.channel_id,
             channel_name="",
@@ -124,5 +142,8 @@ class FilesSource:
         """See Source.apart."""
         return self.limits
 
-    def _failed(self, partition: Partition, reason: str, detail: str) -> Rejected:
-        return Rejected("", reason, detail, channel_id=self.channel_id, created_at=partition.first, whole=True)
+    def _failed(self, partition: Partition, reason: str, detail: str, *, retry: bool = False) -> Rejected:
+        """A file that should have text and cannot be read: what is published of it stays."""
+        return Rejected(
+            "", reason, detail, channel_id=self.channel_id, created_at=partition.first, retry=retry, whole=True
+        )

@@ -5,24 +5,33 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import lzma
-import os
 import re
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import quote
 
-from embedding import ids
 from embedding.errors import RejectedRecord, SourceError
 from embedding.records import Kind, Record, Rejected
 from embedding.slack_text import NORMALISER_VERSION
-from jobs.sources.base import Listing, Partition, ReadLimits, inside, read_failure, source_key, stat_fingerprint
+from jobs.sources.base import Listing, Partition, ReadLimits, read_failure, source_key
 from jobs.sources.slack_export import Channel, parse_channels, parse_users, read_day
+from jobs.sources.slack_tree import (
+    CHANNEL_FILES,
+    DAY,
+    USER_FILES,
+    Entry,
+    Parts,
+    Tree,
+    find_export,
+    folder_tree,
+    workspaces,
+    zip_tree,
+)
 
-_DAY = re.compile(r"(\d{4})-(\d{2})-(\d{2})\.json")
-_CHANNEL_FILES = ("channels.json", "groups.json", "mpims.json", "dms.json")
 _DAY_US = 86_400_000_000
 # What zipfile raises for an entry, or a whole archive, that is damaged, encrypted or of an unknown method.
 _DAMAGED = (
@@ -31,6 +40,8 @@ _DAMAGED = (
 )  # fmt: skip
 _MAX_DAY = 1 << 30  # a day file that is, or unpacks to, more is a bomb or a mistake
 _MAX_NAMES = 1 << 28  # of the files that name users and channels, which the driver reads
+_ID = re.compile(r"[CDG][A-Z0-9]{7,}")  # a folder that has its channel's id for a name
+_CHARSETS = ("cp932", "cp949", "gb18030", "big5", "cp1251", "cp1252", "cp850")  # of names that Windows packed
 _SMALL_DAY = 1_000_000  # bytes of JSON that become 100 MB of objects at the worst
 
 
@@ -46,7 +57,8 @@ class SlackExport:
         self.limits = limits
         self.reader = f"slack_export:{NORMALISER_VERSION}:{limits}"
         self._names: dict[str, str] = {}
-        self._channels: dict[str, Channel] = {}
+        self._channels: dict[tuple[str, str], Channel] = {}  # by workspace and folder
+        self._folders: dict[str, Channel] = {}  # by the folder that a day is read from
 
     @property
     def names(self) -> Mapping[str, str]:
@@ -57,97 +69,74 @@ class SlackExport:
         """See Source.listing. Reads the small files that name users and channels."""
         if not self.root.exists():
             raise SourceError(f"slack_export source: no such export: {self.root}")
-        folder = self.root.is_dir()
-        if not folder:
+        if self.root.is_dir():
+            tree = folder_tree(self.root)
+        else:
             try:
-                _open_zip(str(self.root), self.root.stat().st_mtime_ns)
+                tree = zip_tree(_open_zip(str(self.root), self.root.stat().st_mtime_ns))
             except (*_DAMAGED, OSError) as error:
                 broken = "damaged or cut off" if not isinstance(error, OSError) else error.strerror or "unreadable"
                 return Listing((), (Rejected("", "unreadable_zip", broken, retry=True, whole=True),), complete=False)
-        rejected = self._load_names()
-        if rejected:  # without channels every message would have another id, without users another text
+        self._names, self._channels, self._folders = {}, {}, {}
+        root = find_export([*tree.entries, *(r.parts for r in tree.refused if len(r.parts) > 1)])
+        homes = workspaces(tree.entries, root)
+        out_of_reach = [r for r in tree.refused if r.names]
+        rejected = [Rejected(_quoted(r.path), r.reason, r.detail, retry=r.retry) for r in out_of_reach]
+        if rejected := rejected + self._load_names(tree, homes):
+            # without channels every message would have another id, without users another text
             return Listing((), tuple(rejected), complete=False)
-        entries, refused, complete = self._list_folder() if folder else self._list_zip()
-        rejected += refused
+        complete = tree.complete
+        for refusal in tree.refused:
+            workspace, rest = _place(refusal.parts, root, homes)
+            known = bool(refusal.parts) and 1 <= len(rest) <= 2
+            # Under the key of its partitions, so that they count as there.
+            key = self._key(workspace, rest) if known else _quoted(refusal.path)
+            rejected.append(Rejected(key, refusal.reason, refusal.detail, retry=refusal.retry))
+            complete &= known or not refusal.parts
+        partitions, faults = self._partitions(tree, root, homes)
+        complete &= not any(fault.reason == "duplicate_day" for fault in faults)
+        rejected += faults
+        if not partitions and not rejected:
+            raise SourceError(f"slack_export source: no day file in {self.root}; an empty export is never a deletion")
+        ordered = tuple(sorted(partitions.values(), key=lambda p: p.key))
+        return Listing(ordered, tuple(rejected), complete and bool(partitions))
+
+    def _partitions(
+        self, tree: Tree, root: Parts, homes: Mapping[str, Parts]
+    ) -> tuple[dict[str, Partition], list[Rejected]]:
         partitions: dict[str, Partition] = {}
-        for path, fingerprint, size in entries:
-            pure = PurePosixPath(path)
-            day = _DAY.fullmatch(pure.name)
-            if day is None or len(pure.parts) != 2:
+        rejected: list[Rejected] = []
+        held: dict[str, str] = {}  # the workspace that a partition was found in
+        for workspace, rest, entry in sorted((*_place(p, root, homes), e) for p, e in tree.entries.items()):
+            day = DAY.fullmatch(rest[-1])
+            if day is None or len(rest) != 2:
                 continue
             try:
                 start = dt.datetime(*map(int, day.groups()), tzinfo=dt.UTC)  # type: ignore[arg-type,misc]
             except ValueError:
-                rejected.append(Rejected(_quoted(path), "bad_day", "the file's name is not a day"))
+                rejected.append(Rejected(_quoted(entry.path), "bad_day", "the file's name is not a day"))
                 continue
-            channel = self._channel(pure.parts[0])
-            first = int(start.timestamp()) * 1_000_000
-            key = self._key(path)
+            channel = self._channel(workspace, rest[0])
+            self._folders[_folder(entry.path)] = channel
+            key = self._key(workspace, rest)
+            if key in partitions and held[key] != workspace:
+                key = f"{key}~{_quoted(workspace)}"  # a channel that workspaces share lies in the folder of each
             if key in partitions:
-                rejected.append(Rejected(_quoted(path), "duplicate_day", "two folders hold this channel's day"))
-                complete = False
+                rejected.append(Rejected(_quoted(entry.path), "duplicate_day", "two folders hold this channel's day"))
                 continue
+            held[key] = workspace
+            first = int(start.timestamp()) * 1_000_000
+            # Who may see a channel is in its messages' metadata: a day is read again when that changes.
+            fingerprint = entry.fingerprint + ":private" * channel.private
             # Slack cuts days in the workspace's time zone, so a file may hold half a day more on either side.
-            partitions[key] = Partition(key, path, fingerprint, size, channel.id, first - _DAY_US, first + 2 * _DAY_US)
-        if not partitions and not rejected:
-            raise SourceError(f"slack_export source: no day file in {self.root}; an empty export is never a deletion")
-        return Listing(tuple(sorted(partitions.values(), key=lambda p: p.key)), tuple(rejected), complete)
+            bounds = (first - _DAY_US, first + 2 * _DAY_US)
+            partitions[key] = Partition(key, entry.path, fingerprint, entry.size, channel.id, *bounds)
+        return partitions, rejected
 
-    def _list_folder(self) -> tuple[list[tuple[str, str, int]], list[Rejected], bool]:
-        entries: list[tuple[str, str, int]] = []
-        rejected: list[Rejected] = []
-        complete = True
-        try:
-            folders = sorted(os.scandir(self.root), key=lambda e: e.name)
-        except OSError as error:
-            raise SourceError(f"slack_export source: {self.root}: {error.strerror}") from None
-        for folder in folders:
-            if folder.is_symlink() and not inside(self.root, Path(folder.path)):
-                if not os.path.isfile(folder.path):
-                    rejected.append(self._refused(folder.name, "link_outside_root", "the link leaves the export"))
-                continue
-            if not folder.is_dir():
-                continue
-            try:
-                found = self._list_days(Path(folder.path), rejected)
-            except OSError as error:
-                rejected.append(self._refused(folder.name, "unreadable_folder", error.strerror or "", retry=True))
-                complete = False
-            else:
-                entries += found
-        return entries, rejected, complete
-
-    def _list_days(self, folder: Path, rejected: list[Rejected]) -> list[tuple[str, str, int]]:
-        entries = []
-        for file in sorted(os.scandir(folder), key=lambda e: e.name):
-            name = f"{folder.name}/{file.name}"
-            if file.is_symlink() and not inside(self.root, Path(file.path)):
-                rejected.append(self._refused(name, "link_outside_root", "the link leaves the export"))
-            elif file.is_file():
-                status = file.stat()
-                entries.append((name, stat_fingerprint(status), status.st_size))
-        return entries
-
-    def _refused(self, path: str, reason: str, detail: str, *, retry: bool = False) -> Rejected:
-        """A folder or a file that was not looked at, under the key of its partitions, so that they count as there."""
-        return Rejected(self._key(path), reason, detail, retry=retry)
-
-    def _key(self, path: str) -> str:
+    def _key(self, workspace: str, rest: Parts) -> str:
         """Key of a day file's partition; of a folder, what the keys of its days begin with."""
-        folder, _, name = path.partition("/")
-        channel = quote(self._channel(folder).id, "")
-        return f"{channel}/{_quoted(name.removesuffix('.json'))}" if name else channel
-
-    def _list_zip(self) -> tuple[list[tuple[str, str, int]], list[Rejected], bool]:
-        entries: list[tuple[str, str, int]] = []
-        rejected: list[Rejected] = []
-        for info in _open_zip(str(self.root), self.root.stat().st_mtime_ns).infolist():
-            pure = PurePosixPath(info.filename)
-            if pure.is_absolute() or ".." in pure.parts or "\\" in info.filename:
-                rejected.append(Rejected(_quoted(info.filename), "unsafe_path", "a zip entry that leaves its folder"))
-            elif not info.is_dir():
-                entries.append((info.filename, f"{info.CRC:08x}:{info.file_size}", info.file_size))
-        return entries, rejected, True
+        channel = quote(self._channel(workspace, rest[0]).id, "")
+        return "/".join((channel, *(_quoted(name.removesuffix(".json")) for name in rest[1:])))
 
     def _bytes(self, path: str, most: int = _MAX_DAY) -> bytes:
         if self.root.is_dir():
@@ -159,33 +148,46 @@ class SlackExport:
             raise RejectedRecord("too_large", f"more than {most >> 20} MiB")
         return (self.root / path).read_bytes() if self.root.is_dir() else archive.read(path)
 
-    def _load_names(self) -> list[Rejected]:
+    def _load_names(self, tree: Tree, homes: Mapping[str, Parts]) -> list[Rejected]:
         """Read what names users and channels; returns what is there and cannot be read."""
         rejected = []
-        for name in ("users.json", *_CHANNEL_FILES):
-            try:
-                data = self._bytes(name, _MAX_NAMES)
-                if name == "users.json":
-                    self._names.update(parse_users(data))
-                else:
-                    self._channels.update(parse_channels(data, private=name != "channels.json"))
-            except (FileNotFoundError, KeyError):
-                continue  # exports differ in which of these they have
-            except RejectedRecord as error:
-                rejected.append(Rejected(name, error.reason, error.detail, retry=True))
-            except (*_DAMAGED, OSError) as error:
-                rejected.append(Rejected(name, "io_error", type(error).__name__, retry=True))
+        for workspace, home in homes.items():
+            for name in (*USER_FILES, *CHANNEL_FILES):
+                entry = tree.entries.get((*home, name))
+                if entry is None:  # exports differ in which of these they have
+                    continue
+                try:
+                    self._read_names(entry, name, workspace)
+                except RejectedRecord as error:
+                    rejected.append(Rejected(_quoted(entry.path), error.reason, error.detail, retry=True))
+                except (*_DAMAGED, OSError) as error:
+                    rejected.append(Rejected(_quoted(entry.path), "io_error", type(error).__name__, retry=True))
         self._names.update({channel.id: channel.name for channel in self._channels.values()})
         return rejected
 
-    def _channel(self, folder: str) -> Channel:
+    def _read_names(self, entry: Entry, name: str, workspace: str) -> None:
+        data = self._bytes(entry.path, _MAX_NAMES)
+        if name in USER_FILES:  # the organisation's first, then the workspaces' in their order
+            self._names = parse_users(data) | self._names
+            return
+        for folder, channel in parse_channels(data, private=name != "channels.json").items():
+            shown = unicodedata.normalize("NFC", folder)
+            self._channels[workspace, shown] = replace(channel, workspace=workspace)
+
+    def _channel(self, workspace: str, folder: str) -> Channel:
+        for name in (folder, *_readings(folder)):
+            if channel := self._channels.get((workspace, name)):
+                return channel
         shown = folder.encode("utf-8", "replace").decode()  # a folder's name need not be UTF-8
-        return self._channels.get(folder) or Channel(id=shown, name=shown, private=False)
+        if _ID.fullmatch(shown):  # ids are unique in an organisation, names in a workspace alone
+            return Channel(shown, shown, shown[0] in "DG", workspace)
+        return Channel(f"{workspace}:{shown}" if workspace else shown, shown, False, workspace)
 
     def read(self, partition: Partition) -> Iterator[Record]:
         """See Source.read."""
         assert self.team_id is not None
-        channel = self._channel(PurePosixPath(partition.path).parts[0])
+        folder = _folder(partition.path)
+        channel = self._folders.get(folder) or self._channel("", folder.rstrip("/\\"))
         try:
             data = self._bytes(partition.path)
         except RejectedRecord as error:
@@ -199,10 +201,7 @@ class SlackExport:
         except OSError as error:
             yield read_failure(error)
             return
-        for record in read_day(data, team_id=self.team_id, channel=channel, names=self.names):
-            if isinstance(record, Rejected) and record.key and not record.key.startswith("@"):
-                record = replace(record, doc_id=ids.message_id(self.team_id, channel.id, record.key))
-            yield record
+        yield from read_day(data, team_id=self.team_id, channel=channel, names=self.names)
 
     def apart(self, partition: Partition) -> ReadLimits | None:
         """See Source.apart."""
@@ -211,6 +210,29 @@ class SlackExport:
 
 def _quoted(path: str) -> str:
     return quote(path.encode("utf-8", "replace"))
+
+
+def _folder(path: str) -> str:
+    """The folder of a file, as it is read."""
+    return path[: max(path.rfind("/"), path.rfind("\\")) + 1]
+
+
+def _place(parts: Parts, root: Parts, homes: Mapping[str, Parts]) -> tuple[str, Parts]:
+    """The workspace that a path lies in, and what is left of it there."""
+    if parts[: len(root)] != root:
+        return "", parts
+    rest = parts[len(root) :]
+    return (rest[1], rest[2:]) if len(rest) > 2 and rest[0] == "teams" and rest[1] in homes else ("", rest)
+
+
+def _readings(folder: str) -> Iterator[str]:
+    """What a name may have been that was packed in an old charset and read as code page 437."""
+    if not folder.isascii():
+        for charset in _CHARSETS:
+            try:
+                yield unicodedata.normalize("NFC", folder.encode("cp437").decode(charset))
+            except UnicodeError:
+                continue
 
 
 @functools.lru_cache(maxsize=4)

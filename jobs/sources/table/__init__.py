@@ -1,0 +1,189 @@
+"""The ``table`` source: rows of Parquet, newline-delimited JSON or Delta files; a data file is a partition.
+
+``walk`` and ``delta`` find the files, ``parquet`` and ``ndjson`` open them, ``cells`` and ``values`` say
+what is in them, ``newest`` which row of a document counts, and ``rows`` makes records of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from embedding import ids
+from embedding.errors import SourceError
+from embedding.records import Kind, Record, Rejected
+from jobs.sources.base import Listing, Partition, ReadLimits, read_failure, source_key, stat_fingerprint
+from jobs.sources.table import delta, ndjson, walk
+from jobs.sources.table.batch import ColumnFault, Data
+from jobs.sources.table.parquet import ParquetData
+from jobs.sources.table.rows import Rows
+
+if TYPE_CHECKING:
+    from jobs.config import Columns
+
+__all__ = ["TableSource"]
+
+_REQUIRED = ("id", "text", "created_at")
+_PROBE_BYTES = 1 << 24  # of JSON lines that a listing looks through for a column that may be in none
+
+
+class TableSource:
+    """Reads a table whose columns are mapped by name. Each row says its team, or the source does for all."""
+
+    kind: Kind = "message"
+
+    def __init__(
+        self, root: Path, *, uri: str, format: str, columns: Columns, team_id: str | None, qualifier: str = ""
+    ) -> None:  # fmt: skip
+        self.root = root
+        self.source_id = source_key("table", team_id, uri)
+        self.team_id = team_id
+        self.format = format
+        self.rows = Rows(columns, team_id, qualifier)
+        self.reader = f"table:2:{team_id}:{format}:{sorted(columns.model_dump(exclude_none=True).items())}:{qualifier}"
+        self.names: Mapping[str, str] = {}
+        self._version: int | None = None  # of a Delta table, as it was listed
+        self._snapshot: delta.Snapshot | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_snapshot": None}  # an executor reads the log itself, at the same version
+
+    def listing(self) -> Listing:
+        """See Source.listing. Looks into files only as far as it must to know that every column is in one of them."""
+        if not self.root.exists():
+            raise SourceError(f"table source: no such path: {self.root}")
+        if self.format == "delta":
+            return self._list_delta()
+        found = walk.walk(self.root, self.format) if self.root.is_dir() else walk.Found([self.root])
+        if not found.files:
+            if found.unreadable:
+                raise SourceError(f"table source: {self.root}: {found.unreadable[0][1]}")
+            raise self._empty()
+        rejected = [
+            *(self._reject(path, "unreadable_folder", why) for path, why in found.unreadable),
+            *(self._reject(path, "link_to_folder", "links to folders are not followed") for path in found.links),
+            *(
+                Rejected(self._key(path), "not_a_data_file", f"not a {self.format} file by its name", ignored=True)
+                for path in found.others
+            ),
+        ]
+        partitions: list[Partition] = []
+        for path in found.files:
+            self._stat(path, "", partitions, rejected)
+        listed = Listing(tuple(partitions), tuple(rejected), complete=not found.unreadable)
+        return self._checked(listed, self._missing(partitions))
+
+    def read(self, partition: Partition) -> Iterator[Record]:
+        """See Source.read. Streams, so a file may be larger than memory; only its ids and times are held."""
+        try:
+            data, values = self._open(Path(partition.path))
+            with closing(data):
+                yield from self.rows.records(data, values)
+        except ColumnFault as fault:
+            yield Rejected("", fault.reason, fault.detail, whole=True)
+        except SourceError as error:
+            yield Rejected("", "unreadable_table", type(error).__name__, retry=True, whole=True)
+        except OSError as error:
+            # Arrow raises one without a number for bytes that do not decode.
+            yield read_failure(error) if error.errno else Rejected("", "unreadable_table", "damaged", whole=True)
+        except (pa.ArrowException, ValueError, KeyError) as error:
+            yield Rejected("", "unreadable_table", type(error).__name__, whole=True)
+
+    def apart(self, partition: Partition) -> ReadLimits | None:
+        """See Source.apart. A lake's own table is streamed, and its rows are many."""
+        return None
+
+    # -- files ---------------------------------------------------------------------------------------------------------
+
+    def _list_delta(self) -> Listing:
+        self._snapshot = snapshot = delta.snapshot(self.root)
+        self._version = snapshot.version
+        if not snapshot.files:
+            raise self._empty()
+        places = {column: snapshot.columns.get(column) for column in self.rows.wanted}
+        partitions: list[Partition] = []
+        rejected: list[Rejected] = []
+        for _, file in sorted(snapshot.files.items()):
+            # A file never changes; what a new version of the table says of it does.
+            dropped = b"" if file.dropped is None else file.dropped.tobytes()
+            said = repr((sorted(places.items()), sorted(file.values.items()), dropped))
+            digest = hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+            self._stat(file.path, f":{digest}", partitions, rejected)
+        missing = set(self.rows.wanted) - set(snapshot.columns) - snapshot.partitioned_by
+        if not snapshot.mapped:
+            missing = {column for column in missing if column.partition(".")[0] not in snapshot.columns}
+        return self._checked(Listing(tuple(partitions), tuple(rejected)), missing)
+
+    def _stat(self, path: Path, more: str, partitions: list[Partition], rejected: list[Rejected]) -> None:
+        try:
+            status = path.stat()
+        except OSError as error:
+            rejected.append(self._reject(path, "io_error", error.strerror or ""))
+            return
+        partitions.append(Partition(self._key(path), str(path), stat_fingerprint(status) + more, status.st_size))
+
+    def _open(self, path: Path) -> tuple[Data, dict[str, Any]]:
+        """An open data file, and the values that its partition gives to all its rows."""
+        if self.format == "json":
+            return ndjson.JsonData(path), walk.partition_values(path, self.root)
+        if self.format == "parquet":
+            return ParquetData(path), walk.partition_values(path, self.root)
+        if self._snapshot is None:
+            self._snapshot = delta.snapshot(self.root, self._version)
+        snapshot = self._snapshot
+        file = snapshot.files.get(path)
+        if file is None:
+            raise SourceError("the table's version does not have this file")
+        places = snapshot.columns if snapshot.mapped else None
+        return ParquetData(path, places=places, dropped=file.dropped), dict(file.values)
+
+    def _missing(self, partitions: list[Partition]) -> set[str]:
+        """Columns that no file has. The newest are looked at first, since columns are added more than they are removed.
+
+        A file that cannot be read may have had them all.
+        """
+        missing = set(self.rows.wanted)
+        budget, any_row = _PROBE_BYTES, self.format != "json"
+        for partition in sorted(partitions, key=lambda p: int(p.fingerprint.split(":")[1]), reverse=True):
+            path = Path(partition.path)
+            missing -= set(walk.partition_values(path, self.root))
+            if budget <= 0:
+                missing &= {self.rows.columns[name] for name in _REQUIRED}  # of others it may be in what was not seen
+            if not missing:
+                return set()
+            try:
+                if self.format == "json":
+                    names, seen, any_object = ndjson.names_in(path, frozenset(missing), budget)
+                    missing -= names
+                    budget -= seen
+                    any_row |= any_object
+                else:
+                    with closing(ParquetData(path)) as data:
+                        missing = {column for column in missing if data.type_of(column) is None}
+            except (ColumnFault, OSError, pa.ArrowException, ValueError):
+                return set()
+        return missing if any_row else set()
+
+    def _checked(self, listed: Listing, missing: set[str]) -> Listing:
+        """The listing; or, where a configured column is nowhere, one that reads nothing and deletes nothing."""
+        if not missing:
+            return listed
+        named = ", ".join(f"{name} = {column!r}" for name, column in self.rows.columns.items() if column in missing)
+        fault = Rejected("", "missing_column", f"no file has the columns of {named}", whole=True)
+        return Listing((), (fault, *listed.rejected), complete=False)
+
+    def _empty(self) -> SourceError:
+        return SourceError(f"table source: no {self.format} file in {self.root}; an empty root is never a deletion")
+
+    def _key(self, path: Path) -> str:
+        base = self.root if self.root.is_dir() else self.root.parent
+        relative = path.relative_to(base).as_posix() if path.is_relative_to(base) else path.as_posix()
+        return ids.file_id("", relative).removeprefix("/f/")
+
+    def _reject(self, path: Path, reason: str, detail: str) -> Rejected:
+        return Rejected(self._key(path), reason, detail, retry=True)

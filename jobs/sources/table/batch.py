@@ -1,0 +1,55 @@
+"""What the readers of a data file's formats hand over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from embedding.records import Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some rows: for each wanted column an Arrow array or a list of ``rows`` values. And what could not be read."""
+
+    rows: int
+    columns: dict[str, Any]
+    rejected: tuple[Rejected, ...] = ()
+
+
+def opened(path: Path) -> pa.NativeFile:
+    """A file for Arrow, which takes a name only where it is UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return pa.PythonFile(path.open("rb"), "r")
+    return pa.OSFile(str(path), "rb")
+
+
+class ColumnFault(Exception):
+    """A file's columns are not what they must be; ``reason`` and ``detail`` are for the quarantine."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class Data(Protocol):
+    """An open data file. It can be read more than once, and gives the same rows in the same order."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+        ...
+
+    def type_of(self, column: str) -> pa.DataType | None:
+        """The type of a column, null where every row is asked; None where the file does not have it."""
+        ...
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
+        """All rows, in their order. A column that is not there is of nulls."""
+        ...
