@@ -47,6 +47,15 @@ def test_a_value_over_two_columns_does_not_shift_the_ones_behind_it() -> None:
     assert text_of(word(body)) == "May / June: 12; Sum: 24\nMay: 5; June: 6; Sum: 11"
 
 
+def test_cells_that_old_programs_merged_keep_their_columns() -> None:
+    on = "<w:tc><w:tcPr><w:hMerge/></w:tcPr><w:p/></w:tc>"
+    start = cell("Person").replace("<w:tcPr>", '<w:tcPr><w:hMerge w:val="restart"/>')
+    assert (
+        text_of(word(table(start + on + cell("Town"), cell("Ann") + cell("Lee") + cell("Oslo"))))
+        == "Person: Ann; Person: Lee; Town: Oslo"
+    )
+
+
 def test_a_value_over_two_rows_is_said_of_both() -> None:
     body = table(
         cell("Region") + cell("Town"),

@@ -131,6 +131,10 @@ class _Writer:
             for cell in cells:
                 properties = cell.find(f"{_W}tcPr")
                 text = "\n".join(filter(None, self.texts_of(cell)))
+                beside = properties.find(f"{_W}hMerge") if properties is not None else None
+                if beside is not None and beside.get(f"{_W}val", "continue") == "continue" and line and not text:
+                    line.append(MERGED)  # as old programs say that the cell at the left goes on
+                    continue
                 if properties is not None:
                     joined = properties.find(f"{_W}vMerge")
                     if joined is not None and joined.get(f"{_W}val", "continue") == "continue" and not text:
