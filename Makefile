@@ -1,6 +1,6 @@
 # Two commands do all the set-up: `make demo` and `make test`. The environment is made once and reused while
 # requirements.txt, pyproject.toml and this file stay the same.
-.PHONY: help demo airflow test test-all model chaos fuzz lint bench clean-env clean
+.PHONY: help demo airflow test test-all model chaos fuzz readers lint bench clean-env clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -14,6 +14,10 @@ PEERS_STAMP := $(PEERS)/.current
 MILVUS := .venv-milvus
 MILVUS_STAMP := $(MILVUS)/.current
 MILVUS_VERSION := 2.3.5
+# Another reader of files, to compare ours with. It asks for other versions of what we use.
+READERS := .venv-readers
+READERS_STAMP := $(READERS)/.current
+READERS_VERSION := 0.1.9
 
 help:  ## show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +46,8 @@ chaos: $(STAMP) $(MILVUS_STAMP)  ## kill, starve and race runs for hours, and co
 fuzz: $(STAMP)  ## fuzz the Slack parser, the chunker and the file parsers, SECONDS=60 each
 	@for target in day text chunks files; do $(BIN)/python -m tests.fuzz $$target -max_total_time=$(SECONDS) || exit 1; done
 
+readers: $(READERS_STAMP)  ## install MarkItDown beside the tests, which then compare readings of real files (pandoc and pdftotext: Debian's)
+
 lint: $(STAMP)  ## ruff and mypy, changing nothing
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/mypy dags
 
@@ -52,7 +58,7 @@ clean:  ## remove the demo's state
 	@rm -rf build
 
 clean-env:  ## remove the virtual environments
-	@rm -rf $(VENV) $(PEERS) $(MILVUS)
+	@rm -rf $(VENV) $(PEERS) $(MILVUS) $(READERS)
 
 $(STAMP): requirements.txt pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null || \
@@ -78,4 +84,10 @@ $(MILVUS_STAMP): Makefile
 	@echo "making the Milvus server's virtual environment ($(MILVUS))" >&2
 	@test -x $(MILVUS)/bin/python || $(PYTHON) -m venv $(MILVUS)
 	@$(MILVUS)/bin/python -m pip install --quiet --disable-pip-version-check milvus==$(MILVUS_VERSION)
+	@touch $@
+
+$(READERS_STAMP): Makefile
+	@echo "making the other reader's virtual environment ($(READERS))" >&2
+	@test -x $(READERS)/bin/python || $(PYTHON) -m venv $(READERS)
+	@$(READERS)/bin/python -m pip install --quiet --disable-pip-version-check 'markitdown[docx,pptx,xlsx,xls,pdf]==$(READERS_VERSION)'
 	@touch $@

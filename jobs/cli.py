@@ -6,7 +6,10 @@ import atexit
 import enum
 import os
 import re
+import signal
 import sys
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +17,19 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from embedding.errors import ConfigError
-from jobs.cli_frame import guarded, opened_mill, say, show
+from jobs import ending
+from jobs.cli_frame import (
+    UNREAD,
+    Unread,
+    emit,
+    error_object,
+    fail,
+    guarded,
+    interrupted,
+    opened_mill,
+    say,
+    show,
+)
 from jobs.cli_options import (
     ChannelOption,
     ConfigOption,
@@ -30,6 +45,7 @@ from jobs.cli_options import (
     TeamOption,
     UntilOption,
     WaitOption,
+    readable,
     scope_of,
 )
 from jobs.faults import safe_traceback
@@ -50,6 +66,24 @@ app = typer.Typer(
 )
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        try:
+            emit(f"embedmill {version('embedmill')}")
+        except PackageNotFoundError:
+            emit("embedmill, of a copy that is not installed")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """Hold the options of no command."""
+
+
 @app.command()
 def plan(
     config: ConfigOption = None, json: JsonOption = False, team: TeamOption = None, channel: ChannelOption = None,
@@ -59,10 +93,12 @@ def plan(
 
     def command() -> int:
         from jobs import render
+        from jobs.known import looked_for
         from jobs.run import plan as make
 
-        with opened_mill(config) as mill:
-            body = make(mill, scope_of(team, channel, since, until, kind), wait=wait)
+        asked = scope_of(team, channel, since, until, kind)
+        with opened_mill(config) as mill, looked_for(mill, asked) as scope:
+            body = make(mill, scope, wait=wait)
         show(body, json, render.plan)
         return 3 if body["documents"]["quarantined"] else 0
 
@@ -80,11 +116,12 @@ def run(
 
     def command() -> int:
         from jobs import render
+        from jobs.known import looked_for
         from jobs.plan import Budget
         from jobs.run import run as go
 
-        with opened_mill(config) as mill:
-            scope, budget = scope_of(team, channel, since, until, kind), Budget(max_tokens, max_usd)
+        asked, budget = scope_of(team, channel, since, until, kind), Budget(max_tokens, max_usd)
+        with opened_mill(config) as mill, looked_for(mill, asked) as scope:
             body = go(mill, scope, allow_mass_delete=allow_mass_delete, budget=budget, wait=wait).to_json()
         show(body, json, render.run)
         return 3 if body["status"] == "partial" else 0
@@ -125,6 +162,7 @@ def step(
 
     def command() -> int:
         from jobs import render
+        from jobs.known import looked_for
         from jobs.plan import Budget
         from jobs.steps import step as go
 
@@ -132,9 +170,10 @@ def step(
             raise ConfigError("--run-id: use 1 to 200 letters, digits, '.', '_' or '-', a letter or digit first")
         if to_model is not None and not build:
             raise ConfigError("--to-model: only a version that is being built can have another model; give --build")
-        with opened_mill(config, to_model, index) as mill:
+        asked = scope_of(team, channel, since, until, kind)
+        with opened_mill(config, to_model, index) as mill, looked_for(mill, asked) as scope:
             body = go(
-                mill, name.value, scope_of(team, channel, since, until, kind), run_id=run_id, build=build,
+                mill, name.value, scope, run_id=run_id, build=build,
                 allow_mass_delete=allow_mass_delete, budget=Budget(max_tokens, max_usd), wait=wait,
             )  # fmt: skip
         show(body, json, render.plan if name is Step.plan else render.run)
@@ -159,20 +198,32 @@ def search(
 
     def command() -> int:
         from jobs import render
+        from jobs.known import check_search
         from jobs.run import search as find
 
         # Every user of a machine sees the arguments of its processes.
-        words = sys.stdin.read() if text == "-" else text
+        words = _standard_input() if text == "-" else readable(text, "TEXT")
         if not words.strip():
             raise ConfigError("TEXT: give some words to search for")
+        channels = [readable(c, "--channel") for c in channel or ()]
+        asked = readable(team, "--team")
         with opened_mill(config) as mill:
             body = find(
-                mill, words, team=team, channels=channel or (), kind=kind.value if kind else None, k=k, hybrid=hybrid
+                mill, words, team=asked, channels=channels, kind=kind.value if kind else None, k=k, hybrid=hybrid
             )
+            if not body["hits"]:
+                check_search(mill, asked, channels)
         show(body, json, render.search)
         return 0
 
     guarded(command, json)
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError:
+        raise ConfigError("TEXT: standard input is not UTF-8") from None
 
 
 @app.command()
@@ -191,11 +242,13 @@ def verify(
 
     def command() -> int:
         from jobs import render
+        from jobs.known import check_scope
         from jobs.verify import verify as check
 
+        scope = scope_of(team, channel, since, until, kind)
         with opened_mill(config, rebuild=repair) as mill:
-            scope = scope_of(team, channel, since, until, kind)
             body = check(mill, scope, repair=repair, allow_mass_delete=allow_mass_delete, wait=wait)
+            check_scope(mill, scope, was_read=True)
         show(body, json, render.verify)
         return 4 if body["status"] == "differs" else 0
 
@@ -223,13 +276,12 @@ def reindex(
 
     def command() -> int:
         from jobs import render
+        from jobs.known import looked_for
         from jobs.reindex import reindex as build
 
-        with opened_mill(config, to_model, index) as mill:
-            body = build(
-                mill, scope_of(team, channel, since, until, kind), activate=activate,
-                allow_mass_delete=allow_mass_delete, wait=wait,
-            )  # fmt: skip
+        asked = scope_of(team, channel, since, until, kind)
+        with opened_mill(config, to_model, index) as mill, looked_for(mill, asked) as scope:
+            body = build(mill, scope, activate=activate, allow_mass_delete=allow_mass_delete, wait=wait)
         show(body, json, render.reindex)
         if not body["gate"]["passed"]:
             return 4
@@ -385,12 +437,17 @@ def purge(
 
     def command() -> int:
         from jobs import render
+        from jobs.known import is_known_team
         from jobs.purge import purge as remove
 
-        listed = [i for group in ids or () for i in group.split(",") if i]
+        listed = [readable(i, "--ids") for group in ids or () for i in group.split(",") if i]
         moment = parse_moment(before, "--before") if before else None
         with opened_mill(config) as mill:
+            known = is_known_team(mill, readable(team, "--team"))
             body = remove(mill, team=team, channel=channel, ids=listed, before=moment, wait=wait)
+            # What only the index knows was looked for too.
+            if not known and not any(body["removed"].values()):
+                raise ConfigError(f"--team: nothing is known of a team {team!r}, and nothing was removed")
         if body["unmatched"]:
             first = body["unmatched"][0]
             say(f"nothing is known of {len(body['unmatched']):,} of the ids, for example {first}; they are kept away")
@@ -406,24 +463,35 @@ def main() -> None:
     """Entry point of the console script: a mistake in the arguments gets one line too."""
     from jobs.engines import OwnOutput, end_ray
 
+    as_json = "--json" in sys.argv[1:]
     sys.stdout = output = OwnOutput(sys.stdout)
     try:
         sys.exit(app(prog_name="embedmill", standalone_mode=False))
-    except Abort:
-        say("interrupted")
-        sys.exit(130)
+    except (Abort, KeyboardInterrupt):
+        interrupted(as_json)
+        sys.exit(128 + (ending.came() or signal.SIGINT))
     except TyperException as error:
         text = error.format_message()
         if "\n" in text:  # the help, for a command line without a command
             print(text, file=sys.stderr)
         else:
-            say(f"{text.rstrip('.')}; see `embedmill --help`")
+            fail("UsageError", f"{text.rstrip('.')}; see `embedmill --help`", error.exit_code, as_json)
         sys.exit(error.exit_code)
+    except (Unread, BrokenPipeError):
+        sys.exit(UNREAD)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # of the help, which typer prints
+            sys.exit(UNREAD)
+        raise
     except Exception as error:  # one that ``_guarded`` let through for EMBEDMILL_DEBUG
         print(safe_traceback(error), file=sys.stderr)
         sys.exit(1)
     finally:
         output.end()
+        if ending.came():
+            with suppress(OSError):
+                output.flush()
+            ending.end_now(128 + ending.came())  # a Ray that is asked to end takes seconds
         end_ray()
 
 
@@ -436,15 +504,33 @@ def script() -> None:
     code = 1
     atexit.register(lambda: os._exit(code))  # the first to be registered is the last to be called
     try:
+        heed_signals()
         main()
     except SystemExit as end:
         code = exit_code(end)
+    except KeyboardInterrupt:  # before anything was begun
+        interrupted("--json" in sys.argv[1:])
+        code = 128 + (ending.came() or signal.SIGINT)
     try:
         sys.stdout.flush()
+    except BrokenPipeError:
+        code = UNREAD
     except OSError as error:
         code = 1
-        if not isinstance(error, BrokenPipeError):  # a reader that has read enough, as `head` has, misses nothing
-            say(f"standard output cannot be written: {error.strerror}")
+        say(f"standard output cannot be written: {error.strerror}")
+
+
+def heed_signals() -> None:
+    """Have a signal that asks this process to end be one line, and the end of its engines too."""
+    out, err = os.dup(1), os.dup(2)  # the terminal's own, whatever an engine is given meanwhile
+
+    def tell(number: int) -> None:
+        line, kind = ending.line(number), "Interrupted" if number == signal.SIGINT else "Terminated"
+        os.write(err, f"embedmill: {line}\n".encode())
+        if "--json" in sys.argv[1:]:
+            os.write(out, f"{error_object(kind, line, 128 + number)}\n".encode())
+
+    ending.heed(tell)
 
 
 def exit_code(end: SystemExit) -> int:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from embedding.errors import ConfigError, EmbedmillError, ResourceError
+from jobs import ending
 from jobs.faults import describe, disk_full
 from jobs.masking import without_userinfo
+
+# As of a program that SIGPIPE has ended, which is what the shell says of `cat | head` too.
+UNREAD = 128 + signal.SIGPIPE
+
+
+class Unread(Exception):
+    """Whoever read standard output has read enough, as `head` has. Nobody misses anything."""
 
 
 @contextmanager
@@ -48,7 +57,7 @@ def opened_mill(
             raise
         except Exception as error:
             # An engine that meets a damaged file says so in a hundred ways; looking for one is sure, and late enough.
-            if not disk_full(error) and (found := find_damage(mill.state.root)):
+            if not ending.came() and not disk_full(error) and (found := find_damage(mill.state.root)):
                 raise damage_error(mill.state.root, found[0]) from error
             raise
         finally:
@@ -59,12 +68,20 @@ def guarded(command: Callable[[], int], as_json: bool) -> None:
     """Run a command; turn every known failure into one line and its exit code, and for a machine into an object."""
     try:
         code = command()
-    except EmbedmillError as error:
-        kind, line, code = type(error).__name__, str(error), error.exit_code
-    except KeyboardInterrupt:
-        kind, line, code = "Interrupted", "interrupted; run the same command again to go on", 130
-    except Exception as error:
-        if disk_full(error):
+    except Unread:
+        raise typer.Exit(UNREAD) from None
+    except typer.Exit:
+        raise
+    except BaseException as error:
+        # What an engine makes of an interrupt is no fault of its own.
+        if isinstance(error, KeyboardInterrupt) or ending.came():
+            interrupted(as_json)
+            raise typer.Exit(128 + (ending.came() or signal.SIGINT)) from None
+        if isinstance(error, EmbedmillError):
+            kind, line, code = type(error).__name__, str(error), error.exit_code
+        elif not isinstance(error, Exception):
+            raise
+        elif disk_full(error):
             kind, code = "ResourceError", ResourceError.exit_code
             line = "disk full while writing the state; free some space and run the same command again"
         elif os.environ.get("EMBEDMILL_DEBUG"):
@@ -74,18 +91,48 @@ def guarded(command: Callable[[], int], as_json: bool) -> None:
             line = f"{describe(error)}; set EMBEDMILL_DEBUG=1 to see the traceback"
     else:
         raise typer.Exit(code)
-    line = without_userinfo(line)
+    fail(kind, line, code, as_json)
+    raise typer.Exit(code)
+
+
+def interrupted(as_json: bool) -> None:
+    """Tell of the signal that asked the process to end, unless that was told."""
+    number = ending.came() or signal.SIGINT
+    if ending.first_to_tell():
+        kind = "Interrupted" if number == signal.SIGINT else "Terminated"
+        fail(kind, ending.line(number), 128 + number, as_json)
+
+
+def fail(kind: str, line: str, code: int, as_json: bool) -> None:
+    """Tell of a failure: one line to a person, and an object to a machine."""
+    line = " ".join(without_userinfo(line).split())
     say(line)
     if as_json:
-        print(json.dumps({"error": {"kind": kind, "exit_code": code, "message": " ".join(line.split())}}))
-    raise typer.Exit(code)
+        with suppress(Unread):
+            emit(error_object(kind, line, code))
+
+
+def error_object(kind: str, line: str, code: int) -> str:
+    """What a machine reads of a failure."""
+    return json.dumps({"error": {"kind": kind, "exit_code": code, "message": line}})
 
 
 def say(line: str) -> None:
     """One line to the user, on standard error."""
-    print(f"embedmill: {' '.join(line.split())}", file=sys.stderr)
+    with suppress(BrokenPipeError):  # nobody reads it
+        print(f"embedmill: {' '.join(line.split())}", file=sys.stderr)
+
+
+def emit(text: str) -> None:
+    """Print an answer. Raises Unread where nobody reads it any more, ResourceError where it cannot be written."""
+    try:
+        print(text)
+    except BrokenPipeError:
+        raise Unread from None
+    except OSError as error:
+        raise ResourceError(f"standard output cannot be written: {error.strerror}") from None
 
 
 def show(body: dict[str, Any], as_json: bool, human: Callable[[dict[str, Any]], str]) -> None:
     """The answer of a command, on standard output."""
-    print(json.dumps(body, ensure_ascii=False) if as_json else human(body))
+    emit(json.dumps(body, ensure_ascii=False) if as_json else human(body))

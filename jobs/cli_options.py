@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from embedding.errors import ConfigError
 from jobs.scope import Scope, parse_moment
 
 
@@ -54,13 +55,22 @@ MassDeleteOption = Annotated[
 ]
 
 
+def readable(text: str, option: str) -> str:
+    """An argument as it is. Raises ConfigError for bytes that are no UTF-8, which Python takes for half characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{option}: what was given is not UTF-8") from None
+    return text
+
+
 def scope_of(
     team: list[str] | None, channel: list[str] | None, since: str | None, until: str | None, kind: Kind | None
 ) -> Scope:
-    """What the options of a scope say. Raises ConfigError for a date that is none."""
+    """What the options of a scope say. Raises ConfigError for a date that is none and a text that is no UTF-8."""
     return Scope(
-        teams=tuple(team or ()),
-        channels=tuple(channel or ()),
+        teams=tuple(readable(t, "--team") for t in team or ()),
+        channels=tuple(readable(c, "--channel") for c in channel or ()),
         since=parse_moment(since, "--since") if since else None,
         until=parse_moment(until, "--until") if until else None,
         kind=kind.value if kind else None,

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from unittest.mock import patch
 
 from embedding.errors import ResourceError
+from jobs import ending
 from jobs.alias import plain
 from jobs.jvm import ClassArchive, check_java
 from jobs.masking import SECRET_NAMES, is_secret, masked
@@ -171,6 +173,8 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool, reads:
     from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
+    from jobs.scratch import show_life
+
     # Active or default: which one is active is known to a thread of the JVM, and ours may have got another one.
     with suppress(PySparkRuntimeError):
         return SparkSession.active()
@@ -178,6 +182,7 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool, reads:
     archive = None if submitted else ClassArchive(config.cache, check_java(), complete=reads)
     shutil.rmtree(scratch, ignore_errors=True)  # a killed run's shuffle files hold text
     scratch.mkdir(parents=True, mode=0o700)
+    show_life(scratch, config.state.lease_seconds)
     scratch = plain(scratch)
     log4j = scratch / "log4j2.properties"
     log4j.write_text(_LOG4J)
@@ -224,11 +229,15 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool, reads:
     # with those that are no secret, and is told the others over its own connection.
     at_start = "spark.driver.extraJavaOptions"
     shown = [(k, v) for k, v in settings.items() if k == at_start or not is_secret(k) and masked(v) == v]
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         SparkContext._ensure_initialized(conf=SparkConf(loadDefaults=False).setAll(shown))
         session = builder.getOrCreate()
     except Exception as error:
         raise ResourceError(f"Spark did not start ({type(error).__name__}); see {log}") from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, interrupt)  # PySpark's own asks the JVM first, for as long as that takes
     if archive:
         archive.keep(session)
     return session
@@ -248,10 +257,13 @@ def start_ray(config: Config, scratch: Path) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     import ray
 
+    from jobs.scratch import show_life
+
     _quiet_data()
     if ray.is_initialized():
         return
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+    show_life(scratch, config.state.lease_seconds)
     scratch = plain(scratch)
     started: Future[None] = Future()
 
@@ -285,7 +297,7 @@ def _init_ray(config: Config, scratch: Path) -> None:
     local = config.ray.address == "local"
     for last in (not local, True):  # on a busy machine Ray's own first process sometimes misses Ray's deadline
         try:
-            with _minimal_ray() if local else nullcontext():
+            with _minimal_ray() if local else nullcontext(), ending.kept(signal.SIGTERM):
                 ray.init(
                     address=config.ray.address,
                     include_dashboard=False if local else None,

@@ -26,6 +26,7 @@ MARK = "EMBEDMILL_OUTCOME_MARK"
 
 def main() -> None:
     """Run the command line; with a mark, say how it ended in a line of standard output."""
+    cli.heed_signals()
     mark = os.environ.pop(MARK, "")
     if not mark:
         cli.main()

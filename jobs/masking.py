@@ -42,7 +42,7 @@ def effective(config: Config, file: Path, environment: Collection[str]) -> list[
 
     ``environment`` are the names of the variables that were there when the configuration was loaded.
     """
-    written = tomllib.loads(file.read_text())
+    written = tomllib.loads(file.read_text(encoding="utf-8"))
     given = {name.upper() for name in environment if name.upper().startswith(PREFIX)}
     return [
         {"key": _dotted(path), "value": _shown(path, value), "from": _origin(path, written, given)}

@@ -21,6 +21,7 @@ from embedding.encoders.spec import LOCAL, Purpose
 from embedding.errors import ConfigError, SpaceMismatchError
 from embedding.slack_text import NORMALISER_VERSION
 from embedding.space import Space, describe_space, model_path, own_engine, prompt_tokens, tokenizer_file
+from jobs import ending
 from jobs.config import Config
 from jobs.engines import check_disk, start_spark
 from jobs.health import note_versions, versions_noted
@@ -153,7 +154,7 @@ class Mill:
 
     def close(self) -> None:
         """Let go of the index; the next use opens it again."""
-        if self._encoding is not None:
+        if self._encoding is not None and not ending.came():
             wait([self._encoding])  # an engine that is still starting would outlive its log
         if self._index is not None:
             self._index.close()

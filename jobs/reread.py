@@ -214,12 +214,13 @@ def check_sources(
     stored = _stored(spark, state, [source.source_id for source in sources], shown, read)
     indexed = _indexed(scan, {*shown.events, *stored})
     found = []
-    for _, now, believed, wrong in differing(shown, stored, indexed, read):
+    for doc, now, believed, wrong in differing(shown, stored, indexed, read):
         event = now or believed
         assert event is not None
         about = event.about
         if scope.covers(about["team_id"], about["channel_id"], about["kind"], about["created_at"]):
-            at = event.at if event.at in read or believed is None else believed.at
+            said = [one.at for one in (now, believed, *shown.events.get(doc, ())) if one is not None]
+            at = next((place for place in said if place in read), event.at)
             found += [Wrong(about["team_id"], chunk, at, not (now and chunk in now.chunks)) for chunk in sorted(wrong)]
     if found:  # was the source changed while it was read?
         again = {(sources[n].source_id, p.key) for n, p in choose(state, sources, chunking, scope, read, turn)}

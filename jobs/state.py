@@ -35,6 +35,7 @@ from jobs.tables import TABLES
 
 FORMAT = 3
 HASH_KEY_BYTES = 32
+LEAST_KEY_BYTES, MOST_KEY_BYTES = 16, 64  # of one that is given; the second is all that BLAKE2 takes
 MARKER = "embedmill.json"
 # Any of these shows that a folder is ours. The marker alone would not do: it comes only once the lease is held.
 _OURS = (MARKER, "hash.key", "lease.json", "work", *TABLES)
@@ -160,9 +161,15 @@ class State:
     def _key(self, given: str) -> bytes:
         if given:
             try:
-                return bytes.fromhex(given)
+                key = bytes.fromhex(given)
             except ValueError:
                 raise ConfigError("state.hash_key: must be hexadecimal") from None
+            if not LEAST_KEY_BYTES <= len(key) <= MOST_KEY_BYTES:
+                raise ConfigError(
+                    f"state.hash_key: give {2 * LEAST_KEY_BYTES} to {2 * MOST_KEY_BYTES} hexadecimal digits "
+                    f"({LEAST_KEY_BYTES} to {MOST_KEY_BYTES} bytes), not {len(given)}"
+                )
+            return key
         file = self.root / "hash.key"
         if not file.exists() and not versions_noted(self.root):
             replace_file(file, secrets.token_bytes(HASH_KEY_BYTES))

@@ -15,6 +15,8 @@ from embedding.records import Document, Rejected, Removed, Skipped
 from jobs.config import Columns
 from jobs.sources.table import TableSource
 
+AT = "2025-03-03"
+MAPPED = {"id": "string", "body": "string", "at": "string"}
 PLAIN = {"id": "id", "text": "body", "created_at": "at"}
 
 
@@ -79,3 +81,17 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any] | str], end: str = 
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes("".join((r if isinstance(r, str) else json.dumps(r)) + end for r in rows).encode())
     return path
+
+
+def rows(*ids: str) -> pa.Table:
+    """Rows of these ids, each with a text of its own and the time AT."""
+    schema = pa.schema([("id", pa.string()), ("body", pa.string()), ("at", pa.string())])
+    return pa.table({"id": list(ids), "body": [f"text {i}" for i in ids], "at": [AT] * len(ids)}, schema)
+
+
+def lines(*ids: str) -> list[dict[str, str]]:
+    return rows(*ids).to_pylist()
+
+
+def ids_of(found: Told) -> set[str]:
+    return {doc_id.removeprefix("T1/t/") for doc_id in found.texts}

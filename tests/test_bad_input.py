@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,12 +125,7 @@ BAD_MESSAGES = {
     "a ts that is no time": ('{"type": "message", "user": "U1", "ts": "noon", "text": "when?"}', "bad_ts"),
     "a ts with a lone surrogate": ('{"type": "message", "ts": "17\\ud800", "text": "when?"}', "bad_ts"),
     "not an object": ('"a message"', "not_an_object"),
-    "an unknown subtype": (said(101, "what is it?", ', "subtype": "hologram"'), "unknown_subtype"),
-    "a subtype with a lone surrogate": (said(102, "what?", ', "subtype": "x\\ud800"'), "unknown_subtype"),
     "a subtype that is a list": (said(103, "what?", ', "subtype": ["bot_message"]'), "bad_record"),
-    "an empty text": (said(104, ""), "empty_text"),
-    "blanks for a text": (said(105, " \\n\\t "), "empty_text"),
-    "NULs for a text": (said(106, "\\u0000\\u0000"), "empty_text"),
     "a list for a text": ('{"type": "message", "ts": "1740960107.000200", "text": ["a"]}', "bad_record"),
     "the first of two with one ts": (said(108, "the first of two with one ts"), "duplicate_ts"),
 }
@@ -147,7 +143,22 @@ ODD_MESSAGES = {
         "a long title\n" + " ".join(WORDS[:9_000]),
     ),
     "an unknown user": (said(208, "who is <@U404>?"), "who is @U404?"),
+    "an unknown subtype": (said(209, "what is it?", ', "subtype": "hologram"'), "what is it?"),
+    "a subtype with a lone surrogate": (said(210, "what?", ', "subtype": "x\\ud800"'), "what?"),
 }
+# What says nothing, which is no fault, and what it is counted as.
+EMPTY_MESSAGES = {
+    "an empty text": (said(401, ""), "empty_text"),
+    "blanks for a text": (said(402, " \\n\\t "), "empty_text"),
+    "NULs for a text": (said(403, "\\u0000\\u0000"), "empty_text"),
+    "a file behind the limit of the plan": (
+        said(404, "", ', "files": [{"id": "F1", "mode": "hidden_by_limit"}]'), "empty_text",
+    ),
+    "a file that was deleted": (said(405, "", ', "files": [{"id": "F1", "mode": "tombstone"}]'), "empty_text"),
+    "a notice of Slack's": (said(406, "<@U5> joined.", ', "subtype": "welcome_party"'), "housekeeping"),
+    "a notice of a kind that is new": (said(407, "", ', "subtype": "hologram_added"'), "housekeeping"),
+    "a message that was deleted": (said(408, "", ', "subtype": "tombstone"'), "deleted"),
+}  # fmt: skip
 LONG = said(300, " ".join(WORDS))
 
 
@@ -156,7 +167,7 @@ def bad_messages(tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
     """Every message of the tables in one day file; beside it a day that has lost its end and one that is no JSON."""
 
     def add(space: Workspace) -> None:
-        records = [record for record, _ in (BAD_MESSAGES | ODD_MESSAGES).values()]
+        records = [record for record, _ in (BAD_MESSAGES | ODD_MESSAGES | EMPTY_MESSAGES).values()]
         (space.export / "general" / f"{NEXT_DAY}.json").write_text(f"[{','.join([*records, LONG])}]")
         (space.export / "random" / f"{NEXT_DAY}.json").write_text("<html>Sign in</html>")
         whole = (space.export / "random" / f"{DAY}.json").read_text()
@@ -187,6 +198,11 @@ def test_no_other_message_is_in_quarantine(bad_messages: Poisoned) -> None:
 def test_odd_message_is_published(bad_messages: Poisoned, record: str, expected: str) -> None:
     ts = json.loads(record)["ts"]
     assert whole_text(bad_messages.texts, f"{TEAM}/m/C1/{ts}") == expected
+
+
+def test_messages_that_say_nothing_are_counted(bad_messages: Poisoned) -> None:
+    expected = Counter(reason for _, reason in EMPTY_MESSAGES.values())
+    assert bad_messages.ran.body["documents"]["skipped"] == expected
 
 
 def chunks_of(found: dict[str, str], doc_id: str) -> list[str]:

@@ -191,6 +191,25 @@ def test_a_server_that_dies_after_a_compaction_forgets_no_delete(mortal: MilvusS
     index.close()
 
 
+@pytest.mark.long
+def test_the_owner_of_a_version_outlives_a_server_that_dies(mortal: MilvusServer, name: str) -> None:
+    """2.3.5 keeps the change of properties before the last over its next start."""
+    index = MilvusIndex(mortal.uri, name)
+    made, adopted = f"{name}__v1", f"{name}__v2"
+    index.create_version(made, space_id="space", dim=DIM, owner="state-a")
+    index.create_version(adopted, space_id="space", dim=DIM)
+    index.set_owner(adopted, "state-a")
+    index.set_owner(adopted, "state-b")
+    index.upsert(adopted, rows(["a#0"]))
+    index.close()
+    mortal.kill()
+    mortal.start()
+    index = MilvusIndex(mortal.uri, name)
+    assert (index.owner_of(made), index.owner_of(adopted)) == ("state-a", "state-b")
+    assert (index.space_of(adopted), index._describe(adopted).compacted) == ("space", False)
+    index.close()
+
+
 def test_searches_during_a_reindex_a_cutover_and_a_rollback(
     milvus_server: MilvusServer, workspace: Workspace, name: str
 ) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import os
-import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +19,7 @@ from embedding.errors import SourceError
 from jobs.config import Columns
 from jobs.sources.table import TableSource
 from tests.delta_log import DeltaLog
-from tests.tables import Told, of_teams, table, told, write_lines, write_parquet
-
-AT = "2025-03-03"
-MAPPED = {"id": "string", "body": "string", "at": "string"}
-
-
-def rows(*ids: str) -> pa.Table:
-    schema = pa.schema([("id", pa.string()), ("body", pa.string()), ("at", pa.string())])
-    return pa.table({"id": list(ids), "body": [f"text {i}" for i in ids], "at": [AT] * len(ids)}, schema)
-
-
-def lines(*ids: str) -> list[dict[str, str]]:
-    return rows(*ids).to_pylist()
-
-
-def ids_of(found: Told) -> set[str]:
-    return {doc_id.removeprefix("T1/t/") for doc_id in found.texts}
-
+from tests.tables import AT, MAPPED, ids_of, lines, of_teams, rows, table, told, write_lines, write_parquet
 
 # -- folders -----------------------------------------------------------------------------------------------------------
 
@@ -68,6 +48,13 @@ def test_a_folders_value_is_decoded_and_its_default_is_null(tmp_path: Path) -> N
     assert channels == {
         "ch=a%2Fb c": "a/b c", "ch=__HIVE_DEFAULT_PARTITION__": "", "ch=": "", "_ch=1": "", "ch=Büro=2": "Büro=2",
     }  # fmt: skip
+
+
+def test_a_folders_value_that_is_no_text_is_a_fault_of_its_rows(tmp_path: Path) -> None:
+    write_lines(tmp_path / "ch=A" / "a.json", lines("1"))
+    shutil.copytree(tmp_path / "ch=A", Path(os.fsdecode(os.fsencode(tmp_path) + b"/ch=\xff")))
+    found = told(table(tmp_path, "json", channel_id="ch"))
+    assert ids_of(found) == {"1"} and [(r.reason, r.doc_id) for r in found.rejected] == [("bad_channel_id", "T1/t/1")]
 
 
 def test_a_partitions_folder_says_more_than_a_column_of_the_file(tmp_path: Path) -> None:
@@ -134,7 +121,7 @@ def unlistable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scan = os.scandir
 
     def refusing(path: Any = ".") -> Any:
-        if Path(os.fsdecode(path)) == folder:
+        if not isinstance(path, int) and Path(os.fsdecode(path)) == folder:
             raise PermissionError(13, "Permission denied", str(path))
         return scan(path)
 
@@ -312,7 +299,7 @@ def test_damaged_files_are_rejected_whole_and_the_others_are_read(tmp_path: Path
 
 
 def test_a_file_that_changes_between_two_looks_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_lines(tmp_path / "a.json", lines("1", "2"))
+    path = write_lines(tmp_path / "a.json", lines("1", "1", "2"))
     source = table(tmp_path, "json")
     (partition,) = source.listing().partitions
     records = source.read(partition)
@@ -330,191 +317,6 @@ def test_a_file_that_changes_between_two_looks_is_read_again(tmp_path: Path, mon
     monkeypatch.setattr(JsonData, "batches", growing)
     last = list(records)[-1]
     assert (last.reason, last.retry, last.whole) == ("changed_while_read", True, True)  # type: ignore[union-attr]
-
-
-# -- lines of JSON -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n", "\n  \n"])
-@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
-@pytest.mark.parametrize("last", [True, False])
-def test_lines_end_and_begin_in_any_usual_way(tmp_path: Path, end: str, start: bytes, last: bool) -> None:
-    path = write_lines(tmp_path / "a.json", lines("1", "2"), end)
-    data = start + path.read_bytes()
-    path.write_bytes(data if last else data.rstrip())
-    found = told(table(tmp_path, "json"))
-    assert ids_of(found) == {"1", "2"} and found.rejected == []
-
-
-def test_one_bad_line_is_one_fault(tmp_path: Path) -> None:
-    bad = ["{not json", '{"id": "9", "body": "cut', "[1]", '"text"', '{"id": NaN}', "{" * 100_000]
-    path = write_lines(tmp_path / "a.json", [*lines("1"), *bad, *lines("2")])
-    path.write_bytes(path.read_bytes() + b'{"id": "x", "body": "\xff"}\n')
-    found = told(table(tmp_path, "json"))
-    assert ids_of(found) == {"1", "2"}
-    assert found.reasons == {
-        "line 2": "bad_json", "line 3": "bad_json", "line 4": "not_an_object", "line 5": "not_an_object",
-        "line 6": "bad_json", "line 7": "bad_json", "line 9": "not_utf8",
-    }  # fmt: skip
-    assert len({r.digest for r in found.rejected}) == 7 and not any(r.whole or r.doc_id for r in found.rejected)
-    told_before = {r.digest for r in found.rejected}
-    write_lines(tmp_path / "a.json", ["", *bad, *lines("1", "2")])
-    assert {r.digest for r in told(table(tmp_path, "json")).rejected} < told_before, "a digest is of the line alone"
-
-
-@pytest.mark.parametrize(
-    "text", ['[{"id": "1"},\n {"id": "2"}]', '{\n "id": "1"\n}', "id,body\n1,x\n", "\x00\x01" * 50]
-)
-def test_a_file_that_is_no_json_lines_is_one_fault(tmp_path: Path, text: str) -> None:
-    (tmp_path / "a.json").write_text(text)
-    write_lines(tmp_path / "b.json", lines("1"))
-    found = told(table(tmp_path, "json"))
-    assert ids_of(found) == {"1"}
-    assert [(r.reason, r.whole) for r in found.rejected] == [("not_ndjson", True)]
-
-
-def test_a_late_column_a_null_column_and_fractions_of_seconds(tmp_path: Path) -> None:
-    early = [
-        {"id": str(n), "body": f"text {n}", "at": "2025-03-03T10:00:00.123456789Z", "gone": None} for n in range(20_000)
-    ]
-    late = {"id": "late", "body": "x", "at": "2025-03-03T10:00:00", "gone": "yes", "edited": "2025-03-04T00:00:00.5Z"}
-    write_lines(tmp_path / "a.json", [*early, late])
-    found = told(table(tmp_path, "json", deleted="gone", updated_at="edited"))
-    assert len(found.texts) == 20_000 and list(found.removed) == ["T1/t/late"] and found.rejected == []
-    assert found.documents["T1/t/7"].created_at % 1_000_000 == 123_456
-
-
-def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_bytes(b"")
-    write_lines(tmp_path / "b.json", lines("1"))
-    found = told(table(tmp_path, "json"))
-    assert ids_of(found) == {"1"} and found.rejected == []
-
-
-PACK: list[tuple[str, Callable[[bytes], bytes]]] = [
-    (".gz", gzip.compress), (".bz2", bz2.compress), (".zst", lambda b: pa.compress(b, codec="zstd", asbytes=True)),
-    (".gz", lambda b: gzip.compress(b[:40]) + gzip.compress(b[40:])),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("suffix", "pack"), PACK, ids=["gz", "bz2", "zst", "two gz"])
-def test_packed_lines_are_read_and_cut_ones_rejected_whole(
-    tmp_path: Path, suffix: str, pack: Callable[[bytes], bytes]
-) -> None:
-    plain = write_lines(tmp_path / "a.json", lines(*map(str, range(3000)))).read_bytes()
-    (tmp_path / "a.json").unlink()
-    packed = tmp_path / f"a.jsonl{suffix}"
-    packed.write_bytes(pack(plain))
-    assert len(told(table(tmp_path, "json")).texts) == 3000
-    packed.write_bytes(pack(plain)[:-40])
-    found = told(table(tmp_path, "json"))
-    assert [r.whole for r in found.rejected] == [True] and found.texts == {}
-
-
-def test_a_line_without_end_takes_no_memory_of_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.sources.table.ndjson._LONGEST", 1 << 16)
-    write_lines(tmp_path / "a.json", [*lines("1"), '{"id": "2", "body": "' + "x" * (1 << 18) + '"}', *lines("3")])
-    found = told(table(tmp_path, "json"))
-    assert ids_of(found) == {"1", "3"} and found.reasons == {"line 2": "line_too_long"}
-
-
-# -- delta -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("inline", [True, False])
-def test_rows_of_a_deletion_vector_are_not_there(tmp_path: Path, inline: bool) -> None:
-    log = DeltaLog(tmp_path, MAPPED, features=["deletionVectors"]).create()
-    log.add("a.parquet", rows("1", "2", "3"))
-    log.add("b.parquet", rows("4"))
-    source = table(tmp_path, "delta")
-    before = {p.key: p.fingerprint for p in source.listing().partitions}
-    assert ids_of(told(source)) == {"1", "2", "3", "4"}
-    log.delete("a.parquet", [1], inline=inline)
-    after = {p.key: p.fingerprint for p in source.listing().partitions}
-    assert {key for key in before if before[key] != after[key]} == {"a.parquet"}, "its bytes are what they were"
-    assert ids_of(told(source)) == {"1", "3", "4"}
-    log.delete("a.parquet", [1, 2], inline=inline)
-    assert source.listing().partitions[0].fingerprint not in (before["a.parquet"], after["a.parquet"])
-    assert ids_of(told(source)) == {"1", "4"}
-
-
-def test_a_deletion_vector_of_a_large_file_with_several_batches(tmp_path: Path) -> None:
-    many = [str(n) for n in range(70_000)]
-    gone = [0, 8_191, 8_192, 65_535, 65_536, 69_999]
-    log = DeltaLog(tmp_path, MAPPED, features=["deletionVectors"]).create()
-    log.add("a.parquet", rows(*many))
-    log.delete("a.parquet", gone)
-    assert set(many) - ids_of(told(table(tmp_path, "delta"))) == {str(n) for n in gone}
-
-
-@pytest.mark.parametrize("features", [(), ("columnMapping", "deletionVectors")], ids=["version 2", "version 3"])
-@pytest.mark.parametrize("mapping", ["name", "id"])
-def test_columns_are_found_where_the_tables_mapping_says(
-    tmp_path: Path, mapping: str, features: tuple[str, ...]
-) -> None:
-    log = DeltaLog(tmp_path, {**MAPPED, "team": "string"}, ["team"], features, mapping).create()
-    log.add("x1/a.parquet", rows("1", "2"), {"team": "007"})
-    if features:
-        log.delete("x1/a.parquet", [0])
-    found = told(of_teams(tmp_path, "delta"))
-    assert set(found.texts) == ({"007/t/2"} if features else {"007/t/1", "007/t/2"}) and found.rejected == []
-
-
-def test_a_column_that_is_renamed_in_the_log_alone_is_read_again(tmp_path: Path) -> None:
-    log = DeltaLog(tmp_path, MAPPED, mapping="name").create()
-    log.add("a.parquet", rows("1"))
-    before = table(tmp_path, "delta").listing().partitions[0].fingerprint
-    commit = tmp_path / "_delta_log" / f"{0:020}.json"
-    swapped = commit.read_text().replace("col-1", "col-x").replace("col-2", "col-1").replace("col-x", "col-2")
-    commit.write_text(swapped)
-    assert table(tmp_path, "delta").listing().partitions[0].fingerprint != before
-
-
-@pytest.mark.parametrize("feature", ["typeWidening", "catalogManaged", "vacuumProtocolCheck", "rowFilters"])
-def test_a_table_whose_features_are_not_understood_is_refused_in_one_line(tmp_path: Path, feature: str) -> None:
-    DeltaLog(tmp_path, MAPPED, features=["deletionVectors", feature]).create().add("a.parquet", rows("1"))
-    with pytest.raises(SourceError, match=feature) as error:
-        table(tmp_path, "delta").listing()
-    assert "\n" not in str(error.value) and error.value.exit_code == 2
-
-
-def test_a_log_that_cannot_be_read_is_refused_without_its_words(tmp_path: Path) -> None:
-    log = DeltaLog(tmp_path, MAPPED).create()
-    log.add("a.parquet", rows("1"))
-    commit = tmp_path / "_delta_log" / f"{1:020}.json"
-    commit.write_text(commit.read_text().replace('{"add"', '{"add": {"path": "secret"}, "add"')[:-30])
-    with pytest.raises(SourceError) as error:
-        table(tmp_path, "delta").listing()
-    assert "secret" not in str(error.value) and "\n" not in str(error.value)
-    (tmp_path / "else").mkdir()
-    with pytest.raises(SourceError, match="not a Delta table"):
-        table(tmp_path / "else", "delta").listing()
-
-
-def test_a_data_file_that_is_not_there_protects_what_it_held(tmp_path: Path) -> None:
-    log = DeltaLog(tmp_path, MAPPED).create()
-    log.add("a.parquet", rows("1")).unlink()
-    log.add("b.parquet", rows("2"))
-    listing = table(tmp_path, "delta").listing()
-    assert [(r.key, r.reason) for r in listing.rejected] == [("a.parquet", "io_error")]
-    assert [p.key for p in listing.partitions] == ["b.parquet"]
-
-
-def test_an_executor_reads_the_version_that_was_listed(tmp_path: Path) -> None:
-    log = DeltaLog(tmp_path, MAPPED, features=["deletionVectors"]).create()
-    log.add("a.parquet", rows("1", "2"))
-    source = table(tmp_path, "delta")
-    (partition,) = source.listing().partitions
-    sent = pickle.dumps(source)
-    log.delete("a.parquet", [0])
-    assert len(sent) < 5_000
-    assert len(list(pickle.loads(sent).read(partition))) == 2
-
-
-def test_a_null_partition_of_a_delta_table_is_null(tmp_path: Path) -> None:
-    whole = rows("1", "2").append_column("ch", pa.array([None, "C1"]))
-    write_deltalake(str(tmp_path), whole, partition_by=["ch"])
-    assert {d.channel_id for d in told(table(tmp_path, "delta", channel_id="ch")).documents.values()} == {"", "C1"}
 
 
 # -- what it takes -----------------------------------------------------------------------------------------------------

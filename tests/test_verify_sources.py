@@ -14,10 +14,12 @@ import pytest
 
 from embedding import ids
 from embedding.errors import MassDeleteError
-from jobs.reread import Event, Shown, choose, differing
+from embedding.records import Document, Record, Rejected, Removed
+from jobs.reread import Event, Shown, choose, differing, read_again
 from jobs.run import run
 from jobs.scope import Scope
 from jobs.sources import open_sources
+from jobs.sources.base import Partition
 from jobs.verify import verify
 from tests.in_process import WatchedIndex, copy_index, open_mill, without_ray
 from tests.workspace import TEAM, TEXTS, Workspace, copied, message
@@ -115,8 +117,7 @@ def test_a_deletion_that_was_passed_over_is_seen(sound: Workspace) -> None:
     event = deletion | {"ts": "1740999999.000100", "channel": "C1"}
     sound.day("general", [event, message(40, "said on that day")], day="2025-03-04")
     go(sound)
-    if f"{SAID}#0" in texts(sound):
-        pytest.skip("the export's reader does not take such an event as a deletion")
+    assert f"{SAID}#0" not in texts(sound)
     plant(sound, SAID, "said again by a mistake", like=f"{TEAM}/m/C1/1740960001.000100")
     assert found(check(sound)) == {"source": 1}
     assert check(sound, repair=True)["status"] == "repaired" and f"{SAID}#0" not in texts(sound)
@@ -164,6 +165,42 @@ def test_partitions_of_sampled_rows_come_first_and_the_others_in_turn(
     assert all(chosen(str(n), "C2/2025-03-03") == ["C2/2025-03-03"] for n in range(5))
     monkeypatch.setattr("jobs.reread.BYTES", 0)
     assert chosen("one") == []
+
+
+class Telling:
+    """A source of one partition that says what it is given."""
+
+    source_id, team_id, kind, reader, names = "told", TEAM, "message", "told:1", {}
+
+    def __init__(self, *records: Record) -> None:
+        self.records = records
+
+    def read(self, partition: Partition) -> Iterator[Record]:
+        yield from self.records
+
+    def apart(self, partition: Partition) -> None:
+        return None
+
+
+def test_what_a_partition_says_is_read_as_events(sound: Workspace) -> None:
+    text = Document(f"{TEAM}/m/C1/1", TEAM, "C1", "general", "message", 1, 2, 2, "said and edited")
+    ended = Removed(f"{TEAM}/m/C1/2", TEAM, "C1", "message", 1, 9, "deleted")
+    emptied = Removed(f"{TEAM}/m/C1/3", TEAM, "C1", "message", 1, 7, "empty_text", deleted=False)
+    unread = [Rejected("4", "torn", doc_id=f"{TEAM}/m/C1/4"), Rejected("a picture", "image", ignored=True)]
+    mill, at = open_mill(sound.config), ("told", "day")
+
+    def told(*records: Record) -> Shown:
+        return read_again(mill.state, [Telling(*records)], mill.chunking(), [(0, Partition("day", "", "", 1))])
+
+    shown = told(text, ended, emptied, *unread)
+    content = ids.content_hash(mill.state.hash_key, TEAM, "said and edited")
+    assert {doc: [(e.version, e.deleted, dict(e.chunks), e.at) for e in events] for doc, events in shown.events.items()} == {
+        text.doc_id: [(2, False, {f"{text.doc_id}#0": content}, at)],
+        ended.doc_id: [(9, True, {}, at)],
+        emptied.doc_id: [(7, False, {}, at)],
+    }  # fmt: skip
+    assert (shown.unreadable, shown.open) == ({f"{TEAM}/m/C1/4"}, set())
+    assert told(text, Rejected("5", "torn")).open == {at}, "nobody knows which document that is"
 
 
 # -- the comparison by itself ------------------------------------------------------------------------------------------

@@ -9,18 +9,20 @@ import warnings
 from collections.abc import Callable
 
 from embedding.errors import RejectedRecord
+from embedding.files.calendar import parse_calendar
 from embedding.files.detect import detect, ending_of
 from embedding.files.docx import parse_docx
 from embedding.files.encoding import decode_text
 from embedding.files.epub import parse_epub
 from embedding.files.mail import parse_eml, parse_mbox
+from embedding.files.markup import parse_xml
 from embedding.files.opendocument import parse_odf
 from embedding.files.parsed import Limits, ParsedFile, TextBuilder
 from embedding.files.pdf import parse_pdf
 from embedding.files.plain import parse_csv, parse_json, parse_markdown, parse_ndjson, parse_text
 from embedding.files.pptx import parse_pptx
 from embedding.files.rtf import parse_rtf
-from embedding.files.web import parse_html, parse_xml
+from embedding.files.web import parse_html
 from embedding.files.xls import parse_xls
 from embedding.files.xlsx import parse_xlsx
 
@@ -51,6 +53,8 @@ _TEXT: dict[str, Callable[[str, TextBuilder, Limits], None]] = {
     "json": parse_json,
     "ndjson": parse_ndjson,
     "html": parse_html,
+    "ics": parse_calendar,
+    "vcf": parse_calendar,
 }
 _MEDIA_TYPES = {
     "pdf": "application/pdf",
@@ -70,6 +74,8 @@ _MEDIA_TYPES = {
     "json": "application/json",
     "ndjson": "application/x-ndjson",
     "html": "text/html",
+    "ics": "text/calendar",
+    "vcf": "text/vcard",
 }
 
 # Without a text these are not empty: they are drawings, scans, pictures in a letter.
@@ -103,9 +109,9 @@ def parse_file(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> Parse
     if not data:
         raise RejectedRecord("empty_file", "0 bytes")
     kind = "txt"
+    out = TextBuilder(limits)
     try:
         kind = detect(data, name, limits)
-        out = TextBuilder(limits)
         with warnings.catch_warnings():
             # Parsers warn about styles and extensions that they skip; none of it concerns text.
             warnings.simplefilter("ignore")
@@ -115,6 +121,8 @@ def parse_file(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> Parse
                 _TEXT[kind](decode_text(data, html=kind == "html") or "", out, limits)
         return out.build(_MEDIA_TYPES[kind], _stem(name))
     except RejectedRecord as rejected:
+        if rejected.reason == "no_text" and any(key.startswith("unreadable_") for key in out.meta):
+            raise RejectedRecord(f"unreadable_{kind}", "the parts with its text") from None
         if rejected.reason == "no_text" and kind in _HOLD_MORE_THAN_TEXT:
             raise RejectedRecord("no_text", rejected.detail, ignored=True) from None
         raise

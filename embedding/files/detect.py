@@ -63,6 +63,7 @@ _TEXT_ENDINGS = {"md": "md", "markdown": "md", "csv": "csv", "tsv": "csv", "ndjs
 _HTML = re.compile(
     r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
 )
+_ENTRY = re.compile(r"BEGIN:(VCALENDAR|VCARD)\s", re.IGNORECASE)
 _HEADER = re.compile(r"([A-Za-z][A-Za-z0-9-]*):[ \t]?\S?")
 _MAIL_HEADERS = frozenset(
     [
@@ -119,6 +120,8 @@ def _text_format(text: str, ending: str) -> str:
     # Files that say what they are: before content, since a test case or a log may begin with mail headers or tags.
     if ending in _TEXT_ENDINGS and not _HTML.match(start):
         return _TEXT_ENDINGS[ending]
+    if entry := _ENTRY.match(start):
+        return "ics" if entry[1].upper() == "VCALENDAR" else "vcf"
     if ending in ("eml", "mht", "mhtml") or _is_mail(start):
         return "eml"
     if start.startswith("From ") and "\nFrom: " in start[:20_000]:
@@ -244,7 +247,10 @@ def _check_size(data: bytes, members: list[zipfile.ZipInfo], limits: Limits) -> 
         if member.compress_type == zipfile.ZIP_STORED:
             total += min(member.compress_size, len(data))
         elif member.compress_type == zipfile.ZIP_DEFLATED:
-            total = _deflated_size(data, member, total, limits)
+            try:
+                total = _deflated_size(data, member, total, limits)
+            except (zlib.error, struct.error):
+                continue  # nobody can unpack it: whoever asks for this part is told so, and the others can be read
         else:
             raise zipfile.BadZipFile
         # Declared sizes too: libraries reserve by them.

@@ -1,32 +1,50 @@
-"""Mail to text: one message (eml) or a mailbox of them (mbox). Never opens an attachment, only lists its name."""
+"""Mail to text: one message (eml) or a mailbox of them (mbox). Every part that a reader would see is kept, in order.
+
+Never opens an attached file, only lists its name; attached mails and invitations are no files and are read.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from email import policy
 from email.message import EmailMessage
 from email.parser import BytesParser
+from itertools import islice
 from typing import cast
 
-from embedding.files.encoding import decode_text, decode_with
+from embedding.errors import RejectedRecord
+from embedding.files.calendar import calendar_entries
+from embedding.files.encoding import decode_text
+from embedding.files.mail_headers import clear_text, clear_words, filename_of, header_text
 from embedding.files.parsed import Limits, TextBuilder
 from embedding.files.web import html_to_text
 
 HEADERS = ("Subject", "From", "To", "Cc", "Date")
 
-# The parser keeps headers lazily; a mailbox of a million messages would still be a million blocks.
-MAX_MESSAGES = 10_000
+MAX_MESSAGES = 100_000
 
+# Mails are forwarded in mails; what is nested deeper than this is made by nobody who writes.
+_MAX_DEPTH = 40
+
+_BORDER_LINE = re.compile(r"From [^\n]*\d{4}[^\n]*\n")
 _MBOX_BORDER = re.compile(rb"(?:\A|\n\r?\n)From [^\n]*\d{4}[^\n]*\r?\n(?=[!-9;-~]+:)")
+_QUOTED_BORDER = re.compile(rb"(?m)^>(>*From )")
+_BOILERPLATE = re.compile(r"\bMIME\b", re.IGNORECASE)
+
+# How much of the other version's text one must hold to stand for both.
+_COVERS = 0.8
+_FEW = 16
+_COMPARED = 200_000
 
 
 def parse_eml(data: bytes, out: TextBuilder, limits: Limits) -> None:
-    """Write the headers a reader would want, then the best body, then the attachments' names."""
+    """Write the headers a reader would want, then the body's parts in order, then the attachments' names."""
     message = _parse(data.lstrip())
-    subject = _header(message, "Subject")
+    subject = header_text(message, "Subject")
     out.title = subject
     for name in ("From", "To", "Date"):
-        if value := _header(message, name):
+        if value := header_text(message, name):
             out.meta[name.lower()] = value
     attachments = _write(message, out, limits)
     if attachments:
@@ -34,13 +52,20 @@ def parse_eml(data: bytes, out: TextBuilder, limits: Limits) -> None:
 
 
 def parse_mbox(data: bytes, out: TextBuilder, limits: Limits) -> None:
-    """Write each message of a mailbox; its subject is the heading."""
-    borders = list(_MBOX_BORDER.finditer(data))[:MAX_MESSAGES]
+    """Write each message of a mailbox; its subject is the heading. One that cannot be read is counted."""
+    borders = list(islice(_MBOX_BORDER.finditer(data), MAX_MESSAGES + 1))
+    if len(borders) > MAX_MESSAGES:
+        raise RejectedRecord("too_much_text", f"more than {MAX_MESSAGES} messages")
     ends = [border.start() for border in borders[1:]] + [len(data)]
     for border, end in zip(borders, ends, strict=True):
-        message = _parse(data[border.end() : end])
-        out.mark({"heading": _header(message, "Subject") or "(no subject)"})
-        _write(message, out, limits)
+        try:
+            message = _parse(_QUOTED_BORDER.sub(rb"\1", data[border.end() : end]))
+            out.mark({"heading": header_text(message, "Subject") or "(no subject)"})
+            _write(message, out, limits)
+        except (RejectedRecord, MemoryError):
+            raise
+        except Exception:
+            out.lose("messages")
     out.meta["messages"] = len(borders)
 
 
@@ -48,69 +73,176 @@ def _parse(data: bytes) -> EmailMessage:
     return BytesParser(policy=policy.default).parsebytes(data)
 
 
-def _header(message: EmailMessage, name: str) -> str:
-    try:
-        return " ".join(str(message[name] or "").split())
-    except Exception:
-        # The stdlib's header parser raises half a dozen types on malformed headers; the raw value still reads.
-        for key, value in message.raw_items():
-            if key.lower() == name.lower():
-                return " ".join(str(value).split())
-        return ""
-
-
 def _write(message: EmailMessage, out: TextBuilder, limits: Limits) -> list[str]:
-    body = _body(message, limits)
-    attachments = _attachment_names(message)
-    head = [f"{name}: {value}" for name in HEADERS if (value := _header(message, name))]
-    out.lines(head)
-    out.add(body)
-    if attachments:
-        out.add("Attachments: " + ", ".join(attachments))
-    return attachments
+    blocks = _Blocks(limits)
+    blocks.message(message, 0)
+    for lines in blocks.texts:
+        out.lines(lines)
+    for _ in range(blocks.lost):
+        out.lose("parts")
+    return blocks.attachments
 
 
-def _body(message: EmailMessage, limits: Limits) -> str:
-    """Plain text before HTML, since it is what the sender's program made for readers without layout."""
-    found: dict[str, str] = {}
-    for part in message.walk():
+class _Blocks:
+    """Collects a message's text: groups of lines, each a paragraph or a head."""
+
+    def __init__(self, limits: Limits, compare: bool = True) -> None:
+        self.texts: list[list[str]] = []
+        self.attachments: list[str] = []
+        self.lost = 0
+        self._limits = limits
+        self._compare = compare  # False while comparing: versions within versions would double with each
+        self._invitations: set[str] = set()
+        self._listed: set[str] = set()  # a forwarded mail lists its own
+
+    def message(self, message: EmailMessage, depth: int) -> None:
+        before = len(self.attachments)
+        self.texts.append([f"{name}: {value}" for name in HEADERS if (value := header_text(message, name))])
+        self._part(message, depth, top=True)
+        if names := [name for name in self.attachments[before:] if name not in self._listed]:
+            self._listed.update(names)
+            self.texts.append(["Attachments: " + ", ".join(names)])
+
+    def _part(self, part: EmailMessage, depth: int, *, top: bool = False) -> None:
+        """Write one part; one that the stdlib or a parser cannot read is counted, its neighbours are kept."""
+        try:
+            self._read(part, depth, top)
+        except MemoryError:
+            raise
+        except RejectedRecord as rejected:
+            if rejected.reason == "too_much_text":
+                raise
+            self.lost += 1
+        except Exception:
+            self.lost += 1
+
+    def _read(self, part: EmailMessage, depth: int, top: bool) -> None:
         kind = part.get_content_type()
-        if kind not in ("text/plain", "text/html") or part.is_multipart() or _filename(part):
-            continue
-        if part.get_content_disposition() == "attachment":
-            continue
-        text = _content(part)
-        if kind == "text/html":
-            text = html_to_text(text, limits)
-        if text.strip():
-            # Several parts of one kind are one body, cut by an attachment in between.
-            found[kind] = f"{found[kind]}\n\n{text}" if kind in found else text
-    return found.get("text/plain") or found.get("text/html") or ""
+        if depth > _MAX_DEPTH:
+            self.lost += 1
+        elif kind == "message/delivery-status":
+            for block in _children(part):
+                self.texts.append([f"{name}: {clear_words(str(value))}" for name, value in block.raw_items()])
+        elif kind == "message/rfc822":
+            self._named(part)
+            for inner in _inner_messages(part):
+                self.message(inner, depth + 1)
+        elif part.is_multipart():
+            self._several(part, kind, depth)
+        elif kind in ("text/calendar", "application/ics"):
+            self._named(part)
+            self._invitation(_content(part))
+        elif part.get_content_disposition() == "attachment" and not top:
+            self._named(part, unnamed=kind)
+        else:
+            self._named(part)
+            if kind.startswith(("text/", "multipart/")) or kind == "message/partial":
+                self.texts.append([_readable(part, self._limits)])
+
+    def _several(self, part: EmailMessage, kind: str, depth: int) -> None:
+        children = _children(part)
+        if (preamble := clear_text(part.preamble)) and not _BOILERPLATE.search(preamble):
+            self.texts.append([preamble])
+        if kind == "multipart/alternative":
+            children = self._alternatives(children)
+        for child in children:
+            self._part(child, depth + 1)
+        # List programs write their footer below the last border.
+        epilogue = clear_text(part.epilogue)
+        if border := _BORDER_LINE.match(epilogue):
+            # The next mail of a mailbox that this one was cut from.
+            self.message(_parse(epilogue[border.end() :].encode("utf-8", "replace")), depth + 1)
+        elif epilogue:
+            self.texts.append([epilogue])
+
+    def _alternatives(self, children: list[EmailMessage]) -> list[EmailMessage]:
+        """Return what of several versions of one text is to be written: the plain one where it says what the others do.
+
+        It is what the sender's program made for readers without layout; but some write "please use another reader".
+        """
+        plain = [child for child in children if child.get_content_type() == "text/plain"]
+        rich = [child for child in children if _is_rich(child)]
+        others = [child for child in children if child.get_content_type() in ("text/calendar", "message/rfc822")]
+        others += [child for child in children if child.is_multipart() and child not in rich + others]
+        if not plain or not rich or not self._compare:
+            known = plain + rich + others
+            return known or children
+        short, long = self._shingles(plain), self._shingles(rich)
+        if len(long - short) <= max(_FEW, (1 - _COVERS) * len(long)):
+            # What hangs on the richer version (files beside its pictures) is named all the same.
+            for child in rich:
+                for leaf in child.walk():
+                    if not leaf.is_multipart():
+                        self._named(leaf)
+            return plain + others
+        if len(short - long) <= (1 - _COVERS) * len(short):
+            return rich + others
+        return plain + rich + others
+
+    def _shingles(self, parts: list[EmailMessage]) -> set[str]:
+        """Return every run of five letters and digits of some parts' text: the same for any layout and script."""
+        apart = _Blocks(self._limits, compare=False)
+        for part in parts:
+            apart._part(part, _MAX_DEPTH // 2)
+        text = "".join(line for lines in apart.texts for line in lines)[:_COMPARED]
+        letters = "".join(character for character in text.casefold() if character.isalnum())
+        return {letters[at : at + 5] for at in range(max(1, len(letters) - 4))} if letters else set()
+
+    def _invitation(self, text: str) -> None:
+        for lines in calendar_entries(text):
+            key = "\n".join(lines)
+            if key not in self._invitations:  # often there twice: beside the text, and as a file
+                self._invitations.add(key)
+                self.texts.append(lines)
+
+    def _named(self, part: EmailMessage, unnamed: str = "") -> None:
+        name = filename_of(part) or (f"unnamed ({unnamed})" if unnamed else "")
+        if name and name not in self.attachments:
+            self.attachments.append(name)
 
 
-def _content(part: object) -> str:
-    message = cast(EmailMessage, part)
-    payload = message.get_payload(decode=True)
+def _is_rich(part: EmailMessage) -> bool:
+    """Whether a part is the version with layout: HTML, alone or with its pictures, or enriched text."""
+    kind = part.get_content_type()
+    if kind in ("multipart/related", "multipart/mixed"):
+        return any(_is_rich(child) for child in _children(part))
+    return kind in ("text/html", "text/enriched", "text/richtext")
+
+
+def _children(part: EmailMessage) -> list[EmailMessage]:
+    payload = part.get_payload()
+    return [cast(EmailMessage, child) for child in payload] if isinstance(payload, list) else []
+
+
+def _inner_messages(part: EmailMessage) -> Iterable[EmailMessage]:
+    """Yield an attached mail; some programs encode it, which the standard forbids and the stdlib does not undo."""
+    for inner in _children(part):
+        coding = str(part.get("content-transfer-encoding", "")).strip().lower()
+        if coding in ("base64", "quoted-printable") and not inner.keys():
+            inner["Content-Transfer-Encoding"] = coding
+            data = inner.get_payload(decode=True)
+            yield _parse(data) if isinstance(data, bytes) else inner
+        else:
+            yield inner
+
+
+def _readable(part: EmailMessage, limits: Limits) -> str:
+    kind = part.get_content_type()
+    text = _content(part)
+    if kind in ("text/enriched", "text/richtext"):
+        return html_to_text(re.sub(r"\n\n+", "<br><br>", text), limits)
+    if kind in ("text/html", "text/x-amp-html", "text/watch-html"):
+        return html_to_text(text, limits)
+    return "" if kind in ("text/css", "text/javascript") else text
+
+
+def _content(part: EmailMessage) -> str:
+    payload = part.get_payload(decode=True)
     if not isinstance(payload, bytes):
         return ""
-    declared = message.get_content_charset()
-    text = decode_with(payload, declared) if declared else None
-    return text if text is not None else (decode_text(payload) or payload.decode("latin-1"))
-
-
-def _attachment_names(message: EmailMessage) -> list[str]:
-    names = []
-    for part in message.walk():
-        if part.is_multipart() and part.get_content_type() != "message/rfc822":
-            continue
-        if name := _filename(part):
-            names.append(name)
-    return names
-
-
-def _filename(part: object) -> str:
     try:
-        return " ".join((cast(EmailMessage, part).get_filename() or "").split())
+        declared = part.get_content_charset()
     except Exception:
-        # Malformed RFC 2231 parameters; the attachment exists, its name does not.
-        return "unnamed"
+        declared = None  # malformed parameters
+    html = part.get_content_type() == "text/html"
+    return decode_text(payload, html=html, declared=declared) or payload.decode("latin-1")

@@ -28,9 +28,10 @@ _ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _HYPHENS = "\x02\ufffe\uffff"
 
 # The numbers that TeX's two encodings give to ligatures: fonts of theirs are the usual ones that say nothing.
-_LIGATURES = dict(
-    zip("\x0b\x0c\x0e\x0f\x1b\x1c\x1d\x1e\x1f", ["ff", "fi", "ffi", "ffl", "ff", "fi", "fl", "ffi", "ffl"], strict=True)
-)
+_LIGATURES = {
+    **dict(zip("\x0b\x0c\x0e\x0f", ("ff", "fi", "ffi", "ffl"), strict=True)),
+    **dict(zip("\x1b\x1c\x1d\x1e\x1f", ("ff", "fi", "fl", "ffi", "ffl"), strict=True)),
+}
 
 # TeX sets an accent as a sign of its own, and PDFium then sees blanks around it: "L\u00e1szl \u00b4 o".
 _ACCENTS = "\u00b4\u00a8\u02c6\u02dc\u02c7\u02d8\u02d9\u02da\u02dd"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterator
 
 from embedding.errors import RejectedRecord
+from embedding.files.json_values import whole_values
 from embedding.files.parsed import Limits, TextBuilder, table_lines
 
 _ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
@@ -16,6 +16,7 @@ _SETEXT = re.compile(r" {0,3}(=+|-{2,})[ \t]*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _NOT_PARAGRAPH = re.compile(r"\s*([-*+>|]|\d+[.)]\s|$)")
 _DELIMITERS = ",;\t|"
+_MAX_ODD = 50
 
 
 def parse_text(text: str, out: TextBuilder, limits: Limits) -> None:
@@ -56,9 +57,36 @@ def parse_csv(text: str, out: TextBuilder, limits: Limits) -> None:
     # The stdlib's own bound of 128 KB per field rejects honest exports; the text limit bounds it already.
     csv.field_size_limit(limits.text_characters)
     text = text.replace("\x00", "").removeprefix("\ufeff")
-    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text)))
+    rows, odd = _csv_rows(list(io.StringIO(text, newline="")), _delimiter(text))
     out.lines(table_lines(rows))
     out.meta["rows"] = len(rows)
+    if odd:
+        out.meta["odd_rows"] = odd
+
+
+def _csv_rows(lines: list[str], delimiter: str) -> tuple[list[list[str]], int]:
+    """Return the rows, and how many have a quote that never ends: such a one must not take all that follows into it."""
+    rows: list[list[str]] = []
+    start = odd = 0
+    while start < len(lines):
+        reader = csv.reader(lines[start:], delimiter=delimiter)
+        begin = start
+        for row in reader:
+            end = start + reader.line_num
+            if end == len(lines) and end - begin > 1 and odd < _MAX_ODD and _is_unbalanced(lines[begin:end]):
+                rows.extend(csv.reader(lines[begin : begin + 1], delimiter=delimiter, quoting=csv.QUOTE_NONE))
+                odd += 1
+                start = begin + 1
+                break
+            rows.append(row)
+            begin = end
+        else:
+            break
+    return rows, odd
+
+
+def _is_unbalanced(lines: list[str]) -> bool:
+    return sum(line.count('"') for line in lines) % 2 == 1
 
 
 def _delimiter(text: str) -> str:
@@ -77,13 +105,23 @@ def _delimiter(text: str) -> str:
 
 
 def parse_json(text: str, out: TextBuilder, limits: Limits) -> None:
-    """Write ``path: value`` lines; each record of a list is a paragraph of its own."""
-    values = list(_values(text.removeprefix("\ufeff")))
+    """Write ``path: value`` lines; each record of a list is a paragraph of its own.
+
+    Where the text is broken, the values that are whole are kept, and what is between them is counted.
+    """
+    text = text.removeprefix("\ufeff")
+    values, lost = whole_values(text)
     # Several values after each other, as some exports and tools write them, are read as a list of them.
     value = values[0] if len(values) == 1 else values
     if isinstance(value, dict) and isinstance(value.get("cells"), list) and "nbformat" in value:
         _notebook(value, out)
-        return
+    else:
+        _write_records(value, out)
+    for _ in range(lost):
+        out.lose("records")
+
+
+def _write_records(value: object, out: TextBuilder) -> None:
     records = value if isinstance(value, list) and any(isinstance(item, dict | list) for item in value) else [value]
     for record in records:
         out.lines(_flatten(record))
@@ -91,25 +129,39 @@ def parse_json(text: str, out: TextBuilder, limits: Limits) -> None:
         out.meta["records"] = len(value)
 
 
-def _values(text: str) -> Iterator[object]:
-    decoder = json.JSONDecoder()
-    text = text.strip()
-    position = 0
-    while position < len(text):
-        value, position = decoder.raw_decode(text, position)
-        yield value
-        while position < len(text) and text[position].isspace():
-            position += 1
-
-
 def parse_ndjson(text: str, out: TextBuilder, limits: Limits) -> None:
-    """Write one paragraph per line's record."""
-    count = 0
-    for line in text.removeprefix("\ufeff").split("\n"):
-        if line.strip():
-            out.lines(_flatten(json.loads(line)))
-            count += 1
-    out.meta["records"] = count
+    """Write one paragraph per line's record; a line that is no JSON costs itself alone and is counted."""
+    text = text.removeprefix("\ufeff")
+    records: list[object] = []
+    lost = 0
+    for line in text.split("\n"):
+        if line.strip("\x1e \t\r\v\f\x00"):
+            whole, bad = _whole(line)
+            records.extend(whole)
+            lost += bad
+    if lost and lost >= len(records):
+        # One value over many lines, which the name calls something else.
+        whole, bad = _whole(text)
+        whole = _unpacked(whole)
+        records, lost = (whole, bad) if bad < lost and len(whole) >= max(1, len(records)) else (records, lost)
+    if lost and not records:
+        raise RejectedRecord("unreadable_ndjson", "no line is a record")
+    for record in records:
+        out.lines(_flatten(record))
+    out.meta["records"] = len(records)
+    for _ in range(lost):
+        out.lose("records")
+
+
+def _whole(text: str) -> tuple[list[object], int]:
+    try:
+        return whole_values(text)
+    except ValueError:
+        return [], 1
+
+
+def _unpacked(values: list[object]) -> list[object]:
+    return values[0] if len(values) == 1 and isinstance(values[0], list) else values
 
 
 def _flatten(value: object, path: str = "") -> Iterator[str]:
@@ -153,8 +205,10 @@ def _notebook(book: dict[str, object], out: TextBuilder) -> None:
             if isinstance(output, dict):
                 # Pictures and HTML tables repeat what text/plain says, or say nothing to a reader of text.
                 data = output.get("data")
-                shown = data.get("text/plain") if isinstance(data, dict) else None
+                shown = data.get("text/plain") or data.get("text/markdown") if isinstance(data, dict) else None
                 out.add(_joined(output.get("text") or shown))
+                if output.get("output_type") == "error":
+                    out.add(f"{output.get('ename', '')}: {output.get('evalue', '')}")
     out.meta["cells"] = len(cells)
 
 

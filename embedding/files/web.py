@@ -1,4 +1,4 @@
-"""HTML and XML to text. Scripts and styles are dropped; entities of a document type are never expanded."""
+"""HTML to text, in reading order. Scripts and styles are dropped; nothing that a reader sees is."""
 
 from __future__ import annotations
 
@@ -8,39 +8,40 @@ from collections.abc import Iterator
 from lxml import etree
 
 from embedding.errors import RejectedRecord
-from embedding.files.parsed import Limits, TextBuilder, table_lines
+from embedding.files.html_tables import BREAK, cell_text, data_table_lines, is_data_table
+from embedding.files.parsed import Limits, TextBuilder
 
-_DROPPED = ("script", "style", "template", "noscript", "svg", "math", "iframe", "object", "embed", "canvas")
+_DROPPED = ("script", "style", "template", "noscript", "iframe", "embed", "annotation", "annotation-xml")
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _BLOCKS = frozenset(
     [  # fmt: skip
-        "address", "article", "aside", "blockquote", "body", "center", "dd", "details",
-        "dialog", "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer",
-        "form", "header", "hr", "li", "main", "nav", "ol", "option",
-        "p", "pre", "section", "summary", "table", "tbody", "tfoot", "thead",
-        "tr", "ul",
+        "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details",
+        "dialog", "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form",
+        "header", "hr", "html", "legend", "li", "main", "nav", "noframes", "ol", "optgroup",
+        "option", "p", "pre", "section", "summary", "svg", "table", "tbody", "tfoot", "thead",
+        "title", "tr", "ul",
     ]
 )  # fmt: skip
-_FLOW_IN_TABLE = frozenset(["table", "ul", "ol", "pre", "form", *_HEADINGS])
+# Boxes inside a line; in an SVG each text stands for itself.
+_APART = frozenset(["button", "canvas", "input", "object", "select", "td", "text", "textarea", "th", "video", "audio"])
+# What a form shows in its fields; hidden ones and passwords are nobody's text.
+_FIELDS = frozenset(
+    ["", "text", "search", "email", "url", "tel", "number", "date", "time", "month", "submit", "button"]
+)
 
+# What an XML tree cannot hold, and lxml refuses to set: a page with one of them is not broken for its reader.
+UNHELD = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _BLANKS = re.compile(r"[ \t\r\n\f]+")
-# Stands for <br> while blanks are collapsed. A character of its own, since "\n" is a blank in HTML.
-_BREAK = "\u2028"
-_TAG = re.compile(r"</?[a-zA-Z][^>]{0,500}>")
 
 
 def parse_html(text: str, out: TextBuilder, limits: Limits) -> None:
     """Write paragraphs, lists and tables in document order; ``h1`` to ``h6`` become heading marks."""
-    root = _html_tree(text)
-    if root is None:
-        return
-    title = root.find(".//title")
-    own_title = _text_of(title) if title is not None else ""
-    head = root.find("head")
-    if head is not None:
-        root.remove(head)
-    _HtmlWriter(out).write(root)
-    if own_title.strip():
+    roots = _html_roots(text)
+    own_title = next((title for root in roots for title in _titles(root)), "")
+    writer = _HtmlWriter(out)
+    for root in roots:
+        writer.write(root)
+    if own_title:
         out.title = own_title
 
 
@@ -64,58 +65,58 @@ def xml_tree(data: bytes) -> etree._Element:
     return etree.fromstring(data, parser)
 
 
-def parse_xml(data: bytes, out: TextBuilder, limits: Limits) -> None:
-    """Write ``name: text`` for every element with text of its own; feeds' HTML descriptions become text."""
-    root = xml_tree(data)
-    for element in root.iter(etree.Element):
-        name = local_name(element)
-        own = " ".join(part for part in _own_text(element) if part)
-        if _TAG.search(own):
-            own = html_to_text(own, limits)
-        if own:
-            if name == "title" and not out.title:
-                out.title = own
-            # A new record of a feed or a list of records starts a paragraph, for the chunker to cut there.
-            out.add(f"{name}: {own}", "\n")
-        elif name in ("item", "entry", "record", "row") and len(element):
-            out.add(f"{name}:", "\n\n")
-
-
 def local_name(element: etree._Element) -> str:
     """Return an element's name without its namespace."""
     return str(element.tag).rpartition("}")[2]
 
 
-def _own_text(element: etree._Element) -> Iterator[str]:
-    yield (element.text or "").strip()
-    for child in element:
-        yield (child.tail or "").strip()
+def _titles(root: etree._Element) -> Iterator[str]:
+    for title in root.iter("title"):
+        parent = title.getparent()
+        if parent is not None and parent.tag in ("head", "html", "body") and (text := collapse(cell_text(title))):
+            yield text
 
 
-def _html_tree(text: str) -> etree._Element | None:
+def _html_roots(text: str) -> list[etree._Element]:
+    """Return the page's roots: libxml2 puts what stands behind ``</html>`` into trees beside the first one."""
     # Bytes, since lxml refuses a str with an encoding declaration; no NUL, since libxml2 would end there.
-    data = text.replace("\x00", "").encode("utf-8", "replace")
+    data = UNHELD.sub(" ", text.replace("\x00", "")).encode("utf-8", "replace")
     if not data.strip():
-        return None
+        return []
     parser = etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=True)
-    root = etree.fromstring(data, parser)
+    first = etree.fromstring(data, parser)
     if any(entry.level == etree.ErrorLevels.FATAL for entry in parser.error_log):
         # libxml2 stops at its depth limit and keeps what it had: half a page without a word about it.
         raise RejectedRecord("unreadable_html", "nested too deeply")
-    if root is None:
-        return None
-    etree.strip_elements(root, *_DROPPED, with_tail=False)
-    for line_break in root.iter("br"):
-        line_break.tail = _BREAK + (line_break.tail or "")
-    return root
+    if first is None:
+        return []
+    roots = [*reversed(list(first.itersiblings(preceding=True))), first, *first.itersiblings()]
+    for root in roots:
+        etree.strip_elements(root, *_DROPPED, with_tail=False)
+        for line_break in root.iter("br"):
+            _prepend(line_break, BREAK)
+        for element in root.iter("img", "area", "input"):
+            if shown := _shown(element):
+                # A picture's or field's text is read where it stands, in headings and tables too.
+                _prepend(element, f" {shown} ")
+    return [root for root in roots if root.tag not in _DROPPED]
 
 
-def _text_of(element: etree._Element) -> str:
-    return "".join(str(part) for part in element.itertext())
+def _prepend(element: etree._Element, text: str) -> None:
+    """Put text behind an element; a reference (``&#8;``) can have brought in what lxml does not let be set again."""
+    element.tail = UNHELD.sub(" ", text + (element.tail or ""))
 
 
-def _collapse(text: str) -> str:
-    return _BLANKS.sub(" ", text).replace(_BREAK, "\n")
+def _shown(element: etree._Element) -> str:
+    if element.tag != "input":
+        return (element.get("alt") or "").strip()
+    kind = (element.get("type") or "").lower()
+    return (element.get("value") or element.get("placeholder") or "").strip() if kind in _FIELDS else ""
+
+
+def collapse(text: str) -> str:
+    """Return text with its blanks as a browser shows them; a soft hyphen is shown only where a line ends."""
+    return _BLANKS.sub(" ", text.replace("\xad", "")).replace(BREAK, "\n").strip()
 
 
 class _HtmlWriter:
@@ -140,23 +141,27 @@ class _HtmlWriter:
 
     def _start(self, element: etree._Element, tag: str) -> bool:
         """Handle an element's start; True where its content is done with."""
+        if tag == "head":
+            return True
         if tag in _HEADINGS:
             self._flush()
-            self._out.heading(_HEADINGS[tag], _collapse(_text_of(element)))
+            self._out.heading(_HEADINGS[tag], collapse(cell_text(element)))
             return True
         if tag == "pre":
             self._flush()
-            self._out.add(_text_of(element).replace(_BREAK, "\n"))
+            self._out.add("".join(map(str, element.itertext())).replace(BREAK, "\n"))
             return True
-        if tag == "table" and _is_data_table(element):
+        if tag == "table" and is_data_table(element):
             self._flush()
             for caption in element.iter("caption"):
-                self._out.add(_collapse(_text_of(caption)))
-            self._out.lines(table_lines(_rows(element)))
+                self._out.add(collapse(cell_text(caption)))
+            self._out.lines(data_table_lines(element))
             return True
         if tag in _BLOCKS:
             self._flush()
             self._in_item = self._in_item or tag == "li"
+        elif tag in _APART:
+            self._inline.append(" ")
         if element.text:
             self._inline.append(element.text)
         return False
@@ -166,13 +171,13 @@ class _HtmlWriter:
             self._flush()
             if tag in ("ul", "ol"):
                 self._separator = "\n\n"
-        elif tag in ("td", "th"):
+        elif tag in _APART:
             self._inline.append(" ")
         if element.tail:
             self._inline.append(element.tail)
 
     def _flush(self) -> None:
-        text = _collapse("".join(self._inline)).strip()
+        text = collapse("".join(self._inline))
         self._inline.clear()
         if not text:
             return
@@ -183,20 +188,3 @@ class _HtmlWriter:
             self._out.add(text)
             self._separator = "\n\n"
         self._in_item = False
-
-
-def _is_data_table(table: etree._Element) -> bool:
-    """Tell data from layout: a layout's cells hold tables, lists and headings."""
-    return not any(element is not table and element.tag in _FLOW_IN_TABLE for element in table.iter())
-
-
-def _rows(table: etree._Element) -> Iterator[list[str]]:
-    for row in table.iter("tr"):
-        cells: list[str] = []
-        for cell in row:
-            if cell.tag in ("td", "th"):
-                cells.append(_collapse(_text_of(cell)))
-                span = cell.get("colspan", "1")
-                if span.isdecimal() and 1 < int(span[:3]) <= 50:
-                    cells.extend([""] * (int(span[:3]) - 1))
-        yield cells

@@ -80,7 +80,9 @@ class SlackExport:
         self._names, self._channels, self._folders = {}, {}, {}
         root = find_export([*tree.entries, *(r.parts for r in tree.refused if len(r.parts) > 1)])
         homes = workspaces(tree.entries, root)
-        if rejected := self._load_names(tree, homes):
+        out_of_reach = [r for r in tree.refused if r.names]
+        rejected = [Rejected(_quoted(r.path), r.reason, r.detail, retry=r.retry) for r in out_of_reach]
+        if rejected := rejected + self._load_names(tree, homes):
             # without channels every message would have another id, without users another text
             return Listing((), tuple(rejected), complete=False)
         complete = tree.complete

@@ -47,6 +47,11 @@ class Refusal(NamedTuple):
     detail: str
     retry: bool = False
 
+    @property
+    def names(self) -> bool:
+        """Whether this may be one of the files without which nothing of the export is what it was."""
+        return self.reason != "duplicate_entry" and re.split(r"[/\\]", self.path)[-1] in _NAME_FILES
+
 
 @dataclass(slots=True)
 class Tree:

@@ -1,7 +1,7 @@
 """The ``table`` source: rows of Parquet, newline-delimited JSON or Delta files; a data file is a partition.
 
-``walk`` and ``delta`` find the files, ``parquet`` and ``ndjson`` open them, ``values`` says what a cell means,
-``newest`` which row of a document counts, and ``rows`` makes records of them.
+``walk`` and ``delta`` find the files, ``parquet`` and ``ndjson`` open them, ``cells`` and ``values`` say
+what is in them, ``newest`` which row of a document counts, and ``rows`` makes records of them.
 """
 
 from __future__ import annotations

@@ -51,5 +51,5 @@ class Data(Protocol):
         ...
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
-        """All rows. A column that is not there is a list of None."""
+        """All rows, in their order. A column that is not there is of nulls."""
         ...

@@ -73,7 +73,7 @@ class Winners:
 
     def lost(self, row: int) -> bool:
         """Whether another row of the document is newer."""
-        return self.beaten is not None and bool(self.beaten[row])
+        return self.beaten is not None and row < self.rows and bool(self.beaten[row])  # it may have grown
 
     def remember(self, row: int, key: str, text: str) -> None:
         """Keep what a tied row said, as a hash, until its winner is read."""

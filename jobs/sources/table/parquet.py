@@ -51,7 +51,7 @@ class ParquetData:
         return kind
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
-        """Rows in their order, those that are dropped left out. A column that is not there is a list of None."""
+        """Rows in their order, those that are dropped left out. A column that is not there is of nulls."""
         found = {column: place for column in columns if (place := self._find(column))}
         names = sorted({place[0] for place in found.values()})
         start = 0
@@ -63,7 +63,7 @@ class ParquetData:
                 keep = np.append(keep, np.ones(batch.num_rows - len(keep), bool))
                 batch = batch.filter(pa.array(keep))
             start = stop
-            filled: dict[str, Any] = {column: [None] * batch.num_rows for column in columns}
+            filled: dict[str, Any] = {column: pa.nulls(batch.num_rows) for column in columns}
             for column, place in found.items():
                 array = batch.column(place[0])
                 for name in place[1:]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,7 +72,7 @@ class Rows:
             standings.add(facts.teams.values, facts.keys.values, facts.versions, facts.deleted.values, facts.competes)
         reading = _Reading(self, standings.result())
         for batch in data.batches([c for c in self.wanted if c not in partition]):
-            yield from batch.rejected
+            yield from reading.unread(batch)
             yield from reading.batch(batch, self._facts(batch, partition), partition)
         if reading.row != standings.rows:
             yield Rejected("", "changed_while_read", retry=True, whole=True)
@@ -89,9 +90,14 @@ class Rows:
     def column(self, name: str, batch: Batch, partition: Mapping[str, Any]) -> Any:
         """A column of a batch by what embedmill calls it."""
         column = self.columns.get(name)
-        if column is None or column in partition:
-            return [None if column is None else partition[column]] * batch.rows
-        return batch.columns[column]
+        if column is None:
+            return pa.nulls(batch.rows)
+        if column not in partition:
+            return batch.columns[column]
+        try:
+            return pa.array([partition[column]] * batch.rows)
+        except UnicodeEncodeError:  # of a folder whose name is not UTF-8
+            return [partition[column]] * batch.rows
 
     def _facts(self, batch: Batch, partition: Mapping[str, Any]) -> _Facts:
         rows = batch.rows
@@ -133,6 +139,11 @@ class _Reading:
         self._used: set[str] = set()  # keys of what was rejected
         self.row = 0
 
+    def unread(self, batch: Batch) -> Iterator[Record]:
+        """What its file's reader could not make a row of."""
+        for rejected in batch.rejected:
+            yield replace(rejected, key=self._key(rejected.key, self.row))
+
     def batch(self, batch: Batch, facts: _Facts, partition: Mapping[str, Any]) -> Iterator[Record]:
         """Records of one batch."""
         rows = self._rows
@@ -152,7 +163,7 @@ class _Reading:
             self.row += 1
             if key_state != FINE:
                 reason = "missing_id" if key_state == NONE else "bad_id"
-                yield Rejected(f"@{row}", reason, digest=self._digest(batch, partition, at))
+                yield Rejected(self._key(f"@{row}", row), reason, digest=self._digest(batch, partition, at))
                 continue
             if team_state != FINE:
                 detail = "use 1 to 64 letters, digits, '_', '.' or '-'"
@@ -160,13 +171,7 @@ class _Reading:
                 continue
             doc_id = ids.row_id(team, key, rows.qualifier)
             channel = (ids_of_channels[at] or "") if channel_state == FINE else ""
-
-            def rejected(
-                reason: str, detail: str = "", moment: int | None = None, *, row: int = row, key: str = key,
-                channel: str = channel, doc_id: str = doc_id,
-            ) -> Rejected:  # fmt: skip
-                return Rejected(self._key(key, row), reason, detail, channel, moment, doc_id=doc_id)
-
+            rejected = partial(self._rejected, row, key, channel, doc_id)
             if created_state != FINE:
                 detail = "no time" if created_state == NONE else "not a time, or not in its unit"
                 yield rejected("bad_created_at", detail)
@@ -209,6 +214,11 @@ class _Reading:
                     yield rejected("duplicate_id", detail, moment)
                 else:
                     yield Skipped("superseded")
+
+    def _rejected(
+        self, row: int, key: str, channel: str, doc_id: str, reason: str, detail: str = "", moment: int | None = None
+    ) -> Rejected:  # fmt: skip
+        return Rejected(self._key(key, row), reason, detail, channel, moment, doc_id=doc_id)
 
     def _key(self, key: str, row: int) -> str:
         """A key for the quarantine that no other row of the file has."""

@@ -1,0 +1,109 @@
+"""Known: whether a team or a channel that somebody named is anywhere. A name with a slip would else look like success.
+
+Teams are those of sources, texts and ledger, channels those of listings, texts and ledger. Of a table whose rows say
+them only reading it tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedding.errors import ConfigError
+from jobs.scope import Scope
+from jobs.sources import open_sources
+
+if TYPE_CHECKING:
+    from jobs.mill import Mill
+    from jobs.sources.base import Source
+    from jobs.state import State
+
+_SHOWN = 20  # names in an error
+_HELD_IN = ("chunks", "published")
+
+
+@contextmanager
+def looked_for(mill: Mill, scope: Scope) -> Iterator[Scope]:
+    """Around a command that reads the sources: refuse a scope that is nowhere, before or, where need be, after it."""
+    check_scope(mill, scope, was_read=False)
+    yield scope
+    check_scope(mill, scope, was_read=True)
+
+
+def check_scope(mill: Mill, scope: Scope, *, was_read: bool) -> None:
+    """Raise ConfigError for a team or channel of the scope that is nowhere, naming some of those that there are.
+
+    Before the sources ``was_read`` a name that only reading could tell of passes.
+    """
+    if not scope.teams and not scope.channels:
+        return
+    sources = open_sources(mill.config)
+    if was_read or all(source.team_id is not None for source in sources):
+        _refuse("--team", "team", scope.teams, _source_teams(sources) | _held_teams(mill.state))
+    held = _held_channels(mill.state, scope.teams) if scope.channels else set()
+    if not held.issuperset(scope.channels):
+        listed, all_said = _listed_channels(
+            s for s in sources if not scope.teams or s.team_id is None or s.team_id in scope.teams
+        )
+        if was_read or all_said:
+            _refuse("--channel", "channel", scope.channels, held | listed)
+
+
+def is_known_team(mill: Mill, team: str) -> bool:
+    """Whether a team is that of a source, a text, a row of the ledger, or an earlier purge."""
+    purged = mill.state.read("purges", ["team_id"])["team_id"].to_pylist()
+    return team in _source_teams(open_sources(mill.config)) | _held_teams(mill.state) | set(purged)
+
+
+def check_search(mill: Mill, team: str, channels: Collection[str]) -> None:
+    """Raise ConfigError where a search found nothing because there is no such team or channel.
+
+    Who searches one team is told nothing of others.
+    """
+    if team not in _source_teams(open_sources(mill.config)) | _held_teams(mill.state):
+        raise ConfigError(f"--team: there is no team {team!r} in this index")
+    if channels and not _held_channels(mill.state, [team]).issuperset(channels):
+        raise ConfigError(f"--channel: team {team!r} has no such channel in this index")
+
+
+def _source_teams(sources: Iterable[Source]) -> set[str]:
+    return {source.team_id for source in sources if source.team_id is not None}
+
+
+def _held_teams(state: State) -> set[str]:
+    return {team for name in _HELD_IN for team in state.values(name, "team_id")}
+
+
+def _held_channels(state: State, teams: Collection[str]) -> set[str]:
+    found: set[str] = set()
+    for name in _HELD_IN:
+        pairs = state.read(name, ["team_id", "channel_id"]).group_by(["team_id", "channel_id"]).aggregate([])
+        if teams:
+            pairs = pairs.filter(pc.is_in(pairs["team_id"], pa.array(sorted(teams), pa.string())))
+        found.update(pairs["channel_id"].to_pylist())
+    return found - {""}
+
+
+def _listed_channels(sources: Iterable[Source]) -> tuple[set[str], bool]:
+    """Channels that listings tell of, and whether those are all that reading could bring."""
+    found, all_said = set(), True
+    for source in sources:
+        listing = source.listing()
+        of = {partition.channel_id for partition in listing.partitions}
+        all_said &= listing.complete and None not in of
+        # Names are of users too. A channel that nobody has written in has no partition.
+        found |= {channel for channel in of if channel} | {name for name in source.names if name[:1] in "CDG"}
+    return found, all_said
+
+
+def _refuse(option: str, what: str, named: Collection[str], known: Collection[str]) -> None:
+    for name in named:
+        if name not in known:
+            shown = ", ".join(sorted(known)[:_SHOWN]) + ", …" * (len(known) > _SHOWN)
+            raise ConfigError(
+                f"{option}: there is no {what} {name!r} in any source, text or row; known: {shown or '-'}"
+            )
