@@ -248,5 +248,7 @@ def test_a_killed_run_leaves_texts_in_its_scratch_alone_and_the_next_run_clears_
     assert code in (0, 3)
     assert bench.leaks() == {}
     left = {p.name for p in (bench.state / "work").rglob("*") if p.is_file()}
-    assert left == {"engines.log", "log4j2.properties", "alive.json"}, "the last run's engines have ended, their texts are gone"
+    assert left == {"engines.log", "log4j2.properties", "alive.json"}, (
+        "the last run's engines have ended, their texts are gone"
+    )
     assert not list((bench.state / "work").glob(f"engines-*-{process.pid}"))
