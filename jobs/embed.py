@@ -146,12 +146,12 @@ class EncodeShard:
         attempts = Attempts(path.parent.parent / "attempts" / path.name)
         reasons = ["kills_encoder" if row in attempts.deadly else "" for row in range(len(shard))]
         alive = [row for row, reason in enumerate(reasons) if not reason]
-        one_by_one = attempts.one_by_one
-        if not one_by_one:
+        alone = attempts.one_by_one
+        if not alone:
             attempts.begin()
         out = np.zeros((len(shard), self._encoder.dim), np.float32)
-        for group in [[row] for row in alive] if one_by_one else [alive]:
-            if one_by_one:
+        for group in [[row] for row in alive] if alone else [alive]:
+            if alone:
                 attempts.begin_one(group[0])
             out[group], good = self._encode_apart(shard if len(group) == len(shard) else shard.take(group))
             for row in np.array(group)[~good]:

@@ -36,7 +36,6 @@ def heed(say: Callable[[int], None]) -> None:
 
     Call it in the main thread.
     """
-    logging.getLogger().addFilter(_no_interrupt)
     for number in ASKS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, _raise)
@@ -66,12 +65,8 @@ def _raise(number: int, _: FrameType | None) -> None:
     first = not _came
     _came.append(number)
     if first:
+        logging.disable()  # py4j logs, with tracebacks, the interrupt and what it makes of the calls after it
         raise Stopped
-
-
-def _no_interrupt(record: logging.LogRecord) -> bool:
-    """Without what py4j logs of an interrupt, with its traceback, before it lets it pass."""
-    return not (record.exc_info and isinstance(record.exc_info[1], KeyboardInterrupt))
 
 
 def _watch(readable: int, say: Callable[[int], None]) -> None:

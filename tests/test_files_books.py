@@ -154,3 +154,16 @@ def test_a_document_whose_kind_is_not_written_down_is_no_archive() -> None:
     with pytest.raises(RejectedRecord) as caught:
         parse_file(zipped({"Index/Document.iwa": b"\0", "preview.jpg": b""}), "letter.pages")
     assert (caught.value.detail, caught.value.ignored) == ("application/vnd.apple.iwork", False)
+
+
+def test_a_cell_that_says_it_stands_for_millions_meets_the_limit_and_not_the_memory() -> None:
+    cell = f'<table:table-cell table:number-columns-repeated="9999"><text:p>{"x" * 50_000}</text:p></table:table-cell>'
+    with pytest.raises(RejectedRecord) as caught:
+        parse_file(
+            odf(
+                f'<table:table><table:table-row table:number-rows-repeated="99999">{cell}</table:table-row></table:table>',
+                "spreadsheet",
+            ),
+            "x.ods",
+        )
+    assert caught.value.reason == "too_much_text"

@@ -99,3 +99,8 @@ def test_a_page_of_letters_without_codes_is_no_scan() -> None:
 def test_an_accent_that_was_set_apart_is_put_on_its_letter(written: str, shown: str) -> None:
     font = {5: "<</Type/Font/Subtype/Type1/BaseFont/Helvetica/Encoding/WinAnsiEncoding>>"}
     assert text_of(pdf(written, objects=font)) == shown
+
+
+def test_a_box_whose_words_are_xhtml_alone_is_read() -> None:
+    note = "<</Type/Annot/Subtype/FreeText/RC(<body><p>Paid &amp; done</p></body>)/Rect[50 50 250 70]/F 4>>"
+    assert text_of(pdf("(Invoice) Tj", "10 0 R", {10: note})) == "Invoice\n\nPaid & done"

@@ -80,6 +80,12 @@ def test_numbers_are_shown_by_their_format() -> None:
     ]
 
 
+def test_dates_of_an_old_mac_are_counted_from_its_own_first_day() -> None:
+    styles = xml("s:styleSheet", '<s:cellXfs><s:xf numFmtId="14"/></s:cellXfs>')
+    book = '<s:workbookPr date1904="1"/><s:sheets><s:sheet name="Plan" sheetId="1" r:id="s1"/></s:sheets>'
+    assert text_of(workbook(row(1, number_cell("A1", "43951")), styles=styles, book=book)) == "2024-05-01"
+
+
 def test_hidden_sheets_rich_text_and_dates_of_a_library_s_file() -> None:
     book = openpyxl.Workbook()
     book.active.title = "Shown"

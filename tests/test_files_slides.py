@@ -140,3 +140,11 @@ def test_shows_templates_and_decks_with_macros_are_decks(content_type: str) -> N
             name: archive.read(name).replace(usual, content_type.encode()) for name in archive.namelist()
         }
     assert text_of(zipped(members)) == "Words"
+
+
+def test_a_formula_on_a_slide_is_read_once() -> None:
+    formula = (
+        "<m:oMath><m:sSup><m:e><m:r><m:t>x</m:t></m:r></m:e><m:sup><m:r><m:t>2</m:t></m:r></m:sup></m:sSup></m:oMath>"
+    )
+    both = f"<mc:AlternateContent><mc:Choice Requires='a14'>{formula}</mc:Choice><mc:Fallback><a:r><a:t>[formula]</a:t></a:r></mc:Fallback></mc:AlternateContent>"
+    assert text_of(slides(shape(f"<a:p><a:r><a:t>So </a:t></a:r>{both}</a:p>"))) == "So x^2"

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import random
+import zipfile
+
 import pytest
 
+from embedding.errors import RejectedRecord
 from embedding.files import parse_file
 from tests.office_files import chart, office, para, run, word, xml
 
@@ -40,6 +45,15 @@ def test_a_value_over_two_columns_does_not_shift_the_ones_behind_it() -> None:
         cell("May") + cell("June") + cell("Sum"), cell("12", span=2) + cell("24"), cell("5") + cell("6") + cell("11")
     )
     assert text_of(word(body)) == "May / June: 12; Sum: 24\nMay: 5; June: 6; Sum: 11"
+
+
+def test_cells_that_old_programs_merged_keep_their_columns() -> None:
+    on = "<w:tc><w:tcPr><w:hMerge/></w:tcPr><w:p/></w:tc>"
+    start = cell("Person").replace("<w:tcPr>", '<w:tcPr><w:hMerge w:val="restart"/>')
+    assert (
+        text_of(word(table(start + on + cell("Town"), cell("Ann") + cell("Lee") + cell("Oslo"))))
+        == "Person: Ann; Person: Lee; Town: Oslo"
+    )
 
 
 def test_a_value_over_two_rows_is_said_of_both() -> None:
@@ -136,6 +150,13 @@ def test_a_lost_part_costs_itself_and_is_counted() -> None:
     assert parsed.meta == {"unreadable_parts": 1}  # the header: a lost picture has no text to lose
 
 
+def test_a_document_whose_only_words_are_lost_is_damaged_and_one_without_words_is_not() -> None:
+    for notes, reason, ignored in (("<torn", "unreadable_docx", False), (xml("w:footnotes", ""), "no_text", True)):
+        with pytest.raises(RejectedRecord) as caught:
+            parse_file(word(para(), {"word/notes.xml": notes}, {"n": ("footnotes", "notes.xml")}), "x.docx")
+        assert (caught.value.reason, caught.value.ignored) == (reason, ignored)
+
+
 def test_torn_notes_and_comments_cost_themselves() -> None:
     parts: dict[str, str | bytes] = {
         "word/footnotes.xml": "<w:footnotes",
@@ -187,3 +208,27 @@ def test_a_chart_in_a_document_is_read() -> None:
         text_of(word(para(drawing), parts, {"c1": ("chart", "charts/chart1.xml")}))
         == "Chart: Rain\nBergen: May: 88; June: 91"
     )
+
+
+def test_parts_that_cannot_be_unpacked_cost_themselves() -> None:
+    noise = bytes(random.Random(1).randrange(256) for _ in range(4000))
+    parts: dict[str, str | bytes] = {
+        "word/media/image1.png": noise.hex(),
+        "word/footnotes.xml": xml("w:footnotes", f"<w:footnote>{para(noise.hex())}</w:footnote>"),
+    }
+    related = {"i": ("image", "media/image1.png"), "n": ("footnotes", "footnotes.xml")}
+    data = bytearray(word(para("The body."), parts, related))
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for name in parts:
+            info = archive.getinfo(name)
+            begin = info.header_offset + 30 + len(name) + info.compress_size // 2
+            data[begin : begin + 200] = bytes(200)
+    parsed = parse_file(bytes(data), "x.docx")
+    assert parsed.text == "The body." and parsed.meta == {"unreadable_parts": 1}
+
+
+def test_a_long_value_over_many_rows_meets_the_limit_and_not_the_memory() -> None:
+    rows = [cell("x" * 100_000, merge="start") + cell("a"), *[cell("", merge="on") + cell("b")] * 5000]
+    with pytest.raises(RejectedRecord) as caught:
+        parse_file(word(table(cell("Text") + cell("Sign"), *rows)), "x.docx")
+    assert caught.value.reason == "too_much_text"

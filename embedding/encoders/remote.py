@@ -137,42 +137,40 @@ class RemoteEncoder:
         try:
             vectors, billed = self._ask(texts[start:stop], min(_SUSPECT, self._settings.attempts))
         except (RefusedInput, TryAgain, ConfigError) as error:
-            if isinstance(error, TryAgain):
-                self._count(Cost(retries=1))
-            if isinstance(error, TryAgain) and (error.full or not self._answers()):
-                vectors, billed = self._ask_on(texts[start:stop], error, blame=False)
-            elif not isinstance(error, TryAgain) and not self._answers():
-                raise self._of_all(error) from None
-            elif stop - start > 1:
+            found = self._asked_on(texts[start:stop], error)
+            if found is None and stop - start > 1:
                 middle = (start + stop) // 2
                 self._fill(out, texts, tokens, start, middle)
                 self._fill(out, texts, tokens, middle, stop)
+            if found is None:
                 return
-            elif isinstance(error, TryAgain):
-                try:
-                    vectors, billed = self._ask_on(texts[start:stop], error, blame=True)
-                except RefusedInput:
-                    return
-            else:
-                return
+            vectors, billed = found
         out[start:stop] = vectors
         known = int(tokens[start:stop].sum()) if billed is None else billed
         self._count(self._cost(stop - start, known))
 
-    def _ask_on(
-        self, texts: Sequence[str], error: TryAgain, *, blame: bool
-    ) -> tuple[npt.NDArray[np.float32], int | None]:  # fmt: skip
-        """Ask with the attempts that are left.
+    def _asked_on(
+        self, texts: Sequence[str], error: RefusedInput | TryAgain | ConfigError
+    ) -> tuple[npt.NDArray[np.float32], int | None] | None:
+        """What becomes of a request that failed: vectors after all, or None where one of its texts is to blame.
 
-        Raises EncoderError where they do not do; or RefusedInput with ``blame``, where the service answers others.
+        That is where the service answers others. Raises EncoderError or ConfigError where it does not.
         """
-        try:
-            if (left := self._settings.attempts - _SUSPECT) > 0:
-                return self._ask(texts, left, longest=_SUSPECT_WAIT if blame else _LONGEST_WAIT, first=_SUSPECT)
-        except TryAgain as last:
-            error = last
-        if blame and not error.full and self._answers():
-            raise RefusedInput(str(error)) from None
+        again = isinstance(error, TryAgain)
+        if again:
+            self._count(Cost(retries=1))
+        up = not _full(error) and self._answers()
+        if up and (len(texts) > 1 or not again):
+            return None
+        if again and (left := self._settings.attempts - _SUSPECT) > 0:
+            try:
+                return self._ask(texts, left, longest=_SUSPECT_WAIT if up else _LONGEST_WAIT, first=_SUSPECT)
+            except RefusedInput:
+                return None
+            except TryAgain as last:
+                error = last
+        if up and not _full(error) and self._answers():
+            return None
         raise self._of_all(error) from None
 
     def _of_all(self, error: Exception) -> EmbedmillError:
@@ -247,6 +245,10 @@ class RemoteEncoder:
         with self._counting:
             spent, self.cost = self.cost, Cost()
         return spent
+
+
+def _full(error: Exception) -> bool:
+    return isinstance(error, TryAgain) and error.full
 
 
 def _wait(state: RetryCallState, before: int) -> float:

@@ -109,9 +109,9 @@ def parse_file(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> Parse
     if not data:
         raise RejectedRecord("empty_file", "0 bytes")
     kind = "txt"
+    out = TextBuilder(limits)
     try:
         kind = detect(data, name, limits)
-        out = TextBuilder(limits)
         with warnings.catch_warnings():
             # Parsers warn about styles and extensions that they skip; none of it concerns text.
             warnings.simplefilter("ignore")
@@ -121,6 +121,8 @@ def parse_file(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> Parse
                 _TEXT[kind](decode_text(data, html=kind == "html") or "", out, limits)
         return out.build(_MEDIA_TYPES[kind], _stem(name))
     except RejectedRecord as rejected:
+        if rejected.reason == "no_text" and any(key.startswith("unreadable_") for key in out.meta):
+            raise RejectedRecord(f"unreadable_{kind}", "the parts with its text") from None
         if rejected.reason == "no_text" and kind in _HOLD_MORE_THAN_TEXT:
             raise RejectedRecord("no_text", rejected.detail, ignored=True) from None
         raise

@@ -247,7 +247,10 @@ def _check_size(data: bytes, members: list[zipfile.ZipInfo], limits: Limits) -> 
         if member.compress_type == zipfile.ZIP_STORED:
             total += min(member.compress_size, len(data))
         elif member.compress_type == zipfile.ZIP_DEFLATED:
-            total = _deflated_size(data, member, total, limits)
+            try:
+                total = _deflated_size(data, member, total, limits)
+            except (zlib.error, struct.error):
+                continue  # nobody can unpack it: whoever asks for this part is told so, and the others can be read
         else:
             raise zipfile.BadZipFile
         # Declared sizes too: libraries reserve by them.

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from lxml import etree
 
+from embedding.files.bounds import bounded
 from embedding.files.drawing import MC, A, chosen, description, graphic_lines
 from embedding.files.omml import M, math_text
 from embedding.files.opc import Package
@@ -117,7 +118,7 @@ class _Writer:
 
     def _table_lines(self, table: etree._Element) -> list[str]:
         marked = table.find(f"{_W}tr/{_W}trPr/{_W}tblHeader") is not None or None
-        return table_lines((row for row, _ in self._rows(table)), header=marked)
+        return table_lines(bounded((row for row, _ in self._rows(table)), self._out.limits), header=marked)
 
     def _rows(self, table: etree._Element) -> Iterator[tuple[list[str], list[etree._Element]]]:
         """Yield each row on the table's grid, and its cells."""
@@ -130,6 +131,10 @@ class _Writer:
             for cell in cells:
                 properties = cell.find(f"{_W}tcPr")
                 text = "\n".join(filter(None, self.texts_of(cell)))
+                beside = properties.find(f"{_W}hMerge") if properties is not None else None
+                if beside is not None and beside.get(f"{_W}val", "continue") == "continue" and line and not text:
+                    line.append(MERGED)  # as old programs say that the cell at the left goes on
+                    continue
                 if properties is not None:
                     joined = properties.find(f"{_W}vMerge")
                     if joined is not None and joined.get(f"{_W}val", "continue") == "continue" and not text:

@@ -27,8 +27,10 @@ _GENERATED = re.compile(
 )
 
 
-def chosen(element: etree._Element) -> etree._Element | None:
+def chosen(element: etree._Element | None) -> etree._Element | None:
     """Return the one branch to read of an ``mc:AlternateContent``: the others say the same for older programs."""
+    if element is None:
+        return None
     choice = element.find(f"{MC}Choice")
     return choice if choice is not None and len(choice) else element.find(f"{MC}Fallback")
 
@@ -55,7 +57,7 @@ def _paragraph(paragraph: etree._Element) -> str:
     parts: list[str] = []
     walk = etree.iterwalk(paragraph, events=("start",))
     for _, element in walk:
-        if element.tag == f"{MC}Fallback" and len(element.getparent().find(f"{MC}Choice") or ()):
+        if element.tag == f"{MC}Fallback" and chosen(element.getparent()) is not element:
             walk.skip_subtree()
         elif element.tag == f"{A}t":
             # PowerPoint keeps a line break of a title as a vertical tab.

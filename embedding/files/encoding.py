@@ -29,7 +29,6 @@ _META_CHARSET = re.compile(
 _HEAD = 16 * 1024
 # Among them what switches the character set, and the record mark of JSON sequences.
 _TEXT_CONTROLS = frozenset(b"\t\n\x0b\x0c\r\x0e\x0f\x1b\x1e")
-_ABOVE_ASCII = re.compile(rb"[\x80-\xff]")
 _C1 = re.compile(rb"[\x80-\x9f]")
 # Encodings of seven bits that switch by an escape sequence; as UTF-8 they read as valid rubbish.
 _ESCAPED = ((b"\x1b$B", "iso2022_jp"), (b"\x1b$@", "iso2022_jp"), (b"\x1b(I", "iso2022_jp"), (b"\x1b$)C", "iso2022_kr"))
@@ -57,7 +56,7 @@ def decode_text(data: bytes, *, html: bool = False, declared: str | None = None)
         return None
     if label is None and html and (own := _META_CHARSET.search(data[:_HEAD])):
         label = _codec_of(own.group(1).decode("ascii"))
-    if not _ABOVE_ASCII.search(data):
+    if data.isascii():
         return _seven_bits(data, label)
     if (text := _utf_8(data, label)) is not None:
         return text
@@ -96,7 +95,7 @@ def _codec_of(label: str, *, mail: bool = False) -> str | None:
 
 
 def _seven_bits(data: bytes, label: str | None) -> str:
-    for escape, codec in _ESCAPED:
+    for escape, codec in _ESCAPED if b"\x1b" in data else ():
         if escape in data:
             return _decode(data, codec)
     # UTF-7 and HZ are ASCII to look at; nothing else of a label matters here.

@@ -6,11 +6,12 @@ import io
 import posixpath
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lxml import etree
 
 from embedding.errors import RejectedRecord
+from embedding.files.bounds import bounded
 from embedding.files.parsed import MERGED, Limits, TextBuilder, table_lines
 from embedding.files.web import local_name, xml_tree
 
@@ -78,7 +79,7 @@ class _Writer:
             elif name == "table":
                 if is_spreadsheet:
                     self._out.mark({"sheet": _attribute(element, "name")})
-                self._out.lines(table_lines(self.rows(element)))
+                self._out.lines(table_lines(self.bounded_rows(element)))
                 for shapes in element:
                     if local_name(shapes) == "shapes":
                         self._out.add(self.inline(shapes))
@@ -107,6 +108,10 @@ class _Writer:
                 self._out.mark({"part": part})
                 self._out.add(text)
 
+    def bounded_rows(self, table: etree._Element) -> Iterator[Sequence[str]]:
+        """Yield a table's rows, which repeats may multiply, as far as a file's text may go."""
+        return bounded(self.rows(table), self._out.limits)
+
     def rows(self, table: etree._Element) -> Iterator[list[str]]:
         above: list[str] = []
         for row in _inside(table, "table-row"):
@@ -131,7 +136,7 @@ class _Writer:
         for element in cell:
             name = local_name(element) if isinstance(element.tag, str) else ""
             if name == "table":
-                lines.extend(table_lines(self.rows(element)))
+                lines.extend(table_lines(self.bounded_rows(element)))
             elif name:
                 lines.append(self.inline(element) if name not in _SIDE else self._aside(element))
         return "\n".join(filter(None, lines)) or _attribute(cell, "string-value")
@@ -165,7 +170,7 @@ class _Writer:
             elif name == "object":
                 parts.extend(f"\n{line}" for line in self.embedded(node))
             elif name == "table":
-                parts.extend(f"\n{line}" for line in table_lines(self.rows(node)))
+                parts.extend(f"\n{line}" for line in table_lines(self.bounded_rows(node)))
             elif name == "ruby-text":
                 parts.append(f"({self.inline(node)})")  # the reading above a word is no part of it
             elif name and name not in _TEXTLESS:
@@ -190,7 +195,7 @@ class _Writer:
             if local_name(node) in ("title", "subtitle") and len(node):
                 yield self.inline(node)
             elif local_name(node) == "table":
-                yield from table_lines(self.rows(node))
+                yield from table_lines(self.bounded_rows(node))
 
 
 def _inside(parent: etree._Element, *names: str) -> Iterator[etree._Element]:

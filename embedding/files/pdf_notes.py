@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import html
 import re
 from collections.abc import Callable, Iterator
 
@@ -17,6 +18,7 @@ _TEXTLESS_FIELDS = frozenset([raw.FPDF_FORMFIELD_PUSHBUTTON, raw.FPDF_FORMFIELD_
 _PASSWORD_FIELD = 1 << 13
 # Names that programs give: "f1_01[0]", "Text7", "undefined_2".
 _WORDS = re.compile(r"(?!text|undefined|check ?box|field)[^\W\d_]+(?:[ -][^\W\d_]+)*$", re.IGNORECASE)
+_TAGS = re.compile(r"<[^<>]*>")
 _MAX_ANNOTATIONS = 20_000  # on one page; a form of 300 fields is a long one
 
 
@@ -45,7 +47,10 @@ def _line(annotation: object, form: object) -> str:
         return _field(annotation, form) if form else ""
     if kind in _WITHOUT_WORDS:
         return ""
-    return _string(lambda *into: raw.FPDFAnnot_GetStringValue(annotation, b"Contents", *into))
+    words = _string(lambda *into: raw.FPDFAnnot_GetStringValue(annotation, b"Contents", *into))
+    # A box may hold its words as XHTML alone.
+    rich = "" if words else _string(lambda *into: raw.FPDFAnnot_GetStringValue(annotation, b"RC", *into))
+    return words or " ".join(html.unescape(_TAGS.sub(" ", rich)).split())
 
 
 def _field(annotation: object, form: object) -> str:

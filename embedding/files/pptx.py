@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from lxml import etree
 
 from embedding.errors import RejectedRecord
+from embedding.files.bounds import bounded
 from embedding.files.drawing import MC, A, body_text, chosen, description, graphic_lines
 from embedding.files.opc import Package
 from embedding.files.parsed import MERGED, Limits, Meta, TextBuilder, table_lines
@@ -53,7 +54,7 @@ def _write_slide(root: etree._Element, number: int, name: str, package: Package,
     out.add(title)
     for shape in shapes:
         if shape is not titled:
-            out.lines(_shape_lines(shape, name, package))
+            out.lines(_shape_lines(shape, name, package, out.limits))
     for relation in package.relations(name):
         if relation.kind == "notesSlide" and (notes := package.xml(relation.target)) is not None:
             out.add(_notes(notes))
@@ -79,14 +80,14 @@ def _placeholder(shape: etree._Element) -> str:
     return found.get("type", "body") if found is not None else ""
 
 
-def _shape_lines(shape: etree._Element, name: str, package: Package) -> Iterator[str]:
+def _shape_lines(shape: etree._Element, name: str, package: Package, limits: Limits) -> Iterator[str]:
     if _placeholder(shape) == "sldNum":
         return
     yield body_text(shape.find(f"{_P}txBody"))
     yield description(next((e for e in shape[0] if e.tag == f"{_P}cNvPr"), None) if len(shape) else None)
     for data in shape.iterfind(f"{A}graphic/{A}graphicData"):
         for table in data.iterfind(f"{A}tbl"):
-            yield from table_lines(_rows(table))
+            yield from table_lines(bounded(_rows(table), limits))
         yield from graphic_lines(data, name, package)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import xlrd  # type: ignore[import-untyped]
 
 from embedding.errors import RejectedRecord
+from embedding.files.bounds import bounded
 from embedding.files.parsed import Limits, TextBuilder, table_lines
-from embedding.files.xlsx import bounded, shown
+from embedding.files.xlsx import shown
 
 
 def parse_xls(data: bytes, out: TextBuilder, limits: Limits) -> None:

@@ -15,6 +15,7 @@ from openpyxl.styles.numbers import BUILTIN_FORMATS, is_date_format, is_timedelt
 from openpyxl.utils.datetime import CALENDAR_MAC_1904, CALENDAR_WINDOWS_1900, from_excel  # type: ignore[import-untyped]
 
 from embedding.errors import RejectedRecord
+from embedding.files.bounds import bounded
 from embedding.files.drawing import A, body_text, description, graphic_lines
 from embedding.files.opc import Package, Relation
 from embedding.files.parsed import MERGED, Limits, TextBuilder, table_lines
@@ -28,8 +29,8 @@ _ESCAPE = re.compile(r"_x([0-9A-Fa-f]{4})_")
 _PLACE = re.compile(r"\$?([A-Za-z]{1,3})\$?([0-9]{1,7})")
 _ZEROS = re.compile(r"0{2,}")
 _MAX_COLUMNS = 16_384
-# Cells of one merged area that take its value; an area may be a whole column.
-_MAX_MERGED_ROWS = 10_000
+# Rows of merged areas, all together, that take a value; one area may be a whole column.
+_MAX_MERGED_ROWS = 1_000_000
 
 
 def parse_xlsx(data: bytes, out: TextBuilder, limits: Limits) -> None:
@@ -43,7 +44,7 @@ def parse_xlsx(data: bytes, out: TextBuilder, limits: Limits) -> None:
     values = _Values(
         list(_shared_strings(package.xml(by_kind["sharedStrings"]) if "sharedStrings" in by_kind else None)),
         _formats(package.xml(by_kind["styles"]) if "styles" in by_kind else None),
-        CALENDAR_MAC_1904 if book.find(f"{_S}workbookPr[@date1904='1']") is not None else CALENDAR_WINDOWS_1900,
+        _epoch(book.find(f"{_S}workbookPr")),
     )
     names: list[str] = []
     read = 0
@@ -57,6 +58,12 @@ def parse_xlsx(data: bytes, out: TextBuilder, limits: Limits) -> None:
         raise RejectedRecord("unreadable_xlsx", "no sheet that can be read")
     out.meta["sheets"] = names
     out.title = package.title()
+
+
+def _epoch(properties: etree._Element | None) -> datetime.datetime:
+    """Return the day that dates are counted from, which workbooks of old Macs have four years later."""
+    late = properties is not None and properties.get("date1904") in ("1", "true")
+    return CALENDAR_MAC_1904 if late else CALENDAR_WINDOWS_1900
 
 
 def _write_sheet(package: Package, relation: Relation, values: _Values, out: TextBuilder, limits: Limits) -> bool:
@@ -205,10 +212,14 @@ def _join(line: list[str], areas: Iterable[tuple[int, int, bool]], above: dict[i
 def _merged(data: bytes) -> dict[int, list[tuple[int, int, bool]]]:
     """Return the merged areas by row: left and right column, and whether the row is the area's first."""
     found: dict[int, list[tuple[int, int, bool]]] = {}
+    left_over = _MAX_MERGED_ROWS
     for match in re.finditer(rb'<(?:\w+:)?mergeCell\s[^>]*?ref="([A-Z]{1,3})(\d{1,7}):([A-Z]{1,3})(\d{1,7})"', data):
         left, right = _letters(match[1].decode()), _letters(match[3].decode())
         top, bottom = int(match[2]), int(match[4])
-        for row in range(top, min(bottom, top + _MAX_MERGED_ROWS) + 1):
+        left_over -= max(0, bottom - top) + 1
+        if left_over < 0:
+            break
+        for row in range(top, bottom + 1):
             found.setdefault(row, []).append((left, min(right, left + 255), row == top))
     return found
 
@@ -245,16 +256,6 @@ def _drawn(root: etree._Element, part: str, package: Package) -> Iterator[str]:
             yield body_text(element)
         else:
             yield from graphic_lines(element, part, package)
-
-
-def bounded(rows: Iterable[Sequence[str]], limits: Limits) -> Iterator[Sequence[str]]:
-    """Stop while reading, not after: a sheet's rows are held until its header is known."""
-    total = 0
-    for row in rows:
-        total += sum(map(len, row))
-        if total > limits.text_characters:
-            raise RejectedRecord("too_much_text", f"more than {limits.text_characters} characters")
-        yield row
 
 
 def shown(value: object) -> str:

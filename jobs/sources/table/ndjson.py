@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import orjson
 import pyarrow as pa
 
 from embedding.records import Rejected
@@ -41,14 +42,24 @@ class JsonData:
         rows: list[list[Any]] = []
         rejected: list[Rejected] = []
         wanted = [(column, column.split(".")) for column in columns]
+        flat = all(len(parts) == 1 for _, parts in wanted)
         for number, line, digest in _lines(self._path):
             found = _parse(line)
             if isinstance(found, str):
                 bad += 1
-                rejected.append(Rejected(f"line {number}", found, digest=digest))
+                rejected.append(
+                    Rejected(
+                        f"line {number}",
+                        found,
+                        digest=digest or hashlib.blake2b(line or b"", digest_size=16).hexdigest(),
+                    )
+                )
             else:
                 objects += 1
-                rows.append([_value(found, column, parts) for column, parts in wanted])
+                row = [*map(found.get, columns)] if flat else [_value(found, column, parts) for column, parts in wanted]
+                if float in map(type, row) and isinstance(exact := _parse_exactly(line), dict):
+                    row = [_value(exact, column, parts) for column, parts in wanted]
+                rows.append(row)
             if len(rows) + len(rejected) >= _ROWS:
                 yield _batch(columns, rows, rejected)
                 rows, rejected = [], []
@@ -80,13 +91,13 @@ def _batch(columns: Sequence[str], rows: list[list[Any]], rejected: list[Rejecte
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes | None, str]]:
-    """Number (from 1), bytes and digest of each line that is not blank; None for one that is too long to look at."""
+    """Number (from 1) and bytes of each line that is not blank; None and its digest for one that is too long."""
     with _opened(path) as file:
         number = 0
         while line := file.readline(_LONGEST):
             number += 1
-            digest = hashlib.blake2b(line, digest_size=16)
             if len(line) == _LONGEST and not line.endswith(b"\n"):
+                digest = hashlib.blake2b(line, digest_size=16)
                 while (more := file.readline(_LONGEST)) and not more.endswith(b"\n"):
                     digest.update(more)
                 digest.update(more)
@@ -94,7 +105,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes | None, str]]:
                 continue
             line = (line.removeprefix(_BOM) if number == 1 else line).strip()
             if line:
-                yield number, line, hashlib.blake2b(line, digest_size=16).hexdigest()
+                yield number, line, ""
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -111,7 +122,18 @@ _decoder = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant
 
 
 def _parse(line: bytes | None) -> dict[str, Any] | str:
-    """The object of a line, or why it is none."""
+    """The object of a line, or why it is none. Numbers are such; one that is no integer of 64 bits is a float."""
+    if line is None:
+        return "line_too_long"
+    try:
+        found = orjson.loads(line)
+    except ValueError:  # it may be only half of a surrogate pair
+        return _parse_exactly(line)
+    return found if isinstance(found, dict) else "not_an_object"
+
+
+def _parse_exactly(line: bytes | None) -> dict[str, Any] | str:
+    """The same, with every number as a Number; three times as slow."""
     if line is None:
         return "line_too_long"
     try:

@@ -27,6 +27,7 @@ from jobs.sources.table.cells import (
     time_of,
 )
 
+_ALIKE = {str: pa.large_string(), int: pa.int64(), bool: pa.bool_()}
 Column = Any  # pa.Array, or a list of plain values
 
 # A cell is fine, or holds nothing (null, a blank text), or something that its kind of value cannot be.
@@ -109,6 +110,8 @@ def _flags(column: Column, rule: Callable[[object], bool | None]) -> Cells:
 
 def texts(column: Column) -> Cells:
     """Texts."""
+    if isinstance(column, list) and set(map(type, column)) <= {str, type(None)}:
+        return Cells(column, np.array([NONE if value is None else FINE for value in column], np.int8))
     plain = _plain(column)
     if isinstance(plain, pa.Array) and pa.types.is_large_string(plain.type):
         return Cells(plain.to_pylist(), np.where(_numpy(plain.is_valid()), FINE, NONE).astype(np.int8))
@@ -149,7 +152,7 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 def _plain(column: Column) -> Column:
     """Without dictionaries and views, text as ``large_string``, or as bytes where a cell of it is not UTF-8."""
     if not isinstance(column, pa.Array | pa.ChunkedArray):
-        return column
+        return _alike(column)
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ChunkedArray):  # more than two gigabytes
         array = pa.concat_arrays(array.chunks)
@@ -167,6 +170,16 @@ def _plain(column: Column) -> Column:
                 pa.large_binary(), len(array), array.buffers(), array.null_count, array.offset
             )  # fmt: skip
     return array
+
+
+def _alike(column: list[Any]) -> Column:
+    """Plain values as an Arrow array where they are all of one type, which is faster to look at."""
+    kinds = set(map(type, column)) - {type(None)}
+    kind = _ALIKE.get(kinds.pop()) if len(kinds) == 1 else None
+    try:
+        return column if kind is None else pa.array(column, kind)
+    except (UnicodeEncodeError, OverflowError):
+        return column
 
 
 def _numpy(array: pa.Array) -> np.ndarray:
