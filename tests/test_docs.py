@@ -25,5 +25,7 @@ def test_a_page_names_tests_that_are_there(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_names_files_that_are_there(page: str) -> None:
-    named = re.findall(r"`((?:embedding|indexers|jobs|findings|docs)/[\w/.-]+\.(?:py|sh|md))", (ROOT / page).read_text())
+    named = re.findall(
+        r"`((?:embedding|indexers|jobs|findings|docs)/[\w/.-]+\.(?:py|sh|md))", (ROOT / page).read_text()
+    )
     assert not [name for name in named if not (ROOT / name).is_file()]
