@@ -96,7 +96,7 @@ def test_after_a_purge_no_file_holds_a_byte_of_it(purged: Workspace, canaries: d
     assert gone(canaries, storage(purged)) == {}
     body = receipt.body
     # One vector more than documents: that of the text before the edit.
-    assert body["removed"] == {"vectors": 4, "chunks": 3, "index": 3, "ledger": 3, "quarantine": 0}
+    assert body["removed"] == {"vectors": 4, "chunks": 3, "index": 3, "ledger": 3, "quarantine": 0, "removals": 0}
     key = (purged.root / "state" / "hash.key").read_bytes()
     assert body["documents"]["hashed_ids"] == sorted(hashed_id(key, one) for one in (SAID, EDITED, FILE))
     assert body["documents"]["count"] == 3 and SAID not in str(body)
