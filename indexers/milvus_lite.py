@@ -95,6 +95,8 @@ def compact_lite(path: Path, version: str) -> None:
     _, database, _ = server_manager_instance._servers[str(path)]
     collection = database.get_collection(version)
     compaction, manifest, deleted = collection._compaction_mgr, collection._manifest, collection._delta_index
+    # A flush leaves graphs to a thread of the engine, which takes no lock: two that write one file read half of it.
+    collection._wait_for_bg()
     with collection._maintenance_lock:
         for partition in manifest.list_partitions():
             files = list(manifest.get_data_files(partition))

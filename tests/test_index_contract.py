@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from milvus_lite.engine.collection import Collection
 from pymilvus import MilvusClient
 
 from embedding.errors import ConfigError, LeaseHeldError, ResourceError, SpaceMismatchError
@@ -480,6 +482,31 @@ def test_compaction_takes_deleted_and_replaced_texts_off_the_disk(tmp_path: Path
     index.close()
     assert stored_texts(tmp_path) == {"edited", "kept"}
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"secret" in p.read_bytes()]
+
+
+def test_compaction_waits_for_what_the_engine_does_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that write one graph file would read each other's half."""
+    real, at_work, most = Collection._build_or_load_segment_index, [0], [0]
+    mutex = threading.Lock()
+
+    def slow(collection: Collection, *given: object) -> None:
+        with mutex:
+            at_work[0] += 1
+            most[0] = max(most[0], at_work[0])
+        time.sleep(0.3)
+        real(collection, *given)
+        with mutex:
+            at_work[0] -= 1
+
+    index = MilvusIndex(str(tmp_path / "lite"), "messages")
+    index.create_version(V1, space_id="s", dim=DIM)
+    index.upsert(V1, rows([f"{n}#0" for n in range(8)]))
+    monkeypatch.setattr(Collection, "_build_or_load_segment_index", slow)
+    index.delete(V1, ["0#0"])
+    index.compact(V1)
+    assert most == [1]
+    assert len(scanned(index, V1)) == 7
+    index.close()
 
 
 def stored_texts(folder: Path) -> set[str]:
