@@ -60,6 +60,17 @@ def _plain(text: str) -> str:
     return URL.sub(lambda m: strip_url(m[0])[0] + strip_url(m[0])[1], text) if "://" in text else text
 
 
+def _label(label: str, url: str, whole: str) -> str:
+    """A link's label; one that is the address itself without its scheme loses what the address loses."""
+    shown = url.partition("://")[2]
+    if label == whole.partition("://")[2]:
+        return shown
+    for start in (shown, shown.rstrip("/")):
+        if start and label.startswith(start) and label[len(start) :][:1] in ("?", "#"):
+            return start + "".join(label[len(start) :].partition(" ")[1:])
+    return label
+
+
 def string(value: object) -> str:
     """The value of a field that should be a string, else nothing."""
     return value if isinstance(value, str) else ""
@@ -154,11 +165,12 @@ class Reader:
 
     def link(self, url: str, label: str = "") -> str:
         """Remember a link; its label, else its bare URL."""
-        url = bare_url(_unescape(url))
+        whole = _unescape(url)
+        url = bare_url(whole)
         # The same cleaning as the text gets, so that no link holds what the text may not.
         if "://" in url and len(self.links) < MAX_LINKS and (clean := finish(url)):
             self.links[clean] = None
-        return label if label.strip() else url
+        return _label(label, url, whole) if label.strip() else url
 
     def inline(self, elements: object) -> str:
         """Text of a rich_text section. Its text is no markup: nothing is escaped and marks are styles."""

@@ -19,6 +19,29 @@ def test_a_note_without_a_declaration_is_read_as_it_was_written(encoding: str, t
     assert decode_text(text.encode(encoding)) == text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Keep at 25 °C ±2", "A hair is 70 µm wide", "Fee: 100 £", "£20 each", "Toll 300 ¥", "5½ hours", "½ litre ± 5 %",
+        "12 m² and 3 m³, see § 4", "The sign says «Closed»", "3 × 4 = 12", "The naïve plan won’t do for the new harbour.",
+    ],
+)  # fmt: skip
+def test_signs_and_one_foreign_word_are_those_of_an_english_note(text: str) -> None:
+    assert decode_text(text.encode("cp1252")) == text
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1250", "Łódź"), ("cp1250", "żona"), ("iso8859-2", "śruba, dwa kąty"), ("iso8859-2", "ľudia"),
+        ("gb18030", "合同１２３。"), ("cp1257", "Ačiū už žinią"), ("cp1257", "Paldies, tikšanās pārcelta"),
+        ("cp1251", "Москва"), ("cp1253", "Αθήνα"),
+    ],
+)  # fmt: skip
+def test_letters_are_not_taken_for_signs(encoding: str, text: str) -> None:
+    assert decode_text(text.encode(encoding)) == text
+
+
 WESTERN = ("de", "fr", "es", "pt", "fi")
 OTHERS = {
     "pl": "cp1250",

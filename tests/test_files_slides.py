@@ -21,6 +21,7 @@ def text_of(data: bytes) -> str:
     [
         "<a:r><a:t>Annual</a:t></a:r><a:br/><a:r><a:t>report</a:t></a:r>",
         "<a:r><a:t>Annual_x000B_report</a:t></a:r>",  # as libraries write a vertical tab
+        "<a:r><a:t>Annual_x000D__x000A_report</a:t></a:r>",  # and a line's end of Windows
     ],
 )
 def test_a_line_break_parts_two_words(broken: str) -> None:

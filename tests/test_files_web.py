@@ -117,6 +117,7 @@ XML = '<?xml version="1.0"?>'
         ("<doc><p>Ask <name>Ida <em>Berg</em></name> first</p></doc>", "p: Ask Ida Berg first"),
         ("<d><p>Take <list><item>oil</item><item>sand</item></list> along</p></d>", "p: Take\nitem: oil\nitem: sand\np: along"),
         ("<d><p>one<br/>two</p></d>", "p: one two"),
+        ("<d>one<para>two.</para><para>three</para>four<note>five</note>, six</d>", "d: one two. three four five , six"),
         ("<r><who>Ida</who><where>Oslo</where></r>", "who: Ida\nwhere: Oslo"),
         ('<r><row Name="Ida" Town="Oslo"/><row Name="Per" Town="Rome"/></r>', "row: Name: Ida; Town: Oslo\nrow: Name: Per; Town: Rome"),
         ('<!DOCTYPE r [<!ENTITY co "Harbour Ltd">]><r><a>By &co; only</a></r>', "a: By Harbour Ltd only"),

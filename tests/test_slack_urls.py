@@ -57,3 +57,24 @@ def test_hostile_urls_take_linear_time(piece: str) -> None:
     normalise_message({"text": "https://x.io/?" + piece * 20_000}, {})
     normalise_message({"text": "https://x.io/" + piece * 20_000}, {})
     assert time.perf_counter() - start < 5  # quadratic behaviour would take minutes
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [
+        ("<http://www.x.io/a?k=secret|www.x.io/a?k=secret>", "www.x.io/a"),
+        ("<https://x.io/?k=secret|x.io?k=secret>", "x.io"),
+        ("<https://x.io/a#k=secret|x.io/a#k=secret (page)>", "x.io/a (page)"),
+        ("<https://me:secret@x.io/a|me:secret@x.io/a>", "x.io/a"),
+        ("<https://x.io/a?k=secret|is x.io/a ready?>", "is x.io/a ready?"),
+    ],
+)
+def test_a_label_that_is_the_address_without_its_scheme_loses_the_query_too(token: str, expected: str) -> None:
+    assert normalise_message({"text": token}, {}).text == expected
+
+
+def test_the_text_of_a_link_element_is_such_a_label() -> None:
+    link = {"type": "link", "url": "https://x.io/a?k=secret", "text": "x.io/a?k=secret"}
+    section = {"type": "rich_text_section", "elements": [link]}
+    message = {"text": "", "blocks": [{"type": "rich_text", "elements": [section]}]}
+    assert normalise_message(message, {}).text == "x.io/a"

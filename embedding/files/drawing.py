@@ -26,6 +26,9 @@ _GENERATED = re.compile(
     re.IGNORECASE,
 )
 
+# A vertical tab, or a line's end as libraries write what XML cannot hold.
+_BREAK = re.compile(r"\x0b|(?:_x000[aA]_|_x000[dD]_)+|_x000[bB]_")
+
 
 def chosen(element: etree._Element | None) -> etree._Element | None:
     """Return the one branch to read of an ``mc:AlternateContent``: the others say the same for older programs."""
@@ -61,7 +64,7 @@ def _paragraph(paragraph: etree._Element) -> str:
             walk.skip_subtree()
         elif element.tag == f"{A}t":
             # PowerPoint keeps a line break of a title as a vertical tab.
-            parts.append((element.text or "").replace("\x0b", "\n").replace("_x000B_", "\n"))
+            parts.append(_BREAK.sub("\n", element.text or ""))
         elif element.tag == f"{A}br":
             parts.append("\n")
         elif element.tag == f"{M}oMath":

@@ -66,6 +66,15 @@ _ODD = re.compile(
     r"|[^\x00-\xbf×÷\W](?=\d)|[¼-¾](?=[^\W\d_]{4})|¤"
 )
 
+# Signs of windows-1252 where people write them; other code pages have letters there, which stand in words.
+_SIGN = re.compile(
+    r"(?<=\d)[£¥](?!\w)|(?<=\d )[£¥](?!\w)|(?<!\w)[£¥](?= ?\d)|(?<![^\W\d_])[¼-¾](?![^\W\d_])|(?<![^\W\d_])±(?= ?\d)"
+    r"|(?<![^\W\d_])µ(?=[mslgAVFW][ol]?(?!\w))|(?<=\w)[²³](?!\w)|°(?!\d)|[§©®×÷€™‘’‚“”„…–—•]|«(?=[^«»]+»)|»"
+)
+_HIGH = re.compile(r"[^\x00-\x7f]")
+# A Baltic text has a letter above ASCII in every other word.
+_BALTIC_LETTERS = 20
+
 
 def guess_codec(data: bytes) -> str:
     """Return the Python name of the likeliest codec of bytes that are no UTF-8; always one, right or wrong."""
@@ -76,6 +85,8 @@ def guess_codec(data: bytes) -> str:
     for codec in ("euc_jp", "cp932"):
         if _is_kana(sample, codec):
             return codec
+    if _is_signs(sample[:_LETTERS]):
+        return "cp1252"
     detector = EncodingDetector()
     detector.feed(sample, last=begin + len(sample) == len(data))
     name = detector.guess(tld=None, allow_utf8=False)
@@ -86,10 +97,25 @@ def guess_codec(data: bytes) -> str:
 
 def _by_letters(sample: bytes, codec: str) -> str:
     """Return another Latin codec where the guess's letters are no language's and the other's are."""
-    if codec not in _ALPHABETS or (own := _fit(sample, codec)) >= 0.9:
+    if codec not in _ALPHABETS:
         return codec
+    if (own := _fit(sample, codec)) >= 0.9:
+        # One foreign word in an English text: the letters of both fit, and there are too few for a Baltic one.
+        rare = codec == "cp1257" and _is_rare(sample) and _fit(sample, "cp1252", _RARE) >= 0.98
+        return "cp1252" if rare else codec
     others = (other for other in _ALPHABETS if other != codec)
     return next((other for other in others if _fit(sample, other, _RARE) >= max(0.98, own)), codec)
+
+
+def _is_signs(sample: bytes) -> bool:
+    """Whether all that is above ASCII are signs that stand where signs do ("5 µm", "£20"), none of them a letter."""
+    text = sample.decode("cp1252", "replace")
+    return len(_SIGN.findall(text)) == len(_HIGH.findall(text))
+
+
+def _is_rare(sample: bytes) -> bool:
+    letters = [character for character in sample.decode("cp1257", "replace") if character.isalpha()]
+    return sum(1 for letter in letters if letter > "\x7f") * _BALTIC_LETTERS < len(letters)
 
 
 def _fit(sample: bytes, codec: str, without: frozenset[str] = frozenset()) -> float:

@@ -20,6 +20,11 @@ _NAMED_ENTITY = re.compile(r"&([a-zA-Z][a-zA-Z0-9]{1,30});")
 _RECORDS = frozenset(["item", "entry", "record", "row"])
 # Attributes that hold words for a reader also where the element has text of its own.
 _TELLING = frozenset(["title", "label", "alt", "caption", "description", "summary"])
+# Parts of a sentence's element that stand for themselves in every vocabulary of documents: words end at their borders.
+_APART = frozenset(
+    ["p", "para", "simpara", "li", "item", "listitem", "div", "section", "sec", "title", "head", "note", "footnote",
+     "fn", "row", "tr", "td", "th", "cell", "entry", "list", "table", "figure", "caption", "quote", "blockquote"]
+)  # fmt: skip
 _MAX_ENTITY = 200
 
 # Limits and loops are attacks, not slips of a writer: nothing is recovered from them.
@@ -119,11 +124,13 @@ class _XmlWriter:
                 if not inside:
                     self._flush()
                     self._attributes(element, name)
+                elif local_name(element).lower() in _APART:
+                    self._line.append(" ")
                 self._text(name, element.text)
             else:
                 if not opened.pop().inside:
                     self._flush()
-                elif not (element.text or len(element)):
+                elif not (element.text or len(element)) or local_name(element).lower() in _APART:
                     self._line.append(" ")  # an empty element inside a sentence is a break or a picture
                 if opened:
                     self._text(opened[-1].name, element.tail)
