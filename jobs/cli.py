@@ -46,6 +46,7 @@ from jobs.cli_options import (
     UntilOption,
     WaitOption,
     readable,
+    said,
     scope_of,
 )
 from jobs.faults import safe_traceback
@@ -423,7 +424,7 @@ def status(config: ConfigOption = None, json: JsonOption = False) -> None:
 def purge(
     team: Annotated[str, typer.Option("--team", metavar="T", help="Whose documents; required.")],
     config: ConfigOption = None, json: JsonOption = False,
-    channel: Annotated[str, typer.Option("--channel", metavar="C", help="Only this channel id.")] = "",
+    channel: Annotated[str | None, typer.Option("--channel", metavar="C", help="Only this channel id.")] = None,
     ids: IdsOption = None,
     before: Annotated[str | None, typer.Option("--before", metavar="DATE", help="Only what is older (UTC).")] = None,
     wait: WaitOption = 0.0,
@@ -439,11 +440,13 @@ def purge(
         from jobs import render
         from jobs.purge import purge as remove
 
-        listed = [readable(i, "--ids") for group in ids or () for i in group.split(",") if i]
-        moment = parse_moment(before, "--before") if before else None
+        # An option whose shell variable was not set must not come to mean the whole team.
+        listed = [readable(i, "--ids") for group in ids or () for i in said(group.strip(","), "--ids").split(",") if i]
+        of_channel = "" if channel is None else readable(said(channel, "--channel"), "--channel")
+        moment = None if before is None else parse_moment(before, "--before")
         with opened_mill(config) as mill:
             readable(team, "--team")
-            body = remove(mill, team=team, channel=channel, ids=listed, before=moment, wait=wait)
+            body = remove(mill, team=team, channel=of_channel, ids=listed, before=moment, wait=wait)
         if body["unmatched"]:
             first = body["unmatched"][0]
             say(f"nothing is known of {len(body['unmatched']):,} of the ids, for example {first}; they are kept away")

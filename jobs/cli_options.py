@@ -48,7 +48,7 @@ ModelOption = Annotated[
     str | None, typer.Option("--to-model", metavar="M", help="Build with this model instead of model.name.")
 ]
 WaitOption = Annotated[
-    float, typer.Option("--wait", metavar="SECONDS", help="How long to wait for another run to end.")
+    float, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait for another run to end.")
 ]
 MassDeleteOption = Annotated[
     bool, typer.Option("--allow-mass-delete", help="Delete past limits.max_delete_*; look at the plan first.")
@@ -64,14 +64,27 @@ def readable(text: str, option: str) -> str:
     return text
 
 
+def said(text: str, option: str) -> str:
+    """An argument as it is. Raises ConfigError for one that says nothing: an unset variable would widen a scope."""
+    if not text.strip():
+        raise ConfigError(f"{option}: is empty; leave the option out, or give it a value")
+    return text
+
+
 def scope_of(
     team: list[str] | None, channel: list[str] | None, since: str | None, until: str | None, kind: Kind | None
 ) -> Scope:
-    """What the options of a scope say. Raises ConfigError for a date that is none and a text that is no UTF-8."""
-    return Scope(
+    """What the options of a scope say.
+
+    Raises ConfigError for a date that is none, dates between which nothing lies, and a text that is no UTF-8.
+    """
+    scope = Scope(
         teams=tuple(readable(t, "--team") for t in team or ()),
         channels=tuple(readable(c, "--channel") for c in channel or ()),
-        since=parse_moment(since, "--since") if since else None,
-        until=parse_moment(until, "--until") if until else None,
+        since=None if since is None else parse_moment(since, "--since"),
+        until=None if until is None else parse_moment(until, "--until"),
         kind=kind.value if kind else None,
     )
+    if scope.since is not None and scope.until is not None and scope.since >= scope.until:
+        raise ConfigError("--until: nothing lies between --since and this; give a later date, it is not included")
+    return scope

@@ -271,6 +271,8 @@ def load_config(file: Path) -> Config:
         config = FromFile(base=file.resolve().parent)  # type: ignore[call-arg]  # the rest comes from the file
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file}: not TOML: {error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: not TOML: not UTF-8; save it in that encoding") from None
     except SettingsError as error:
         raise ConfigError(f"{file}: environment: {error}") from None
     except ValidationError as error:
@@ -297,6 +299,12 @@ def _fault(location: tuple[int | str, ...], message: str, kind: str) -> str:
 
 
 def _check_paths(file: Path, config: Config) -> None:
+    if "://" in config.state.uri:
+        raise ConfigError(f"{file}: state.uri: only a folder can hold the state in this version")
+    places = {f"sources[{n}].uri": source.uri for n, source in enumerate(config.sources)}
+    for key, place in (places | {"state.uri": config.state.uri, "index.uri": config.index.uri}).items():
+        if "\0" in place:
+            raise ConfigError(f"{file}: {key}: a path has no character of number 0")
     unnamed: dict[tuple[str, str | None, str], int] = {}
     for number, source in enumerate(config.sources):
         place = source.uri if "://" in source.uri else str(config.path(source.uri))

@@ -107,10 +107,12 @@ class Mill:
         """Refuse an index of another space, naming both."""
         found = self.index().space_of(version)
         if found != self.space_id:
-            model = self.state.spaces().get(found, {}).get("model", "unknown")
+            model, ours = self.state.spaces().get(found, {}).get("model", "unknown"), self.config.model.name
+            # A new release that reads or cuts texts in another way has another space of the same model too.
+            cause = "another release of embedmill, or other settings of the model, made it; " if model == ours else ""
             raise SpaceMismatchError(
                 f"index {version} holds space {found} (model {model}), the configuration asks for {self.space_id} "
-                f"({self.config.model.name}); restore model.* or reindex"
+                f"({ours}); {cause}run `embedmill reindex`, or restore model.*"
             )
 
     def spark(self, reading: int = 0) -> SparkSession:

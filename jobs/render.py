@@ -84,7 +84,10 @@ def rollback(body: dict[str, Any]) -> str:
     if body["removed"]:
         text += f"\n{body['removed']:,} rows of documents that were deleted or changed since were removed from it first"
     if not body["configured"]:
-        text += f"\nthe configuration names another space: set [model] back to {body['model']} before the next run"
+        text += (
+            f"\nthe configuration names another space: set [model] back to {body['model']} before the next run; where "
+            "it says that already, other settings or another release of embedmill made this version"
+        )
     return text + "\n`embedmill run` brings it up to date"
 
 

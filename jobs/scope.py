@@ -80,9 +80,10 @@ def parse_moment(text: str, option: str) -> int:
     """A day or an ISO time, UTC, as microseconds. Raises ConfigError naming the option."""
     try:
         moment = dt.datetime.fromisoformat(text)
-    except ValueError:
+        moment = moment.astimezone(dt.UTC) if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    except (ValueError, OverflowError):
         raise ConfigError(f"{option}: {text!r} is not a date; write 2025-03-01 or 2025-03-01T12:00:00") from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp() * 1_000_000)
+    return int(moment.timestamp() * 1_000_000)
 
 
 def iso(micros: int) -> str:

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
         (["run", "--jsn"], "--json"),
         (["rn"], "run"),
         (["run", "--wait", "long"], "--wait"),
+        (["run", "--wait", "-1"], "--wait"),
         (["run", "--kind", "letter"], "--kind"),
         (["purge"], "--team"),
     ],
@@ -160,6 +161,33 @@ def test_purge_of_a_team_that_is_nowhere_says_so(ran: Workspace) -> None:
     assert refused.code == 2 and "nothing was purged" in refused.body["error"]["message"]
     for _ in range(2):
         assert ran.call("purge", "--team", "T01").code == 0, "the second finds nothing, and that is as it should be"
+
+
+@pytest.mark.parametrize("option", ["--before", "--channel", "--ids"])
+@pytest.mark.parametrize("given", ["", " ", ","])
+def test_an_empty_option_does_not_widen_a_purge_to_the_whole_team(
+    workspace: Workspace, option: str, given: str
+) -> None:
+    """As where a script's variable was never set."""
+    if given == "," and option == "--channel":
+        pytest.skip("a channel's id may be anything")
+    refused = workspace.call("purge", "--team", "T01", option, given)
+    assert refused.code == 2 and refused.body["error"]["message"].startswith(f"{option}: ")
+
+
+@pytest.mark.parametrize(
+    ("dates", "named"),
+    [
+        (["--since", ""], "--since"), (["--until", ""], "--until"),
+        (["--since", "2025-03-02", "--until", "2025-03-01"], "--until"),
+        (["--since", "2025-03-02", "--until", "2025-03-02"], "--until"),
+        (["--since", "0001-01-01T00:00:00+14:00"], "--since"),
+    ],
+)  # fmt: skip
+def test_dates_that_say_nothing_are_refused(workspace: Workspace, dates: list[str], named: str) -> None:
+    for command in ("run", "plan", "verify", "reindex"):
+        refused = workspace.call(command, *dates)
+        assert refused.code == 2 and refused.body["error"]["message"].startswith(f"{named}: ")
 
 
 def test_no_command_shows_the_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

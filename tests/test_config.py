@@ -53,11 +53,20 @@ def test_an_index_server_is_reached_by_keys_and_a_token_from_the_environment(
         (GOOD + "[modle]\n", "modle: unknown key; remove it or correct its spelling"),
         (GOOD.replace('"."', '"nope"'), "sources[0].uri: no such path: nope"),
         ("[model]\nactors = 1\n", "sources: Field required"),
+        (GOOD + '[state]\nuri = "s3://lake/state"\n', "state.uri: only a folder can hold the state in this version"),
+        (GOOD.replace('"."', '"a\\u0000b"'), "sources[0].uri: a path has no character of number 0"),
         ("sources = []\n", "sources: Tuple should have at least 1 item after validation, not 0"),
     ],
 )
 def test_faults_name_the_key_and_nothing_else(tmp_path: Path, text: str, expected: str) -> None:
     assert fault(tmp_path, text) == expected
+
+
+def test_a_file_in_another_encoding_is_a_fault_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "embedmill.toml"
+    file.write_bytes(GOOD.encode() + "# Büro\n".encode("cp1252"))
+    with pytest.raises(ConfigError, match="not TOML: not UTF-8; save it in that encoding"):
+        load_config(file)
 
 
 def test_a_wrong_type_names_the_key(tmp_path: Path) -> None:

@@ -121,6 +121,7 @@ def test_another_space_is_embedded_whole_and_the_old_one_refused(ran: Workspace)
     ran.config.write_text(old)
     for refused in (ran.run(), ran.call("plan"), ran.call("search", "lockers", "--team", "T01"), ran.verify()):
         assert refused.code == 5 and before["space_id"] in refused.err and built.body["space_id"] in refused.err
+        assert "another release of embedmill, or other settings of the model" in refused.err, "the name is the same"
     back = ran.call("rollback")
     assert back.code == 0
     settled = ran.run()
