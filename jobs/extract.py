@@ -211,7 +211,7 @@ def _choose(
         for at in by_source.get(source.source_id, ()):
             if at in listed:
                 continue
-            if reason := _below(at[1], refused):
+            if reason := below(at[1], refused):
                 unlisted[at] = reason
             elif not complete:
                 unlisted[at] = next(iter(refused.values()), "nothing_listed")
@@ -221,7 +221,7 @@ def _choose(
     return _Work(list(chosen.values()), gone, rejected, frozenset(looked), frozenset(listed), unlisted)
 
 
-def _below(key: str, refused: Mapping[str, str]) -> str:
+def below(key: str, refused: Mapping[str, str]) -> str:
     """Why a partition, or a folder that it lies in, was refused; empty where it was not."""
     folders = (key[:cut] for cut, letter in enumerate(key) if letter == "/")
     return next((refused[name] for name in (key, *folders) if name in refused), "")

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from jobs.extract import changed
+from jobs.forgotten import forgotten
 from jobs.frames import local_frame, read_table
 from jobs.reader import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW, Chunking, reader
 from jobs.sources.base import NameMap, Partition, PurgeRule, Source
@@ -196,7 +197,8 @@ def check_sources(
     """Compare what the index holds (``scan``, Parquet files of SCAN) with sampled partitions of its sources.
 
     ``sample`` are chunk ids whose partitions come first. Returns the rows that differ, and how many partitions were
-    read. Partitions that changed since they were read are a run's business, also those that change meanwhile.
+    read. Partitions that changed since they were read are a run's business, also those that change meanwhile; those
+    that are in no table of what was read are nobody's, and count as read and empty.
     """
     chunks = read_table(spark, state, "chunks").select(*_CHUNK)
     wanted = [{"doc_id": chunk} for chunk in sample]
@@ -206,10 +208,11 @@ def check_sources(
     owners = near.select("source_id", "partition").distinct().toArrow().to_pylist() if wanted else []
     first = {(row["source_id"], row["partition"]) for row in owners}
     chosen = choose(state, sources, chunking, scope, first, turn)
-    if not chosen:
+    lost = forgotten(spark, state, sources)
+    if not chosen and not lost:
         return [], 0
     shown = read_again(state, sources, chunking, chosen)
-    read = {(sources[n].source_id, p.key) for n, p in chosen}
+    read = {(sources[n].source_id, p.key) for n, p in chosen} | lost
     _leave_open(state, shown, read)
     stored = _stored(spark, state, [source.source_id for source in sources], shown, read)
     indexed = _indexed(scan, {*shown.events, *stored})
@@ -224,7 +227,7 @@ def check_sources(
             found += [Wrong(about["team_id"], chunk, at, not (now and chunk in now.chunks)) for chunk in sorted(wrong)]
     if found:  # was the source changed while it was read?
         again = {(sources[n].source_id, p.key) for n, p in choose(state, sources, chunking, scope, read, turn)}
-        found = [wrong for wrong in found if wrong.at in again]
+        found = [wrong for wrong in found if wrong.at in again or wrong.at in lost]
     return found, len(chosen)
 
 

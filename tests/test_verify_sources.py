@@ -64,7 +64,9 @@ def texts(space: Workspace) -> dict[str, str]:
     return {key: row["text"] for key, row in index._store.versions[V1].rows.items()}
 
 
-def plant(space: Workspace, document: str, text: str | None, like: str = SAID, version: int | None = None) -> None:
+def plant(
+    space: Workspace, document: str, text: str | None, like: str = SAID, version: int | None = None, **owner: str
+) -> None:
     """Make texts, ledger and index say that a document has this text, or with None that there is no such document."""
     mill = open_mill(space.config)
     index, state = mill.index(), mill.state
@@ -77,10 +79,10 @@ def plant(space: Workspace, document: str, text: str | None, like: str = SAID, v
         del held.rows[key], held.vectors[key]
         return
     changes: dict[str, Any] = {"chunk_id": key, "content_hash": ids.content_hash(state.hash_key, TEAM, text)}
-    more = {"doc_id": document, "text": text} | ({} if version is None else {"version": version})
+    more = {"doc_id": document, "text": text, **({} if version is None else {"version": version})}
     for name in ("chunks", "published"):
         [row] = [r for r in state.read(name).to_pylist() if r["chunk_id"] == f"{like}#0"]
-        given = changes | (more if name == "chunks" else {})
+        given = changes | ({**more, **owner} if name == "chunks" else {})
         state.change(name, [row | given | {"_delete": False}])
     held.rows[key] = held.rows[f"{like}#0"] | changes | more
     held.vectors[key] = held.vectors[f"{like}#0"]
@@ -99,6 +101,20 @@ def test_a_row_that_no_source_shows_is_seen_and_removed(sound: Workspace) -> Non
     assert f"{PLANTED}#0" not in texts(sound)
     assert go(sound).extracted.opened == 1, "its partition is read anew"
     assert check(sound)["status"] == "ok" and len(texts(sound)) == 8
+
+
+def test_a_row_of_a_partition_that_nobody_knows_is_seen_and_removed(sound: Workspace) -> None:
+    """No run can find it gone: a run looks for partitions that ``sources`` has and the listing has not."""
+    plant(sound, PLANTED, "what nobody has said", partition="C1/2025-03-09")
+    plant(sound, f"{TEAM}/f/gone.txt", "of a source that was taken out", source_id="files-elsewhere")
+    go(sound)
+    body = check(sound)
+    assert (body["status"], found(body), body["examples"]) == ("differs", {"source": 1}, [f"{PLANTED}#0"])
+    assert check(sound, repair=True)["status"] == "repaired" and f"{PLANTED}#0" not in texts(sound)
+    assert check(sound)["status"] == "ok"
+    plant(sound, PLANTED, "what nobody has said", partition="C1/2025-03-09")
+    (sound.export / "general" / "2025-03-09.json").symlink_to("/etc/hostname")
+    assert check(sound)["status"] == "ok", "it may be there"
 
 
 def test_what_its_source_has_otherwise_is_seen_and_mended_by_the_next_run(sound: Workspace) -> None:
