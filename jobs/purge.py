@@ -109,6 +109,7 @@ def _check_team(mill: Mill, team: str) -> None:
     known = {str(found) for source in mill.config.sources if (found := source.team_id)}
     known |= {found for name in ("chunks", "vectors", "published") for found in state.values(name, "team_id")}
     known |= {found for name in ("quarantine", "purges") for (found,) in state.every_cut().distinct(name, ["team_id"])}
+    known.discard("")  # of records that name no team
     if team in known:
         return
     for version in mill.index().versions() if mill.has_index() else ():
