@@ -50,6 +50,16 @@ def test_a_forwarded_mail_is_read_with_its_own_head() -> None:
     assert body_of(parsed).endswith("storm.\n\nSubject: Lunch\nFrom: kim@x.example\n\nInner words.")
 
 
+def test_lines_that_one_version_alone_has_are_written_and_no_others() -> None:
+    story = (
+        "The north crane is closed until Thursday because of a storm, and ships wait in the outer bay. Pilots who know"
+    )
+    story += " the shallow passage may bring in small boats by daylight; everybody else calls the harbour office first."
+    page = f"<p>{story}</p><table><tr><td>Winch: shed 5</td></tr></table><p>the</p><p>---</p>"
+    versions = part("text/plain", story + "\n\nPier code: 4471"), part("text/html", page)
+    assert body_of(read(multipart("alternative", *versions))) == f"{story}\n\nPier code: 4471\n\nWinch: shed 5"
+
+
 def test_of_two_versions_of_one_text_the_plain_one_is_written_once() -> None:
     plain = "The north crane is closed until\nThursday because of the storm."
     parsed = read(multipart("alternative", part("text/plain", plain), part("text/html", HTML)))

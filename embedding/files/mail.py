@@ -143,10 +143,13 @@ class _Blocks:
         children = _children(part)
         if (preamble := clear_text(part.preamble)) and not _BOILERPLATE.search(preamble):
             self.texts.append([preamble])
+        unsaid: list[str] = []
         if kind == "multipart/alternative":
-            children = self._alternatives(children)
+            children, unsaid = self._alternatives(children)
         for child in children:
             self._part(child, depth + 1)
+        if unsaid:
+            self.texts.append(unsaid)
         # List programs write their footer below the last border.
         epilogue = clear_text(part.epilogue)
         if border := _BORDER_LINE.match(epilogue):
@@ -155,10 +158,11 @@ class _Blocks:
         elif epilogue:
             self.texts.append([epilogue])
 
-    def _alternatives(self, children: list[EmailMessage]) -> list[EmailMessage]:
+    def _alternatives(self, children: list[EmailMessage]) -> tuple[list[EmailMessage], list[str]]:
         """Return what of several versions of one text is to be written: the plain one where it says what the others do.
 
         It is what the sender's program made for readers without layout; but some write "please use another reader".
+        Lines that only the version left out has are returned too.
         """
         plain = [child for child in children if child.get_content_type() == "text/plain"]
         rich = [child for child in children if _is_rich(child)]
@@ -166,27 +170,25 @@ class _Blocks:
         others += [child for child in children if child.is_multipart() and child not in rich + others]
         if not plain or not rich or not self._compare:
             known = plain + rich + others
-            return known or children
-        short, long = self._shingles(plain), self._shingles(rich)
+            return known or children, []
+        plain_lines, rich_lines = self._lines(plain), self._lines(rich)
+        short, long = _shingles(_letters(plain_lines)), _shingles(_letters(rich_lines))
         if len(long - short) <= max(_FEW, (1 - _COVERS) * len(long)):
             # What hangs on the richer version (files beside its pictures) is named all the same.
             for child in rich:
                 for leaf in child.walk():
                     if not leaf.is_multipart():
                         self._named(leaf)
-            return plain + others
+            return plain + others, _unsaid(rich_lines, plain_lines)
         if len(short - long) <= (1 - _COVERS) * len(short):
-            return rich + others
-        return plain + rich + others
+            return rich + others, _unsaid(plain_lines, rich_lines)
+        return plain + rich + others, []
 
-    def _shingles(self, parts: list[EmailMessage]) -> set[str]:
-        """Return every run of five letters and digits of some parts' text: the same for any layout and script."""
+    def _lines(self, parts: list[EmailMessage]) -> list[str]:
         apart = _Blocks(self._limits, compare=False)
         for part in parts:
             apart._part(part, _MAX_DEPTH // 2)
-        text = "".join(line for lines in apart.texts for line in lines)[:_COMPARED]
-        letters = "".join(character for character in text.casefold() if character.isalnum())
-        return {letters[at : at + 5] for at in range(max(1, len(letters) - 4))} if letters else set()
+        return [line for lines in apart.texts for text in lines for line in text.splitlines()]
 
     def _invitation(self, text: str) -> None:
         for lines in calendar_entries(text):
@@ -199,6 +201,32 @@ class _Blocks:
         name = filename_of(part) or (f"unnamed ({unnamed})" if unnamed else "")
         if name and name not in self.attachments:
             self.attachments.append(name)
+
+
+def _letters(lines: Iterable[str]) -> str:
+    """Letters and digits alone: the same for any layout and script."""
+    text = "".join(lines)[:_COMPARED]
+    return "".join(character for character in text.casefold() if character.isalnum())
+
+
+def _shingles(letters: str) -> set[str]:
+    """Return every run of five letters."""
+    return {letters[at : at + 5] for at in range(max(1, len(letters) - 4))} if letters else set()
+
+
+def _unsaid(lines: list[str], written: list[str]) -> list[str]:
+    """Return the lines of which a good part stands nowhere in what is written."""
+    if sum(map(len, written)) > _COMPARED or len(_letters(lines)) <= _FEW:
+        return []
+    said = _letters(written)
+    known = _shingles(said)
+    found = []
+    for line in lines:
+        letters = _letters([line])
+        missing = len(_shingles(letters) - known) if letters not in said else 0
+        if missing and (missing * 2 > len(letters) - 4 or missing > max(_FEW // 2, len(letters) // 4)):
+            found.append(line)
+    return found
 
 
 def _is_rich(part: EmailMessage) -> bool:
