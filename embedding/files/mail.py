@@ -216,7 +216,7 @@ def _shingles(letters: str) -> set[str]:
 
 def _unsaid(lines: list[str], written: list[str]) -> list[str]:
     """Return the lines of which a good part stands nowhere in what is written."""
-    if sum(map(len, written)) > _COMPARED:
+    if sum(map(len, written)) > _COMPARED or len(_letters(lines)) <= _FEW:
         return []
     said = _letters(written)
     known = _shingles(said)
