@@ -438,7 +438,6 @@ def purge(
 
     def command() -> int:
         from jobs import render
-        from jobs.known import is_known_team
         from jobs.purge import purge as remove
 
         # An option whose shell variable was not set must not come to mean the whole team.
@@ -446,11 +445,8 @@ def purge(
         of_channel = "" if channel is None else readable(said(channel, "--channel"), "--channel")
         moment = None if before is None else parse_moment(before, "--before")
         with opened_mill(config) as mill:
-            known = is_known_team(mill, readable(team, "--team"))
+            readable(team, "--team")
             body = remove(mill, team=team, channel=of_channel, ids=listed, before=moment, wait=wait)
-            # What only the index knows was looked for too.
-            if not known and not any(body["removed"].values()):
-                raise ConfigError(f"--team: nothing is known of a team {team!r}, and nothing was removed")
         if body["unmatched"]:
             first = body["unmatched"][0]
             say(f"nothing is known of {len(body['unmatched']):,} of the ids, for example {first}; they are kept away")

@@ -53,12 +53,6 @@ def check_scope(mill: Mill, scope: Scope, *, was_read: bool) -> None:
             _refuse("--channel", "channel", scope.channels, held | listed)
 
 
-def is_known_team(mill: Mill, team: str) -> bool:
-    """Whether a team is that of a source, a text, a row of the ledger, or an earlier purge."""
-    purged = mill.state.read("purges", ["team_id"])["team_id"].to_pylist()
-    return team in _source_teams(open_sources(mill.config)) | _held_teams(mill.state) | set(purged)
-
-
 def check_search(mill: Mill, team: str, channels: Collection[str]) -> None:
     """Raise ConfigError where a search found nothing because there is no such team or channel.
 

@@ -158,7 +158,7 @@ def test_search_tells_nobody_of_other_teams(ran: Workspace) -> None:
 
 def test_purge_of_a_team_that_is_nowhere_says_so(ran: Workspace) -> None:
     refused = ran.call("purge", "--team", "T10")
-    assert refused.code == 2 and "nothing was removed" in refused.body["error"]["message"]
+    assert refused.code == 2 and "nothing was purged" in refused.body["error"]["message"]
     for _ in range(2):
         assert ran.call("purge", "--team", "T01").code == 0, "the second finds nothing, and that is as it should be"
 

@@ -6,6 +6,7 @@ NFC, without ``./``) and the one that it is read by. Opens no file.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import unicodedata
@@ -95,10 +96,9 @@ def folder_tree(root: Path) -> Tree:
     """The files below a folder. Links are followed as long as they stay below it."""
     tree = Tree()
     try:
-        list(os.scandir(root))
-    except OSError as error:
+        _walk(root, "", (root,), tree)
+    except OSError as error:  # of the root itself: what lies below is refused one by one
         raise SourceError(f"slack_export source: {root}: {error.strerror}") from None
-    _walk(root, "", (root,), tree)
     return tree
 
 
@@ -161,6 +161,8 @@ def _decoded(info: zipfile.ZipInfo) -> str:
 
 def _walk(root: Path, below: str, above: tuple[Path, ...], tree: Tree) -> None:
     folder = root / below
+    if not os.access(folder, os.R_OK | os.X_OK):  # one that may be listed and not entered is one fault, not one a file
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
     for found in sorted(os.scandir(folder), key=lambda entry: entry.name):
         path = f"{below}/{found.name}" if below else found.name
         parts = _parts(path)
