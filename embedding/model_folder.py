@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from embedding.errors import ConfigError
+from embedding.model_config import canonical
 from embedding.tokenizer_json import lower_cases
 
 # Architectures whose vectors are compared with sentence-transformers' own in tests/test_model_folders.py, and the name
@@ -36,20 +37,6 @@ _OLD_POOLING = {
 _WIDTH = ("hidden_size", "dim", "d_model")  # of a token's state, by its names in config.json
 _TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
 _LONGEST = 512  # of a text, where neither the tokenizer nor the model says
-# What of config.json shapes no vector: who saved it, how it was trained, and what stands on top of it.
-_IDLE = {
-    "_name_or_path", "adapters", "architectures", "bos_token_id", "classifier_bias", "classifier_pooling",
-    "decoder_bias", "dtype", "eos_token_id", "finetuning_task", "gradient_checkpointing", "id2label",
-    "initializer_range", "label2id", "language", "max_length", "name", "num_labels", "output_attentions",
-    "output_hidden_states",
-    "output_past", "problem_type", "return_dict", "sparse_pred_ignore_index", "sparse_prediction",
-    "tie_word_embeddings", "tokenizer_class", "torch_dtype", "transformers_version", "use_cache",
-}  # fmt: skip
-# What a newer version writes though an older one left it out.
-_SAME_AS_ABSENT: dict[str, object] = {
-    "add_cross_attention": False, "cross_attention_hidden_size": None, "is_decoder": False,
-    "position_embedding_type": "absolute", "pruned_heads": {},
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +143,7 @@ def read_folder(path: Path) -> ModelFolder:
     prompts = prompts_of(path)
     if any(prompts) and not modules[0].config["include_prompt"]:
         raise _unsupported("a prompt whose tokens are left out of the pooling")
-    return ModelFolder(transformer, _canonical(config), tuple(modules), max_tokens, prompts, dim)
+    return ModelFolder(transformer, canonical(config), tuple(modules), max_tokens, prompts, dim)
 
 
 def _unsupported(what: str) -> ConfigError:
@@ -178,17 +165,6 @@ def _inside(path: Path, below: str) -> Path:
     if not folder.resolve().is_relative_to(path.resolve()):
         raise ValueError("modules.json names a folder outside")
     return folder
-
-
-def _canonical(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a config.json shapes a vector, the same after it is saved by another version."""
-    return {
-        name: value
-        for name, value in config.items()
-        if name not in _IDLE
-        and "dropout" not in name
-        and not (name in _SAME_AS_ABSENT and value == _SAME_AS_ABSENT[name])
-    }
 
 
 # -- the transformer ---------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from embedding.encoders import EncoderSpec
 from embedding.encoders.spec import Purpose
 from embedding.encoders.torch import TorchEncoder
 from embedding.errors import ConfigError
+from embedding.model_config import canonical
 from embedding.model_folder import ARCHITECTURES
 from embedding.space import Space, describe_space, model_path, prompt_tokens, tokenizer_file
 from jobs.config import load_config
@@ -106,6 +107,35 @@ def test_every_pooling_and_head_gives_the_models_vectors(
     assert space_of(folder).dim == dim
     same(encode(folder), opened(folder).encode_document(TEXTS))
     assert space_of(again(folder)).space_id == space_of(folder).space_id
+
+
+# As versions before 5 of transformers wrote them: how positions turn, which layers see how far, how text is generated.
+OLDER: dict[str, dict[str, Any]] = {
+    "qwen3": {"rope_theta": 1_000_000.0, "rope_scaling": None, "use_sliding_window": False},
+    "llama": {"rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 2.0}, "head_dim": None},
+    "modernbert": {"global_rope_theta": 160_000.0, "local_rope_theta": 500.0, "reference_compile": None},
+    "gemma3_text": {"rope_theta": 1_000_000.0, "rope_local_base_freq": 500.0, "rope_scaling": None},
+    "xlm-roberta": {"top_k": 50, "num_beams": 1, "is_encoder_decoder": False, "chunk_size_feed_forward": 0},
+}
+
+
+@pytest.mark.parametrize("kind", OLDER)
+def test_a_configuration_of_an_older_version_is_the_same_space_once_it_is_saved_again(
+    kind: str, tmp_path: Path
+) -> None:
+    folder = saved(tmp_path, kind, config=ADDED.get(kind))
+    file = folder / "config.json"
+    today = json.loads(file.read_text())
+    derived = ["rope_parameters", *(["layer_types"] if kind in ("modernbert", "qwen3") else [])]
+    file.write_text(json.dumps({k: v for k, v in today.items() if k not in derived} | OLDER[kind]))
+    newer = again(folder)
+    assert json.loads((newer / "config.json").read_text()) != json.loads(file.read_text())
+    same(encode(folder), encode(newer))
+    assert canonical(json.loads((newer / "config.json").read_text())) == canonical(json.loads(file.read_text()))
+    assert space_of(newer).space_id == space_of(folder).space_id
+    if rotations := [name for name, value in OLDER[kind].items() if isinstance(value, float)]:
+        changed(folder, "config.json", **{rotations[-1]: 77.0})
+        assert space_of(newer).space_id != space_of(folder).space_id
 
 
 def test_layer_norm_and_dropout_behind_the_pooling(tmp_path: Path) -> None:
