@@ -85,6 +85,10 @@ def prompts_of(path: Path) -> tuple[str, str]:
     """
     said = _json(path / "config_sentence_transformers.json", {})
     prompts = {name: text or "" for name, text in (said.get("prompts") or {}).items()}
+    if odd := sorted(name for name, text in prompts.items() if not isinstance(text, str)):
+        raise ConfigError(
+            f"model.name: the model's prompt {odd[0]!r} is no text; mend its config_sentence_transformers.json"
+        )
     query, document = prompts.get("query", ""), prompts.get("document", "")
     default = said.get("default_prompt_name")
     if default and prompts.get(default, "") != document:
@@ -125,6 +129,8 @@ def read_folder(path: Path) -> ModelFolder:
         raise _unsupported(f"architecture {kind!r}")
     if config.get("is_decoder") or config.get("add_cross_attention"):
         raise _unsupported("a decoder")
+    if config.get("quantization_config"):
+        raise _unsupported("quantised weights (quantization_config)")
     if (transformer / "adapter_config.json").is_file():
         raise _unsupported("an adapter beside the weights; merge it into them")
     max_tokens = _limit(transformer, config)

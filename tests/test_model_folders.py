@@ -373,6 +373,12 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "another prompt": (
         lambda f: changed(f, "config_sentence_transformers.json", prompts={"passage": "p: "}), "prompt 'passage'",
     ),
+    "a prompt that is no text": (
+        lambda f: changed(f, "config_sentence_transformers.json", prompts={"query": 3}), "prompt 'query' is no text",
+    ),
+    "quantised weights": (
+        lambda f: changed(f, "config.json", quantization_config={"quant_method": "gptq"}), "quantization_config",
+    ),
     "a default prompt": (
         lambda f: changed(f, "config_sentence_transformers.json", prompts={"query": "q: "}, default_prompt_name="query"),
         "default prompt 'query'",
