@@ -7,6 +7,7 @@ it. Types are deployed and not created here. Never reads across teams for a sear
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,8 @@ class VespaIndex:
 
     def dims(self) -> dict[str, int]:
         """The versions, oldest first, and the dimension of each."""
-        found = [d for page in self._client.visit(self._types, ["version", "dim", "space_id"]) for d in page]
+        with _deployed():
+            found = [d for page in self._client.visit(self._types, ["version", "dim", "space_id"]) for d in page]
         dims = {str(d["version"]): int(d["dim"]) for d in found}
         numbered = ((version_number(self._name, version), version) for version in dims)
         return {version: dims[version] for n, version in sorted((n, v) for n, v in numbered if n is not None)}
@@ -192,10 +194,8 @@ class VespaIndex:
         self._client.close()
 
     def _said_of(self, document: str) -> dict[str, Any] | None:
-        try:
+        with _deployed():
             return self._client.get(self._types, [document]).get(document)
-        except RefusedError as error:
-            raise RefusedError(f"{error}; is the application package deployed? {DEPLOY}") from None
 
     def _put_owner(self, version: str, owner: str) -> None:
         # What is no version's name is none to whoever lists them, earlier releases included.
@@ -219,6 +219,15 @@ class VespaIndex:
             self._client.query(probe, f"asking for {version}")
         except RefusedError as error:
             raise RefusedError(f"{version} is not deployed with {dim} dimensions; {DEPLOY} ({error})") from None
+
+
+@contextmanager
+def _deployed() -> Iterator[None]:
+    """Around what reads of the versions: a type that is not there is not deployed yet."""
+    try:
+        yield
+    except RefusedError as error:
+        raise RefusedError(f"{error}; is the application package deployed? {DEPLOY}") from None
 
 
 def _owner_document(version: str) -> str:

@@ -143,7 +143,9 @@ def _ledger_from_index(mill: Mill, state: State, lease: Lease, run_id: str) -> N
         parts: list[Part] = []
         for batch in mill.index().scan(version):
             rows = pa.Table.from_batches([batch])
-            for column, value in (("index", version), ("space_id", space_id), ("run_id", run_id)):
+            # Which source a row came from, no index knows: null, until it is written again.
+            said = {"index": version, "space_id": space_id, "run_id": run_id, "source_id": None}
+            for column, value in said.items():
                 rows = rows.append_column(column, pa.array([value] * len(rows), pa.string()))
             parts += write_part(str(state.root), "published", rows)
         lease.check()
