@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 WORKING = """
 import ctypes, os, signal, subprocess, sys, time
 from jobs import ending
+for number in ending.ASKS:
+    signal.signal(number, signal.default_int_handler)  # also where the tests run under nohup
 ending.GRACE_SECONDS = float(sys.argv[2])
 ending.heed(lambda number: os.write(2, ending.line(number).encode()))
 child = subprocess.Popen(["sleep", "60"])

@@ -111,7 +111,7 @@ class FilesSource:
         try:
             parsed = parse_file(data, shown, Limits(text_characters=self.limits.text_chars))
         except RejectedRecord as error:
-            if getattr(error, "ignored", False):  # nothing is wrong with it, and nothing of its kind is searched
+            if error.ignored:  # nothing is wrong with it, and nothing of its kind is searched
                 yield Rejected(
                     "", error.reason, error.detail, channel_id=self.channel_id, created_at=partition.first, ignored=True
                 )
