@@ -59,7 +59,9 @@ backend = "hash"
 
     state = State(load_config(workspace.config).state_root)
     quarantine = state.read("quarantine").to_pylist()
-    assert len(quarantine) == documents["quarantined"] and all(row["reason"] for row in quarantine)
+    assert len(quarantine) == documents["quarantined"] + documents["ignored"] and all(
+        row["reason"] for row in quarantine
+    )
     published = {chunk.rpartition("#")[0] for chunk in state.read("published", ["chunk_id"])["chunk_id"].to_pylist()}
     assert len(published) + len(quarantine) + sum(documents["skipped"].values()) == documents["read"]
     assert published.isdisjoint(row["key"] for row in quarantine)
