@@ -16,8 +16,8 @@ from tests.events import Stories
 from tests.histories import History, newest
 from tests.in_process import Death, Killed
 
-HISTORIES = int(os.environ.get("EMBEDMILL_TEST_HISTORIES", "60"))
-RUNS = int(os.environ.get("EMBEDMILL_TEST_RUNS", "6"))
+HISTORIES = int(os.environ.get("EMBEDMILL_TEST_HISTORIES", "40"))
+RUNS = int(os.environ.get("EMBEDMILL_TEST_RUNS", "5"))
 SEED = int(os.environ.get("EMBEDMILL_TEST_SEED", "1"))
 
 
