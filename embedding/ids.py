@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 MAX_META = 65_535  # bytes; the most that an index holds in a row's metadata
 _META_CHARACTERS = 200
 _META_ENTRIES = 20
 MAX_DOC_ID = 480  # bytes; leaves room for "#" and a chunk number below the index's 512-byte key
 _SAFE = "/.-_~"
+_CHUNK_NUMBER = re.compile("#[0-9]+$")
 
 
 def _bounded(doc_id: str) -> str:
@@ -48,6 +53,16 @@ def _prefix(qualifier: str) -> str:
 def chunk_id(doc_id: str, number: int) -> str:
     """``{doc_id}#{n}``, n from 0."""
     return f"{doc_id}#{number}"
+
+
+def document_id(chunk_id: str) -> str:
+    """The document of a chunk; a document's id as it is."""
+    return _CHUNK_NUMBER.sub("", chunk_id)
+
+
+def document_ids(chunk_ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """The same of a column."""
+    return pc.replace_substring_regex(chunk_ids, _CHUNK_NUMBER.pattern, "")
 
 
 def content_hash(key: bytes, team_id: str, text: str) -> str:

@@ -445,8 +445,7 @@ def purge(
         of_channel = "" if channel is None else readable(said(channel, "--channel"), "--channel")
         moment = None if before is None else parse_moment(before, "--before")
         with opened_mill(config) as mill:
-            readable(team, "--team")
-            body = remove(mill, team=team, channel=of_channel, ids=listed, before=moment, wait=wait)
+            body = remove(mill, team=readable(team, "--team"), channel=of_channel, ids=listed, before=moment, wait=wait)
         if body["unmatched"]:
             first = body["unmatched"][0]
             say(f"nothing is known of {len(body['unmatched']):,} of the ids, for example {first}; they are kept away")

@@ -64,7 +64,7 @@ def commit(
     read = _frames(spark, state, rows, judged, gone, removals, elsewhere)
     claims = diff.rank_owners(read, source_order).persist()
     winners = diff.winning(read.staged, claims).persist()
-    away = diff.taken_away(claims)
+    decided = diff.decided_by(winners, diff.taken_away(claims))
     done = Committed()
     try:
         for pair in diff.overlapping(claims).toArrow().to_pylist():
@@ -73,15 +73,14 @@ def commit(
         if removals:
             _merge(state, "removals", diff.changed_removals(read), work)
         write_parts(state, "chunks", diff.new_chunks(winners, read.chunks))
-        _merge(state, "chunks", diff.changed_chunks(winners, read, away), work)
+        _merge(state, "chunks", diff.changed_chunks(winners, read, decided), work)
         if done.overlaps:
             done.lost = [_lost(loser) for loser in diff.losing(claims).toArrow().to_pylist()]
-        done.kept = _kept(spark, read, judged, whole, winners, away)
+        done.kept = _kept(spark, read, judged, whole, decided)
         if elsewhere:
-            owners = diff.handed_on(read, winners, away).toArrow().to_pylist()
+            owners = diff.handed_on(read, decided).toArrow().to_pylist()
             done.again = {(r["source_id"], r["partition"]) for r in owners} & elsewhere.keys()
         if held:
-            decided = winners.select("doc_id").unionByName(away).distinct()
             ours = local_frame(spark, _DOCUMENT, [{"doc_id": doc} for doc in sorted(held)])
             done.let_go = set(ours.join(decided, on="doc_id", how="left_semi").toArrow()["doc_id"].to_pylist())
     finally:
@@ -120,8 +119,7 @@ def _merge(state: State, name: str, changes: DataFrame, work: Path) -> None:
 
 
 def _kept(
-    spark: SparkSession, read: diff.Read, judged: Mapping[At, Judged], whole: Mapping[At, bool], winners: DataFrame,
-    away: DataFrame,
+    spark: SparkSession, read: diff.Read, judged: Mapping[At, Judged], whole: Mapping[At, bool], decided: DataFrame
 ) -> dict[At, list[Kept]]:  # fmt: skip
     holding = [
         {
@@ -140,7 +138,7 @@ def _kept(
             {"doc_id": doc, "source_id": at[0], "partition": at[1], "named_reason": reason, "waits": waits}
             for doc, (reason, waits) in reasons.items()
         ]
-    frame = diff.staying(read, local_frame(spark, _HOLDING, holding), local_frame(spark, _NAMED, named), winners, away)
+    frame = diff.staying(read, local_frame(spark, _HOLDING, holding), local_frame(spark, _NAMED, named), decided)
     kept: dict[At, list[Kept]] = {}
     for row in frame.toArrow().to_pylist():
         kept.setdefault((row["source_id"], row["partition"]), []).append(

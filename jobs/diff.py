@@ -109,6 +109,11 @@ def taken_away(claims: DataFrame) -> DataFrame:
     return claims.where("place = 1 AND removed").select("doc_id")
 
 
+def decided_by(winners: DataFrame, away: DataFrame) -> DataFrame:
+    """Documents (doc_id) that a text or an event decided, so that nothing is held back of them."""
+    return winners.select("doc_id").unionByName(away).distinct()
+
+
 def overlapping(claims: DataFrame) -> DataFrame:
     """Pairs of partitions that hold one document: source_id, partition, other."""
     return (
@@ -134,12 +139,12 @@ def new_chunks(winners: DataFrame, chunks: DataFrame) -> DataFrame:
     return winners.join(chunks.select("team_id", "chunk_id"), on=["team_id", "chunk_id"], how="left_anti")
 
 
-def changed_chunks(winners: DataFrame, read: Read, away: DataFrame) -> DataFrame:
+def changed_chunks(winners: DataFrame, read: Read, decided: DataFrame) -> DataFrame:
     """Chunks of the state to update, and (with ``_delete``) to remove.
 
     Removed are chunks whose partition is covered and which were not found, those past the end of a document that was
-    read and is now shorter, and those of documents that were taken ``away``, wherever they lie. Protected documents
-    stay, unless a reading of theirs or an event won.
+    read and is now shorter, and those of documents that were taken away, wherever they lie (``decided``: doc_id).
+    Protected documents stay, unless a reading of theirs or an event won.
     """
     chunks = read.chunks
     watched = chunks.select("team_id", "chunk_id", *[F.col(c).alias(f"old_{c}") for c in _WATCHED])
@@ -147,7 +152,6 @@ def changed_chunks(winners: DataFrame, read: Read, away: DataFrame) -> DataFrame
     for column in _WATCHED:
         differs = differs | (F.col(column) != F.col(f"old_{column}"))
     updates = winners.join(watched, on=["team_id", "chunk_id"], how="inner").where(differs)
-    decided = winners.select("doc_id").unionByName(away).distinct()
     candidates = (
         chunks.join(read.covered, on=_OWNER, how="left_semi")
         .select(*CHUNK.names)
@@ -166,9 +170,8 @@ def changed_chunks(winners: DataFrame, read: Read, away: DataFrame) -> DataFrame
     )
 
 
-def handed_on(read: Read, winners: DataFrame, away: DataFrame) -> DataFrame:
+def handed_on(read: Read, decided: DataFrame) -> DataFrame:
     """Partitions (source_id, partition) that own a document from now on because they alone have it, unreadable."""
-    decided = winners.select("doc_id").unionByName(away).distinct()
     return _handed_on(read, read.protected.join(decided, on="doc_id", how="left_anti")).select(*_OWNER).distinct()
 
 
@@ -215,7 +218,7 @@ def changed_removals(read: Read) -> DataFrame:
     )  # fmt: skip
 
 
-def staying(read: Read, holding: DataFrame, named: DataFrame, winners: DataFrame, away: DataFrame) -> DataFrame:
+def staying(read: Read, holding: DataFrame, named: DataFrame, decided: DataFrame) -> DataFrame:
     """Documents that stay although their partition was read and does not show them.
 
     ``holding`` (source_id, partition, anything, listed, reason) are partitions that hold back what they own: all that
@@ -223,7 +226,6 @@ def staying(read: Read, holding: DataFrame, named: DataFrame, winners: DataFrame
     partition and reason: the number of documents, ``ids`` where it is single documents that are held, and in
     ``waiting`` those of them that wait for a suspect to go (``listed``).
     """
-    decided = winners.select("doc_id").unionByName(away).distinct()
     waits = F.coalesce(F.col("waits"), F.col("listed"))
     single = F.col("named_reason").isNotNull() | F.col("listed")
     return (

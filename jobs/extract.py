@@ -8,10 +8,9 @@ them reads the same partitions again and finds nothing left to change.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,18 @@ from jobs.counted import expect
 from jobs.frames import as_named, gathered, local_frame, spark_ddl
 from jobs.held import At, ids_held, judge, note_unlisted
 from jobs.quarantine import EXTRACT, replace
-from jobs.reader import CHUNK_ROW, EXTRACTED, PARTITION_ROW, REJECTED_ROW, REMOVED_ROW, Chunking, reader, reject_row
+from jobs.reader import (
+    CHUNK_ROW,
+    EXTRACTED,
+    PARTITION_ROW,
+    REJECTED_ROW,
+    REMOVED_ROW,
+    TO_READ,
+    Chunking,
+    reader,
+    reject_row,
+    to_read,
+)
 from jobs.scope import Scope
 from jobs.seen import begin_sources, end_sources, stamp
 from jobs.sources.base import NameMap, Partition, PurgeRule, Source
@@ -34,19 +44,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-# A partition on its way to an executor. Its path is bytes: a file's name need not be UTF-8.
-_TO_READ = pa.schema(
-    [
-        ("task", pa.int32()),
-        ("source", pa.int32()),
-        ("key", pa.string()),
-        ("path", pa.binary()),
-        ("fingerprint", pa.string()),
-        ("size", pa.int64()),
-        ("channel_id", pa.string()),
-        ("first", pa.int64()),
-    ]
-)
+_TO_READ = pa.schema([("task", pa.int32()), *TO_READ])
 
 
 @dataclass(slots=True)
@@ -257,6 +255,14 @@ def _add_overlapping(
                     chosen[member] = listed[member]
 
 
+def purge_rules(state: State) -> list[PurgeRule]:
+    """What keeps purged documents away, whoever reads."""
+    return [
+        PurgeRule(r["team_id"], r["channel_id"], frozenset(r["ids"] or ()), r["before"], r["purged_at"])
+        for r in state.read("purges").to_pylist()
+    ]
+
+
 # -- on the executors --------------------------------------------------------------------------------------------------
 
 
@@ -264,17 +270,10 @@ def _read_partitions(
     spark: SparkSession, state: State, sources: Sequence[Source], chunking: Chunking,
     work: list[tuple[int, Partition]], staged: Path,
 ) -> None:  # fmt: skip
-    rules = [
-        PurgeRule(r["team_id"], r["channel_id"], frozenset(r["ids"] or ()), r["before"], r["purged_at"])
-        for r in state.read("purges").to_pylist()
-    ]
     # Largest first and dealt round, so that no task ends up with all the heavy ones.
     ordered = sorted(work, key=lambda item: -item[1].size)
     width = max(1, min(len(ordered), spark.sparkContext.defaultParallelism * 4))
-    rows = [
-        asdict(p) | {"source": n, "path": os.fsencode(p.path), "task": place % width}
-        for place, (n, p) in enumerate(ordered)
-    ]
+    rows = [{**to_read(n, p), "task": place % width} for place, (n, p) in enumerate(ordered)]
     frame = local_frame(spark, _TO_READ, rows).repartitionById(width, "task").drop("task")
-    read = reader(list(sources), chunking, rules)
+    read = reader(list(sources), chunking, purge_rules(state))
     frame.mapInArrow(read, spark_ddl(EXTRACTED)).write.parquet(str(staged), mode="overwrite")

@@ -10,9 +10,6 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from embedding.errors import ConfigError
 from jobs.scope import Scope
 from jobs.sources import open_sources
@@ -29,28 +26,31 @@ _HELD_IN = ("chunks", "published")
 @contextmanager
 def looked_for(mill: Mill, scope: Scope) -> Iterator[Scope]:
     """Around a command that reads the sources: refuse a scope that is nowhere, before or, where need be, after it."""
-    check_scope(mill, scope, was_read=False)
+    decided = check_scope(mill, scope, was_read=False)
     yield scope
-    check_scope(mill, scope, was_read=True)
+    if not decided:
+        check_scope(mill, scope, was_read=True)
 
 
-def check_scope(mill: Mill, scope: Scope, *, was_read: bool) -> None:
+def check_scope(mill: Mill, scope: Scope, *, was_read: bool) -> bool:
     """Raise ConfigError for a team or channel of the scope that is nowhere, naming some of those that there are.
 
-    Before the sources ``was_read`` a name that only reading could tell of passes.
+    Before the sources ``was_read`` a name that only reading could tell of passes. Returns whether none did.
     """
-    if not scope.teams and not scope.channels:
-        return
-    sources = open_sources(mill.config)
-    if was_read or all(source.team_id is not None for source in sources):
-        _refuse("--team", "team", scope.teams, _source_teams(sources) | _held_teams(mill.state))
+    teams = known_teams(mill) if scope.teams else set()
+    decided = was_read or all(source.team_id is not None for source in mill.config.sources)
+    if decided:
+        _refuse("--team", "team", scope.teams, teams)
+    decided = decided or teams.issuperset(scope.teams)
     held = _held_channels(mill.state, scope.teams) if scope.channels else set()
-    if not held.issuperset(scope.channels):
-        listed, all_said = _listed_channels(
-            s for s in sources if not scope.teams or s.team_id is None or s.team_id in scope.teams
-        )
-        if was_read or all_said:
-            _refuse("--channel", "channel", scope.channels, held | listed)
+    if held.issuperset(scope.channels):
+        return decided
+    listed, all_said = _listed_channels(
+        s for s in open_sources(mill.config) if not scope.teams or s.team_id is None or s.team_id in scope.teams
+    )
+    if was_read or all_said:
+        _refuse("--channel", "channel", scope.channels, held | listed)
+    return was_read or (decided and all_said)
 
 
 def check_search(mill: Mill, team: str, channels: Collection[str]) -> None:
@@ -58,28 +58,21 @@ def check_search(mill: Mill, team: str, channels: Collection[str]) -> None:
 
     Who searches one team is told nothing of others.
     """
-    if team not in _source_teams(open_sources(mill.config)) | _held_teams(mill.state):
+    if team not in known_teams(mill):
         raise ConfigError(f"--team: there is no team {team!r} in this index")
     if channels and not _held_channels(mill.state, [team]).issuperset(channels):
         raise ConfigError(f"--channel: team {team!r} has no such channel in this index")
 
 
-def _source_teams(sources: Iterable[Source]) -> set[str]:
-    return {source.team_id for source in sources if source.team_id is not None}
-
-
-def _held_teams(state: State) -> set[str]:
-    return {team for name in _HELD_IN for team in state.values(name, "team_id")}
+def known_teams(mill: Mill) -> set[str]:
+    """Teams of the configuration, and those that texts and ledger have rows of."""
+    configured = {source.team_id for source in mill.config.sources if source.team_id is not None}
+    return configured | {team for name in _HELD_IN for team in mill.state.values(name, "team_id")}
 
 
 def _held_channels(state: State, teams: Collection[str]) -> set[str]:
-    found: set[str] = set()
-    for name in _HELD_IN:
-        pairs = state.read(name, ["team_id", "channel_id"]).group_by(["team_id", "channel_id"]).aggregate([])
-        if teams:
-            pairs = pairs.filter(pc.is_in(pairs["team_id"], pa.array(sorted(teams), pa.string())))
-        found.update(pairs["channel_id"].to_pylist())
-    return found - {""}
+    pairs = {pair for name in _HELD_IN for pair in state.distinct(name, ["team_id", "channel_id"])}
+    return {channel for team, channel in pairs if channel and (not teams or team in teams)}
 
 
 def _listed_channels(sources: Iterable[Source]) -> tuple[set[str], bool]:

@@ -110,7 +110,7 @@ class Lease:
         me = psutil.Process()
         body = {
             "token": self._token, "number": self.number, "run_id": self._run_id, "host": socket.gethostname(),
-            "machine": _machine(), "pid": me.pid, "process_started": _started(me), "beat": time.monotonic(),
+            "machine": machine_id(), "pid": me.pid, "process_started": started_at(me), "beat": time.monotonic(),
             "seconds": self._seconds, "expires": time.time() + self._seconds,
         }  # fmt: skip
         temporary = self._file.with_suffix(f".{self._token}")
@@ -122,7 +122,7 @@ class Lease:
             with self._lock:
                 held = self._read()
                 if held is not None:
-                    gone = _here(held) and _gone(held)
+                    gone = is_here(held) and is_gone(held)
                     if not gone and not self._expired(held):
                         return held
                     self.took_over = not gone
@@ -141,7 +141,7 @@ class Lease:
         if held != self._seen[0]:
             self._seen = (held, now)
         seconds = float(held.get("seconds", self._seconds))
-        if _here(held):
+        if is_here(held):
             return now - float(held["beat"]) >= seconds
         return time.time() >= float(held["expires"]) or now - self._seen[1] >= seconds
 
@@ -157,8 +157,8 @@ def holder(root: Path) -> str:
     """The run that holds a state's lease now, "" for none. For whoever only looks: nothing is locked."""
     try:
         held = json.loads((root / "lease.json").read_text())
-        gone = _here(held) and (_gone(held) or time.monotonic() - float(held["beat"]) >= float(held["seconds"]))
-        return "" if gone or not _here(held) and time.time() >= float(held["expires"]) else str(held["run_id"])
+        gone = is_here(held) and (is_gone(held) or time.monotonic() - float(held["beat"]) >= float(held["seconds"]))
+        return "" if gone or not is_here(held) and time.time() >= float(held["expires"]) else str(held["run_id"])
     except (FileNotFoundError, ValueError, KeyError):
         return ""
 
@@ -170,7 +170,7 @@ def _fresh(file: Path) -> bool:
         return False
 
 
-def _machine() -> str:
+def machine_id() -> str:
     """Where a process id and a monotonic clock mean the same as here: this boot, and this container."""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -178,19 +178,21 @@ def _machine() -> str:
     return ""
 
 
-def _here(held: _Held) -> bool:
-    return held["host"] == socket.gethostname() and held.get("machine") == _machine()
+def is_here(held: _Held) -> bool:
+    """Whether what is held is held on this machine."""
+    return held["host"] == socket.gethostname() and held.get("machine") == machine_id()
 
 
-def _started(process: psutil.Process) -> float:
+def started_at(process: psutil.Process) -> float:
     """Seconds from the boot to the start of a process. Its start by the time of day moves when the clock is set."""
     return float(process.create_time() - psutil.boot_time())
 
 
-def _gone(held: _Held) -> bool:
+def is_gone(held: _Held) -> bool:
     """Whether a process of this machine has ended, also where nobody has buried it."""
     try:
         process = psutil.Process(int(held["pid"]))
-        return process.status() == psutil.STATUS_ZOMBIE or abs(_started(process) - float(held["process_started"])) >= 2
+        another = abs(started_at(process) - float(held["process_started"])) >= 2
+        return another or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True

@@ -9,7 +9,6 @@ is dated ahead of it, a rule of its own keeps away the version that it has.
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedding.errors import ConfigError
-from embedding.ids import hashed_id
+from embedding.ids import document_id, document_ids, hashed_id
 from jobs.forget import empty_engine_log, forget
 from jobs.held import forget_held
+from jobs.known import known_teams
 from jobs.ownership import own_index
 from jobs.report import Report
 from jobs.scope import Scope
@@ -55,8 +55,7 @@ class Target:
         if self.before is not None:
             rows = rows.filter(pc.less(rows["created_at"], self.before))
         if self.ids:
-            documents = pa.array([_document(chunk) for chunk in rows["chunk_id"].to_pylist()], pa.string())
-            rows = rows.filter(pc.is_in(documents, pa.array(sorted(self.ids), pa.string())))
+            rows = rows.filter(pc.is_in(document_ids(rows["chunk_id"]), pa.array(sorted(self.ids), pa.string())))
         return rows
 
 
@@ -93,7 +92,7 @@ def purge(
 
 def _documents(team: str, ids: Sequence[str]) -> list[str]:
     """The documents that ids name, of themselves or of their chunks."""
-    documents = sorted({re.sub("#[0-9]+$", "", given) for given in ids})
+    documents = sorted({document_id(given) for given in ids})
     strange = [given for given in documents if not given.startswith(f"{quote(team, '')}/")]
     if strange:
         raise ConfigError(
@@ -106,8 +105,7 @@ def _documents(team: str, ids: Sequence[str]) -> list[str]:
 def _check_team(mill: Mill, team: str) -> None:
     """Raise ConfigError for a team that neither the configuration nor anything stored knows."""
     state = mill.state
-    known = {str(found) for source in mill.config.sources if (found := source.team_id)}
-    known |= {found for name in ("chunks", "vectors", "published") for found in state.values(name, "team_id")}
+    known = known_teams(mill) | set(state.values("vectors", "team_id"))
     known |= {found for name in ("quarantine", "purges") for (found,) in state.every_cut().distinct(name, ["team_id"])}
     known.discard("")  # of records that name no team
     if team in known:
@@ -127,7 +125,7 @@ def _ahead(mill: Mill, rule: _Rule) -> list[dict[str, Any]]:
     rows = _target(rule).of(rows.filter(pc.greater(rows["version"], rule["purged_at"])))
     newest: dict[str, int] = {}
     for chunk, version in zip(rows["chunk_id"].to_pylist(), rows["version"].to_pylist(), strict=True):
-        document = _document(chunk)
+        document = document_id(chunk)
         newest[document] = max(version, newest.get(document, version))
     by_version: dict[int, list[str]] = {}
     for document, version in newest.items():
@@ -170,7 +168,7 @@ def _spared(rules: Sequence[_Rule], chunks: pa.Table) -> set[str]:
     newer = chunks.filter(pc.greater(chunks["version"], rule["purged_at"]))
     return {
         chunk for chunk, version in zip(newer["chunk_id"].to_pylist(), newer["version"].to_pylist(), strict=True)
-        if version > kept_away.get(_document(chunk), rule["purged_at"])
+        if version > kept_away.get(document_id(chunk), rule["purged_at"])
     }  # fmt: skip
 
 
@@ -202,8 +200,8 @@ def _carry_out(mill: Mill, rules: Sequence[_Rule], lease: Lease, cleared: int) -
     named = _quarantined(mill, target)
     removed["quarantine"] = _drop_quarantine(mill, target, named)
     removed["removals"] = _drop_removals(mill, target, rules[0]["purged_at"])
-    documents = {_document(chunk) for chunk in doomed | found}
-    unmatched = sorted(target.ids - documents - {_document(key) for key in named})
+    documents = {document_id(chunk) for chunk in doomed | found}
+    unmatched = sorted(target.ids - documents - {document_id(key) for key in named})
     changed = [*_HOLDING, *["sources"] * forget_held(state, documents)]
     files = sum(forget(state, name) for name in changed)
     empty_engine_log(state)
@@ -219,10 +217,6 @@ def _carry_out(mill: Mill, rules: Sequence[_Rule], lease: Lease, cleared: int) -
             "engines.log": {"state": REMOVED},
         },
     }
-
-
-def _document(chunk_id: str) -> str:
-    return chunk_id.rsplit("#", 1)[0]
 
 
 def _scratch(left: int) -> str:
@@ -270,7 +264,7 @@ def _quarantined(mill: Mill, target: Target) -> set[str]:
     if not target.ids:
         return set()
     keys = mill.state.every_cut().read("quarantine", ["key"], pc.field("team_id") == target.team)["key"].to_pylist()
-    return {key for key in keys if {key, _document(key)} & target.ids}
+    return {key for key in keys if {key, document_id(key)} & target.ids}
 
 
 def _drop_quarantine(mill: Mill, target: Target, named: Iterable[str]) -> int:

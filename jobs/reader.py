@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +25,18 @@ from jobs.sources.base import Partition, PurgeRule, Source
 _BATCH_DOCUMENTS = 2_000
 _BATCH_CHARACTERS = 4_000_000
 
+# A partition on its way to an executor. Its path is bytes: a file's name need not be UTF-8.
+TO_READ = pa.schema(
+    [
+        ("source", pa.int32()),
+        ("key", pa.string()),
+        ("path", pa.binary()),
+        ("fingerprint", pa.string()),
+        ("size", pa.int64()),
+        ("channel_id", pa.string()),
+        ("first", pa.int64()),
+    ]
+)
 CHUNK_ROW, REMOVED_ROW, REJECTED_ROW, PARTITION_ROW = "chunk", "removed", "rejected", "partition"
 # What comes back: chunks, removals, rejects and one line for each partition, told apart by ``row``.
 EXTRACTED = pa.schema(
@@ -57,10 +69,16 @@ class Chunking:
     version: str
 
 
+def to_read(source: int, partition: Partition) -> dict[str, object]:
+    """A row of TO_READ: a partition of the source with this number."""
+    row = {**asdict(partition), "source": source, "path": os.fsencode(partition.path)}
+    return {name: row[name] for name in TO_READ.names}
+
+
 def reader(
     sources: list[Source], chunking: Chunking, rules: list[PurgeRule]
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return the function for ``mapInArrow``: rows that name partitions in, EXTRACTED rows out."""
+    """Return the function for ``mapInArrow``: TO_READ rows in, EXTRACTED rows out."""
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -171,7 +189,7 @@ class _Task:
         if not self._waiting:
             return
         chunks = _chunks(self._waiting, self._chunker, self._hash_key)
-        over = {chunk.rpartition("#")[0]: column for chunk, column in too_long(chunks).items()}
+        over = {ids.document_id(chunk): column for chunk, column in too_long(chunks).items()}
         if over:
             for tally, document in self._waiting:
                 if column := over.get(document.doc_id):

@@ -127,7 +127,7 @@ def _forget_what_was_read(state: State, run_id: str) -> None:
     shutil.rmtree(state.root / "sources", ignore_errors=True)
     state.table("sources")
     for cut in sorted({*state.values("chunks", "cut"), *state.values("removals", "cut")}):
-        one = State(state.root, cut=cut, hash_key=state.hash_key.hex())
+        one = state.of_cut(cut)
         key = ["source_id", "partition"]
         owners = sorted(one.distinct("chunks", key) | one.distinct("removals", key))
         unread = {"fingerprint": "", "reader": "", "retry": False, "documents": 0, "run_id": run_id, "_delete": False}

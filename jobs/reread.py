@@ -8,7 +8,6 @@ by the same order: the newest version, a deletion before a text, then the later 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from jobs.extract import changed
+from embedding.ids import document_ids
+from jobs.extract import changed, purge_rules
 from jobs.forgotten import forgotten
 from jobs.frames import local_frame, read_table
-from jobs.reader import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW, Chunking, reader
-from jobs.sources.base import NameMap, Partition, PurgeRule, Source
+from jobs.reader import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW, TO_READ, Chunking, reader, to_read
+from jobs.sources.base import NameMap, Partition, Source
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -32,12 +32,6 @@ if TYPE_CHECKING:
 
 PARTITIONS = 64
 BYTES = 32_000_000  # of source, together; a larger partition is left to another check
-_TO_READ = pa.schema(
-    [
-        ("source", pa.int32()), ("key", pa.string()), ("path", pa.binary()), ("fingerprint", pa.string()),
-        ("size", pa.int64()), ("channel_id", pa.string()), ("first", pa.int64()),
-    ]
-)  # fmt: skip
 _AT = pa.schema([("source_id", pa.string()), ("partition", pa.string())])
 _DOCUMENT = pa.schema([("doc_id", pa.string())])
 _CHUNK = [
@@ -120,14 +114,11 @@ def read_again(
     state: State, sources: Sequence[Source], chunking: Chunking, chosen: Sequence[tuple[int, Partition]]
 ) -> Shown:
     """Read the partitions in this process, in bounded memory: of a text only its hash is kept."""
-    rules = [
-        PurgeRule(r["team_id"], r["channel_id"], frozenset(r["ids"] or ()), r["before"], r["purged_at"])
-        for r in state.read("purges").to_pylist()
-    ]
     rank = {source.source_id: n for n, source in enumerate(sources)}
     shown = Shown()
     texts: dict[tuple[str, At, int], Event] = {}
-    for batch in reader(list(sources), chunking, rules)(_batches(chosen)):
+    asked = pa.Table.from_pylist([to_read(n, partition) for n, partition in chosen], schema=TO_READ).to_batches()
+    for batch in reader(list(sources), chunking, purge_rules(state))(iter(asked)):
         for row in batch.drop_columns(["text", "meta"]).to_pylist():
             at = (row["source_id"], row["partition"])
             if row["row"] == CHUNK_ROW:
@@ -147,17 +138,6 @@ def read_again(
             elif not row["whole"]:
                 shown.open.add(at)
     return shown
-
-
-def _batches(chosen: Sequence[tuple[int, Partition]]) -> Iterator[pa.RecordBatch]:
-    rows = [
-        {
-            "source": n, "key": p.key, "path": os.fsencode(p.path), "fingerprint": p.fingerprint, "size": p.size,
-            "channel_id": p.channel_id, "first": p.first,
-        }
-        for n, p in chosen
-    ]  # fmt: skip
-    yield from pa.Table.from_pylist(rows, schema=_TO_READ).to_batches()
 
 
 # -- comparing ---------------------------------------------------------------------------------------------------------
@@ -286,7 +266,7 @@ def _indexed(scan: Path, documents: set[str]) -> dict[str, dict[str, str]]:
     wanted = pa.array(sorted(documents), pa.string())
     found: dict[str, dict[str, str]] = {}
     for batch in ds.dataset(str(scan), format="parquet").to_batches(columns=["chunk_id", "content_hash"]):
-        docs = pc.replace_substring_regex(batch["chunk_id"], "#[0-9]+$", "")
+        docs = document_ids(batch["chunk_id"])
         here = pc.is_in(docs, wanted)
         rows = zip(
             docs.filter(here).to_pylist(), batch["chunk_id"].filter(here).to_pylist(),

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from embedding.errors import ConfigError
+from embedding.ids import document_ids
 from jobs.guard import Loss, check_deletes
 from jobs.mill import Mill
 from jobs.ownership import own_index
@@ -86,9 +87,9 @@ def pending_losses(state: State, doomed: pa.Table, version: str, live: str, live
     """
     ledger = state.read("published", ["index", *_KEY, "source_id"], pc.field("index").isin([version, live]))
     here = ledger.filter(pc.equal(ledger["index"], version))
-    shown = _document_ids(ledger.filter(pc.equal(ledger["index"], live)))
+    shown = document_ids(ledger.filter(pc.equal(ledger["index"], live))["chunk_id"])
     goes = here.join(doomed.append_column("goes", pa.array([1] * len(doomed), pa.int64())), keys=_KEY)
-    documents = _document_ids(goes)
+    documents = document_ids(goes["chunk_id"])
     gone = pc.invert(pc.is_in(documents, _chunks(state, live_cut)["doc_id"]))
     pending = pc.and_(pc.is_valid(goes["goes"]), pc.and_(gone, pc.is_in(documents, shown)))
     goes = goes.append_column("pending", pending.cast(pa.int64()))
@@ -98,13 +99,8 @@ def pending_losses(state: State, doomed: pa.Table, version: str, live: str, live
     ]
 
 
-def _document_ids(rows: pa.Table) -> pa.ChunkedArray:
-    return pc.replace_substring_regex(rows["chunk_id"], "#[0-9]+$", "")
-
-
 def _chunks(state: State, cut: str) -> pa.Table:
-    one = State(state.root, cut=cut, hash_key=state.hash_key.hex())
-    return one.read("chunks", [*_KEY, "doc_id", "version", "content_hash"])
+    return state.of_cut(cut).read("chunks", [*_KEY, "doc_id", "version", "content_hash"])
 
 
 def _unchanged(then: pa.Table, now: pa.Table) -> pa.Table:

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from jobs.durable import replace_file
-from jobs.lease import _gone, _here, _machine, _started
+from jobs.lease import is_gone, is_here, machine_id, started_at
 
 _ALIVE = "alive.json"
 _beating: set[Path] = set()
@@ -64,7 +64,7 @@ def show_life(folder: Path, seconds: int) -> None:
 def _sign(folder: Path, seconds: int) -> None:
     me = psutil.Process()
     said = {
-        "host": socket.gethostname(), "machine": _machine(), "pid": me.pid, "process_started": _started(me),
+        "host": socket.gethostname(), "machine": machine_id(), "pid": me.pid, "process_started": started_at(me),
         "seconds": seconds,
     }  # fmt: skip
     replace_file(folder / _ALIVE, json.dumps(said).encode())
@@ -85,8 +85,8 @@ def _in_use(folder: Path) -> bool:
     try:
         said = json.loads((folder / _ALIVE).read_text())
         seen = (folder / _ALIVE).stat().st_mtime
-        if _here(said):
-            return not _gone(said)
+        if is_here(said):
+            return not is_gone(said)
         return _now(folder.parent) - seen < float(said["seconds"])
     except (OSError, ValueError, KeyError):  # killed before it could say anything, or an older version's
         return found[1] == socket.gethostname() and psutil.pid_exists(int(found[2]))

@@ -64,8 +64,7 @@ def end_sources(
     rows += [{"source_id": s, "partition": p, "_delete": True} for s, p in gone]
     for at, row in known.items():
         if at not in listed and at not in gone and (at in done.again or ids_held(row) & done.let_go):
-            fingerprint = (
-                "" if at in done.again else row["fingerprint"]
-            )  # what it holds back is counted when it is read
+            # What a partition holds back is counted when it is read.
+            fingerprint = "" if at in done.again else row["fingerprint"]
             rows.append(without(row, done.let_go) | {"fingerprint": fingerprint, "_delete": False})
     state.change("sources", rows)

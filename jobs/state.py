@@ -287,7 +287,8 @@ class State:
         """The different values of some columns."""
         found: set[tuple[Any, ...]] = set()
         for batch in self._dataset(name).to_batches(columns=list(columns)):
-            found.update(tuple(row.values()) for row in batch.to_pylist())
+            different = pa.Table.from_batches([batch]).group_by(list(columns)).aggregate([])
+            found.update(zip(*(different[column].to_pylist() for column in columns), strict=True))
         return found
 
     def _dataset(self, name: str) -> ds.Dataset:

@@ -43,7 +43,7 @@ def table(root: Path, format: str = "parquet", **columns: str) -> TableSource:
 
 
 def _source(root: Path, format: str, columns: dict[str, Any], team_id: str | None) -> TableSource:
-    return TableSource(root, uri="rows", format=format, columns=Columns(**columns), team_id=team_id)
+    return TableSource(root, source_id="rows", format=format, columns=Columns(**columns), team_id=team_id)
 
 
 def of_teams(root: Path, format: str = "parquet", **columns: str) -> TableSource:

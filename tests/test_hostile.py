@@ -67,7 +67,7 @@ def watched() -> Iterator[Watched]:
 
 
 def files_source(root: Path, limits: ReadLimits = LIMITS, max_bytes: int = 100_000_000) -> FilesSource:
-    return FilesSource(root, uri="files", team_id=TEAM, channel_id="", max_bytes=max_bytes, limits=limits)
+    return FilesSource(root, source_id="files", team_id=TEAM, channel_id="", max_bytes=max_bytes, limits=limits)
 
 
 def read_one(watched: Watched, source: FilesSource, name: str) -> Document | Rejected | Skipped:
@@ -199,7 +199,7 @@ def test_a_hundred_megabytes_of_one_line(watched: Watched, tmp_path: Path) -> No
 def export_of(root: Path, data: str) -> tuple[SlackExport, Partition]:
     (root / "general").mkdir()
     (root / "general" / "2025-03-03.json").write_text(data)
-    source = SlackExport(root, uri="export", team_id=TEAM, limits=LIMITS)
+    source = SlackExport(root, source_id="export", team_id=TEAM, limits=LIMITS)
     [partition] = source.listing().partitions
     return source, partition
 

@@ -34,7 +34,7 @@ READ = {f"T/m/C1/{TS}": "hello", f"T/m/C2/{TS}": "guide"}
 
 
 def source(root: Path) -> SlackExport:
-    return SlackExport(root, uri="export", team_id="T", limits=ReadLimits(3, 640, 2_000_000))
+    return SlackExport(root, source_id="export", team_id="T", limits=ReadLimits(3, 640, 2_000_000))
 
 
 def zipped(root: Path, files: Files, *more: tuple[str, object]) -> SlackExport:

@@ -184,7 +184,7 @@ def read(folder: Path, data: bytes, **options: str) -> list[Record]:
     """What a files source says of one file."""
     (folder / "a.txt").write_bytes(data)
     limits = ReadLimits(10, 1024, 10_000)
-    source = FilesSource(folder, uri="x", team_id=TEAM, channel_id="", max_bytes=1000, limits=limits, **options)
+    source = FilesSource(folder, source_id="x", team_id=TEAM, channel_id="", max_bytes=1000, limits=limits, **options)
     [partition] = source.listing().partitions
     return list(source.read(partition))
 
@@ -213,7 +213,7 @@ def test_file_of_a_kind_of_no_use_is_listed_and_protects_nothing(
 def test_file_that_was_emptied_while_it_was_looked_at_is_tried_again(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("words")
     source = FilesSource(
-        tmp_path, uri="x", team_id=TEAM, channel_id="", max_bytes=1000, limits=ReadLimits(10, 1024, 10_000)
+        tmp_path, source_id="x", team_id=TEAM, channel_id="", max_bytes=1000, limits=ReadLimits(10, 1024, 10_000)
     )
     [partition] = source.listing().partitions
     os.truncate(tmp_path / "a.txt", 0)

@@ -344,7 +344,7 @@ def test_which_row_counts_is_decided_without_the_texts(tmp_path: Path) -> None:
 
 def test_columns_of_units_are_no_columns() -> None:
     columns = Columns(id="id", text="body", created_at="at", created_unit="ms")
-    source = TableSource(Path("x"), uri="x", format="json", columns=columns, team_id="T1")
+    source = TableSource(Path("x"), source_id="x", format="json", columns=columns, team_id="T1")
     assert source.rows.wanted == ["at", "body", "id"]
     with pytest.raises(ValueError, match="created_unit"):
         Columns(id="id", text="body", created_at="at", created_unit="weeks")  # type: ignore[arg-type]

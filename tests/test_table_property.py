@@ -330,7 +330,7 @@ def test_what_a_table_says_does_not_depend_on_how_it_is_written(case: Case) -> N
     with tempfile.TemporaryDirectory() as folder:
         write(case, Path(folder))
         source = TableSource(
-            Path(folder), uri="rows", format=case.format, columns=Columns(**named, **units), team_id=None
+            Path(folder), source_id="rows", format=case.format, columns=Columns(**named, **units), team_id=None
         )
         kept = [
             [r for at, r in enumerate(rows) if at not in gone]

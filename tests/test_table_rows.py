@@ -387,7 +387,7 @@ def test_ids_carry_the_qualifier_of_a_second_table(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", {"id": ["1"], "body": ["x"], "at": [day(3)]})
     plain: Any = PLAIN
     sources = [
-        TableSource(tmp_path, uri="rows", format="parquet", columns=Columns(**plain), team_id="T1", qualifier=q)
+        TableSource(tmp_path, source_id="rows", format="parquet", columns=Columns(**plain), team_id="T1", qualifier=q)
         for q in ("", "lake")
     ]
     assert [list(told(s).texts) for s in sources] == [["T1/t/1"], [ids.row_id("T1", "1", "lake")]]

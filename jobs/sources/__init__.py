@@ -40,18 +40,18 @@ def open_sources(config: Config) -> list[Source]:
     bounds = config.limits
     limits = ReadLimits(bounds.parse_seconds, bounds.parse_memory_mb, bounds.parse_text_chars)
     for entry, qualifier in zip(config.sources, qualifiers(config.sources), strict=True):
-        root = config.path(entry.uri)
+        root, source_id = config.path(entry.uri), identity(entry)
         match entry:
             case SlackExportSource():
                 from jobs.sources import slack
 
-                sources.append(slack.SlackExport(root, uri=entry.uri, team_id=entry.team_id, limits=limits))
+                sources.append(slack.SlackExport(root, source_id=source_id, team_id=entry.team_id, limits=limits))
             case FilesSource():
                 from jobs.sources import files
 
                 sources.append(
                     files.FilesSource(
-                        root, uri=entry.uri, team_id=entry.team_id, channel_id=entry.channel_id,
+                        root, source_id=source_id, team_id=entry.team_id, channel_id=entry.channel_id,
                         max_bytes=entry.max_bytes, limits=limits, qualifier=qualifier,
                     )
                 )  # fmt: skip
@@ -60,9 +60,8 @@ def open_sources(config: Config) -> list[Source]:
 
                 sources.append(
                     table.TableSource(
-                        root, uri=entry.uri, format=entry.format, columns=entry.columns, team_id=entry.team_id,
+                        root, source_id=source_id, format=entry.format, columns=entry.columns, team_id=entry.team_id,
                         qualifier=qualifier,
                     )
                 )  # fmt: skip
-        sources[-1].source_id = identity(entry)
     return sources

@@ -9,7 +9,7 @@ from pathlib import Path
 from embedding import ids
 from embedding.errors import RejectedRecord, SourceError
 from embedding.records import Document, Kind, Record, Rejected, Skipped
-from jobs.sources.base import Listing, Partition, ReadLimits, inside, read_failure, source_key, stat_fingerprint
+from jobs.sources.base import Listing, Partition, ReadLimits, inside, read_failure, stat_fingerprint
 
 FILES_VERSION = "2"  # what this file makes of a parsed file; raised, everything is read again
 _BLANK = b" \t\r\n\v\f"
@@ -21,13 +21,13 @@ class FilesSource:
     kind: Kind = "file"
 
     def __init__(
-        self, root: Path, *, uri: str, team_id: str, channel_id: str, max_bytes: int, limits: ReadLimits,
+        self, root: Path, *, source_id: str, team_id: str, channel_id: str, max_bytes: int, limits: ReadLimits,
         qualifier: str = "",
     ) -> None:  # fmt: skip
         from embedding.files import PARSER_VERSION  # here and in ``read``: an executor that reads apart needs no parser
 
         self.root = root.resolve()
-        self.source_id = source_key("files", team_id, uri)
+        self.source_id = source_id
         self.team_id: str | None = team_id
         self.channel_id = channel_id
         self.max_bytes = max_bytes

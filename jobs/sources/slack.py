@@ -17,7 +17,7 @@ from urllib.parse import quote
 from embedding.errors import RejectedRecord, SourceError
 from embedding.records import Kind, Record, Rejected
 from embedding.slack_text import NORMALISER_VERSION
-from jobs.sources.base import Listing, Partition, ReadLimits, read_failure, source_key
+from jobs.sources.base import Listing, Partition, ReadLimits, read_failure
 from jobs.sources.slack_export import Channel, parse_channels, parse_users, read_day
 from jobs.sources.slack_tree import (
     CHANNEL_FILES,
@@ -50,9 +50,9 @@ class SlackExport:
 
     kind: Kind = "message"
 
-    def __init__(self, root: Path, *, uri: str, team_id: str, limits: ReadLimits) -> None:
+    def __init__(self, root: Path, *, source_id: str, team_id: str, limits: ReadLimits) -> None:
         self.root = root.resolve()
-        self.source_id = source_key("slack_export", team_id, uri)
+        self.source_id = source_id
         self.team_id: str | None = team_id
         self.limits = limits
         self.reader = f"slack_export:{NORMALISER_VERSION}:{limits}"

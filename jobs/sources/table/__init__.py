@@ -17,7 +17,7 @@ import pyarrow as pa
 from embedding import ids
 from embedding.errors import SourceError
 from embedding.records import Kind, Record, Rejected
-from jobs.sources.base import Listing, Partition, ReadLimits, read_failure, source_key, stat_fingerprint
+from jobs.sources.base import Listing, Partition, ReadLimits, read_failure, stat_fingerprint
 from jobs.sources.table import delta, ndjson, walk
 from jobs.sources.table.batch import ColumnFault, Data
 from jobs.sources.table.parquet import ParquetData
@@ -38,10 +38,10 @@ class TableSource:
     kind: Kind = "message"
 
     def __init__(
-        self, root: Path, *, uri: str, format: str, columns: Columns, team_id: str | None, qualifier: str = ""
+        self, root: Path, *, source_id: str, format: str, columns: Columns, team_id: str | None, qualifier: str = ""
     ) -> None:  # fmt: skip
         self.root = root
-        self.source_id = source_key("table", team_id, uri)
+        self.source_id = source_id
         self.team_id = team_id
         self.format = format
         self.rows = Rows(columns, team_id, qualifier)
