@@ -31,6 +31,12 @@ def test_a_picture_s_bytes_are_passed_over_and_what_follows_is_read(picture: byt
     assert text_of(rb"Before.\par" + picture + rb"\par After.\par") == "Before.\n\nAfter."
 
 
+@pytest.mark.parametrize("side", ["header", "footer", "footnote", "annotation"])
+def test_a_side_text_that_its_writer_calls_optional_is_read_too(side: str) -> None:
+    text = text_of(rf"Total{{\*\{side}\chftn\~\plain\pard {{\pard See annex B\par}}}}.\par")
+    assert text.split("\n\n") == ["Total.", "See annex B"]
+
+
 def test_headers_footnotes_and_comments_are_read_after_the_body() -> None:
     body = r"{\header Acme Ltd}{\footerf Page}Total{\footnote See annex B}.\par{\*\annotation{\*\atnid JR}Check this}"
     parsed = parse_file(rtf(body), "x.rtf")

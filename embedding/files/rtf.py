@@ -39,7 +39,7 @@ _SIDE = {
     b"annotation": "comments",
 }  # fmt: skip
 # Destinations marked as optional ("\*") that hold text nevertheless.
-_OPTIONAL_TEXT = frozenset([b"shpinst", b"shptxt", b"do", b"ud", b"moMath", b"moMathPara", b"annotation", b"picprop"])
+_OPTIONAL_TEXT = frozenset([b"shpinst", b"shptxt", b"do", b"ud", b"moMath", b"moMathPara", b"picprop", *_SIDE])
 _SKIPPED = frozenset(
     [
         b"colortbl", b"stylesheet", b"listtable", b"listoverridetable", b"revtbl", b"rsidtbl", b"pict", b"objdata",
