@@ -27,6 +27,7 @@ from jobs.embed import Embedded, EncodeShard, cut_shard, write_shard
 from jobs.mill import Mill
 from jobs.progress import Progress
 from jobs.state import Part, State
+from tests.workspace import Workspace, copied
 
 
 class Killed(BaseException):
@@ -226,3 +227,10 @@ def copy_index(old: Path, new: Path) -> None:
     """What a copy of a workspace needs beside its files."""
     uris = [str(load_config(config).index_uri) for config in (old, new)]
     exact._STORES[uris[1]] = copy.deepcopy(exact._STORES[uris[0]])
+
+
+def copied_with_index(space: Workspace, root: Path) -> Workspace:
+    """A copy of a workspace and of its index in this process."""
+    new = copied(space, root)
+    copy_index(space.config, new.config)
+    return new

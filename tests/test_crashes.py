@@ -17,8 +17,8 @@ from jobs.purge import purge
 from jobs.run import run
 from jobs.scope import Scope
 from jobs.state import State
-from tests.in_process import Death, Killed, WatchedIndex, copy_index, open_mill, without_ray
-from tests.workspace import START, TEAM, TEXTS, Workspace, copied, message
+from tests.in_process import Death, Killed, WatchedIndex, copied_with_index, open_mill, without_ray
+from tests.workspace import START, TEAM, TEXTS, Workspace, message
 
 GENERAL = [message(n, text) for n, text in enumerate(TEXTS[:4])]
 NEW = message(50, "The tram stops at the museum")
@@ -42,8 +42,7 @@ def _published_once(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.fixture
 def published(tmp_path: Path, _published_once: Workspace) -> Workspace:
     """A workspace whose first run is done."""
-    space = copied(_published_once, tmp_path / "ws")
-    copy_index(_published_once.config, space.config)
+    space = copied_with_index(_published_once, tmp_path / "ws")
     return space
 
 

@@ -15,8 +15,8 @@ from jobs.purge import purge
 from jobs.run import run
 from jobs.scope import Scope
 from jobs.state import State
-from tests.in_process import Death, Killed, WatchedIndex, copy_index, open_mill, without_ray
-from tests.workspace import TEAM, TEXTS, Workspace, copied, message
+from tests.in_process import Death, Killed, WatchedIndex, copied_with_index, open_mill, without_ray
+from tests.workspace import TEAM, TEXTS, Workspace, message
 
 YEAR = 365 * 86_400
 FILE = f"{TEAM}/f/notes.txt"
@@ -37,8 +37,7 @@ def _once(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture
 def ahead(tmp_path: Path, _once: Workspace) -> Iterator[Workspace]:
-    space = copied(_once, tmp_path / "ws")
-    copy_index(_once.config, space.config)
+    space = copied_with_index(_once, tmp_path / "ws")
     with without_ray():
         yield space
 

@@ -17,8 +17,8 @@ from jobs.rollback import rollback
 from jobs.run import run
 from jobs.scope import Scope
 from jobs.verify import verify
-from tests.in_process import Death, Killed, WatchedIndex, copy_index, open_mill, without_ray
-from tests.workspace import TEAM, TEXTS, Workspace, copied, message
+from tests.in_process import Death, Killed, WatchedIndex, copied_with_index, open_mill, without_ray
+from tests.workspace import TEAM, TEXTS, Workspace, message
 
 LONG = " ".join(f"Door {n} of the harbour office moves." for n in range(30))
 V1 = "messages__v1"
@@ -39,8 +39,7 @@ def changed_since(root: Path, same: tuple[Workspace, str], space_line: str) -> t
     """What ``cut_over`` makes; of the same space a copy."""
     if space_line:
         return cut_over(root, space_line)
-    space = copied(same[0], root)
-    copy_index(same[0].config, space.config)
+    space = copied_with_index(same[0], root)
     return space, same[1]
 
 

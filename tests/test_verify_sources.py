@@ -21,8 +21,8 @@ from jobs.scope import Scope
 from jobs.sources import open_sources
 from jobs.sources.base import Partition
 from jobs.verify import verify
-from tests.in_process import WatchedIndex, copy_index, open_mill, without_ray
-from tests.workspace import TEAM, TEXTS, Workspace, copied, message
+from tests.in_process import WatchedIndex, copied_with_index, open_mill, without_ray
+from tests.workspace import TEAM, TEXTS, Workspace, message
 
 V1 = "messages__v1"
 SAID = f"{TEAM}/m/C1/1740960000.000100"
@@ -40,8 +40,7 @@ def _once(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.fixture
 def sound(tmp_path: Path, _once: Workspace) -> Iterator[Workspace]:
     """A workspace whose index is what its sources show."""
-    space = copied(_once, tmp_path / "ws")
-    copy_index(_once.config, space.config)
+    space = copied_with_index(_once, tmp_path / "ws")
     with without_ray():
         yield space
 
