@@ -37,7 +37,7 @@ test-all: $(STAMP) $(MILVUS_STAMP)  ## the tests, and an hour more: Airflow's fa
 # A process of its own for each thousand: Spark keeps something of every plan, and its 2 GB are full after 3,200 steps.
 model: $(STAMP)  ## 5,000 steps of the model-based test, with their seeds
 	@for seed in 1 1001 2001 3001 4001; do \
-	  EMBEDMILL_TEST_STEPS=1000 EMBEDMILL_TEST_SEED=$$seed $(BIN)/python -m pytest tests/test_model.py -k whatever || exit 1; \
+	  EMBEDMILL_TEST_STEPS=1000 EMBEDMILL_TEST_SEED=$$seed $(BIN)/python -m pytest tests/end_to_end/test_model.py -k whatever || exit 1; \
 	done
 
 chaos: $(STAMP) $(MILVUS_STAMP)  ## kill, starve and race runs for hours, and compare with undisturbed ones; goes on where it was stopped

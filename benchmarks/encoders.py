@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from spine import MODEL, SEED, environment, machine, run_mill
 
-from embedding.space import model_path
+from embedding.models.packaged import model_path
 
 HERE = Path(__file__).resolve().parent
 GROUPS = ("encoders", "stage", "whole", "nothing", "memory")
@@ -65,9 +65,12 @@ def _options() -> argparse.Namespace:
         "--only", default=",".join(GROUPS), metavar="GROUP,…", help=f"which of {', '.join(GROUPS)} (all of them)"
     )
     parser.add_argument(
-        "--peers", type=Path, default=Path(sys.executable), metavar="PYTHON",
+        "--peers",
+        type=Path,
+        default=Path(sys.executable),
+        metavar="PYTHON",
         help="interpreter of the environment that the peers are installed in (this one)",
-    )  # fmt: skip
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure here; other groups in it stay")
     parser.add_argument("--page", type=Path, metavar="FILE", help="the page to bring up to date")
     parser.add_argument("--quick", action="store_true", help="a hundredth of the texts, once: does it work at all?")
@@ -120,8 +123,10 @@ class Bench:
         }
         first = measures["run"]()  # on a new machine it converts the model and leaves Spark's classes
         return {
-            "messages": self._size(20_000), "first_seconds": first["seconds"], "runs": self._repeat(measures, 3),
-        }  # fmt: skip
+            "messages": self._size(20_000),
+            "first_seconds": first["seconds"],
+            "runs": self._repeat(measures, 3),
+        }
 
     def nothing(self, folder: Path) -> dict[str, Any]:
         """Everything but the encoder, on 200,000 messages."""
@@ -179,10 +184,12 @@ class Bench:
         report, seen = run_mill(config, folder / "logs", look=memory)
         actor = seen.by_label()["ray actor"] if memory else {}
         return {
-            "seconds": seen.seconds, "rows": report["index_rows"]["after"], "tokens": report["tokens"]["embedded"],
+            "seconds": seen.seconds,
+            "rows": report["index_rows"]["after"],
+            "tokens": report["tokens"]["embedded"],
             **({"actor_mb": actor["anon"], "actor_resident_mb": actor["rss"]} if memory else {}),
             **{f"{stage}_seconds": seconds for stage, seconds in report["seconds"].items()},
-        }  # fmt: skip
+        }
 
 
 def _answer(command: list[str]) -> Figures:

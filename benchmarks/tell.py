@@ -30,10 +30,14 @@ def show(console: Console, measured: dict[str, Any]) -> None:
     for name, run in runs.items():
         counts.add_row(name, *(f"{run['counts'][key]:,}" for key in COUNTS[1:-1]), f"{run['load_before']:.1f}")
         speed.add_row(
-            name, *(f"{run['seconds'][stage]:.1f}" for stage in (*STAGES, "total")), f"{run['wall']:.1f}",
-            *(f"{run[key]:,.0f}" for key in (
-                "messages_per_second", "tokens", "embed_tokens_per_second", "tokens_per_second")),
-        )  # fmt: skip
+            name,
+            *(f"{run['seconds'][stage]:.1f}" for stage in (*STAGES, "total")),
+            f"{run['wall']:.1f}",
+            *(
+                f"{run[key]:,.0f}"
+                for key in ("messages_per_second", "tokens", "embed_tokens_per_second", "tokens_per_second")
+            ),
+        )
     console.print(speed, counts)
     memory = Table(
         title="peak memory, MB: largest process (sum of the peaks of all of that name)", title_justify="left"
@@ -67,25 +71,34 @@ def judge(sizes: list[dict[str, Any]]) -> list[dict[str, str]]:
         return [*found, {"verdict": "NOT JUDGED", "text": "repeat and growth: give two sizes"}]
     first, same = (large["runs"][name]["wall"] for name in (FIRST, SAME))
     share = same / first
-    found.append(_verdict(
-        share < REPEAT_LIMIT,
-        f"repeat: with nothing changed {large['messages']:,} messages took {same:.1f} s of the first run's "
-        f"{first:.1f} s = {share:.1%}, limit {REPEAT_LIMIT:.0%}",
-    ))  # fmt: skip
+    found.append(
+        _verdict(
+            share < REPEAT_LIMIT,
+            f"repeat: with nothing changed {large['messages']:,} messages took {same:.1f} s of the first run's "
+            f"{first:.1f} s = {share:.1%}, limit {REPEAT_LIMIT:.0%}",
+        )
+    )
     sides = f"from {small['messages']:,} to {large['messages']:,} messages"
     before, after = (_driver(measured, APART) for measured in (small, large))
-    found.append(_verdict(
-        after <= GROWTH_LIMIT * before,
-        f"growth: the driver's peak, engines in processes of their own, went {sides} from {before:,.0f} to {after:,.0f}"
-        f" MB = {after / before - 1:+.1%}, limit {GROWTH_LIMIT - 1:+.0%}",
-    ))  # fmt: skip
+    found.append(
+        _verdict(
+            after <= GROWTH_LIMIT * before,
+            f"growth: the driver's peak, engines in processes of their own, went {sides} from {before:,.0f} to "
+            f"{after:,.0f} MB = {after / before - 1:+.1%}, limit {GROWTH_LIMIT - 1:+.0%}",
+        )
+    )
     before, after = (_driver(measured, FIRST) for measured in (small, large))
     engine = [measured["runs"][APART]["memory"]["milvus lite"]["rss"] for measured in (small, large)]
-    found.append({"verdict": "NOTE", "text": (
-        f"the driver with Milvus Lite inside went {sides} from {before:,.0f} to {after:,.0f} MB "
-        f"({after - before:+,.0f}); Milvus Lite alone from {engine[0]:,.0f} to {engine[1]:,.0f} MB "
-        f"({engine[1] - engine[0]:+,.0f})"
-    )})  # fmt: skip
+    found.append(
+        {
+            "verdict": "NOTE",
+            "text": (
+                f"the driver with Milvus Lite inside went {sides} from {before:,.0f} to {after:,.0f} MB "
+                f"({after - before:+,.0f}); Milvus Lite alone from {engine[0]:,.0f} to {engine[1]:,.0f} MB "
+                f"({engine[1] - engine[0]:+,.0f})"
+            ),
+        }
+    )
     return found
 
 

@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from embedding.counting import Ints, open_counter
 from embedding.errors import ConfigError
+from embedding.tokens.counter import open_counter
+from embedding.tokens.slices import Ints
 
 CHUNKER_VERSION = "1"
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from embedding.errors import ConfigError
-from indexers.base import INDEX_ROW, MAX_BYTES, SCAN, Capabilities, Hit, Index, Settings, too_long
+from indexers.base import Capabilities, Hit, Index, Settings
+from indexers.rows import INDEX_ROW, MAX_BYTES, SCAN, too_long
 
 __all__ = ["INDEX_ROW", "MAX_BYTES", "SCAN", "Capabilities", "Hit", "Index", "Settings", "open_index", "too_long"]
 
 
 def _milvus(uri: str, name: str, settings: Settings) -> Index:
-    from indexers.milvus import MilvusIndex
+    from indexers.milvus.index import MilvusIndex
 
     return MilvusIndex(uri, name, settings)
 
@@ -24,7 +25,7 @@ def _exact(uri: str, name: str, settings: Settings) -> Index:
 
 def _vespa(uri: str, name: str, settings: Settings) -> Index:
     try:
-        from indexers.vespa import VespaIndex
+        from indexers.vespa.index import VespaIndex
     except ImportError as error:
         raise ConfigError(f'index.kind: "vespa" needs the package pyvespa ({error.name} is missing)') from None
     return VespaIndex(uri, name, settings)

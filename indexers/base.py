@@ -13,51 +13,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from embedding.errors import ConfigError
-
-INDEX_ROW = pa.schema(
-    [
-        pa.field("chunk_id", pa.string(), nullable=False),
-        pa.field("team_id", pa.string(), nullable=False),
-        pa.field("channel_id", pa.string(), nullable=False),
-        pa.field("channel_name", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("doc_id", pa.string(), nullable=False),
-        pa.field("chunk_no", pa.int32(), nullable=False),
-        pa.field("created_at", pa.int64(), nullable=False),  # µs since the epoch, UTC
-        pa.field("updated_at", pa.int64(), nullable=False),
-        pa.field("version", pa.int64(), nullable=False),  # of the source: an older one never replaces a newer
-        pa.field("text", pa.string(), nullable=False),
-        pa.field("meta", pa.string(), nullable=False),  # JSON object
-        pa.field("content_hash", pa.string(), nullable=False),
-        pa.field("meta_hash", pa.string(), nullable=False),
-        pa.field("vector", pa.list_(pa.float32()), nullable=False),
-    ]
-)
-
-# What `scan` yields: enough to compare an index with the ledger key by key, without texts and vectors.
-SCAN = pa.schema(
-    [
-        INDEX_ROW.field(name)
-        for name in ("chunk_id", "team_id", "channel_id", "kind", "created_at", "content_hash", "meta_hash")
-    ]
-)
-
-# Longest value of each string, in UTF-8 bytes. 65,535 is the most a Milvus VARCHAR takes.
-MAX_BYTES = {
-    "chunk_id": 512,
-    "team_id": 256,
-    "channel_id": 512,
-    "channel_name": 1024,
-    "kind": 16,
-    "doc_id": 512,
-    "text": 65_535,
-    "meta": 65_535,
-    "content_hash": 64,
-    "meta_hash": 64,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,34 +177,3 @@ def check_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,199}", name):
         raise ConfigError(f"index.name: {name!r} must be letters, digits and underscores, not beginning with a digit")
     return name
-
-
-def checked_rows(rows: pa.RecordBatch | pa.Table, dim: int) -> tuple[pa.Table, np.ndarray]:
-    """Return the rows as one table of INDEX_ROW and their vectors as a (rows, dim) matrix.
-
-    Raises ValueError for what an engine would store wrong in silence or refuse half-way: a key twice (Milvus 2.3
-    keeps both), a vector of another dimension or with NaN, a value over MAX_BYTES. These are faults of the caller.
-    """
-    table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
-    table = table.select(INDEX_ROW.names).cast(INDEX_ROW)
-    if pc.count_distinct(table["chunk_id"]).as_py() != len(table):
-        raise ValueError("a chunk_id occurs twice in one upsert")
-    for chunk_id, column in too_long(table).items():
-        raise ValueError(f"{column} of {chunk_id[:200]} is over {MAX_BYTES[column]} bytes")
-    if pc.any(pc.not_equal(pc.list_value_length(table["vector"]), dim)).as_py():
-        raise ValueError(f"a vector does not have the index's {dim} dimensions")
-    parts = [chunk.flatten().to_numpy() for chunk in table["vector"].chunks]
-    matrix = (np.concatenate(parts) if parts else np.empty(0, np.float32)).reshape(len(table), dim)
-    if not np.isfinite(matrix).all():
-        raise ValueError("a vector holds NaN or infinity")
-    return table, matrix
-
-
-def too_long(rows: pa.RecordBatch | pa.Table) -> dict[str, str]:
-    """Map ``chunk_id`` to the first field that no index can hold (MAX_BYTES), for the caller to quarantine."""
-    found: dict[str, str] = {}
-    for column, limit in MAX_BYTES.items():
-        over = pc.greater(pc.binary_length(rows[column]), limit)
-        for chunk_id in rows["chunk_id"].filter(over).to_pylist():
-            found.setdefault(chunk_id, column)
-    return found

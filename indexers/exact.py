@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from embedding.errors import ConfigError, SpaceMismatchError
-from indexers.base import SCAN, Capabilities, Hit, check_name, checked_rows, must_live, version_number
+from indexers.base import Capabilities, Hit, check_name, must_live, version_number
+from indexers.rows import SCAN, checked_rows
 
 
 @dataclass

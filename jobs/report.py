@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -9,12 +10,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from jobs.extract import ExtractReport
-from jobs.plan import Plan
+import pyarrow.compute as pc
+
+from jobs.extract.extract import ExtractReport
+from jobs.plan.plan import Plan
 from jobs.scope import iso, parse_moment
 
 if TYPE_CHECKING:
-    from embedding.encoders.remote import Cost
+    from embedding.encoders.remote.encoder import Cost
+    from jobs.state.store import State
 
 
 BEGUN = "begun"  # the status in ``runs`` of one that is under way, or was killed
@@ -67,9 +71,12 @@ class Report:
         self.index = before["index"]
         documents, partitions, chunks = before["documents"], before["partitions"], before["chunks"]
         self.extracted = ExtractReport(
-            partitions["listed"], partitions["opened"], documents["read"], documents["rejected"],
+            partitions["listed"],
+            partitions["opened"],
+            documents["read"],
+            documents["rejected"],
             skipped=documents["skipped"],
-        )  # fmt: skip
+        )
         self.quarantined, self.ignored = documents["quarantined"], documents.get("ignored", 0)
         self.plan = Plan(
             chunks["total"], 0, chunks["reused"], chunks["updated"], chunks["deleted"], chunks["unchanged"]
@@ -80,7 +87,7 @@ class Report:
         self.upserted, self.deleted, self.rows_after = rows["upserted"], rows["deleted"], rows["after"]
         self.seconds = {step: took for step, took in before["seconds"].items() if step != "total"}
         if "cost" in before:
-            from embedding.encoders.remote import Cost
+            from embedding.encoders.remote.encoder import Cost
 
             self.cost = Cost(**before["cost"])
 
@@ -118,3 +125,23 @@ class Report:
             "index_rows": {"upserted": self.upserted, "deleted": self.deleted, "after": self.rows_after},
             "seconds": {**seconds, "total": round((self.finished_at - self.started_at) / 1e6, 3)},
         }
+
+
+def record(state: State, report: Report, *, begun: bool = False) -> None:
+    """Keep a run's report in ``runs``; one of the same run_id is replaced. Call it only while holding the lease."""
+    row = {
+        "run_id": report.run_id,
+        "command": report.command,
+        "status": BEGUN if begun else report.status,
+        "started_at": report.started_at,
+        "finished_at": report.finished_at,
+        "report": json.dumps(report.to_json() | ({"status": "running"} if begun else {})),
+        "_delete": False,
+    }
+    state.change("runs", [row])
+
+
+def recorded(state: State, run_id: str) -> dict[str, Any] | None:
+    """The report that a run has kept, as ``to_json`` gave it; None of a run that has kept none."""
+    rows = state.read("runs", ["run_id", "report"], pc.field("run_id") == run_id).to_pylist()
+    return json.loads(rows[0]["report"]) if rows else None

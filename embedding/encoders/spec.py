@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, MinLen
 
+from embedding.models.folder import Purpose
+
 LOCAL = ("torch", "openvino")
 REMOTE = ("http", "bedrock", "sagemaker")
-
-Purpose = Literal["document", "query"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,25 +43,36 @@ def open_sources(config: Config) -> list[Source]:
         root, source_id = config.path(entry.uri), identity(entry)
         match entry:
             case SlackExportSource():
-                from jobs.sources import slack
+                from jobs.sources import slack_export
 
-                sources.append(slack.SlackExport(root, source_id=source_id, team_id=entry.team_id, limits=limits))
+                sources.append(
+                    slack_export.SlackExport(root, source_id=source_id, team_id=entry.team_id, limits=limits)
+                )
             case FilesSource():
                 from jobs.sources import files
 
                 sources.append(
                     files.FilesSource(
-                        root, source_id=source_id, team_id=entry.team_id, channel_id=entry.channel_id,
-                        max_bytes=entry.max_bytes, limits=limits, qualifier=qualifier,
+                        root,
+                        source_id=source_id,
+                        team_id=entry.team_id,
+                        channel_id=entry.channel_id,
+                        max_bytes=entry.max_bytes,
+                        limits=limits,
+                        qualifier=qualifier,
                     )
-                )  # fmt: skip
+                )
             case TableSource():
                 from jobs.sources import table
 
                 sources.append(
                     table.TableSource(
-                        root, source_id=source_id, format=entry.format, columns=entry.columns, team_id=entry.team_id,
+                        root,
+                        source_id=source_id,
+                        format=entry.format,
+                        columns=entry.columns,
+                        team_id=entry.team_id,
                         qualifier=qualifier,
                     )
-                )  # fmt: skip
+                )
     return sources

@@ -21,10 +21,19 @@ class FilesSource:
     kind: Kind = "file"
 
     def __init__(
-        self, root: Path, *, source_id: str, team_id: str, channel_id: str, max_bytes: int, limits: ReadLimits,
+        self,
+        root: Path,
+        *,
+        source_id: str,
+        team_id: str,
+        channel_id: str,
+        max_bytes: int,
+        limits: ReadLimits,
         qualifier: str = "",
-    ) -> None:  # fmt: skip
-        from embedding.files import PARSER_VERSION  # here and in ``read``: an executor that reads apart needs no parser
+    ) -> None:
+        from embedding.parsers import (
+            PARSER_VERSION,  # here and in ``read``: an executor that reads apart needs no parser
+        )
 
         self.root = root.resolve()
         self.source_id = source_id
@@ -87,7 +96,7 @@ class FilesSource:
 
     def read(self, partition: Partition) -> Iterator[Record]:
         """See Source.read."""
-        from embedding.files import Limits, parse_file
+        from embedding.parsers import Limits, parse_file
 
         assert self.team_id is not None
         path = Path(partition.path)

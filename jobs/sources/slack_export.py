@@ -1,269 +1,248 @@
-"""Parses the files of a Slack export: users, channels, and the messages of one day file.
-
-Pure: bytes in, ``Record`` (embedding.records) out, exactly one for each record of the file.
-Never touches a file system and never raises for what a record holds; listing and opening an export is
-``jobs/sources/slack.py``.
-"""
+"""The ``slack_export`` source: a Slack workspace export, as a folder or a .zip; a day file is a partition."""
 
 from __future__ import annotations
 
+import datetime as dt
+import functools
+import lzma
+import re
+import unicodedata
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
 
-from embedding import ids
-from embedding.records import Document, Record, Rejected, Removed, Skipped
-from embedding.slack_text import normalise_label, normalise_message
-from jobs.sources.slack_events import (
-    CALLS,
-    deleted_ts,
-    edit_time,
-    is_deletion,
-    is_housekeeping,
-    is_known,
-    is_ts,
-    micros,
-    text_of,
-    ts_fault,
-)  # fmt: skip
-from jobs.sources.slack_json import TooDeep, digest, entries, load
+from embedding.errors import RejectedRecord, SourceError
+from embedding.records import Kind, Record, Rejected
+from embedding.text.slack import NORMALISER_VERSION
+from jobs.sources.base import Listing, Partition, ReadLimits, read_failure
+from jobs.sources.slack_export_parser import Channel, parse_channels, parse_users, read_day
+from jobs.sources.slack_tree import (
+    CHANNEL_FILES,
+    DAY,
+    USER_FILES,
+    Entry,
+    Parts,
+    Tree,
+    find_export,
+    folder_tree,
+    workspaces,
+    zip_tree,
+)
 
-_TYPES: tuple[tuple[str, type], ...] = (
-    ("text", str), ("user", str), ("username", str), ("bot_id", str), ("thread_ts", str), ("blocks", list),
-    ("attachments", list), ("files", list), ("file", dict), ("comment", dict), ("edited", dict),
-    ("user_profile", dict), ("bot_profile", dict),
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Channel:
-    """A conversation of the export, known by its folder's name. ``workspace`` is set in an Enterprise Grid export."""
-
-    id: str
-    name: str
-    private: bool = False
-    workspace: str = ""
-
-
-def parse_users(data: bytes) -> dict[str, str]:
-    """Display names by user id from ``users.json``: display name, else real name, else handle."""
-    names = {}
-    for entry in entries(data):
-        profile = entry.get("profile")
-        known = profile if isinstance(profile, dict) else {}
-        candidates = (
-            known.get("display_name"), entry.get("real_name"), known.get("real_name"), entry.get("name"),
-        )  # fmt: skip
-        if (user := text_of(entry, "id")) and (name := _first_name(*candidates)):
-            names[user] = name
-    return names
+_DAY_US = 86_400_000_000
+# What zipfile raises for an entry, or a whole archive, that is damaged, encrypted or of an unknown method.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    KeyError,
+    ValueError,
+)
+_MAX_DAY = 1 << 30  # a day file that is, or unpacks to, more is a bomb or a mistake
+_MAX_NAMES = 1 << 28  # of the files that name users and channels, which the driver reads
+_ID = re.compile(r"[CDG][A-Z0-9]{7,}")  # a folder that has its channel's id for a name
+_CHARSETS = ("cp932", "cp949", "gb18030", "big5", "cp1251", "cp1252", "cp850")  # of names that Windows packed
+_SMALL_DAY = 1_000_000  # bytes of JSON that become 100 MB of objects at the worst
 
 
-def parse_channels(data: bytes, *, private: bool = False) -> dict[str, Channel]:
-    """Channels by folder name, from ``channels.json``, ``groups.json``, ``mpims.json`` or ``dms.json``.
+class SlackExport:
+    """Reads an export. Day files are keyed by channel id and day, so that a renamed channel's folder stays itself."""
 
-    Pass ``private`` for the last three: their entries do not always say so themselves. A direct message has no name
-    and its folder is named by its id.
-    """
-    channels = {}
-    for entry in entries(data):
-        channel = normalise_label(text_of(entry, "id"))
-        if not channel:
-            continue
-        folder = text_of(entry, "name") or channel
-        hidden = private or any(entry.get(key) is True for key in ("is_private", "is_group", "is_im", "is_mpim"))
-        # A channel keeps its id when it becomes private or public, so that the id decides only where nothing else does.
-        hidden = hidden or channel[0] == "D" or (channel[0] == "G" and entry.get("is_private") is not False)
-        channels[folder] = Channel(channel, normalise_label(folder) or channel, hidden)
-    return channels
+    kind: Kind = "message"
 
+    def __init__(self, root: Path, *, source_id: str, team_id: str, limits: ReadLimits) -> None:
+        self.root = root.resolve()
+        self.source_id = source_id
+        self.team_id: str | None = team_id
+        self.limits = limits
+        self.reader = f"slack_export:{NORMALISER_VERSION}:{limits}"
+        self._names: dict[str, str] = {}
+        self._channels: dict[tuple[str, str], Channel] = {}  # by workspace and folder
+        self._folders: dict[str, Channel] = {}  # by the folder that a day is read from
 
-def read_day(data: bytes, *, team_id: str, channel: Channel, names: Mapping[str, str]) -> Iterator[Record]:
-    """Read the bytes of one day file. Edits and deletions within the file are applied, in whatever order they stand."""
-    try:
-        records = load(data)
-        if not isinstance(records, list):
-            raise ValueError
-    except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        yield Rejected("", "bad_json", "not a JSON array of messages in UTF-8", channel.id, whole=True)
-        return
-    day = _Day(team_id, channel, names)
-    outcomes = [day.read(index, record) for index, record in enumerate(records)]
-    day.settle(outcomes)
-    used: set[str] = set()
-    for index, outcome in enumerate(outcomes):
-        if isinstance(outcome, Rejected):
-            if outcome.key in used:  # a key is unique in its partition; the doc_id still names the message
-                outcome = replace(outcome, key=f"@{index}")
-            used.add(outcome.key)
-        yield outcome
+    @property
+    def names(self) -> Mapping[str, str]:
+        """Display names that ``listing`` found."""
+        return self._names
 
+    def listing(self) -> Listing:
+        """See Source.listing. Reads the small files that name users and channels."""
+        if not self.root.exists():
+            raise SourceError(f"slack_export source: no such export: {self.root}")
+        if self.root.is_dir():
+            tree = folder_tree(self.root)
+        else:
+            try:
+                tree = zip_tree(_open_zip(str(self.root), self.root.stat().st_mtime_ns))
+            except (*_DAMAGED, OSError) as error:
+                broken = "damaged or cut off" if not isinstance(error, OSError) else error.strerror or "unreadable"
+                return Listing((), (Rejected("", "unreadable_zip", broken, retry=True, whole=True),), complete=False)
+        self._names, self._channels, self._folders = {}, {}, {}
+        root = find_export([*tree.entries, *(r.parts for r in tree.refused if len(r.parts) > 1)])
+        homes = workspaces(tree.entries, root)
+        out_of_reach = [r for r in tree.refused if r.names]
+        rejected = [Rejected(_quoted(r.path), r.reason, r.detail, retry=r.retry) for r in out_of_reach]
+        if rejected := rejected + self._load_names(tree, homes):
+            # without channels every message would have another id, without users another text
+            return Listing((), tuple(rejected), complete=False)
+        complete = tree.complete
+        for refusal in tree.refused:
+            workspace, rest = _place(refusal.parts, root, homes)
+            known = bool(refusal.parts) and 1 <= len(rest) <= 2
+            # Under the key of its partitions, so that they count as there.
+            key = self._key(workspace, rest) if known else _quoted(refusal.path)
+            rejected.append(Rejected(key, refusal.reason, refusal.detail, retry=refusal.retry))
+            complete &= known or not refusal.parts
+        partitions, faults = self._partitions(tree, root, homes)
+        complete &= not any(fault.reason == "duplicate_day" for fault in faults)
+        rejected += faults
+        if not partitions and not rejected:
+            raise SourceError(f"slack_export source: no day file in {self.root}; an empty export is never a deletion")
+        ordered = tuple(sorted(partitions.values(), key=lambda p: p.key))
+        return Listing(ordered, tuple(rejected), complete and bool(partitions))
 
-class _Event(NamedTuple):
-    """What happened to a message, in the order in which one event wins over another."""
+    def _partitions(
+        self, tree: Tree, root: Parts, homes: Mapping[str, Parts]
+    ) -> tuple[dict[str, Partition], list[Rejected]]:
+        partitions: dict[str, Partition] = {}
+        rejected: list[Rejected] = []
+        held: dict[str, str] = {}  # the workspace that a partition was found in
+        for workspace, rest, entry in sorted((*_place(p, root, homes), e) for p, e in tree.entries.items()):
+            day = DAY.fullmatch(rest[-1])
+            if day is None or len(rest) != 2:
+                continue
+            try:
+                start = dt.datetime(*map(int, day.groups()), tzinfo=dt.UTC)  # type: ignore[arg-type,misc]
+            except ValueError:
+                rejected.append(Rejected(_quoted(entry.path), "bad_day", "the file's name is not a day"))
+                continue
+            channel = self._channel(workspace, rest[0])
+            self._folders[_folder(entry.path)] = channel
+            key = self._key(workspace, rest)
+            if key in partitions and held[key] != workspace:
+                key = f"{key}~{_quoted(workspace)}"  # a channel that workspaces share lies in the folder of each
+            if key in partitions:
+                rejected.append(Rejected(_quoted(entry.path), "duplicate_day", "two folders hold this channel's day"))
+                continue
+            held[key] = workspace
+            first = int(start.timestamp()) * 1_000_000
+            # Who may see a channel is in its messages' metadata: a day is read again when that changes.
+            fingerprint = entry.fingerprint + ":private" * channel.private
+            # Slack cuts days in the workspace's time zone, so a file may hold half a day more on either side.
+            bounds = (first - _DAY_US, first + 2 * _DAY_US)
+            partitions[key] = Partition(key, entry.path, fingerprint, entry.size, channel.id, *bounds)
+        return partitions, rejected
 
-    version: int
-    deleted: bool  # of two at one time, a deletion
-    edited: int  # -1: never; 0: nobody knows when
-    place: int  # in the file; the last of what cannot be told apart otherwise
+    def _key(self, workspace: str, rest: Parts) -> str:
+        """Key of a day file's partition; of a folder, what the keys of its days begin with."""
+        channel = quote(self._channel(workspace, rest[0]).id, "")
+        return "/".join((channel, *(_quoted(name.removesuffix(".json")) for name in rest[1:])))
 
-    def older(self, other: _Event) -> bool:
-        """Whether the other happened later, and does not only stand later."""
-        return self[:3] < other[:3]
+    def _bytes(self, path: str, most: int = _MAX_DAY) -> bytes:
+        if self.root.is_dir():
+            size = (self.root / path).stat().st_size
+        else:
+            archive = _open_zip(str(self.root), self.root.stat().st_mtime_ns)
+            size = archive.getinfo(path).file_size  # zipfile reads no more than this
+        if size > most:
+            raise RejectedRecord("too_large", f"more than {most >> 20} MiB")
+        return (self.root / path).read_bytes() if self.root.is_dir() else archive.read(path)
 
+    def _load_names(self, tree: Tree, homes: Mapping[str, Parts]) -> list[Rejected]:
+        """Read what names users and channels; returns what is there and cannot be read."""
+        rejected = []
+        for workspace, home in homes.items():
+            for name in (*USER_FILES, *CHANNEL_FILES):
+                entry = tree.entries.get((*home, name))
+                if entry is None:  # exports differ in which of these they have
+                    continue
+                try:
+                    self._read_names(entry, name, workspace)
+                except RejectedRecord as error:
+                    rejected.append(Rejected(_quoted(entry.path), error.reason, error.detail, retry=True))
+                except (*_DAMAGED, OSError) as error:
+                    rejected.append(Rejected(_quoted(entry.path), "io_error", type(error).__name__, retry=True))
+        self._names.update({channel.id: channel.name for channel in self._channels.values()})
+        return rejected
 
-class _Day:
-    """The records of one day file while it is read: what each of them came to, and what happened to each message."""
+    def _read_names(self, entry: Entry, name: str, workspace: str) -> None:
+        data = self._bytes(entry.path, _MAX_NAMES)
+        if name in USER_FILES:  # the organisation's first, then the workspaces' in their order
+            self._names = parse_users(data) | self._names
+            return
+        for folder, channel in parse_channels(data, private=name != "channels.json").items():
+            shown = unicodedata.normalize("NFC", folder)
+            self._channels[workspace, shown] = replace(channel, workspace=workspace)
 
-    def __init__(self, team_id: str, channel: Channel, names: Mapping[str, str]) -> None:
-        self.team_id = team_id
-        self.channel = channel
-        self.names = names
-        self._events: dict[str, list[_Event]] = {}  # by the ts of the message
+    def _channel(self, workspace: str, folder: str) -> Channel:
+        for name in (folder, *_readings(folder)):
+            if channel := self._channels.get((workspace, name)):
+                return channel
+        shown = folder.encode("utf-8", "replace").decode()  # a folder's name need not be UTF-8
+        if _ID.fullmatch(shown):  # ids are unique in an organisation, names in a workspace alone
+            return Channel(shown, shown, shown[0] in "DG", workspace)
+        return Channel(f"{workspace}:{shown}" if workspace else shown, shown, False, workspace)
 
-    def read(self, index: int, record: object) -> Record:
-        """What one record comes to, taken by itself. Never raises."""
-        ts, whole = "", record
+    def read(self, partition: Partition) -> Iterator[Record]:
+        """See Source.read."""
+        assert self.team_id is not None
+        folder = _folder(partition.path)
+        channel = self._folders.get(folder) or self._channel("", folder.rstrip("/\\"))
         try:
-            if isinstance(record, TooDeep):
-                return self._reject(index, "too_deep", whole)
-            if not isinstance(record, dict):
-                return self._reject(index, "not_an_object", whole)
-            if reason := ts_fault(record):
-                return self._reject(index, reason, whole)
-            ts = record["ts"]
-            happened = micros(ts)
-            subtype = record.get("subtype") or ""
-            changed = subtype == "message_changed"
-            if changed:
-                record = record.get("message")
-                if not isinstance(record, dict):
-                    raise TypeError
-                if reason := ts_fault(record):
-                    return self._reject(index, reason, whole)
-                ts = record["ts"]
-                subtype = record.get("subtype") or ""
-            if not isinstance(subtype, str):
-                raise TypeError
-            edited = edit_time(record)
-            if changed:
-                edited = max(edited or 0, happened)
-            version = max(micros(ts), edited or 0)
-            if is_deletion(record, subtype):
-                gone = deleted_ts(record)
-                if not is_ts(gone):
-                    return self._reject(index, "bad_ts", whole)
-                self._happened(gone, _Event(version, True, -1, index))
-                return self._removed(gone, version, "deleted")
-            if is_housekeeping(record, subtype):
-                return Skipped("housekeeping")
-            for key, kind in _TYPES:
-                value = record.get(key)
-                if value is not None and not isinstance(value, kind):
-                    raise TypeError
-            document = self._document(record, ts, subtype, version, edited is not None)
-            if subtype in CALLS and document is None:
-                return Skipped("housekeeping")
-            if not is_known(subtype) and (document is None or "author" not in document.meta):
-                return Skipped("housekeeping")  # Slack's own, of a kind that is new: nobody says anything
-            self._happened(ts, _Event(version, False, -1 if edited is None else edited, index))
-            return document or self._removed(ts, version, "empty_text", deleted=False)
-        except Exception as error:  # one odd record must not cost the other messages of its day
-            return self._reject(index, "bad_record", whole, type(error).__name__, ts)
+            data = self._bytes(partition.path)
+        except RejectedRecord as error:
+            yield Rejected("", error.reason, error.detail, channel.id, whole=True)
+            return
+        except _DAMAGED:
+            yield Rejected(
+                "", "unreadable_zip_entry", "damaged, encrypted or of an unknown method", channel.id, whole=True
+            )
+            return
+        except OSError as error:
+            yield read_failure(error)
+            return
+        yield from read_day(data, team_id=self.team_id, channel=channel, names=self.names)
 
-    def settle(self, outcomes: list[Record]) -> None:
-        """Let the newest event win where several are of one message; what it replaces is counted."""
-        for ts, events in self._events.items():
-            if len(events) > 1:
-                winner = max(events)
-                for event in events:
-                    if event is not winner:
-                        outcomes[event.place] = self._lost(event, winner, ts, outcomes)
-
-    def _happened(self, ts: str, event: _Event) -> None:
-        self._events.setdefault(ts, []).append(event)
-
-    def _lost(self, event: _Event, winner: _Event, ts: str, outcomes: list[Record]) -> Record:
-        loser, best = outcomes[event.place], outcomes[winner.place]
-        if not (isinstance(loser, Document) and isinstance(best, Document)):
-            return Skipped("superseded")
-        same_user = loser.meta.get("user") == best.meta.get("user")
-        if same_user and loser.text == best.text:
-            return Skipped("duplicate")
-        if same_user and event.older(winner):
-            return Skipped("superseded")
-        return self._reject(event.place, "duplicate_ts", None, ts=ts)
-
-    def _removed(self, ts: str, version: int, reason: str, *, deleted: bool = True) -> Removed:
-        return Removed(
-            doc_id=ids.message_id(self.team_id, self.channel.id, ts), team_id=self.team_id, channel_id=self.channel.id,
-            kind="message", created_at=micros(ts), version=version, reason=reason, deleted=deleted,
-        )  # fmt: skip
-
-    def _reject(self, index: int, reason: str, record: object, detail: str = "", ts: str = "") -> Rejected:
-        if not ts:
-            return Rejected(f"@{index}", reason, detail, self.channel.id, digest=digest(record))
-        doc_id = ids.message_id(self.team_id, self.channel.id, ts)
-        return Rejected(ts, reason, detail, self.channel.id, micros(ts), doc_id=doc_id)
-
-    def _document(
-        self, message: dict[str, object], ts: str, subtype: str, version: int, edited: bool
-    ) -> Document | None:
-        content = normalise_message(message, self.names)
-        if not content.text:
-            return None
-        created_at = micros(ts)
-        user, author = self._author(message)
-        bot = subtype == "bot_message" or bool(message.get("bot_id"))
-        meta: dict[str, object] = {}
-        if user:
-            meta["user"] = user
-        if author:
-            meta["author"] = author
-        thread_ts = message.get("thread_ts")
-        if isinstance(thread_ts, str) and thread_ts != ts and is_ts(thread_ts):
-            meta["thread_ts"] = thread_ts
-            meta["parent"] = ids.message_id(self.team_id, self.channel.id, thread_ts)
-        if self.channel.workspace:
-            meta["workspace"] = self.channel.workspace
-        if content.links:
-            meta["links"] = list(content.links)
-        if content.files:
-            meta["files"] = list(content.files)
-        if subtype in ("bot_message", "me_message"):
-            meta["subtype"] = subtype
-        for key, holds in (("private", self.channel.private), ("edited", edited), ("bot", bot)):
-            if holds:
-                meta[key] = True
-        for key in ("team", "user_team"):  # the writer's home, in a channel shared between workspaces
-            if (team := text_of(message, key)) and team != self.team_id:
-                meta[key] = normalise_label(team)
-        refs = content.refs | {self.channel.id, user} if user else content.refs | {self.channel.id}
-        return Document(
-            doc_id=ids.message_id(self.team_id, self.channel.id, ts),
-            team_id=self.team_id,
-            channel_id=self.channel.id,
-            channel_name=self.channel.name,
-            kind="message",
-            created_at=created_at,
-            updated_at=version,
-            version=version,
-            text=content.text,
-            meta=meta,
-            refs=refs,
-        )
-
-    def _author(self, message: dict[str, object]) -> tuple[str, str]:
-        user = text_of(message, "user") or text_of(message.get("comment"), "user") or text_of(message, "bot_id")
-        if not user.isalnum():
-            user = normalise_label(user)
-        if user and (name := self.names.get(user)):
-            return user, name
-        profile = message.get("user_profile")
-        known = (text_of(profile, "display_name"), text_of(profile, "real_name"), text_of(profile, "name"))
-        name = _first_name(*known, message.get("username"), text_of(message.get("bot_profile"), "name"))
-        return user, name or user
+    def apart(self, partition: Partition) -> ReadLimits | None:
+        """See Source.apart."""
+        return self.limits if partition.size > _SMALL_DAY else None
 
 
-def _first_name(*candidates: object) -> str:
-    return next((name for value in candidates if isinstance(value, str) and (name := normalise_label(value))), "")
+def _quoted(path: str) -> str:
+    return quote(path.encode("utf-8", "replace"))
+
+
+def _folder(path: str) -> str:
+    """The folder of a file, as it is read."""
+    return path[: max(path.rfind("/"), path.rfind("\\")) + 1]
+
+
+def _place(parts: Parts, root: Parts, homes: Mapping[str, Parts]) -> tuple[str, Parts]:
+    """The workspace that a path lies in, and what is left of it there."""
+    if parts[: len(root)] != root:
+        return "", parts
+    rest = parts[len(root) :]
+    return (rest[1], rest[2:]) if len(rest) > 2 and rest[0] == "teams" and rest[1] in homes else ("", rest)
+
+
+def _readings(folder: str) -> Iterator[str]:
+    """What a name may have been that was packed in an old charset and read as code page 437."""
+    if not folder.isascii():
+        for charset in _CHARSETS:
+            try:
+                yield unicodedata.normalize("NFC", folder.encode("cp437").decode(charset))
+            except UnicodeError:
+                continue
+
+
+@functools.lru_cache(maxsize=4)
+def _open_zip(path: str, modified: int) -> zipfile.ZipFile:
+    """One open archive a process: its directory is read once, not for every entry."""
+    return zipfile.ZipFile(path)

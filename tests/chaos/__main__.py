@@ -27,8 +27,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jobs.engines import quiet_engines
-from jobs.state import State
+from jobs.engines.environment import quiet_engines
+from jobs.state.store import State
 from tests.chaos.faults import (
     PROCESSES,
     cut_connection,
@@ -44,8 +44,8 @@ from tests.chaos.faults import (
     while_it_writes,
 )
 from tests.chaos.world import ENCODING, SHORT, Outcome, World
-from tests.milvus_server import MilvusServer
-from tests.proxy import Proxy
+from tests.support.milvus_server import MilvusServer
+from tests.support.proxy import Proxy
 
 _WHILE_ENCODING = "killed while encoding"
 

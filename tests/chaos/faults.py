@@ -10,11 +10,11 @@ from contextlib import suppress
 
 import psutil
 
-from jobs.state import State
+from jobs.state.store import State
 from tests.chaos.world import World
-from tests.milvus_server import MilvusServer
-from tests.proxy import Proxy
-from tests.test_damaged_state import DAMAGES, REBUILT
+from tests.jobs.test_damaged_state import DAMAGES, REBUILT
+from tests.support.milvus_server import MilvusServer
+from tests.support.proxy import Proxy
 
 WAIT_SECONDS = 120.0
 

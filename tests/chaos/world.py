@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 
 from indexers.base import Index
 from jobs.config import load_config
-from jobs.mill import Mill
-from jobs.progress import Progress
-from jobs.state import State
-from tests.workspace import Workspace, message
+from jobs.pipeline import Pipeline
+from jobs.state.store import State
+from jobs.telemetry.progress import Progress
+from tests.support.workspace import Workspace, message
 
 SHARD_ROWS = 40  # small, so that a fault meets every step half done
 VERSION = "messages__v1"
@@ -133,9 +133,11 @@ class World:
         """A run of the hit state as a process of its own."""
         command = [sys.executable, "-m", "jobs.cli", "run", "--allow-mass-delete", "--json", *arguments]
         return subprocess.Popen(
-            [*command, "--config", str(self.hit.config)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            [*command, "--config", str(self.hit.config)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             env=os.environ | (environment or {}),
-        )  # fmt: skip
+        )
 
     def settle(self, outcome: Outcome) -> None:
         """Run again, let the calm state catch up, and compare."""
@@ -200,11 +202,11 @@ _NONE = pa.table({"content_hash": pa.array([], pa.string())})
 
 @contextmanager
 def _index(space: Workspace) -> Iterator[Index]:
-    mill = Mill(load_config(space.config), Progress())
+    pipeline = Pipeline(load_config(space.config), Progress())
     try:
-        yield mill.index()
+        yield pipeline.index()
     finally:
-        mill.close()
+        pipeline.close()
 
 
 def _rows(index: Index) -> list[dict[str, str]]:

@@ -38,13 +38,13 @@ def raising(owner, name, what):
 
 
 BREAK = {
-    "encoder": ("embedding.encoders.hashed", encoder),
-    "query": ("embedding.encoders.hashed", lambda m: raising(m.HashEncoder, "encode", "query")),
-    "cut": ("jobs.reader", lambda m: raising(m, "_chunks", "cut")),
-    "shard": ("jobs.embed", lambda m: raising(m.EncodeShard, "_encode", "shard")),
-    "table": ("jobs.frames", lambda m: raising(m, "write_part", "table")),
-    "index": ("indexers.milvus", lambda m: raising(m, "encode", "index")),
-    "ledger": ("jobs.publish", lambda m: raising(m, "_record", "ledger")),
+    "encoder": ("embedding.encoders.local.hashed", encoder),
+    "query": ("embedding.encoders.local.hashed", lambda m: raising(m.HashEncoder, "encode", "query")),
+    "cut": ("jobs.extract.partition_reader", lambda m: raising(m, "_chunks", "cut")),
+    "shard": ("jobs.embed.workers", lambda m: raising(m.EncodeShard, "_encode", "shard")),
+    "table": ("jobs.state.spark_frames", lambda m: raising(m, "write_part", "table")),
+    "index": ("indexers.milvus.index", lambda m: raising(m, "encode", "index")),
+    "ledger": ("jobs.publish.publisher", lambda m: raising(m, "_record", "ledger")),
 }
 
 

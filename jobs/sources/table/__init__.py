@@ -39,7 +39,7 @@ class TableSource:
 
     def __init__(
         self, root: Path, *, source_id: str, format: str, columns: Columns, team_id: str | None, qualifier: str = ""
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.root = root
         self.source_id = source_id
         self.team_id = team_id

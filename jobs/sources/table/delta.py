@@ -133,13 +133,11 @@ def _read(root: Path, address: Path, table: Any) -> Snapshot:
         raise SourceError(f"table source: {root}: {len(unknown)} deletion vectors are of no file of the table")
     return Snapshot(
         version=table.version(),
-        columns={
-            field["name"]: _place(field, mode) for field in fields if field["name"] not in partitioned_by
-        },
+        columns={field["name"]: _place(field, mode) for field in fields if field["name"] not in partitioned_by},
         partitioned_by=partitioned_by,
         mapped=mode != "none",
         files={path: DeltaFile(path, said, dropped.get(path)) for path, said in zip(paths, values, strict=True)},
-    )  # fmt: skip
+    )
 
 
 def _place(field: Mapping[str, Any], mode: str) -> str | int:

@@ -26,12 +26,15 @@ class ParquetData:
 
     def __init__(
         self, path: Path, *, places: Mapping[str, str | int] | None = None, dropped: np.ndarray | None = None
-    ) -> None:  # fmt: skip
+    ) -> None:
         # Times of Spark's older format go past the nanoseconds of 64 bits, which would wrap.
         self._file = pq.ParquetFile(
-            opened(path), coerce_int96_timestamp_unit="us", pre_buffer=False, buffer_size=_BUFFER,
+            opened(path),
+            coerce_int96_timestamp_unit="us",
+            pre_buffer=False,
+            buffer_size=_BUFFER,
             page_checksum_verification=True,
-        )  # fmt: skip
+        )
         self._schema = self._file.schema_arrow
         self._places = places
         self._dropped = dropped

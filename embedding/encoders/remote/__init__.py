@@ -1,0 +1,1 @@
+"""Encoders that are services: requests within limits, retried, checked."""

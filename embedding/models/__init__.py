@@ -1,0 +1,1 @@
+"""Model folders and the embedding space that they define."""

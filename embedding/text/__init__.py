@@ -1,0 +1,1 @@
+"""Clean text: Slack markup and control characters out, offsets right."""

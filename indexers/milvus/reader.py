@@ -1,0 +1,277 @@
+"""What is read of an index in Milvus: versions as the engine describes them, rows, counts and searches.
+
+Changes nothing, and never reads across teams for a search: the team is part of every search filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pymilvus import AnnSearchRequest, MilvusClient, RRFRanker
+
+from embedding.errors import ConfigError, ResourceError
+from indexers.base import Capabilities, Hit, Settings, must_live, version_number
+from indexers.milvus.connection import SLOW_CALL_SECONDS, Connection
+from indexers.milvus.layout import (
+    COMPACTION_KEY,
+    OWNER_KEY,
+    PROVEN_KEY,
+    SPACE_KEY,
+    WORDS,
+    Layout,
+    capabilities_of,
+    layout_of,
+)
+from indexers.milvus.wire import any_of, literal, search_filter
+from indexers.rows import SCAN
+
+FETCH_KEYS = 1_000
+# Milvus answers at most 16,384 rows a query. Every page costs Milvus Lite a pass over the whole collection, so few
+# large pages: 16,000 keys and hashes are about 5 MB.
+SCAN_ROWS = 16_000
+EXACT_ROWS = 16_000
+CANDIDATES = 50  # of each kind, that a hybrid search fuses
+
+_HIT_FIELDS = ["team_id", "channel_id", "channel_name", "kind", "doc_id", "text", "created_at", "meta"]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A collection as the engine describes it.
+
+    ``owner`` is the state that writes it, ``proven`` the engine that its layout was read back on, ``compacted`` says
+    that the engine compacts it by itself.
+    """
+
+    space_id: str
+    owner: str
+    proven: str
+    compacted: bool
+    dim: int
+    layout: Layout
+
+
+class MilvusReader:
+    """The part of ``Index`` that changes nothing."""
+
+    def __init__(self, uri: str, name: str, settings: Settings, lock_timeout: float) -> None:
+        self._name = name
+        self._settings = settings
+        self._loaded: set[str] = set()
+        self._layouts: dict[str, Layout] = {}
+        self._can: Capabilities | None = None
+        self._connection = Connection(uri, settings, lock_timeout)
+        self._call = self._connection.call
+        self._lite = self._connection.lite
+
+    def capabilities(self) -> Capabilities:
+        """See ``Index``."""
+        if self._can is None:
+            found = "" if self._lite else str(self._call(self._milvus.get_server_version))
+            self._can = capabilities_of(found, lite=self._lite is not None, writers=self._settings.writers)
+        return self._can
+
+    def live(self) -> str | None:
+        """See ``Index``."""
+        return self._connection.target_of(self._name)
+
+    def versions(self) -> list[str]:
+        """See ``Index``."""
+        names = self._call(self._milvus.list_collections)
+        numbered = ((version_number(self._name, name), name) for name in names)
+        return [version for _, version in sorted((n, version) for n, version in numbered if n is not None)]
+
+    def space_of(self, version: str) -> str:
+        """See ``Index``."""
+        return self._describe(version).space_id
+
+    def owner_of(self, version: str) -> str:
+        """See ``Index``."""
+        return self._describe(version).owner
+
+    def count(self, version: str) -> int:
+        """See ``Index``."""
+        return self._count(version, "")
+
+    def scan(self, version: str) -> Iterator[pa.RecordBatch]:
+        """See ``Index``."""
+        for page in self._pages(version, "", SCAN.names, SCAN_ROWS):
+            yield pa.RecordBatch.from_pylist([{name: row[name] for name in SCAN.names} for row in page], schema=SCAN)
+
+    def fetch_vectors(self, version: str, chunk_ids: Sequence[str]) -> dict[str, np.ndarray]:
+        """See ``Index``."""
+        found: dict[str, np.ndarray] = {}
+        for start in range(0, len(chunk_ids), FETCH_KEYS):
+            keys = any_of("chunk_id", chunk_ids[start : start + FETCH_KEYS])
+            for row in self._query(version, keys, ["chunk_id", "vector"]):
+                found[row["chunk_id"]] = _numbers(row["vector"])
+        return found
+
+    def vector_error(self, version: str) -> float:
+        """See ``Index``."""
+        return 2.0**-11 if self._layout(version).float16 else 0.0
+
+    def search(
+        self,
+        version: str | None,
+        vector: np.ndarray,
+        *,
+        team_id: str,
+        channels: Sequence[str] = (),
+        kind: str | None = None,
+        k: int = 10,
+        text: str | None = None,
+    ) -> list[Hit]:
+        """See ``Index``."""
+        version = version or must_live(self.live(), self._name)
+        query = np.asarray(vector, dtype=np.float32)
+        asked: Any = query.astype(np.float16) if self._layout(version).float16 else query.tolist()
+        filters = search_filter(team_id, channels, kind)
+        self._load(version)
+        if text is not None:
+            return self._hybrid(version, asked, text, filters, k)
+        (found,) = self._call(
+            self._milvus.search,
+            version,
+            data=[asked],
+            anns_field="vector",
+            filter=filters,
+            limit=k,
+            output_fields=_HIT_FIELDS,
+            search_params=self._nearest(k),
+            consistency_level="Strong",
+        )
+        few = self._lite is None and len(found) < k
+        if few and len(found) < self._count(version, filters) <= EXACT_ROWS:
+            return self._exact(version, query, filters, k)
+        return _hits(found)
+
+    # -- versions ----------------------------------------------------------------------------------------------------
+
+    def _describe(self, version: str) -> Held:
+        found = self._call(self._milvus.describe_collection, version)
+        properties: Mapping[str, Any] = found.get("properties", {})
+        dim, self._layouts[version] = layout_of(found)
+        return Held(
+            space_id=str(properties.get(SPACE_KEY, "")),
+            owner=str(properties.get(OWNER_KEY, "")),
+            proven=str(properties.get(PROVEN_KEY, "")),
+            compacted=str(properties.get(COMPACTION_KEY, "true")).lower() != "false",
+            dim=dim,
+            layout=self._layouts[version],
+        )
+
+    def _layout(self, version: str) -> Layout:
+        return self._layouts[version] if version in self._layouts else self._describe(version).layout
+
+    def _load(self, version: str) -> None:
+        # A collection with an index starts unloaded after a restart, and answers no query so.
+        if version not in self._loaded:
+            self._call(self._milvus.load_collection, version, seconds=SLOW_CALL_SECONDS)
+            self._loaded.add(version)
+
+    # -- searches ----------------------------------------------------------------------------------------------------
+
+    def _nearest(self, k: int) -> dict[str, Any]:
+        # HNSW looks at `ef` candidates: 128 keeps recall at k = 10 high, and Milvus refuses ef < k.
+        return {"metric_type": "COSINE", "params": {} if self._lite else {"ef": max(128, 2 * k)}}
+
+    def _hybrid(self, version: str, vector: Any, text: str, filters: str, k: int) -> list[Hit]:
+        if not self._layout(version).hybrid:
+            engine = self.capabilities()
+            fix = "set index.hybrid = true and reindex" if engine.hybrid else "it has no BM25"
+            raise ConfigError(f"--hybrid: {version} on {engine.engine} has no index of words; {fix}")
+        most = max(k, CANDIDATES)
+        asked = [
+            AnnSearchRequest([vector], "vector", self._nearest(most), most, expr=filters),
+            AnnSearchRequest([text], WORDS, {"metric_type": "BM25", "params": {}}, most, expr=filters),
+        ]
+        (found,) = self._call(
+            self._milvus.hybrid_search,
+            version,
+            asked,
+            RRFRanker(),
+            limit=k,
+            output_fields=_HIT_FIELDS,
+            consistency_level="Strong",
+            quotes=True,
+        )
+        return _hits(found)
+
+    def _exact(self, version: str, query: np.ndarray, filters: str, k: int) -> list[Hit]:
+        """The nearest by comparing all: a graph, or a server that has yet to build it, loses rows of a small team."""
+        length = float(np.linalg.norm(query)) or 1.0
+        scores: dict[str, float] = {}
+        for page in self._pages(version, filters, ["chunk_id", "vector"], FETCH_KEYS):
+            held = np.stack([_numbers(row["vector"]) for row in page])
+            cosines = held @ query / length / np.maximum(np.linalg.norm(held, axis=1), 1e-30)
+            scores |= zip((row["chunk_id"] for row in page), cosines.tolist(), strict=True)
+            scores = dict(sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:k])
+        rows: list[dict[str, Any]] = []
+        keys = list(scores)
+        for start in range(0, len(keys), FETCH_KEYS):
+            found = any_of("chunk_id", keys[start : start + FETCH_KEYS])
+            rows += self._query(version, found, ["chunk_id", *_HIT_FIELDS])
+        return _hits([{"chunk_id": r["chunk_id"], "distance": scores[r["chunk_id"]], "entity": r} for r in rows])
+
+    # -- calls -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _milvus(self) -> MilvusClient:
+        return self._connection.client
+
+    def _query(self, version: str, filters: str, fields: list[str], **options: Any) -> list[dict[str, Any]]:
+        self._load(version)
+        return list(
+            self._call(
+                self._milvus.query, version, filter=filters, output_fields=fields, consistency_level="Strong", **options
+            )
+        )
+
+    def _count(self, version: str, filters: str) -> int:
+        return int(self._query(version, filters, ["count(*)"])[0]["count(*)"])
+
+    def _pages(self, version: str, filters: str, fields: list[str], size: int) -> Iterator[list[dict[str, Any]]]:
+        """Rows in the order of their keys, ``size`` at a time."""
+        # Our own cursor: pymilvus' query_iterator writes the last key into the next page's filter unescaped.
+        # `iterator` makes both engines answer in the order of the keys.
+        after = ""
+        while True:
+            beyond = f"chunk_id > {literal(after)}" + (f" and {filters}" if filters else "")
+            page = self._query(version, beyond, fields, limit=size, iterator="True")
+            if not page:
+                return
+            keys = [row["chunk_id"] for row in page]
+            last = max(keys, key=str.encode)
+            if keys[-1] != last or (after and last.encode() <= after.encode()):
+                raise ResourceError(
+                    f"Milvus at {self._connection.shown} does not page {version} in the order of its keys"
+                )
+            yield page
+            after = last
+
+
+def _numbers(vector: Any) -> np.ndarray:
+    """A vector as Milvus answers it: float32 as numbers, float16 as their bytes."""
+    if isinstance(vector, list) and len(vector) == 1 and isinstance(vector[0], bytes):
+        vector = vector[0]
+    if isinstance(vector, bytes):
+        vector = np.frombuffer(vector, dtype="<f2")
+    return np.asarray(vector, dtype=np.float32)
+
+
+def _hits(found: Any) -> list[Hit]:
+    hits = [
+        Hit(
+            # A 2.3 server does not name the key's column, and pymilvus then calls it "id".
+            chunk_id=hit["chunk_id"] if "chunk_id" in hit else hit["id"],
+            score=float(hit["distance"]),
+            **{name: hit["entity"][name] for name in _HIT_FIELDS},
+        )
+        for hit in found
+    ]
+    return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))

@@ -1,0 +1,1 @@
+"""One module for each command: what it does, as a list of steps."""

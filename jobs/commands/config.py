@@ -1,0 +1,68 @@
+"""The command ``config``: the effective configuration, where each value comes from, secrets masked."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+if TYPE_CHECKING:
+    from jobs.config import Config
+from jobs.redaction import MASK, is_secret, masked
+
+PREFIX = "EMBEDMILL__"
+
+
+def effective(config: Config, file: Path, environment: Collection[str]) -> list[dict[str, Any]]:
+    """Every setting in force, as ``key``, ``value`` without secrets, and ``from`` (environment, file or default).
+
+    ``environment`` are the names of the variables that were there when the configuration was loaded.
+    """
+    written = tomllib.loads(file.read_text(encoding="utf-8"))
+    given = {name.upper() for name in environment if name.upper().startswith(PREFIX)}
+    return [
+        {"key": _dotted(path), "value": _shown(path, value), "from": _origin(path, written, given)}
+        for path, value in _leaves(config.model_dump(), ())
+    ]
+
+
+def _leaves(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], object]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, (*path, str(key)))
+    elif isinstance(value, Sequence) and not isinstance(value, str) and value:
+        for number, inner in enumerate(value):
+            yield from _leaves(inner, (*path, number))
+    else:
+        yield path, value
+
+
+def _shown(path: tuple[str | int, ...], value: object) -> object:
+    if isinstance(value, SecretStr):
+        return MASK if value.get_secret_value() else ""
+    if not isinstance(value, str):
+        return value
+    # Properties of Spark have names of their own; our own keys that hold a secret have its type.
+    if path[:2] == ("spark", "properties") and is_secret(str(path[-1])):
+        return MASK
+    return masked(value)
+
+
+def _origin(path: tuple[str | int, ...], written: Any, given: Collection[str]) -> str:
+    names = [str(part).upper() for part in path]
+    if any(PREFIX + "__".join(names[:length]) in given for length in range(1, len(names) + 1)):
+        return "environment"
+    at = written
+    for part in path:
+        try:
+            at = at[part]
+        except (KeyError, IndexError, TypeError):
+            return "default"
+    return "file"
+
+
+def _dotted(path: tuple[str | int, ...]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")

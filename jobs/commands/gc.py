@@ -1,0 +1,69 @@
+"""Garbage collection: drop index versions past the configured number, and the state's rows that served them alone.
+
+It also compacts the live version where the engine is not left to do so by itself: nothing else writes meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobs.pipeline import Pipeline
+from jobs.run_session import open_session
+from jobs.scope import Scope
+from jobs.versions import own_index, versions_to_keep
+
+_PER_CUT = ("sources", "chunks", "removals", "quarantine")
+VACUUM_HOURS = 1  # a search or a status that began before may still read the files
+
+
+def gc(
+    pipeline: Pipeline, *, keep: int | None = None, vectors: bool = False, dry_run: bool = False, wait: float = 0.0
+) -> Any:
+    """Drop versions; never the live one, the one before it, or the newest that is being built.
+
+    ``vectors`` also drops the stored vectors of spaces that no version is left of: using such a model again would
+    encode everything once more. Returns what was kept, what was (or would be) dropped, and what was compacted.
+    """
+    state = pipeline.state
+    with open_session(pipeline, "gc", Scope(), wait) as session:
+        report, lease = session.report, session.lease
+        index = pipeline.index()
+        own_index(pipeline)
+        live = index.live()
+        kept = versions_to_keep(index.versions(), live, keep or pipeline.config.index.keep_versions)
+        spaces = {v: index.space_of(v) for v in kept}
+        known = state.spaces()
+        used = set(spaces.values()) | {pipeline.space_id}
+        cuts = {known[s]["cut"] for s in used if s in known}
+        gone = [v for v in index.versions() if v not in kept]
+        ledgers = [p for p in state.values("published", "index") if p not in kept]
+        stale_cuts = [c for c in state.values("chunks", "cut") if c not in cuts] if used <= set(known) else []
+        stale_spaces = [s for s in state.values("vectors", "space_id") if s not in used] if vectors else []
+        full = [live] if live and not index.capabilities().compacts else []
+        if not dry_run:
+            lease.check()
+            for version in gone:
+                index.drop_version(version)
+            for version in ledgers:
+                state.drop("published", f"`index` = '{version}'")
+            for cut in stale_cuts:
+                for name in _PER_CUT:
+                    state.drop(name, f"`cut` = '{cut}'")
+            for space in stale_spaces:
+                state.drop("vectors", f"`space_id` = '{space}'")
+            for name in ("published", "vectors", *_PER_CUT):
+                state.vacuum(name, hours=VACUUM_HOURS)
+            for version in full:
+                with pipeline.progress.phase(f"compact {version}"):
+                    index.compact(version)
+        report.index = live or ""
+        report.status = "ok"
+    return {
+        "run_id": report.run_id,
+        "live": report.index or None,
+        "kept": kept,
+        "dropped": gone,
+        "dropped_spaces": stale_spaces,
+        "compacted": full,
+        "dry_run": dry_run,
+    }

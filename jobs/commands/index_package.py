@@ -1,0 +1,37 @@
+"""The application package for Vespa: which versions it must hold, by what the index says that is in use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from embedding.errors import ConfigError, ResourceError
+from jobs.pipeline import Pipeline
+
+
+def make(pipeline: Pipeline, out: Path, *, versions: int) -> dict[str, Any]:
+    """Write the package: the versions in use as they are, and room for ``versions`` more of the configured model.
+
+    Where Vespa does not answer, it is not deployed yet, or away: then the versions that a package in the folder has
+    are kept as they are, whatever the model is now.
+    """
+    if pipeline.config.index.kind != "vespa":
+        raise ConfigError('index.kind: only "vespa" has an application package')
+    from indexers.vespa.client import RefusedError
+    from indexers.vespa.index import VespaIndex
+    from indexers.vespa.package import read_dims, write_package
+
+    index, name = pipeline.index(), pipeline.config.index.name
+    assert isinstance(index, VespaIndex)
+    answered = True
+    try:
+        dims = index.dims()
+    except RefusedError:  # it answers, and has no such application yet
+        dims = {}
+    except ResourceError:
+        answered, dims = False, read_dims(out, name)
+    if answered or not dims:
+        newest = max((int(version.rsplit("__v", 1)[1]) for version in dims), default=0)
+        dims |= {f"{name}__v{newest + n}": pipeline.space.dim for n in range(1, versions + 1)}
+    changed = write_package(out, name, dims, unused=answered)
+    return {"package": str(out), "versions": dims, "changed": changed, "answered": answered}

@@ -1,0 +1,109 @@
+"""The command ``verify``: compare the index with the desired chunks, and repair it if asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from embedding.errors import EmbedmillError
+from jobs.extract.changes import changed_partitions
+from jobs.extract.held_deletions import held_back
+from jobs.maintenance.rebuild import FILLED_BY_READING, rebuild
+from jobs.plan.deletion_guard import guard_deletes
+from jobs.plan.plan import Plan
+from jobs.run_session import RunSession, open_session
+from jobs.scope import Scope
+from jobs.sources import open_sources
+from jobs.state.integrity import note_versions
+from jobs.state.tables import TABLES
+from jobs.steps import publish_rows
+from jobs.verify.compare import compare, not_found, plan_repair, with_sources
+from jobs.verify.source_check import check_sources, read_anew
+from jobs.versions import own_index
+
+if TYPE_CHECKING:
+    from jobs.pipeline import Pipeline
+
+
+def verify(
+    pipeline: Pipeline, scope: Scope, *, repair: bool = False, allow_mass_delete: bool = False, wait: float = 0.0
+) -> dict[str, Any]:
+    """Compare index, ledger, desired state and sources; with ``repair`` rebuild damaged tables first, and mend.
+
+    Raises MassDeleteError, before anything is changed, for a repair that would delete more than ``limits`` allow.
+    """
+    rebuilt = rebuild(pipeline, wait=wait) if repair else []
+    with open_session(pipeline, "verify", scope, wait) as session:
+        report = session.report
+        deletes = finish_rebuild(session, rebuilt) if rebuilt else True
+        report.index = version = pipeline.live()
+        if version not in pipeline.index().versions():
+            raise EmbedmillError(f"there is no index {version} yet; run `embedmill run` first")
+        pipeline.check_space(version)
+        if repair:
+            own_index(pipeline)
+        spark, state, sources = pipeline.spark(), pipeline.state, open_sources(pipeline.config)
+        with pipeline.progress.phase("verify"):
+            found, frame = compare(
+                spark, state, pipeline.index(), version, scope, run_id=report.run_id, space_id=pipeline.space_id
+            )
+        with pipeline.progress.phase("reading sources"):
+            wrong, partitions = check_sources(
+                spark,
+                state,
+                sources,
+                pipeline.chunking(),
+                scope,
+                scan=state.work(report.run_id) / "scan",
+                sample=found.sample,
+                turn=report.run_id,
+            )
+        wrong = not_found(spark, frame, wrong)
+        found = with_sources(found, wrong)
+        mended = marked = 0
+        if repair and found.total:
+            gone = [one for one in wrong if one.gone]
+            writes, deleted = plan_repair(spark, state, frame, gone, run_id=report.run_id, deletes=deletes)
+            made = Plan(reuse=writes, delete=deleted)
+            if not allow_mass_delete:
+                guard_deletes(spark, state, deleted, pipeline.config.limits, run_id=report.run_id, index=version)
+            marked = read_anew(state, wrong, gone if deletes else (), report.run_id)
+            publish_rows(session, version, made)
+            mended = report.upserted + report.deleted
+        report.rows_after = pipeline.index().count(version)
+        session.count_quarantined()
+        report.status = "ok" if found.total == mended else "failed"
+        waiting = changed_partitions(state, sources, pipeline.chunking()) - marked
+        held = [one.to_json() for one in held_back(state)]
+    return {
+        "run_id": report.run_id,
+        "index": version,
+        "space_id": pipeline.space_id,
+        "scope": report.scope,
+        "status": "ok" if found.total == 0 and not rebuilt else "repaired" if found.total == mended else "differs",
+        "checked": found.checked,
+        "sampled_vectors": found.sampled,
+        "sampled_source_partitions": partitions,
+        "differences": found.counts,
+        "examples": found.examples,
+        "repaired": mended,
+        "index_rows": report.rows_after,
+        "source_partitions_changed": waiting,
+        "source_partitions_marked": marked,
+        "held_back": held,
+        "rebuilt": rebuilt,
+    }
+
+
+def finish_rebuild(session: RunSession, names: list[str]) -> bool:
+    """Read the sources where a rebuilt table needs it; returns whether ``chunks`` is all that they hold.
+
+    It is not where a partition could not be read whose chunks were lost: what the index has of it must stay.
+    """
+    from jobs.steps import extract_sources
+
+    whole = True
+    if FILLED_BY_READING & set(names):
+        extract_sources(session, to_embed=False)
+        whole = "chunks" not in names or not session.report.extracted.rejected
+    note_versions(session.pipeline.state.root, rebuilt=TABLES)
+    return whole

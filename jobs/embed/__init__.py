@@ -1,0 +1,1 @@
+"""Encodes the planned texts on Ray and stores their vectors."""

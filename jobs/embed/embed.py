@@ -1,0 +1,153 @@
+"""Embed: encode the plan's texts on Ray and store the vectors, shard by shard.
+
+Three operators, joined by Ray's object store, whose size bounds what waits between them:
+
+    cut texts into token ids (tasks) -> encode (actors, which touch no disk) -> write vectors (tasks)
+
+A shard travels as one row, whose value is its table: Ray cuts what an operator returns at the size of a block, which
+vectors of a wide model pass, and never inside a row.
+
+A shard is committed to ``vectors`` as soon as it is written: a killed run loses the shards under way and no other, and
+what waits for its vectors is told of it while the next ones are encoded. A text that raises or kills its actor is left
+out and reported, and costs the others nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedding import errors
+from embedding.encoders.choose import choose, open_encoder
+from embedding.encoders.remote.encoder import Cost
+from embedding.encoders.spec import EncoderSpec
+from embedding.errors import EmbedmillError
+from jobs.embed.actor_pool import TASK_CPUS, actor_pool, warm_up
+from jobs.embed.workers import EncodeShard, cut_shard, write_shard
+from jobs.engines.ray import start_ray
+from jobs.state.parts import Part
+from jobs.state.store import State
+
+if TYPE_CHECKING:
+    from jobs.config import Config
+
+
+@dataclass(slots=True)
+class Embedded:
+    """What the stage did: texts encoded, and those left out with their reason, by (team_id, content_hash).
+
+    ``tokens`` are those of the texts, ``unreadable`` are texts that the model's tokenizer knows next to nothing of;
+    ``stopped`` where it left off before the last shard. ``cost`` is what a managed model was asked for; None where the
+    model is our own.
+    """
+
+    texts: int = 0
+    tokens: int = 0
+    unreadable: int = 0
+    stopped: bool = False
+    cost: Cost | None = None
+    failed: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+# -- on the workers ----------------------------------------------------------------------------------------------------
+
+
+# -- on the driver -----------------------------------------------------------------------------------------------------
+
+
+def ready(config: Config, state: State, spec: EncoderSpec) -> EncoderSpec:
+    """Start Ray and settle what encodes: ``spec`` with backend and precision, for ``embed``."""
+    start_ray(config, state.engines)
+    chosen = _chosen(spec)
+    if config.ray.address == "local":
+        warm_up()
+    return chosen
+
+
+def embed(
+    config: Config,
+    state: State,
+    spec: EncoderSpec,
+    *,
+    run_id: str,
+    space_id: str,
+    before_commit: Callable[[], None],
+    stored: Callable[[str, list[Part]], None],
+    stop: Callable[[], bool],
+    progress: Callable[[int], None],
+) -> Embedded:
+    """Encode every shard of the run's plan with what ``ready`` returned.
+
+    ``before_commit`` is called ahead of each commit and may raise. After it ``stored`` is told the shard's name and
+    the files of its vectors, ``progress`` its tokens, and ``stop`` is asked whether to leave off.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy, TaskPoolStrategy
+
+    folder = state.work(run_id) / "texts"
+    shards = sorted(folder.glob("shard=*"), key=lambda p: int(p.name.removeprefix("shard=")))
+    pool = actor_pool(config.model, len(shards), ray.cluster_resources())
+    spec = replace(spec, threads=pool.threads)
+    tasks = TaskPoolStrategy(size=pool.tasks)
+    encoded = (
+        ray.data.from_items([{"path": str(s)} for s in shards], override_num_blocks=len(shards))
+        .map_batches(cut_shard, fn_kwargs={"spec": spec}, batch_format="pyarrow", compute=tasks, num_cpus=TASK_CPUS)
+        .map_batches(
+            EncodeShard,
+            fn_constructor_args=(spec,),
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(min_size=pool.least, max_size=pool.most),
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus or None,
+        )
+        .map_batches(
+            write_shard,
+            fn_kwargs={"root": str(state.root), "space_id": space_id, "run_id": run_id},
+            batch_format="pyarrow",
+            compute=tasks,
+            num_cpus=TASK_CPUS,
+        )
+    )
+    done, seen = Embedded(), 0
+    # No prefetch: Ray would hand out a shard only when it has the next one.
+    batches = encoded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    for row in (row for batch in batches for row in batch.to_pylist()):
+        if row["fault"]:
+            name, message = json.loads(row["fault"])
+            raise getattr(errors, name)(message)
+        before_commit()
+        parts = [Part.from_json(line) for line in row["parts"].splitlines()]
+        state.append("vectors", parts)
+        done.texts += int(row["texts"])
+        done.tokens += int(row["tokens"])
+        done.unreadable += int(row["unreadable"])
+        seen += 1
+        done.failed |= {(team, content): reason for team, content, reason in json.loads(row["failed"])}
+        if row["cost"]:
+            done.cost = (done.cost or Cost()) + Cost(**json.loads(row["cost"]))
+        progress(int(row["tokens"]))
+        stored(Path(row["shard"]).name, parts)
+        if stop():
+            done.stopped = True
+            break
+    if not done.stopped and seen != len(shards):
+        raise EmbedmillError(f"{seen} of {len(shards)} shards of texts came back from the encoder; run again")
+    return done
+
+
+def _chosen(spec: EncoderSpec) -> EncoderSpec:
+    """``choose`` in a process that ends with it: the gate loads two encoders, and this one should stay small."""
+    import ray
+
+    if not spec.takes_ids:
+        open_encoder(spec)  # what is wrong with a service's settings is said here and not by every actor
+        return spec
+    try:
+        return ray.get(ray.remote(num_cpus=0, max_calls=1)(choose).remote(spec))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, EmbedmillError):
+            raise error.cause from None
+        raise

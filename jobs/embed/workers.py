@@ -1,0 +1,180 @@
+"""What runs in Ray workers: token ids, the encoding actor, and the writing of vectors."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from embedding.encoders.bisection import encode_apart
+from embedding.encoders.remote.encoder import RemoteEncoder
+from embedding.encoders.spec import EncoderSpec
+from embedding.errors import EmbedmillError, EncoderError
+from embedding.models.packaged import OWN_ENGINES
+from embedding.tokens.token_ids import TokenIds
+from jobs.embed.attempt_log import Attempts
+from jobs.embed.table_transport import in_a_row, one_by_one, out_of_a_row
+from jobs.state.parts import write_part
+from jobs.state.vector_column import pack
+from jobs.telemetry.error_reporting import without_messages
+
+if TYPE_CHECKING:
+    from embedding.encoders.base import IdEncoder
+    from embedding.tokens.tokenizer import Tokens
+
+
+_STRANGE = r"[^\x00-\x7f]|\S{100}"  # texts of other words than these are read by every tokenizer
+
+
+@lru_cache(maxsize=1)
+def _tokens(spec: EncoderSpec) -> Tokens:
+    from embedding.tokens.tokenizer import Tokens
+
+    return Tokens(spec.model, spec.max_tokens, spec.purpose if spec.takes_ids else None)
+
+
+@without_messages()
+def cut_shard(batch: pa.Table, spec: EncoderSpec) -> pa.Table:
+    """``path`` of a shard to its rows (team_id, content_hash, tokens, and text, or ids where they do) in one.
+
+    Beside them shard, which is the path, and unreadable: texts of which the tokenizer knows next to nothing.
+    """
+
+    def cut(row: pa.Table) -> pa.Table:
+        path = row["path"][0].as_py()
+        # partitioning=None: "shard=3" in the path is not a column of the texts
+        shard = pq.read_table(path, partitioning=None)
+        if not spec.takes_ids:
+            return in_a_row(shard, shard=path, unreadable=_unreadable(shard["text"], spec))
+        ids = _tokens(spec).ids(shard["text"].to_pylist())
+        shard = shard.drop_columns(["text"]).append_column("ids", ids.to_arrow())
+        return in_a_row(shard, shard=path, unreadable=_tokens(spec).unreadable(ids))
+
+    return one_by_one(batch, cut)
+
+
+def _unreadable(texts: pa.ChunkedArray, spec: EncoderSpec) -> int:
+    """The same where texts are cut elsewhere: by the tokenizer that counts, of texts that may be meant."""
+    if spec.backend in OWN_ENGINES or not (spec.model / "modules.json").is_file():
+        return 0  # they know every byte
+    meant = texts.filter(pc.match_substring_regex(texts, _STRANGE))
+    tokens = _tokens(spec) if len(meant) else None
+    return tokens.unreadable(tokens.ids(meant.to_pylist())) if tokens else 0
+
+
+class EncodeShard:
+    """Loads the encoder once, then turns shards into vectors."""
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        from embedding.encoders.choose import open_encoder
+
+        self._encoder = open_encoder(spec)
+
+    @without_messages()
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Rows of ``cut_shard`` to shard, unreadable, rows, cost and fault.
+
+        ``rows`` are team_id, content_hash, tokens, vector and reason ("" with a vector).
+        """
+        done = one_by_one(batch, self._shard)
+        _give_back_memory()
+        return done
+
+    def _shard(self, row: pa.Table) -> pa.Table:
+        name, fault = row["shard"][0].as_py(), ""
+        shard = out_of_a_row(row)
+        try:
+            vectors, reasons = self._encode(shard, Path(name))
+        except EmbedmillError as error:
+            # Ray hands on an exception as text, so this one travels as a row and is raised again on the driver.
+            fault = json.dumps([type(error).__name__, str(error)])
+            shard, reasons = shard.slice(0, 0), []
+            vectors = np.zeros((0, self._encoder.dim), np.float32)
+        cost = json.dumps(asdict(self._encoder.take_cost())) if isinstance(self._encoder, RemoteEncoder) else ""
+        rows = (
+            shard.select(["team_id", "content_hash", "tokens"])
+            .append_column("vector", pack(vectors))
+            .append_column("reason", pa.array(reasons, pa.string()))
+        )
+        return in_a_row(rows, shard=name, unreadable=row["unreadable"][0].as_py(), cost=cost, fault=fault)
+
+    def _encode(self, shard: pa.Table, path: Path) -> tuple[npt.NDArray[np.float32], list[str]]:
+        attempts = Attempts(path.parent.parent / "attempts" / path.name)
+        reasons = ["kills_encoder" if row in attempts.deadly else "" for row in range(len(shard))]
+        alive = [row for row, reason in enumerate(reasons) if not reason]
+        alone = attempts.one_by_one
+        if not alone:
+            attempts.begin()
+        out = np.zeros((len(shard), self._encoder.dim), np.float32)
+        for group in [[row] for row in alive] if alone else [alive]:
+            if alone:
+                attempts.begin_one(group[0])
+            out[group], good = self._encode_apart(shard if len(group) == len(shard) else shard.take(group))
+            for row in np.array(group)[~good]:
+                reasons[row] = "encoder_fails"
+        if reasons and all(reasons) and "encoder_fails" in reasons:
+            self._check_alive(len(reasons))
+        return out, reasons
+
+    def _check_alive(self, count: int) -> None:
+        """Raise EncoderError where not even a plain text is encoded: then no text is to blame."""
+        if isinstance(self._encoder, RemoteEncoder):
+            return  # it has asked before it blamed one
+        encoder = self._encoder
+        _, good = encode_apart(lambda start, stop: encoder.encode(["ok"], np.array([3])), 1, encoder.dim)
+        if not good.all():
+            raise EncoderError(f"the encoder fails on all of {count} texts, and on a plain one")
+
+    def _encode_apart(self, rows: pa.Table) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        if "ids" in rows.column_names:
+            local = cast("IdEncoder", self._encoder)
+            ids = TokenIds.from_arrow(rows["ids"].combine_chunks())
+            return encode_apart(lambda start, stop: local.encode_ids(ids.part(start, stop)), len(rows), local.dim)
+        texts, tokens = rows["text"].to_pylist(), rows["tokens"].to_numpy()
+        encoder = self._encoder
+        return encode_apart(
+            lambda start, stop: encoder.encode(texts[start:stop], tokens[start:stop]), len(rows), encoder.dim
+        )
+
+
+def _give_back_memory() -> None:
+    """Return what a shard took and has freed. Left alone, it stays with each thread's own heap and grows for hours."""
+    pa.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
+
+
+@without_messages()
+def write_shard(batch: pa.Table, root: str, space_id: str, run_id: str) -> pa.Table:
+    """Store shards' vectors as files that the driver commits.
+
+    Returns a row for each: shard, parts (lines), texts, tokens, unreadable; failed, cost and fault as JSON.
+    """
+
+    def write(row: pa.Table) -> pa.Table:
+        rows = out_of_a_row(row)
+        good = pc.equal(rows["reason"], "")
+        kept = rows.filter(good).select(["team_id", "content_hash", "vector"])
+        for name, value in (("space_id", space_id), ("run_id", run_id)):
+            kept = kept.append_column(name, pa.array([value] * len(kept), pa.string()))
+        parts = write_part(root, "vectors", kept) if len(kept) else []
+        left_out = rows.filter(pc.invert(good)).select(["team_id", "content_hash", "reason"]).to_pylist()
+        return (
+            row.drop_columns(["rows"])
+            .append_column("parts", [["\n".join(part.to_json() for part in parts)]])
+            .append_column("texts", [[len(kept)]])
+            .append_column("tokens", [[pc.sum(rows["tokens"]).as_py() or 0]])
+            .append_column("failed", [[json.dumps([list(one.values()) for one in left_out])]])
+        )
+
+    return one_by_one(batch, write)

@@ -1,0 +1,130 @@
+"""Starts and stops Ray: sized, quiet, with one line for the user when it cannot start."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from embedding.errors import ResourceError
+from jobs import termination
+from jobs.state.path_alias import plain
+
+if TYPE_CHECKING:
+    from jobs.config import Config
+
+
+def start_ray(config: Config, scratch: Path) -> None:
+    """Connect to Ray, or start one for this process, which spills what is over its memory below ``scratch``.
+
+    Raises ResourceError where it does not start.
+    """
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    import ray
+
+    from jobs.state.work_folder import show_life
+
+    _quiet_data()
+    if ray.is_initialized():
+        return
+    scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+    show_life(scratch, config.state.lease_seconds)
+    scratch = plain(scratch)
+    started: Future[None] = Future()
+
+    def start() -> None:
+        try:
+            _init_ray(config, scratch)
+            started.set_result(None)
+        except BaseException as error:
+            started.set_exception(error)
+        threading.Event().wait()
+
+    # In a thread that does not end: the kernel ends the processes of a local Ray with the thread that started them.
+    threading.Thread(target=start, name="ray", daemon=True).start()
+    started.result()
+
+
+def end_ray() -> None:
+    """End this process's Ray, if it has one. Ray's own end, with the interpreter's, waits for messages nobody reads.
+
+    A Ray that it only asked goes on.
+    """
+    if "ray" in sys.modules:
+        import ray
+
+        ray.shutdown()
+
+
+def _init_ray(config: Config, scratch: Path) -> None:
+    import ray
+
+    local = config.ray.address == "local"
+    for last in (not local, True):  # on a busy machine Ray's own first process sometimes misses Ray's deadline
+        try:
+            with _minimal_ray() if local else nullcontext(), termination.kept(signal.SIGTERM):
+                ray.init(
+                    address=config.ray.address,
+                    include_dashboard=False if local else None,
+                    object_store_memory=config.ray.object_store_mb * 1_000_000 if local else None,
+                    object_spilling_directory=str(scratch) if local else None,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                )
+            return
+        except Exception as error:
+            if last:
+                what = "a Ray of our own did not start" if local else f"Ray at {config.ray.address!r} did not answer"
+                cause = f"{type(error).__name__}: {str(error)[:200]}"
+                raise ResourceError(f"ray.address: {what} ({cause})") from None
+            ray.shutdown()
+
+
+@contextmanager
+def _minimal_ray() -> Iterator[None]:
+    """Let Ray start without its dashboard's server, the monitor of its autoscaler and its log reader.
+
+    A Ray of our own is one node, without a dashboard, and hands no logs to the driver. Those three are a seventh of its
+    processor time, and the monitor would take a second to end. `ray start` has switches for two of them, which
+    `ray.init` does not hand on. The node's agent stays, half as large where what a dashboard needs is not installed, as
+    beside ``ray`` alone: that is what it is told.
+    """
+    from ray._private import node, parameter
+
+    class Params(parameter.RayParams):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, no_monitor=True, include_log_monitor=False, **options)
+
+    dependencies = "ray.dashboard.optional_deps"
+    found = sys.modules.pop(dependencies, None)
+    # One entry is set and taken back: other threads import meanwhile, and what they have stays.
+    sys.modules[dependencies] = None  # type: ignore[assignment]
+    try:
+        with (
+            patch.object(parameter, "RayParams", Params),
+            patch.object(node.Node, "start_api_server", lambda *_, **__: None),
+        ):
+            yield
+    finally:
+        del sys.modules[dependencies]
+        if found is not None:
+            sys.modules[dependencies] = found
+
+
+def _quiet_data() -> None:
+    from ray.data import DataContext
+
+    logger = logging.getLogger("ray.data")
+    logger.setLevel(logging.ERROR)
+    for handler in [h for h in logger.handlers if isinstance(h, logging.StreamHandler)]:
+        logger.removeHandler(handler)  # to standard error; what fails is raised, and told there in one line of ours
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False

@@ -1,0 +1,139 @@
+"""Starting and stopping Spark and Ray: sized, quiet, and with one line for the user when they cannot start."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedding.errors import ResourceError
+from jobs.engines.class_archive import ClassArchive, check_java
+from jobs.redaction import SECRET_NAMES, is_secret, masked
+from jobs.state.path_alias import plain
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from jobs.config import Config
+
+_LOG4J = """
+rootLogger.level = off
+"""
+
+
+# What small work takes its time for is not the work, but planning it, compiling it, and starting stages and tasks.
+_SMALL = {
+    "spark.sql.shuffle.partitions": "1",  # what ``frames.gathered`` goes by
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.adaptive.enabled": "false",  # planning anew after each stage is a job a stage
+    "spark.sql.sources.bucketing.autoBucketedScan.enabled": "false",  # or each persist clones the session
+    "spark.sql.autoBroadcastJoinThreshold": "-1",  # a broadcast is a job, and one partition needs none
+    # What Spark writes, or caches, is read a few times and removed.
+    "spark.sql.inMemoryColumnarStorage.compressed": "false",
+    "spark.sql.parquet.compression.codec": "uncompressed",
+    "spark.hadoop.parquet.enable.dictionary": "false",
+    # They move a join below what gathers its input, and then it needs an exchange.
+    "spark.sql.optimizer.excludedRules": ",".join(
+        f"org.apache.spark.sql.catalyst.optimizer.{rule}"
+        for rule in ("PushDownLeftSemiAntiJoin", "PushLeftSemiLeftAntiThroughJoin")
+    ),
+}
+_LARGE = {"spark.sql.shuffle.partitions": "8", "spark.sql.parquet.compression.codec": "zstd"}
+
+
+def start_spark(config: Config, scratch: Path, log: Path, *, small: bool, reads: bool) -> SparkSession:
+    """The Spark session of this process, started on first use with ``scratch`` for its temporary files.
+
+    ``small`` says that the work is less than what Spark's optimising compilers cost, ``reads`` that sources are read
+    first, as in a run.
+
+    Under `spark-submit` the master, the driver's address, its memory and its folders are what that was given.
+
+    Raises ResourceError where Java is missing or Spark does not start.
+    """
+    from pyspark import SparkConf, SparkContext
+    from pyspark.errors import PySparkRuntimeError
+    from pyspark.sql import SparkSession
+
+    from jobs.state.work_folder import show_life
+
+    # Active or default: which one is active is known to a thread of the JVM, and ours may have got another one.
+    with suppress(PySparkRuntimeError):
+        return SparkSession.active()
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # spark-submit's own, to the Python that it starts
+    archive = None if submitted else ClassArchive(config.cache, check_java(), complete=reads)
+    shutil.rmtree(scratch, ignore_errors=True)  # a killed run's shuffle files hold text
+    scratch.mkdir(parents=True, mode=0o700)
+    show_life(scratch, config.state.lease_seconds)
+    scratch = plain(scratch)
+    log4j = scratch / "log4j2.properties"
+    log4j.write_text(_LOG4J)
+    local = scratch / "spark"
+    # A crash of Java tells of its memory: into the private scratch, and not where the user stands.
+    java = f"-XX:ErrorFile={scratch}/java-%p.log -Dlog4j2.configurationFile=file:{log4j} -Dderby.system.home={local}"
+    java += f" {archive.options()}" if archive else ""
+    quick = small and not submitted and config.spark.master.startswith("local")
+    machine = {
+        "spark.master": config.spark.master,
+        "spark.driver.memory": config.spark.driver_memory,
+        "spark.driver.extraJavaOptions": java + " -XX:TieredStopAtLevel=1 -XX:+UseSerialGC" * quick,
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.local.dir": str(local),
+    }
+    settings = {
+        "spark.app.name": "embedmill",
+        "spark.sql.warehouse.dir": str(local / "warehouse"),
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.codegen.cache.maxEntries": "2000",  # a run compiles more classes than the default keeps
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "4096",
+        "spark.python.worker.reuse": "true",
+        "spark.executorEnv.TOKENIZERS_PARALLELISM": "false",
+        "spark.executorEnv.OMP_NUM_THREADS": "1",
+        "spark.redaction.regex": SECRET_NAMES,  # what Spark's event log and pages show of settings
+        **(_SMALL if quick else _LARGE),
+    } | config.spark.properties
+    if not submitted:
+        settings = machine | settings
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    if not _names_in_utf8(os.environ):
+        os.environ["LC_ALL"] = "C.UTF-8"  # or Java finds no file whose name is not ASCII
+    logging.getLogger("py4j").setLevel(logging.WARNING)  # at debug level it tells every call with its arguments
+    builder = SparkSession.builder
+    for key, value in settings.items():
+        builder = builder.config(key, value)
+    # PySpark starts Java with all settings as arguments, which every user of the machine sees. Java is started here
+    # with those that are no secret, and is told the others over its own connection.
+    at_start = "spark.driver.extraJavaOptions"
+    shown = [(k, v) for k, v in settings.items() if k == at_start or not is_secret(k) and masked(v) == v]
+    interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        SparkContext._ensure_initialized(conf=SparkConf(loadDefaults=False).setAll(shown))
+        session = builder.getOrCreate()
+    except Exception as error:
+        raise ResourceError(f"Spark did not start ({type(error).__name__}); see {log}") from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, interrupt)  # PySpark's own asks the JVM first, for as long as that takes
+    if archive:
+        archive.keep(session)
+    return session
+
+
+def _names_in_utf8(environment: Mapping[str, str]) -> bool:
+    """Whether a program that goes by the locale writes the names of files in UTF-8, as Python does in any case."""
+    locale = environment.get("LC_ALL") or environment.get("LC_CTYPE") or environment.get("LANG") or "C"
+    return re.search(r"(?i)utf-?8", locale) is not None

@@ -1,0 +1,179 @@
+"""Commit: close the difference between what was read and the text tables ``chunks`` and ``removals``.
+
+Decided by ``diff``, and by ``held`` where something could not be read. Nothing is read from a source here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from embedding.records import CHUNK
+from jobs.extract import ownership
+from jobs.extract.held_deletions import Kept
+from jobs.extract.partition_reader import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW
+from jobs.state.row_counts import written
+from jobs.state.spark_frames import local_frame, read_table, write_parts
+from jobs.state.tables import REMOVALS
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from jobs.extract.held_deletions import At, Judged
+    from jobs.state.store import State
+
+_AT = [("source_id", pa.string()), ("partition", pa.string())]
+_COVERED = pa.schema(_AT)
+_DOCUMENT = pa.schema([("doc_id", pa.string())])
+_PROTECTED = pa.schema([("doc_id", pa.string()), *_AT])
+_HOLDING = pa.schema([*_AT, ("anything", pa.bool_()), ("listed", pa.bool_()), ("reason", pa.string())])
+_NAMED = pa.schema([("doc_id", pa.string()), *_AT, ("named_reason", pa.string()), ("waits", pa.bool_())])
+
+
+@dataclass(slots=True)
+class Committed:
+    """Which partitions overlap, the quarantine rows of documents that lost to another of the same id, and by partition
+    what stayed although it is missing. ``let_go`` are documents of which that was known before, and is no longer.
+    ``again`` are partitions that were not read now and have got such a document from another one."""
+
+    overlaps: dict[At, set[str]] = field(default_factory=dict)
+    lost: list[dict[str, object]] = field(default_factory=list)
+    kept: dict[At, list[Kept]] = field(default_factory=dict)
+    let_go: set[str] = field(default_factory=set)
+    again: set[At] = field(default_factory=set)
+
+
+def commit(
+    spark: SparkSession,
+    state: State,
+    rows: DataFrame,
+    judged: Mapping[At, Judged],
+    whole: Mapping[At, bool],
+    gone: Sequence[At],
+    source_order: Sequence[str],
+    work: Path,
+    *,
+    removals: bool,
+    held: Collection[str],
+    elsewhere: Mapping[At, Collection[str]],
+    begin: Callable[[dict[At, set[str]]], None],
+) -> Committed:
+    """Bring ``chunks`` and ``removals`` up to date with the ``rows`` (EXTRACTED) that were read.
+
+    ``judged`` says by partition what the reading lets us conclude, and ``whole`` whether it came to its end; ``gone``
+    are partitions that are no longer there. ``removals`` is false where none was read or is known. ``held`` are the
+    documents that were held back before, ``elsewhere`` those that partitions not read now have, unreadable. ``begin``
+    is told which partitions overlap, before the first commit.
+    """
+    read = _frames(spark, state, rows, judged, gone, removals, elsewhere)
+    claims = ownership.rank_owners(read, source_order).persist()
+    winners = ownership.winning(read.staged, claims).persist()
+    decided = ownership.decided_by(winners, ownership.taken_away(claims))
+    done = Committed()
+    try:
+        for pair in ownership.overlapping(claims).toArrow().to_pylist():
+            done.overlaps.setdefault((pair["source_id"], pair["partition"]), set()).add(pair["other"])
+        begin(done.overlaps)
+        if removals:
+            _merge(state, "removals", ownership.changed_removals(read), work)
+        write_parts(state, "chunks", ownership.new_chunks(winners, read.chunks))
+        _merge(state, "chunks", ownership.changed_chunks(winners, read, decided), work)
+        if done.overlaps:
+            done.lost = [_lost(loser) for loser in ownership.losing(claims).toArrow().to_pylist()]
+        done.kept = _kept(spark, read, judged, whole, decided)
+        if elsewhere:
+            owners = ownership.handed_on(read, decided).toArrow().to_pylist()
+            done.again = {(r["source_id"], r["partition"]) for r in owners} & elsewhere.keys()
+        if held:
+            ours = local_frame(spark, _DOCUMENT, [{"doc_id": doc} for doc in sorted(held)])
+            done.let_go = set(ours.join(decided, on="doc_id", how="left_semi").toArrow()["doc_id"].to_pylist())
+    finally:
+        winners.unpersist()
+        claims.unpersist()
+    return done
+
+
+def _frames(
+    spark: SparkSession,
+    state: State,
+    rows: DataFrame,
+    judged: Mapping[At, Judged],
+    gone: Sequence[At],
+    removals: bool,
+    elsewhere: Mapping[At, Collection[str]],
+) -> ownership.Read:
+    covered = {*(at for at, found in judged.items() if found.covered), *gone}
+    settled = covered - {at for at, found in judged.items() if found.suspects}
+    spared = {at: {*found.named, *found.waiting} for at, found in judged.items()} | dict(elsewhere)
+    protected = [
+        {"doc_id": doc, "source_id": at[0], "partition": at[1]} for at, docs in spared.items() for doc in sorted(docs)
+    ]
+    none = local_frame(spark, REMOVALS, [])
+    return ownership.Read(
+        staged=rows.where(f"row = '{CHUNK_ROW}'").select(*CHUNK.names),
+        removed=rows.where(f"row = '{REMOVED_ROW}'").select(*REMOVALS.names) if removals else none,
+        chunks=read_table(spark, state, "chunks"),
+        removals=read_table(spark, state, "removals") if removals else none,
+        covered=local_frame(spark, _COVERED, [{"source_id": s, "partition": p} for s, p in sorted(covered)]),
+        settled=local_frame(spark, _COVERED, [{"source_id": s, "partition": p} for s, p in sorted(settled)]),
+        protected=local_frame(spark, _PROTECTED, protected),
+    )
+
+
+def _merge(state: State, name: str, changes: DataFrame, work: Path) -> None:
+    """Commit the changes of a table, all in one transaction."""
+    folder = work / f"changes-{name}"
+    if written(changes, folder, f"changes of {name}"):
+        state.merge(name, ds.dataset(str(folder), format="parquet").scanner().to_reader())
+
+
+def _kept(
+    spark: SparkSession, read: ownership.Read, judged: Mapping[At, Judged], whole: Mapping[At, bool], decided: DataFrame
+) -> dict[At, list[Kept]]:
+    holding = [
+        {
+            "source_id": at[0],
+            "partition": at[1],
+            "anything": not found.covered,
+            "listed": whole[at],
+            "reason": found.reason,
+        }
+        for at, found in judged.items()
+        if found.holds
+    ]
+    if not holding:
+        return {}
+    named: list[dict[str, Any]] = []
+    for at, found in judged.items():
+        reasons = {doc: (found.reason, whole[at]) for doc in found.waiting if found.covered}
+        reasons |= {doc: (reason, False) for doc, reason in found.named.items()}
+        named += [
+            {"doc_id": doc, "source_id": at[0], "partition": at[1], "named_reason": reason, "waits": waits}
+            for doc, (reason, waits) in reasons.items()
+        ]
+    frame = ownership.staying(read, local_frame(spark, _HOLDING, holding), local_frame(spark, _NAMED, named), decided)
+    kept: dict[At, list[Kept]] = {}
+    for row in frame.toArrow().to_pylist():
+        kept.setdefault((row["source_id"], row["partition"]), []).append(
+            Kept(row["why"], row["documents"], tuple(row["ids"]), tuple(row["waiting"]))
+        )
+    return kept
+
+
+def _lost(loser: Mapping[str, Any]) -> dict[str, object]:
+    """The quarantine row of a document that lost to another of the same id and version."""
+    return {
+        "row": REJECTED_ROW,
+        **{k: loser[k] for k in ("source_id", "partition", "team_id", "channel_id", "kind")},
+        "created_at": loser["created_at"],
+        "key": loser["doc_id"],
+        "reason": "duplicate_document",
+        "detail": "another partition holds this id with another text",
+        "retry": False,
+        "ignored": False,
+    }

@@ -1,0 +1,320 @@
+"""Read: what an executor does with source partitions. Records in; chunks, rejects and one tally a partition out.
+
+Runs inside Spark's Python workers, in Arrow batches. Knows nothing of the state: what its rows mean is ``extract``'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedding import ids
+from embedding.chunking import Chunker, ChunkLimits
+from embedding.records import CHUNK, Document, Rejected, Removed, Skipped
+from indexers.rows import too_long
+from jobs.extract.isolated_reader import reader_of
+from jobs.sources.base import Partition, Source
+from jobs.state.purge_rules import PurgeRule
+from jobs.telemetry.error_reporting import without_messages
+
+_BATCH_DOCUMENTS = 2_000
+_BATCH_CHARACTERS = 4_000_000
+
+# A partition on its way to an executor. Its path is bytes: a file's name need not be UTF-8.
+TO_READ = pa.schema(
+    [
+        ("source", pa.int32()),
+        ("key", pa.string()),
+        ("path", pa.binary()),
+        ("fingerprint", pa.string()),
+        ("size", pa.int64()),
+        ("channel_id", pa.string()),
+        ("first", pa.int64()),
+    ]
+)
+CHUNK_ROW, REMOVED_ROW, REJECTED_ROW, PARTITION_ROW = "chunk", "removed", "rejected", "partition"
+# What comes back: chunks, removals, rejects and one line for each partition, told apart by ``row``.
+EXTRACTED = pa.schema(
+    [
+        pa.field("row", pa.string()),
+        *[f.with_nullable(True) for f in CHUNK],
+        pa.field("key", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("retry", pa.bool_()),
+        pa.field("whole", pa.bool_()),
+        pa.field("digest", pa.string()),
+        pa.field("ignored", pa.bool_()),
+        pa.field("deleted", pa.bool_()),
+        pa.field("documents", pa.int64()),
+        pa.field("sent", pa.string()),  # JSON, the partition's rows by ``row``
+        pa.field("skipped", pa.string()),  # JSON, count by reason
+        pa.field("refs", pa.list_(pa.string())),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunking:
+    """What an executor needs to cut and hash text."""
+
+    tokenizer_file: str
+    limits: ChunkLimits
+    hash_key: bytes
+    version: str
+
+
+def to_read(source: int, partition: Partition) -> dict[str, object]:
+    """A row of TO_READ: a partition of the source with this number."""
+    row = {**asdict(partition), "source": source, "path": os.fsencode(partition.path)}
+    return {name: row[name] for name in TO_READ.names}
+
+
+def reader(
+    sources: list[Source], chunking: Chunking, rules: list[PurgeRule]
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """Return the function for ``mapInArrow``: TO_READ rows in, EXTRACTED rows out."""
+
+    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        todo = [
+            (sources[row.pop("source")], Partition(**row | {"path": os.fsdecode(row["path"])}))
+            for batch in batches
+            for row in batch.to_pylist()
+        ]
+        with without_messages():
+            if limits := next((limits for source, partition in todo if (limits := source.apart(partition))), None):
+                reader_of(limits).start()  # its imports go on while the tokenizer is loaded
+            task = _Task(Chunker(chunking.tokenizer_file, chunking.limits), chunking.hash_key, rules)
+            for source, partition in todo:
+                yield from task.read(source, partition)
+            yield from task.finish()
+
+    return read
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What became of one partition."""
+
+    source: Source
+    partition: Partition
+    documents: int = 0
+    whole: bool = True
+    retry: bool = False
+    skipped: dict[str, int] = field(default_factory=dict)
+    sent: dict[str, int] = field(default_factory=dict)
+    refs: set[str] = field(default_factory=set)
+
+    def skip(self, reason: str, count: int) -> None:
+        self.skipped[reason] = self.skipped.get(reason, 0) + count
+
+    def send(self, row: str, count: int) -> None:
+        self.sent[row] = self.sent.get(row, 0) + count
+
+    def row(self) -> dict[str, object]:
+        return {
+            "row": PARTITION_ROW,
+            "source_id": self.source.source_id,
+            "partition": self.partition.key,
+            "sent": json.dumps(self.sent),
+            "documents": self.documents,
+            "whole": self.whole,
+            "retry": self.retry,
+            "skipped": json.dumps(self.skipped),
+            "refs": sorted(self.refs),
+        }
+
+
+class _Task:
+    """One executor task: documents wait until there are enough of them for the tokenizer to be fast."""
+
+    def __init__(self, chunker: Chunker, hash_key: bytes, rules: list[PurgeRule]) -> None:
+        self._chunker, self._hash_key, self._rules = chunker, hash_key, rules
+        self._waiting: list[tuple[_Tally, Document]] = []
+        self._characters = 0
+        self._tallies: list[_Tally] = []
+        self._rejects: list[dict[str, object]] = []
+        self._removed: list[dict[str, object]] = []
+
+    def read(self, source: Source, partition: Partition) -> Iterator[pa.RecordBatch]:
+        tally = _Tally(source, partition)
+        self._tallies.append(tally)
+        limits = source.apart(partition)
+        for record in reader_of(limits).read(source, partition) if limits else source.read(partition):
+            match record:
+                case Document() | Removed() if any(rule.covers(record) for rule in self._rules):
+                    tally.skip("purged", 1)
+                case Document():
+                    tally.documents += 1
+                    tally.refs |= record.refs
+                    self._waiting.append((tally, record))
+                    self._characters += len(record.text)
+                    if len(self._waiting) >= _BATCH_DOCUMENTS or self._characters >= _BATCH_CHARACTERS:
+                        yield from self._cut()
+                case Rejected():
+                    self._reject(tally, record)
+                case Removed():
+                    tally.skip(record.reason, 1)
+                    tally.send(REMOVED_ROW, 1)
+                    self._removed.append(_removed_row(tally, record))
+                    if len(self._removed) >= _BATCH_DOCUMENTS:
+                        yield from self._send_removed()
+                case Skipped():
+                    tally.skip(record.reason, record.count)
+
+    def finish(self) -> Iterator[pa.RecordBatch]:
+        yield from self._cut()
+        yield from self._send_removed()
+        rows = self._rejects + [tally.row() for tally in self._tallies]
+        if rows:
+            yield from pa.Table.from_pylist(rows, schema=EXTRACTED).to_batches()
+
+    def _send_removed(self) -> Iterator[pa.RecordBatch]:
+        if self._removed:
+            yield from pa.Table.from_pylist(self._removed, schema=EXTRACTED).to_batches()
+            self._removed = []
+
+    def _reject(self, tally: _Tally, reject: Rejected) -> None:
+        if reject.digest:  # of a short record it could be guessed from
+            keyed = hashlib.blake2b(reject.digest.encode(), key=self._hash_key, digest_size=12)
+            reject = replace(reject, digest=keyed.hexdigest())
+        self._rejects.append(reject_row(tally.source, tally.partition.key, reject))
+        tally.send(REJECTED_ROW, 1)
+        if not reject.ignored and (reject.whole or not (reject.doc_id or reject.digest)):
+            tally.whole = False  # who knows which document this was: delete nothing
+        tally.retry |= reject.retry
+
+    def _cut(self) -> Iterator[pa.RecordBatch]:
+        """Cut what waits; a document with a value that no index can hold goes to quarantine instead."""
+        if not self._waiting:
+            return
+        chunks = _chunks(self._waiting, self._chunker, self._hash_key)
+        over = {ids.document_id(chunk): column for chunk, column in too_long(chunks).items()}
+        if over:
+            for tally, document in self._waiting:
+                if column := over.get(document.doc_id):
+                    tally.documents -= 1
+                    tally.send(CHUNK_ROW, -_cuts(chunks, tally, document))
+                    self._reject(
+                        tally,
+                        Rejected(
+                            key=document.doc_id,
+                            reason="too_long",
+                            detail=f"{column} is longer than the index takes",
+                            channel_id=document.channel_id,
+                            created_at=document.created_at,
+                            doc_id=document.doc_id,
+                        ),
+                    )
+            chunks = chunks.filter(pc.invert(pc.is_in(chunks["doc_id"], pa.array(over, pa.string()))))
+        self._waiting, self._characters = [], 0
+        filled = [
+            chunks[f.name]
+            if f.name in CHUNK.names
+            else pa.array([CHUNK_ROW] * len(chunks), pa.string())
+            if f.name == "row"
+            else pa.nulls(len(chunks), f.type)
+            for f in EXTRACTED
+        ]
+        yield from pa.Table.from_arrays(filled, schema=EXTRACTED).to_batches()
+
+
+def reject_row(source: Source, partition: str, reject: Rejected) -> dict[str, object]:
+    """The quarantine row of a record, with what its source knows of it."""
+    return {
+        "row": REJECTED_ROW,
+        "source_id": source.source_id,
+        "partition": partition,
+        "key": reject.key,
+        "team_id": source.team_id or "",
+        "channel_id": reject.channel_id,
+        "kind": source.kind,
+        "created_at": reject.created_at,
+        "reason": reject.reason,
+        "detail": reject.detail,
+        "retry": reject.retry,
+        "whole": reject.whole,
+        "doc_id": reject.doc_id,
+        "digest": reject.digest,
+        "ignored": reject.ignored,
+    }
+
+
+def _cuts(chunks: pa.Table, tally: _Tally, document: Document) -> int:
+    """How many chunks a document was cut into."""
+    values = (document.doc_id, tally.source.source_id, tally.partition.key, document.version)
+    mask = pc.equal(chunks["doc_id"], values[0])
+    for column, value in zip(("source_id", "partition", "version"), values[1:], strict=True):
+        mask = pc.and_(mask, pc.equal(chunks[column], value))
+    return int(pc.sum(mask).as_py() or 0)
+
+
+def _removed_row(tally: _Tally, removed: Removed) -> dict[str, object]:
+    return {
+        "row": REMOVED_ROW,
+        "source_id": tally.source.source_id,
+        "partition": tally.partition.key,
+        "doc_id": removed.doc_id,
+        "team_id": removed.team_id,
+        "channel_id": removed.channel_id,
+        "kind": removed.kind,
+        "created_at": removed.created_at,
+        "version": removed.version,
+        "deleted": removed.deleted,
+    }
+
+
+def _chunks(documents: list[tuple[_Tally, Document]], chunker: Chunker, hash_key: bytes) -> pa.Table:
+    """Cut documents; the pieces as a table of CHUNK."""
+    columns: dict[str, list[object]] = {name: [] for name in CHUNK.names}
+    cuts = chunker.split_batch([document.text for _, document in documents])
+    for (tally, document), spans in zip(documents, cuts, strict=True):
+        meta = ids.dump_meta(document.meta)
+        mark = 0
+        tally.send(CHUNK_ROW, len(spans))
+        for number, span in enumerate(spans):
+            text = document.text[span.start : span.end]
+            if document.marks:
+                while mark + 1 < len(document.marks) and document.marks[mark + 1].start <= span.start:
+                    mark += 1
+                inside = document.marks[mark].meta if document.marks[mark].start <= span.start else {}
+                meta = ids.dump_meta({**document.meta, **inside})
+            shown = (
+                document.doc_id,
+                number,
+                document.channel_id,
+                document.channel_name,
+                document.kind,
+                document.created_at,
+                document.updated_at,
+                meta,
+            )
+            values = (
+                ids.chunk_id(document.doc_id, number),
+                document.doc_id,
+                number,
+                document.team_id,
+                document.channel_id,
+                document.channel_name,
+                document.kind,
+                document.created_at,
+                document.updated_at,
+                text,
+                meta,
+                span.tokens,
+                ids.content_hash(hash_key, document.team_id, text),
+                ids.meta_hash(shown),
+                document.version,
+                tally.source.source_id,
+                tally.partition.key,
+            )
+            for column, value in zip(columns.values(), values, strict=True):
+                column.append(value)
+    return pa.Table.from_pydict(columns, schema=CHUNK)

@@ -1,0 +1,44 @@
+"""Forgotten: partitions that texts come from, and that neither ``sources`` nor any listing knows.
+
+A run deletes what a partition held when it goes out of ``sources``. One that is not in there can never go, so that its
+texts would stay for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from jobs.extract.changes import below
+from jobs.extract.held_deletions import At
+from jobs.state.spark_frames import local_frame, read_table
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from jobs.sources.base import Source
+    from jobs.state.store import State
+
+_AT = pa.schema([("source_id", pa.string()), ("partition", pa.string())])
+
+
+def forgotten(spark: SparkSession, state: State, sources: Sequence[Source]) -> set[At]:
+    """Partitions of configured sources that ``chunks`` names, ``sources`` does not, and a whole listing shows gone."""
+    by_id = {source.source_id: source for source in sources}  # of an entry that was taken out nothing is deleted
+    known = local_frame(spark, _AT, state.read("sources", _AT.names).to_pylist())
+    chunks = read_table(spark, state, "chunks").select(*_AT.names).distinct()
+    owners = chunks.join(known, on=_AT.names, how="left_anti").toArrow().to_pylist()
+    found: dict[str, set[str]] = {}
+    for row in owners:
+        if row["source_id"] in by_id:
+            found.setdefault(row["source_id"], set()).add(row["partition"])
+    gone: set[At] = set()
+    for source_id, keys in found.items():
+        listing = by_id[source_id].listing()
+        if listing.complete and listing.partitions:
+            refused = {reject.key: reject.reason for reject in listing.rejected}
+            left = keys - {partition.key for partition in listing.partitions}
+            gone |= {(source_id, key) for key in left if not below(key, refused)}
+    return gone

@@ -1,0 +1,96 @@
+"""Known: whether a team or a channel that somebody named is anywhere. A name with a slip would else look like success.
+
+Teams are those of sources, texts and ledger, channels those of listings, texts and ledger. Of a table whose rows say
+them only reading it tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from embedding.errors import ConfigError
+from jobs.scope import Scope
+from jobs.sources import open_sources
+
+if TYPE_CHECKING:
+    from jobs.pipeline import Pipeline
+    from jobs.sources.base import Source
+    from jobs.state.store import State
+
+_SHOWN = 20  # names in an error
+_HELD_IN = ("chunks", "published")
+
+
+@contextmanager
+def looked_for(pipeline: Pipeline, scope: Scope) -> Iterator[Scope]:
+    """Around a command that reads the sources: refuse a scope that is nowhere, before or, where need be, after it."""
+    decided = check_scope(pipeline, scope, was_read=False)
+    yield scope
+    if not decided:
+        check_scope(pipeline, scope, was_read=True)
+
+
+def check_scope(pipeline: Pipeline, scope: Scope, *, was_read: bool) -> bool:
+    """Raise ConfigError for a team or channel of the scope that is nowhere, naming some of those that there are.
+
+    Before the sources ``was_read`` a name that only reading could tell of passes. Returns whether none did.
+    """
+    teams = known_teams(pipeline) if scope.teams else set()
+    decided = was_read or all(source.team_id is not None for source in pipeline.config.sources)
+    if decided:
+        _refuse("--team", "team", scope.teams, teams)
+    decided = decided or teams.issuperset(scope.teams)
+    held = _held_channels(pipeline.state, scope.teams) if scope.channels else set()
+    if held.issuperset(scope.channels):
+        return decided
+    listed, all_said = _listed_channels(
+        s for s in open_sources(pipeline.config) if not scope.teams or s.team_id is None or s.team_id in scope.teams
+    )
+    if was_read or all_said:
+        _refuse("--channel", "channel", scope.channels, held | listed)
+    return was_read or (decided and all_said)
+
+
+def check_search(pipeline: Pipeline, team: str, channels: Collection[str]) -> None:
+    """Raise ConfigError where a search found nothing because there is no such team or channel.
+
+    Who searches one team is told nothing of others.
+    """
+    if team not in known_teams(pipeline):
+        raise ConfigError(f"--team: there is no team {team!r} in this index")
+    if channels and not _held_channels(pipeline.state, [team]).issuperset(channels):
+        raise ConfigError(f"--channel: team {team!r} has no such channel in this index")
+
+
+def known_teams(pipeline: Pipeline) -> set[str]:
+    """Teams of the configuration, and those that texts and ledger have rows of."""
+    configured = {source.team_id for source in pipeline.config.sources if source.team_id is not None}
+    return configured | {team for name in _HELD_IN for team in pipeline.state.values(name, "team_id")}
+
+
+def _held_channels(state: State, teams: Collection[str]) -> set[str]:
+    pairs = {pair for name in _HELD_IN for pair in state.distinct(name, ["team_id", "channel_id"])}
+    return {channel for team, channel in pairs if channel and (not teams or team in teams)}
+
+
+def _listed_channels(sources: Iterable[Source]) -> tuple[set[str], bool]:
+    """Channels that listings tell of, and whether those are all that reading could bring."""
+    found, all_said = set(), True
+    for source in sources:
+        listing = source.listing()
+        of = {partition.channel_id for partition in listing.partitions}
+        all_said &= listing.complete and None not in of
+        # Names are of users too. A channel that nobody has written in has no partition.
+        found |= {channel for channel in of if channel} | {name for name in source.names if name[:1] in "CDG"}
+    return found, all_said
+
+
+def _refuse(option: str, what: str, named: Collection[str], known: Collection[str]) -> None:
+    for name in named:
+        if name not in known:
+            shown = ", ".join(sorted(known)[:_SHOWN]) + ", …" * (len(known) > _SHOWN)
+            raise ConfigError(
+                f"{option}: there is no {what} {name!r} in any source, text or row; known: {shown or '-'}"
+            )

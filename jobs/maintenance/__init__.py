@@ -1,0 +1,1 @@
+"""Erases purged documents and rebuilds damaged tables."""

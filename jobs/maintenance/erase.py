@@ -1,0 +1,233 @@
+"""Purge: remove documents from every index version, the vectors and the text tables, and keep later runs from
+bringing them back. The receipt says what went from where, and whether its bytes have gone from the files too.
+
+The rule is recorded first, and the ledger's rows go last, as the index's are found by them: whatever dies between, the
+documents stay out, and the same command goes on. A rule keeps away what is not newer than the purge; of a document that
+is dated ahead of it, a rule of its own keeps away the version that it has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedding.ids import document_id, document_ids, hashed_id
+from jobs.extract.held_deletions import forget_held
+from jobs.report import Report, record
+from jobs.scope import Scope
+from jobs.state.erasure import empty_engine_log, forget
+from jobs.state.work_folder import scratch_left
+from jobs.versions import own_index
+
+if TYPE_CHECKING:
+    from jobs.pipeline import Pipeline
+    from jobs.state.lease import Lease
+
+_HOLDING = ("chunks", "vectors", "published", "quarantine", "removals")
+_IDS = 2_000
+_LISTED = 1_000  # hashed ids in a receipt; of more their number and one digest
+REMOVED, LEFT = "removed", "left to the server"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is purged: of a team all, or a channel, documents by id, what was created before a time (µs)."""
+
+    team: str
+    channel: str = ""
+    ids: frozenset[str] = frozenset()
+    before: int | None = None
+
+    def of(self, rows: pa.Table) -> pa.Table:
+        """Those of the rows (chunk_id, team_id, channel_id, created_at) that are purged."""
+        rows = rows.filter(pc.equal(rows["team_id"], self.team))
+        if self.channel:
+            rows = rows.filter(pc.equal(rows["channel_id"], self.channel))
+        if self.before is not None:
+            rows = rows.filter(pc.less(rows["created_at"], self.before))
+        if self.ids:
+            rows = rows.filter(pc.is_in(document_ids(rows["chunk_id"]), pa.array(sorted(self.ids), pa.string())))
+        return rows
+
+
+NEEDED = ["chunk_id", "team_id", "channel_id", "created_at"]
+Rule = Mapping[str, Any]  # a row of ``purges``
+
+
+def finish_purges(pipeline: Pipeline, lease: Lease) -> None:
+    """Carry out what a purge that died has left: nothing of it may be published again.
+
+    Such a purge has its rule, and no report that says it ended.
+    """
+    rules = pipeline.state.read("purges").to_pylist()
+    if not rules:
+        return
+    ended = set(pipeline.state.read("runs", ["run_id"], pc.field("status") == "ok")["run_id"].to_pylist())
+    unfinished: dict[str, list[Rule]] = {}
+    for rule in sorted(rules, key=lambda r: r["purged_at"]):  # those of documents dated ahead come after their purge's
+        if rule["run_id"] not in ended:
+            unfinished.setdefault(rule["run_id"], []).append(rule)
+    if unfinished:
+        own_index(pipeline)
+    for run_id, (rule, *ahead) in unfinished.items():
+        channels = (rule["channel_id"],) if rule["channel_id"] else ()
+        scope = Scope(teams=(rule["team_id"],), channels=channels, until=rule["before"]).to_json()
+        done = Report(run_id, "purge", pipeline.space_id, pipeline.live(), scope, rule["purged_at"], "ok")
+        done.receipt = carry_out(pipeline, [rule, *ahead], lease, 0)
+        done.finished_at = int(time.time() * 1_000_000)
+        record(pipeline.state, done)
+
+
+def target_of(rule: Rule) -> Target:
+    """What a row of ``purges`` covers."""
+    return Target(rule["team_id"], rule["channel_id"], frozenset(rule["ids"] or ()), rule["before"])
+
+
+def _spared(rules: Sequence[Rule], chunks: pa.Table) -> set[str]:
+    """Chunks (chunk_id, version) that are newer than what the rules of one purge keep away."""
+    rule, *ahead = rules
+    kept_away = {document: one["purged_at"] for one in ahead for document in one["ids"]}
+    newer = chunks.filter(pc.greater(chunks["version"], rule["purged_at"]))
+    return {
+        chunk
+        for chunk, version in zip(newer["chunk_id"].to_pylist(), newer["version"].to_pylist(), strict=True)
+        if version > kept_away.get(document_id(chunk), rule["purged_at"])
+    }
+
+
+def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: int) -> dict[str, Any]:
+    """Remove the rows that a purge's rules cover and return the receipt. Can be repeated wherever it died.
+
+    The first rule says what is purged, the others which versions dated after it are. The texts and the ledger say what
+    there is to remove. The ledger goes last: what had text and no ledger would be published again, and the index's rows
+    are found by it. ``cleared`` folders of scratch have gone before.
+    """
+    state, everywhere = pipeline.state, pipeline.state.every_cut()
+    target = target_of(rules[0])
+    team = target.team
+    ours = pc.field("team_id") == team
+    all_chunks = everywhere.read("chunks", [*NEEDED, "content_hash", "version"], ours)
+    chunks = target.of(all_chunks)
+    held = target.of(everywhere.read("published", NEEDED, ours))
+    spared = _spared(rules, chunks)  # a newer version is a new document; there is one where this is done again
+    doomed = (set(chunks["chunk_id"].to_pylist()) | set(held["chunk_id"].to_pylist())) - spared
+    stay = all_chunks.filter(pc.invert(pc.is_in(all_chunks["chunk_id"], pa.array(doomed, pa.string()))))
+    # All that no text of the team needs: a document's earlier texts, and deleted documents, are in no table, but their
+    # vectors are.
+    stored = set(everywhere.read("vectors", ["content_hash"], ours)["content_hash"].to_pylist())
+    unused = stored - set(stay["content_hash"].to_pylist())
+    removed = {"vectors": _drop(pipeline, "vectors", team, "content_hash", unused)}
+    removed["chunks"] = _drop(pipeline, "chunks", team, "chunk_id", doomed)
+    removed["index"], found, storage = _delete_rows(pipeline, target, doomed, spared, lease)
+    removed["ledger"] = _drop(pipeline, "published", team, "chunk_id", doomed)
+    named = _quarantined(pipeline, target)
+    removed["quarantine"] = _drop_quarantine(pipeline, target, named)
+    removed["removals"] = _drop_removals(pipeline, target, rules[0]["purged_at"])
+    documents = {document_id(chunk) for chunk in doomed | found}
+    unmatched = sorted(target.ids - documents - {document_id(key) for key in named})
+    changed = [*_HOLDING, *["sources"] * forget_held(state, documents)]
+    files = sum(forget(state, name) for name in changed)
+    empty_engine_log(state)
+    return {
+        "removed": removed,
+        "documents": _listed(state.hash_key, documents),
+        "matched": len(target.ids) - len(unmatched) if target.ids else len(documents),
+        "unmatched": unmatched[:_LISTED],
+        "storage": {
+            "tables": {"state": REMOVED, "files": files},
+            "index": storage,
+            "scratch": {"state": _scratch(scratch_left(state.root)), "folders": cleared},
+            "engines.log": {"state": REMOVED},
+        },
+    }
+
+
+def _scratch(left: int) -> str:
+    return f"{left} folders in use by running processes" if left else REMOVED
+
+
+def _listed(key: bytes, documents: Collection[str]) -> dict[str, Any]:
+    """Of documents their number, their hashed ids up to a number of them, and one digest of all hashed ids."""
+    hashed = sorted(hashed_id(key, document) for document in documents)
+    digest = hashlib.blake2b("\n".join(hashed).encode(), digest_size=16).hexdigest()
+    return {"count": len(hashed), "hashed_ids": hashed[:_LISTED], "digest": digest}
+
+
+def _delete_rows(
+    pipeline: Pipeline, target: Target, doomed: Collection[str], spared: Collection[str], lease: Lease
+) -> tuple[int, set[str], dict[str, str]]:
+    """Delete from every version, also from those that are no longer or not yet live, and from its files.
+
+    A killed run's rows may be in the index and in no table, so it is asked itself. Returns how many rows went, their
+    keys, and by version whether its files hold them no more.
+    """
+    if not pipeline.has_index():
+        return 0, set(), {}
+    index, storage = pipeline.index(), {}
+    removed, found = 0, set()
+    for version in index.versions():
+        keys = set(doomed)
+        for batch in index.scan(version):
+            keys |= set(target.of(pa.Table.from_batches([batch]))["chunk_id"].to_pylist()).difference(spared)
+        count, listed = index.count(version), sorted(keys)
+        with pipeline.progress.bar(f"purge {version}", len(listed), "rows") as advance:
+            for start in range(0, len(listed), _IDS):
+                lease.check()
+                index.delete(version, listed[start : start + _IDS])
+                advance(len(listed[start : start + _IDS]))
+        index.flush(version)
+        storage[version] = REMOVED if index.compact(version) else LEFT
+        removed += count - index.count(version)
+        found |= keys
+    return removed, found, storage
+
+
+def _quarantined(pipeline: Pipeline, target: Target) -> set[str]:
+    """Keys in quarantine that the ids name."""
+    if not target.ids:
+        return set()
+    keys = pipeline.state.every_cut().read("quarantine", ["key"], pc.field("team_id") == target.team)["key"].to_pylist()
+    return {key for key in keys if {key, document_id(key)} & target.ids}
+
+
+def _drop_quarantine(pipeline: Pipeline, target: Target, named: Iterable[str]) -> int:
+    """Rows say what could not be read: by a whole purge all of the scope go, by one of ids those that name them.
+
+    A record whose date is not known may be older than any; a partition as a whole (no key) is more than a record.
+    """
+    parts = [f"team_id = {_literal(target.team)}"]
+    if target.channel:
+        parts.append(f"channel_id = {_literal(target.channel)}")
+    if target.before is not None:
+        parts.append(f"(created_at < {target.before} OR (created_at IS NULL AND key != ''))")
+    if not target.ids:
+        return pipeline.state.drop("quarantine", " AND ".join(parts))
+    return _drop(pipeline, "quarantine", target.team, "key", named)
+
+
+def _drop_removals(pipeline: Pipeline, target: Target, purged_at: int) -> int:
+    """What said that a document was deleted, up to the purge: its rule keeps away all that this could stand against."""
+    columns = ["doc_id", "team_id", "channel_id", "created_at", "version"]
+    rows = pipeline.state.every_cut().read("removals", columns, pc.field("team_id") == target.team)
+    rows = target.of(rows.filter(pc.less_equal(rows["version"], purged_at)).rename_columns(["chunk_id", *columns[1:]]))
+    return _drop(
+        pipeline, "removals", target.team, "doc_id", set(rows["chunk_id"].to_pylist()), f" AND version <= {purged_at}"
+    )
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _drop(pipeline: Pipeline, name: str, team: str, column: str, values: Iterable[str], further: str = "") -> int:
+    count, listed = 0, sorted(values)
+    for start in range(0, len(listed), _IDS):
+        within = ", ".join(_literal(value) for value in listed[start : start + _IDS])
+        count += pipeline.state.drop(name, f"team_id = {_literal(team)} AND {column} IN ({within}){further}")
+    return count

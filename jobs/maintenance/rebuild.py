@@ -1,0 +1,164 @@
+"""Rebuild: make damaged tables of the state again from what is left of them, the sources and the index.
+
+Encodes nothing: vectors that are lost are read back from the index. ``purges`` is never rebuilt: without it, purged
+documents would come back. It comes in two parts, ``rebuild`` and ``finish``, and counts as one: until the second has
+ended the tables count as damaged, so that a rebuild that was killed is simply begun again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+
+from jobs.report import new_run_id
+from jobs.state.integrity import Damage, damage_error, find_damage, note_versions, rows_of
+from jobs.state.lease import Lease
+from jobs.state.parts import Part, write_part
+from jobs.state.path_alias import delta_uri
+from jobs.state.store import State
+from jobs.state.vector_column import pack
+from jobs.versions import own_index
+
+if TYPE_CHECKING:
+    from jobs.pipeline import Pipeline
+
+# What extract fills, and all of it by reading everything.
+FILLED_BY_READING = frozenset({"sources", "chunks", "removals", "quarantine"})
+_FETCH = 2_000  # vectors of one request
+
+
+def rebuild(pipeline: Pipeline, *, wait: float) -> list[str]:
+    """Make every damaged table whole, as far as that needs no source; returns their names.
+
+    Raises LostPurgesError, before anything is changed, where the purge rules are damaged.
+    """
+    state = pipeline.state.every_cut()
+    run_id = new_run_id()
+    seconds = pipeline.config.state.lease_seconds
+    with Lease(state.root, run_id=run_id, seconds=seconds, wait=wait, newest=state.newest_fence) as lease:
+        state.fence = lease.number
+        found = find_damage(state.root)
+        for damage in found:
+            if damage.table == "purges":
+                raise damage_error(state.root, damage)
+        names = sorted({damage.table for damage in found})
+        if not names:
+            return []
+        own_index(pipeline)  # what is read back from another state's would count as ours
+        reads = bool(FILLED_BY_READING & set(names))
+        note_versions(state.root, rebuilding={*names, "sources"} if reads else names)
+        for name in names:
+            lease.check()
+            _keep_good_files(state, name, [d for d in found if d.table == name])
+        if reads:
+            _forget_what_was_read(state, run_id)
+        if "published" in names:
+            _ledger_from_index(pipeline, state, lease, run_id)
+        if "vectors" in names:
+            _vectors_from_index(pipeline, state, lease, run_id)
+    return names
+
+
+def _keep_good_files(state: State, name: str, damages: list[Damage]) -> None:
+    """Leave of a table what can be trusted: its good files, or nothing."""
+    folder = state.root / name
+    if not any(damage.log for damage in damages):
+        for damage in damages:
+            (state.root / damage.file).unlink(missing_ok=True)
+        DeltaTable(delta_uri(folder)).repair()  # takes files that are not there out of the log
+    elif name == "vectors":
+        _adopt(state, name)
+    else:  # without a log nobody knows which of its files are current
+        shutil.rmtree(folder, ignore_errors=True)
+        state.table(name)
+
+
+def _adopt(state: State, name: str) -> None:
+    """Write a table's log anew with every file that is there: a vector is never changed, so an old file does no harm.
+
+    Unless it holds what was purged since: of teams that purged something, only the index is asked.
+    """
+    folder = state.root / name
+    purged = set(state.read("purges", ["team_id"])["team_id"].to_pylist())
+    shutil.rmtree(folder / "_delta_log", ignore_errors=True)
+    state.table(name)
+    parts = []
+    for file in sorted(folder.rglob("*.parquet")):
+        path = file.relative_to(folder)
+        if path.parts[0] == "_delta_log":
+            continue
+        partition = dict(part.split("=", 1) for part in path.parts[:-1])
+        rows = rows_of(file) if partition["team_id"] not in purged else None
+        if rows is None:
+            file.unlink()
+        else:
+            parts.append(Part(path.as_posix(), file.stat().st_size, rows, partition))
+    state.append(name, parts)
+
+
+def _forget_what_was_read(state: State, run_id: str) -> None:
+    """Make ``sources`` anew, so that the next extract reads every partition.
+
+    Partitions that chunks and removals came from are in it, as not read: one that has left its source is known to be
+    gone.
+    """
+    shutil.rmtree(state.root / "sources", ignore_errors=True)
+    state.table("sources")
+    for cut in sorted({*state.values("chunks", "cut"), *state.values("removals", "cut")}):
+        one = state.of_cut(cut)
+        key = ["source_id", "partition"]
+        owners = sorted(one.distinct("chunks", key) | one.distinct("removals", key))
+        unread = {"fingerprint": "", "reader": "", "retry": False, "documents": 0, "run_id": run_id, "_delete": False}
+        one.change("sources", [{"source_id": source, "partition": key, **unread} for source, key in owners])
+
+
+def _ledger_from_index(pipeline: Pipeline, state: State, lease: Lease, run_id: str) -> None:
+    """Write ``published`` anew: what the index holds is what its own scan says."""
+    shutil.rmtree(state.root / "published", ignore_errors=True)
+    state.table("published")
+    for version in pipeline.index().versions() if pipeline.has_index() else ():
+        space_id = pipeline.index().space_of(version)
+        parts: list[Part] = []
+        for batch in pipeline.index().scan(version):
+            rows = pa.Table.from_batches([batch])
+            # Which source a row came from, no index knows: null, until it is written again.
+            said = {"index": version, "space_id": space_id, "run_id": run_id, "source_id": None}
+            for column, value in said.items():
+                rows = rows.append_column(column, pa.array([value] * len(rows), pa.string()))
+            parts += write_part(str(state.root), "published", rows)
+        lease.check()
+        state.append("published", parts)
+
+
+def _vectors_from_index(pipeline: Pipeline, state: State, lease: Lease, run_id: str) -> None:
+    """Store again the vectors that index versions hold and ``vectors`` does not."""
+    for version in pipeline.index().versions() if pipeline.has_index() else ():
+        space_id = pipeline.index().space_of(version)
+        batches = [b.select(["team_id", "content_hash", "chunk_id"]) for b in pipeline.index().scan(version)]
+        if not batches:
+            continue
+        key = ["team_id", "content_hash"]
+        stored = state.read("vectors", key, pc.field("space_id") == space_id)
+        lost = pa.Table.from_batches(batches).join(stored, keys=key, join_type="left anti")
+        lost = lost.group_by(key).aggregate([("chunk_id", "min")])
+        for start in range(0, len(lost), _FETCH):
+            rows = lost.slice(start, _FETCH)
+            vectors = pipeline.index().fetch_vectors(version, rows["chunk_id_min"].to_pylist())
+            rows = rows.filter(pc.is_in(rows["chunk_id_min"], pa.array(list(vectors), pa.string())))
+            if not len(rows):
+                continue
+            matrix = np.stack([vectors[chunk] for chunk in rows["chunk_id_min"].to_pylist()]).astype(np.float32)
+            columns = {
+                "space_id": pa.array([space_id] * len(rows), pa.string()),
+                "team_id": rows["team_id"],
+                "content_hash": rows["content_hash"],
+                "vector": pack(matrix),
+                "run_id": pa.array([run_id] * len(rows), pa.string()),
+            }
+            lease.check()
+            state.append("vectors", write_part(str(state.root), "vectors", pa.table(columns)))

@@ -1,0 +1,192 @@
+"""What every command works with: configuration, state, space, index, Spark and Ray, each opened on first use."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow.compute as pc
+
+from embedding.chunking import CHUNKER_VERSION, ChunkLimits
+from embedding.encoders.spec import LOCAL, EncoderSpec
+from embedding.errors import ConfigError, SpaceMismatchError
+from embedding.models.folder import Purpose
+from embedding.models.packaged import model_path, own_engine, tokenizer_file
+from embedding.models.space import Space, describe_space
+from embedding.text.slack import NORMALISER_VERSION
+from embedding.tokens.counter import prompt_tokens
+from jobs import termination
+from jobs.config import Config
+from jobs.engines.spark import start_spark
+from jobs.extract.partition_reader import Chunking
+from jobs.state.state_id import own_id, refuse_other
+from jobs.state.store import State
+from jobs.telemetry.progress import Progress
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from indexers.base import Index
+
+# Below both, a run's Spark part takes seconds, and half of them went into compiling code that then runs once.
+SMALL_BYTES = 64_000_000
+SMALL_CHUNKS = 200_000
+MIN_CHUNK_TOKENS = 16
+
+
+class Pipeline:
+    """Everything a command works with: configuration, state, sources, space, index and progress."""
+
+    def __init__(self, config: Config, progress: Progress) -> None:
+        self.config = config
+        self.progress = progress
+        self.model = model_path(config.model.name, config.base)
+        self.limits, self.space = describe(config, self.model)
+        self.space_id = self.space.space_id
+        self.state = State(config.state_root, cut=self.space.cut_id, hash_key=config.state.hash_key.get_secret_value())
+        self._index: Index | None = None
+        self._spark: SparkSession | None = None
+        self._encoding: Future[EncoderSpec] | None = None
+
+    # -- parts -------------------------------------------------------------------------------------------------------
+
+    def index(self) -> Index:
+        """The index, opened on first use."""
+        if self._index is None:
+            from indexers import Settings, open_index
+
+            target, files = self.config.index, {}
+            for key in ("tls_ca", "tls_cert", "tls_key"):
+                given = getattr(target, key)
+                files[key] = str(self.config.path(given)) if given else ""
+            settings = Settings(
+                token=target.token.get_secret_value(),
+                database=target.database,
+                tls_server_name=target.tls_server_name,
+                writers=target.writers,
+                hybrid=target.hybrid,
+                storage=target.storage,
+                **files,
+            )
+            self._index = open_index(target.kind, self.config.index_uri, target.name, settings=settings)
+        return self._index
+
+    def has_index(self) -> bool:
+        """Whether there is an index to ask; a Milvus Lite file that does not exist yet is not created by asking."""
+        return "://" in self.config.index_uri or Path(self.config.index_uri).exists()
+
+    @property
+    def first_version(self) -> str:
+        """The name of an index's first version."""
+        return f"{self.config.index.name}__v1"
+
+    def live(self) -> str:
+        """The version behind the alias, or the name that the first one gets."""
+        return (self.index().live() if self.has_index() else None) or self.first_version
+
+    def ensure_version(self, version: str) -> None:
+        """Create a version where it is missing, with no row in the ledger: an index that was lost holds nothing."""
+        index = self.index()
+        if version not in index.versions():
+            if self.state.count("published", pc.field("index") == version):
+                self.state.drop("published", f"`index` = '{version}'")
+            index.create_version(version, space_id=self.space_id, dim=self.space.dim, owner=own_id(self.state.root))
+            refuse_other(self.state.root, version, index.owner_of(version))  # made by another state a moment ago
+
+    def check_space(self, version: str) -> None:
+        """Refuse an index of another space, naming both."""
+        found = self.index().space_of(version)
+        if found != self.space_id:
+            model, ours = self.state.spaces().get(found, {}).get("model", "unknown"), self.config.model.name
+            # A new release that reads or cuts texts in another way has another space of the same model too.
+            cause = "another release of embedmill, or other settings of the model, made it; " if model == ours else ""
+            raise SpaceMismatchError(
+                f"index {version} holds space {found} (model {model}), the configuration asks for {self.space_id} "
+                f"({ours}); {cause}run `embedmill reindex`, or restore model.*"
+            )
+
+    def spark(self, reading: int = 0) -> SparkSession:
+        """Spark, started on first use, for work that reads so many bytes of the sources."""
+        if self._spark is None:
+            small = reading < SMALL_BYTES and self.state.count("chunks") < SMALL_CHUNKS
+            with self.progress.phase("starting Spark"):
+                self._spark = start_spark(
+                    self.config, self.state.engines, self.state.engine_log, small=small, reads=reading > 0
+                )
+        return self._spark
+
+    def encoder(self, purpose: Purpose = "document") -> EncoderSpec:
+        """What encodes for this configuration; precision, and ``auto``, are settled where it is used."""
+        model = self.config.model
+        own = model.backend == "auto" and own_engine(self.model) is not None
+        return EncoderSpec(
+            self.model.name if own else model.backend,
+            self.model,
+            self.config.model_cache / self.space.model_id,
+            self.space.max_tokens,
+            self.space.dim,
+            model.threads or os.cpu_count() or 1,
+            model.batch_tokens,
+            purpose=purpose,
+            remote=model.remote,
+        )
+
+    def start_encoding(self) -> None:
+        """Begin to start Ray and to settle what encodes, beside other work: both starts wait more than they compute."""
+        if self._encoding is None:
+            from jobs.embed.embed import ready
+
+            thread = ThreadPoolExecutor(1, "encoding")
+            self._encoding = thread.submit(ready, self.config, self.state, self.encoder())
+            thread.shutdown(wait=False)
+
+    def encoding(self) -> EncoderSpec:
+        """What encodes on Ray, which is then started. Raises what its start raised."""
+        self.start_encoding()
+        assert self._encoding is not None
+        return self._encoding.result()
+
+    def chunking(self) -> Chunking:
+        """What executors cut text with."""
+        return Chunking(str(tokenizer_file(self.model)), self.limits, self.state.hash_key, self.space.chunker)
+
+    def close(self) -> None:
+        """Let go of the index; the next use opens it again."""
+        if self._encoding is not None and not termination.came():
+            wait([self._encoding])  # an engine that is still starting would outlive its log
+        if self._index is not None:
+            self._index.close()
+            self._index = None
+
+
+def describe(config: Config, model: Path) -> tuple[ChunkLimits, Space]:
+    """The chunk limits and the embedding space of a configuration."""
+    if config.model.backend in LOCAL and own_engine(model) is not None:
+        raise ConfigError(f'model.backend: {config.model.name} brings its own engine; use "auto"')
+    remote = config.model.remote
+    space = describe_space(model, chunker="", normaliser=NORMALISER_VERSION, runs=remote is None)
+    if remote is not None:
+        space = replace(
+            space,
+            weights=f"{config.model.backend} {remote.model}",
+            pooling="service",
+            normalised=remote.normalise,
+            max_tokens=remote.max_tokens,
+            dim=remote.dim,
+        )
+    if config.model.max_tokens is not None:
+        if config.model.max_tokens > space.max_tokens:
+            raise ConfigError(f"model.max_tokens: {config.model.name} takes at most {space.max_tokens}")
+        space = replace(space, max_tokens=config.model.max_tokens)
+    room = space.max_tokens - (prompt_tokens(model) if remote is None else 0)
+    if room < min(MIN_CHUNK_TOKENS, space.max_tokens):
+        raise ConfigError(f"model.name: the model's prompt leaves {room} of {space.max_tokens} tokens for a text")
+    limits = ChunkLimits(max_tokens=room, overlap_tokens=min(config.model.overlap_tokens, room // 4))
+    cut = f"{CHUNKER_VERSION}:{limits.max_tokens}:{limits.overlap_tokens}:{limits.max_chars}"
+    space = replace(space, chunker=cut)
+    if config.model.backend == "hash":
+        space = replace(space, weights="hash", pooling="hash")
+    return limits, space

@@ -1,0 +1,164 @@
+"""Plan: the difference between the desired chunks and what the index holds, written down as work for embed and publish.
+
+Leaves below the run's work folder: ``texts/shard=N`` (distinct texts to encode), ``rows/shard=N`` (chunks to write that
+wait for those texts), ``rows/shard=ready`` (chunks to write whose vectors are stored) and ``deletes`` (chunk ids).
+Decides nothing about how they are carried out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow.compute as pc
+from pyspark.sql import functions as F
+
+from embedding.errors import BudgetError
+from jobs.plan import actions
+from jobs.scope import Scope
+from jobs.state.row_counts import expect, rows_in
+from jobs.state.spark_frames import dealt, read_table
+from jobs.state.store import State
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+READY = "ready"  # in place of the number of a shard
+_SPREAD = 64
+SHARD_TEXTS = 16_384  # with vectors of 1,024 dimensions 64 MB, however short the texts
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Counts of a plan. ``tokens`` and ``texts`` are what goes to the encoder, in ``shards`` pieces."""
+
+    total: int = 0
+    embed: int = 0
+    reuse: int = 0
+    update: int = 0
+    delete: int = 0
+    unchanged: int = 0
+    tokens: int = 0
+    shards: int = 0
+    published: int = 0
+
+    @property
+    def writes(self) -> int:
+        """Rows the index must take."""
+        return self.embed + self.reuse + self.update
+
+    def to_json(self) -> dict[str, int]:
+        """All counts."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a run may spend on encoding: tokens, and USD by the estimate. None is no limit."""
+
+    tokens: int | None = None
+    usd: float | None = None
+
+    def check(self, plan: Plan, estimate_of: Callable[[], Mapping[str, float]]) -> None:
+        """Raise BudgetError where the plan costs more. An estimate (seconds, usd) is made only for a limit."""
+        if self == NO_LIMIT:
+            return
+        estimate, over = estimate_of(), []
+        if self.tokens is not None and plan.tokens > self.tokens:
+            over.append(f"--max-tokens {self.tokens:,}")
+        if self.usd is not None and estimate["usd"] > self.usd:
+            over.append(f"--max-usd {self.usd:g}")
+        if over:
+            raise BudgetError(
+                f"the plan embeds {plan.embed:,} texts of {plan.tokens:,} tokens (about {estimate['seconds']:,.0f} s "
+                f"and {estimate['usd']:.2f} USD), over {' and '.join(over)}; nothing was embedded: raise the limit, or "
+                "narrow the scope"
+            )
+
+
+NO_LIMIT = Budget()
+
+
+def make_plan(
+    spark: SparkSession, state: State, scope: Scope, *, run_id: str, index: str, space_id: str, shard_tokens: int
+) -> Plan:
+    """Compute the plan of a scope against an index version, and write it to the run's work folder."""
+    work = state.work(run_id)
+    chunks = read_table(spark, state, "chunks")
+    published = read_table(spark, state, "published", {"index": index})
+    chunks, published = actions.in_scope(chunks, published, scope)
+    vectors = read_table(spark, state, "vectors", {"space_id": space_id})
+    acted = actions.actions(chunks, published, vectors).persist()
+    try:
+        counts = {r["action"]: r["count"] for r in acted.groupBy("action").count().collect()}
+        distinct = tokens = shards = 0
+        if counts.get("embed"):
+            texts = (
+                acted.where("action = 'embed'")
+                .groupBy("team_id", "content_hash")
+                .agg(F.first("text").alias("text"), F.first("tokens").alias("tokens"))
+            )
+            distinct, tokens, shards = _write_texts(texts.persist(), work / "texts", shard_tokens)
+        if counts.get("embed") or counts.get("reuse") or counts.get("update"):
+            _write_rows(acted.where("action IN ('embed', 'reuse', 'update')"), work / "rows", shards)
+            writes = sum(counts.get(action, 0) for action in ("embed", "reuse", "update"))
+            expect("plan", "rows to write", writes, rows_in(work / "rows"))
+        if counts.get("delete"):
+            acted.where("action = 'delete'").select("team_id", "chunk_id").write.parquet(
+                str(work / "deletes"), mode="overwrite"
+            )
+            expect("plan", "rows to delete", counts["delete"], rows_in(work / "deletes"))
+    finally:
+        acted.unpersist()
+    total = sum(n for action, n in counts.items() if action != "delete")
+    if scope == Scope():
+        expect("plan", "chunks", state.count("chunks"), total)
+    return Plan(
+        total=total,
+        embed=distinct,
+        reuse=counts.get("reuse", 0) + counts.get("embed", 0) - distinct,
+        update=counts.get("update", 0),
+        delete=counts.get("delete", 0),
+        unchanged=counts.get("unchanged", 0),
+        tokens=tokens,
+        shards=shards,
+        published=state.count("published", pc.field("index") == index),
+    )
+
+
+def _write_texts(texts: DataFrame, folder: Path, shard_tokens: int) -> tuple[int, int, int]:
+    """Deal the texts into shards of about ``shard_tokens`` by their hash; returns texts, tokens, shards.
+
+    Every shard has the lengths of the whole: what an encoder needs for one does not depend on how many there are, and
+    thousands of texts are enough to put like lengths together.
+    """
+    total = texts.agg(F.count("*").alias("texts"), F.sum("tokens").alias("tokens")).collect()[0]
+    shards = max(1, math.ceil(total["tokens"] / shard_tokens), math.ceil(total["texts"] / SHARD_TEXTS))
+    (
+        dealt(texts.withColumn("shard", _shard(shards)), "shard", parts=shards)
+        .select("team_id", "content_hash", "text", "tokens", "shard")
+        .write.partitionBy("shard")
+        .parquet(str(folder), mode="overwrite")
+    )
+    texts.unpersist()
+    expect("plan", "texts to encode", int(total["texts"]), rows_in(folder))
+    return int(total["texts"]), int(total["tokens"]), shards
+
+
+def _write_rows(rows: DataFrame, folder: Path, shards: int) -> None:
+    """Deal the rows into the shards of their texts; those that wait for none are ``ready``."""
+    waits = F.col("action") == "embed"
+    shard = F.when(waits, _shard(shards)).otherwise(READY) if shards else F.lit(READY)
+    # Of those that are ready there may be as many as there are chunks: they are spread over the workers.
+    spread = F.when(~waits, F.pmod(F.xxhash64("chunk_id"), F.lit(_SPREAD)))
+    dealt(rows.withColumn("shard", shard), "shard", spread).write.partitionBy("shard").parquet(
+        str(folder), mode="overwrite"
+    )
+
+
+def _shard(shards: int) -> Column:
+    return F.pmod(F.xxhash64("content_hash"), F.lit(shards)).cast("string")

@@ -1,0 +1,1 @@
+"""Writes planned rows with their stored vectors into the index, then into the ledger."""

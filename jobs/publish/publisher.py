@@ -1,0 +1,185 @@
+"""Publish: write planned rows with their stored vectors into the index, then into the ledger, shard by shard.
+
+Rows whose vectors were stored before are joined with them by Spark (``prepare``). Those that wait for a shard of texts
+are published as soon as its vectors are committed, while the next shards are encoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from jobs.state.parts import Part, write_part
+from jobs.state.store import State
+from jobs.state.tables import PUBLISHED, TABLES
+from jobs.state.vector_column import unpack
+from jobs.state.write_intents import noted
+
+if TYPE_CHECKING:
+    from indexers.base import Index
+
+
+class Publisher:
+    """Carries out the rows and deletes of one run's plan on one version of an index.
+
+    Index first, ledger second, with a note of the shard before both: a crash between them repeats writes that change
+    nothing. ``before_commit`` is called ahead of each write and may raise; ``progress`` is told the rows of each shard.
+    ``upserted``, ``deleted`` and ``left_out`` count rows, the last those of encoded shards whose text has no vector.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        state: State,
+        version: str,
+        *,
+        run_id: str,
+        space_id: str,
+        shard_rows: int,
+        before_commit: Callable[[], None],
+        progress: Callable[[int], None],
+    ) -> None:
+        self._index, self._state, self._version = index, state, version
+        self._run_id, self._space_id, self._shard_rows = run_id, space_id, shard_rows
+        self._before_commit, self._progress = before_commit, progress
+        self._work = state.work(run_id)
+        self.upserted = self.deleted = self.left_out = 0
+
+    def prepared(self, stop: Callable[[], bool]) -> bool:
+        """Write what ``prepare`` has joined; False where ``stop``, asked after each shard, said to leave off."""
+        for shard in _shards(parquet_files(self._work / "publish"), self._shard_rows):
+            self._write(shard)
+            if stop():
+                return False
+        return True
+
+    def encoded(self, shard: str, parts: Sequence[Part], stop: Callable[[], bool]) -> bool:
+        """Write the rows that waited for a shard of texts ("shard=3"), whose vectors are in ``parts`` of the table.
+
+        False where ``stop`` said to leave off; see ``prepared``.
+        """
+        vectors = _stored(self._state, parts)
+        keys = _content_keys(vectors).combine_chunks()
+        for rows in _shards(parquet_files(self._work / "rows" / shard), self._shard_rows):
+            place = pc.index_in(_content_keys(rows), keys)
+            here = pc.is_valid(place)
+            if joined := rows.filter(here):
+                self._write(joined.append_column("vector", vectors["vector"].take(place.filter(here))))
+            self.left_out += len(rows) - len(joined)
+            if stop():
+                return False
+        return True
+
+    def deletes(self, stop: Callable[[], bool]) -> bool:
+        """Remove what the plan says; False where ``stop``, asked after each shard, said to leave off."""
+        for shard in _shards(parquet_files(self._work / "deletes"), self._shard_rows):
+            ledger = _ledger(shard, self._version, self._space_id, self._run_id, delete=True)
+            with noted(self._state, self._run_id, ledger):
+                self._before_commit()
+                self._index.delete(self._version, shard["chunk_id"].to_pylist())
+                self._state.merge("published", ledger)
+            self.deleted += len(shard)
+            self._progress(len(shard))
+            if stop():
+                return False
+        return True
+
+    def flush(self) -> None:
+        """Have the index make durable what it was given, if it was given anything."""
+        if self.upserted or self.deleted:
+            self._index.flush(self._version)
+
+    def flush_ahead(self) -> None:
+        """Flush although more is to come, where that saves work at the end: a server writes its files by itself."""
+        if self._index.capabilities().embedded:
+            self.flush()
+
+    def _write(self, shard: pa.Table) -> None:
+        rows, ledger = _with_vectors(shard), _ledger(shard, self._version, self._space_id, self._run_id, delete=False)
+        with noted(self._state, self._run_id, ledger):
+            self._before_commit()
+            refused = self._index.upsert(self._version, rows)
+            if refused:
+                # The newer version that stood there has left its source, and an older copy is what is desired now:
+                # this run holds the lease, so it knows.
+                self._before_commit()
+                self._index.delete(self._version, refused)
+                self._index.upsert(
+                    self._version, rows.filter(pc.is_in(rows["chunk_id"], pa.array(refused, pa.string())))
+                )
+            _record(self._state, ledger, shard["held"])
+        self.upserted += len(shard)
+        self._progress(len(shard))
+
+
+def _stored(state: State, parts: Sequence[Part]) -> pa.Table:
+    """The vectors of a shard: team_id, content_hash, vector."""
+    columns = pa.schema([TABLES["vectors"].schema.field(name) for name in ("team_id", "content_hash", "vector")])
+    tables = [columns.empty_table()]
+    for part in parts:
+        file = state.root / "vectors" / part.path
+        table = pq.read_table(file, columns=["content_hash", "vector"], partitioning=None)
+        team = pa.array([part.partition["team_id"]] * len(table), pa.string())
+        tables.append(table.append_column("team_id", team).select(columns.names).cast(columns))
+    return pa.concat_tables(tables)
+
+
+def _content_keys(rows: pa.Table) -> pa.ChunkedArray:
+    """What a text is known by, in one column."""
+    return pc.binary_join_element_wise(rows["team_id"], rows["content_hash"], "\0")
+
+
+def _with_vectors(shard: pa.Table) -> pa.Table:
+    """The shard as an index takes it: its vectors as lists of numbers."""
+    vectors = unpack(shard["vector"])
+    ends = np.arange(len(shard) + 1, dtype=np.int32) * vectors.shape[1]
+    lists = pa.ListArray.from_arrays(pa.array(ends), pa.array(vectors.reshape(-1)))
+    return shard.set_column(shard.column_names.index("vector"), "vector", lists)
+
+
+def _record(state: State, ledger: pa.Table, held: pa.ChunkedArray) -> None:
+    """Rows that the ledger does not have are appended: a merge reads its whole target, and costs more as it grows."""
+    new = ledger.filter(pc.invert(held)).drop_columns(["_delete"])
+    if len(new):
+        state.append("published", write_part(str(state.root), "published", new))
+    if len(new) < len(ledger):
+        state.merge("published", ledger.filter(held))
+
+
+def _ledger(shard: pa.Table, version: str, space_id: str, run_id: str, *, delete: bool) -> pa.Table:
+    size = len(shard)
+    constant = {"index": version, "space_id": space_id, "run_id": run_id}
+    columns = []
+    for field in PUBLISHED:
+        if field.name in constant:
+            columns.append(pa.array([constant[field.name]] * size, field.type))
+        elif field.name in shard.column_names:
+            columns.append(shard[field.name].cast(field.type))
+        else:
+            columns.append(pa.nulls(size, field.type))
+    columns.append(pa.array([delete] * size, pa.bool_()))
+    return pa.Table.from_arrays(columns, schema=TABLES["published"].changes)
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """The Parquet files below a folder, sorted by path."""
+    return sorted(folder.rglob("*.parquet"))
+
+
+def _shards(files: Sequence[Path], rows: int) -> Iterator[pa.Table]:
+    """Tables of about ``rows`` rows: small files of Spark's tasks are put together, large ones are read in pieces."""
+    held: list[pa.RecordBatch] = []
+    for file in files:
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=rows):
+            held.append(batch)
+            if sum(len(b) for b in held) >= rows:
+                yield pa.Table.from_batches(held)
+                held = []
+    if any(len(b) for b in held):
+        yield pa.Table.from_batches(held)

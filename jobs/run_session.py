@@ -1,0 +1,83 @@
+"""A run: holds the lease, keeps the report, and recovers what an earlier run left undone."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from jobs.maintenance.erase import finish_purges
+from jobs.pipeline import Pipeline
+from jobs.report import Report, new_run_id, record, recorded
+from jobs.scope import Scope
+from jobs.state.integrity import note_versions, versions_noted
+from jobs.state.lease import Lease
+from jobs.state.work_folder import check_disk, clear_work
+from jobs.state.write_intents import settle
+
+
+@dataclass(frozen=True, slots=True)
+class RunSession:
+    """What the steps of one run share: the opened parts, the scope, the report that they fill, and the lease."""
+
+    pipeline: Pipeline
+    scope: Scope
+    report: Report
+    lease: Lease
+
+    def count_quarantined(self) -> None:
+        """Put into the report how many rows of the scope are in quarantine, and how many are ignored by their kind."""
+        columns = ["team_id", "channel_id", "kind", "created_at", "ignored"]
+        rows = self.pipeline.state.read("quarantine", columns).to_pylist()
+        found = [r for r in rows if self.scope.covers(r["team_id"], r["channel_id"], r["kind"], r["created_at"])]
+        self.report.ignored = sum(bool(r["ignored"]) for r in found)
+        self.report.quarantined = len(found) - self.report.ignored
+
+
+@contextmanager
+def open_session(
+    pipeline: Pipeline, command: str, scope: Scope, wait: float, *, run_id: str = "", first: bool = True
+) -> Iterator[RunSession]:
+    """Hold the lease, keep the report, and record the run whatever happens in the block.
+
+    A run of several processes gives all of them its ``run_id``, and says which is the ``first``: the others continue
+    its report. What they left in its work folder stays until the report's status is no longer "running".
+
+    Raises LeaseHeldError where another run holds the lease for more than ``wait`` seconds.
+    """
+    now = int(time.time() * 1_000_000)
+    given = run_id
+    run_id = given or new_run_id()
+    report = Report(run_id, command, pipeline.space_id, pipeline.first_version, scope.to_json(), now)
+    state = pipeline.state
+    check_disk(state.root, pipeline.config.limits.min_free_mb)
+    with Lease(
+        state.root, run_id=run_id, seconds=pipeline.config.state.lease_seconds, wait=wait, newest=state.newest_fence
+    ) as lease:
+        state.fence = lease.number
+        if lease.took_over:
+            state.raise_fence()
+        state.note_space(pipeline.space_id, pipeline.config.model.name)
+        report.scratch_cleared = clear_work(state.root, keep="" if first else run_id)
+        settle(state)
+        # While tables are rebuilt no text is known yet, so that every vector would seem to be of a purged one.
+        if command not in ("purge", "takeover") and None not in versions_noted(state.root).values():
+            finish_purges(pipeline, lease)
+        before = None if first else recorded(state, run_id)
+        if before is not None:
+            report.go_on(before)
+        report.finished_at = report.started_at
+        record(state, report, begun=True)  # a killed run is known by this row
+        try:
+            yield RunSession(pipeline, scope, report, lease)
+        finally:
+            report.finished_at = int(time.time() * 1_000_000)
+            if lease.held():
+                record(state, report)
+                note_versions(state.root)
+                clear_work(state.root, keep=run_id if given and report.status in ("running", "failed") else "")
+            else:  # the other scratch is of the run that took over; the lost lease explains whatever failed here
+                shutil.rmtree(state.work(run_id), ignore_errors=True)
+                lease.check()

@@ -1,0 +1,37 @@
+"""Forgetting: take the bytes of rows that were dropped out of the state's files, old versions and logs included."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from jobs.state.store import State
+
+_KEPT = "delta.logRetentionDuration"
+
+
+def forget(state: State, name: str) -> int:
+    """Remove every file that a table's current rows do not need, and its log up to now; returns how many files.
+
+    Call it only while holding the lease. A reader that opened the table before may fail, and finds all when it opens
+    it again. The log goes because it names rows: a delete has their keys in it.
+    """
+    files = len(state.vacuum(name, hours=0))
+    log = state.root / name / "_delta_log"
+    before = _entries(log)
+    state.table(name).alter.set_table_properties({_KEPT: "interval 0 days"})
+    table = state.table(name)
+    table.create_checkpoint()
+    table.cleanup_metadata()
+    table.alter.set_table_properties({_KEPT: "interval 30 days"})
+    return files + len(before - _entries(log))
+
+
+def empty_engine_log(state: State) -> None:
+    """Empty what the engines wrote. Whoever has it open appends, and goes on at its new end."""
+    with suppress(FileNotFoundError):
+        os.truncate(state.engine_log, 0)
+
+
+def _entries(log: os.PathLike[str]) -> set[str]:
+    return {entry.name for entry in os.scandir(log) if entry.is_file()}

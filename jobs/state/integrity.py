@@ -1,0 +1,169 @@
+"""Health: which tables of the state are damaged, and in which file. Mends nothing; that is ``rebuild``.
+
+Beside the tables lies a note of the version that the last run left each of them at: a table that is gone, or that has
+lost the end of its log, looks like an older one that is whole, and only the note tells.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+
+from embedding.errors import DamagedStateError, EmbedmillError, LostPurgesError
+from jobs.state.atomic_file import replace_file
+from jobs.state.path_alias import delta_uri
+from jobs.state.tables import TABLES
+
+NOTE = "tables.json"
+_ENTRY = re.compile(r"(\d{20})\.json")
+_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint.*\.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One fault: ``file`` lies below the state's folder. Of a data file the others are good; of a ``log`` who knows."""
+
+    table: str
+    file: str
+    fault: str
+    log: bool = False
+
+
+def damage_error(root: Path, damage: Damage) -> EmbedmillError:
+    """The error that names a damage and what mends it."""
+    where = f"state.uri: table {damage.table!r} is damaged: {root / damage.file} {damage.fault}"
+    if damage.table == "purges":
+        return LostPurgesError(
+            f"{where}; it says what was purged and cannot be made again: put the folder back from a backup "
+            "(docs/faults.md)"
+        )
+    return DamagedStateError(f"{where}; run `embedmill verify --repair`, which rebuilds the table")
+
+
+# -- the note ----------------------------------------------------------------------------------------------------------
+
+
+def versions_noted(root: Path) -> dict[str, int | None]:
+    """Version of each table when the last run ended; None of one whose rebuilding has begun and not ended."""
+    try:
+        found = json.loads((root / NOTE).read_text())
+        return {name: found[name] for name in TABLES if name in found}
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def note_versions(root: Path, *, rebuilding: Collection[str] = (), rebuilt: Collection[str] = ()) -> None:
+    """Note every table's version. What is ``rebuilding`` counts as damaged until it is ``rebuilt``. Under the lease."""
+    before = versions_noted(root)
+    unfinished = ({name for name, version in before.items() if version is None} | set(rebuilding)) - set(rebuilt)
+    now = {name: _newest(root / name) for name in TABLES}
+    noted = {name: None if name in unfinished else now[name] for name in TABLES if name in unfinished or now[name] >= 0}
+    if noted != before:
+        replace_file(root / NOTE, json.dumps(noted).encode())
+
+
+def _newest(table: Path) -> int:
+    """Version of the newest log entry, -1 where there is none. Opens nothing."""
+    return max(_versions(table, _ENTRY), default=-1)
+
+
+def _versions(table: Path, name: re.Pattern[str]) -> Iterator[int]:
+    log = table / "_delta_log"
+    for file in log.iterdir() if log.is_dir() else ():
+        if found := name.fullmatch(file.name):
+            yield int(found[1])
+
+
+# -- looking -----------------------------------------------------------------------------------------------------------
+
+
+def first_damage(root: Path) -> Damage | None:
+    """What can be seen without opening a file: missing, gone back, unfinished, empty. Takes milliseconds."""
+    noted = versions_noted(root)  # before the logs, which only grow
+    for name in sorted(TABLES, key=lambda n: n != "purges"):
+        for damage in _seen(root, name, noted):
+            return damage
+    return None
+
+
+def find_damage(root: Path) -> list[Damage]:
+    """Every fault of every table, by reading all of it. ``purges`` comes first, since it alone cannot be rebuilt."""
+    noted = versions_noted(root)
+    found: list[Damage] = []
+    for name in sorted(TABLES, key=lambda n: n != "purges"):
+        if (root / name).exists() or name in noted:
+            found += list(_seen(root, name, noted)) or _read(root, name)
+    return found
+
+
+def _seen(root: Path, name: str, noted: dict[str, int | None]) -> Iterator[Damage]:
+    if name not in noted:
+        return
+    log, version, newest = f"{name}/_delta_log", noted[name], _newest(root / name)
+    if version is None:
+        yield Damage(name, name, "is being rebuilt, or was when that was killed", log=True)
+    elif not (root / log).is_dir():
+        yield Damage(name, name if not (root / name).is_dir() else log, "is missing", log=True)
+    elif newest < version:
+        yield Damage(name, log, f"ends at version {newest} and was at {version}", log=True)
+    else:
+        for file in sorted((root / log).glob("*.json")):
+            if file.stat().st_size == 0:
+                yield Damage(name, f"{log}/{file.name}", "is empty", log=True)
+
+
+def _read(root: Path, name: str) -> list[Damage]:
+    bad_entry = _bad_entry(root, name)
+    if bad_entry is not None:
+        return [bad_entry]
+    try:
+        actions = pa.table(DeltaTable(delta_uri(root / name)).get_add_actions(flatten=True))
+    except Exception as error:  # deltalake raises whatever its parts do, Rust panics among them
+        return [Damage(name, f"{name}/_delta_log", f"cannot be read ({type(error).__name__})", log=True)]
+    found = []
+    for path, size in zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True):
+        if fault := _file_fault(root / name / path, size):
+            found.append(Damage(name, f"{name}/{path}", fault))
+    return found
+
+
+def _bad_entry(root: Path, name: str) -> Damage | None:
+    """A log entry that is no JSON, or the first that is missing between two others."""
+    log = root / name / "_delta_log"
+    since = max(_versions(root / name, _CHECKPOINT), default=-1)
+    entries = sorted(v for v in _versions(root / name, _ENTRY) if v > since)  # older ones are in the checkpoint
+    for expected, version in enumerate(entries, since + 1):
+        file = log / f"{expected:020}.json"
+        if version != expected:
+            return Damage(name, f"{name}/_delta_log/{file.name}", "is missing", log=True)
+        try:
+            good = all(isinstance(json.loads(line), dict) for line in file.read_text().splitlines() if line.strip())
+        except ValueError:
+            good = False
+        if not good:
+            return Damage(name, f"{name}/_delta_log/{file.name}", "is not a log entry", log=True)
+    return None
+
+
+def _file_fault(file: Path, size: int) -> str:
+    if not file.exists():
+        return "is missing"
+    if file.stat().st_size != size:
+        return "is not as long as it was written"
+    return "does not decode" if rows_of(file) is None else ""
+
+
+def rows_of(file: Path) -> int | None:
+    """Rows of a Parquet file that can be read to its end, with its checksums where it has them; else None."""
+    try:
+        with pq.ParquetFile(file, page_checksum_verification=True) as data:
+            return sum(len(batch) for batch in data.iter_batches())
+    except (pa.ArrowException, OSError, ValueError):  # ValueError: UTF-8
+        return None

@@ -1,0 +1,329 @@
+"""The state: ACID tables (Delta Lake) below one folder, the hash key, and which spaces it has served.
+
+Distributed writers call ``write_part`` and hand back a ``Part``; only the driver commits, in one transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import stat
+import time
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from deltalake import ColumnProperties, DeltaTable, WriterProperties
+from deltalake.exceptions import TableNotFoundError
+from deltalake.schema import Schema
+from deltalake.transaction import AddAction
+
+from embedding.errors import ConfigError, DamagedStateError, EmbedmillError, ResourceError
+from jobs.state.atomic_file import replace_file
+from jobs.state.fencing import fenced, newest
+from jobs.state.integrity import Damage, damage_error, versions_noted
+from jobs.state.parts import _WRITTEN_BY_PEOPLE, Part
+from jobs.state.path_alias import LINKED, delta_files, delta_uri
+from jobs.state.tables import TABLES
+
+FORMAT = 3
+HASH_KEY_BYTES = 32
+LEAST_KEY_BYTES, MOST_KEY_BYTES = 16, 64  # of one that is given; the second is all that BLAKE2 takes
+MARKER = "embedmill.json"
+# Any of these shows that a folder is ours. The marker alone would not do: it comes only once the lease is held.
+_OURS = (MARKER, "hash.key", "lease.json", "work", *TABLES)
+
+
+class State:
+    """Handle on the tables below ``root``. Opening creates what is missing, private to the user.
+
+    Of the tables that are kept for each way of cutting texts it shows and changes the rows of ``cut`` alone; without
+    one it shows all, and changes none. ``fence`` is the number of the lease under which it commits; 0 for none.
+    """
+
+    fence = 0
+
+    def __init__(self, root: Path, *, cut: str | None = None, hash_key: str = "") -> None:
+        self.root = root
+        self.cut = cut
+        try:
+            root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.private = close_to_others(root)
+            self._marker = root / MARKER
+            ours = any((root / name).exists() for name in _OURS)
+            if not ours and any(p.name != "milvus.db" for p in root.iterdir() if p.name[0] != "."):
+                raise ConfigError(f"state.uri: {root} is not empty and not embedmill's; give a folder of its own")
+        except OSError as error:
+            raise ResourceError(f"state.uri: cannot use {root}: {error.strerror}") from None
+        self.hash_key = self._key(hash_key)
+
+    # -- space ---------------------------------------------------------------------------------------------------
+
+    def spaces(self) -> dict[str, dict[str, str]]:
+        """What was made here: ``model`` and ``cut`` by space_id.
+
+        Raises ConfigError for a state of another format.
+        """
+        if not self._marker.exists():
+            return {}
+        try:
+            found = json.loads(self._marker.read_text())
+        except ValueError:
+            raise DamagedStateError(
+                f"state.uri: {self._marker} is damaged; remove it: the next run writes it again"
+            ) from None
+        if found["format"] != FORMAT:
+            raise ConfigError(
+                f"state.uri: {self.root} has format {found['format']}, this version writes {FORMAT}; give a new folder"
+            )
+        return dict(found["spaces"])
+
+    def note_space(self, space_id: str, model: str) -> None:
+        """Remember a space, its model's name and its cut. Call it only while holding the lease."""
+        known = self.spaces()
+        if space_id not in known:
+            self.keep_spaces(known | {space_id: {"model": model, "cut": self.cut or ""}})
+
+    def keep_spaces(self, spaces: Mapping[str, Mapping[str, str]]) -> None:
+        """Remember these spaces and no others. Call it only while holding the lease."""
+        replace_file(self._marker, json.dumps({"format": FORMAT, "spaces": dict(spaces)}).encode())
+
+    def _key(self, given: str) -> bytes:
+        if given:
+            try:
+                key = bytes.fromhex(given)
+            except ValueError:
+                raise ConfigError("state.hash_key: must be hexadecimal") from None
+            if not LEAST_KEY_BYTES <= len(key) <= MOST_KEY_BYTES:
+                raise ConfigError(
+                    f"state.hash_key: give {2 * LEAST_KEY_BYTES} to {2 * MOST_KEY_BYTES} hexadecimal digits "
+                    f"({LEAST_KEY_BYTES} to {MOST_KEY_BYTES} bytes), not {len(given)}"
+                )
+            return key
+        file = self.root / "hash.key"
+        if not file.exists() and not versions_noted(self.root):
+            replace_file(file, secrets.token_bytes(HASH_KEY_BYTES))
+        key = file.read_bytes() if file.exists() else b""
+        if len(key) != HASH_KEY_BYTES:  # with another key every text would count as new
+            raise DamagedStateError(
+                f"state.uri: {file} is damaged; put it back from a backup, or give its bytes as state.hash_key"
+            )
+        return key
+
+    # -- tables --------------------------------------------------------------------------------------------------
+
+    def table(self, name: str) -> DeltaTable:
+        """Open a table at its newest version, creating it when it is missing and never was there.
+
+        Raises DamagedStateError, or LostPurgesError, for one that was there.
+        """
+        spec = TABLES[name]
+        uri = delta_uri(self.root / name)
+        try:
+            return DeltaTable(uri)
+        except TableNotFoundError:
+            if versions_noted(self.root).get(name) is not None:
+                raise damage_error(self.root, Damage(name, name, "is missing", log=True)) from None
+            return DeltaTable.create(uri, schema=spec.stored, mode="ignore", partition_by=spec.stored_by)
+
+    def _grown(self, name: str) -> DeltaTable:
+        """The table, to be written to, with the columns that an earlier version of embedmill did not know."""
+        table = self.table(name)
+        known = {field.name for field in table.schema().fields}
+        if new := [field for field in Schema.from_arrow(TABLES[name].stored).fields if field.name not in known]:
+            with fenced(table, self.fence) as properties:
+                table.alter.add_columns(new, commit_properties=properties)
+            table = self.table(name)
+        return table
+
+    def files(self, name: str, partition: Mapping[str, str] | None = None) -> list[str]:
+        """Paths of a table's current files, for Spark."""
+        filters = self._within(name) + [(column, "=", value) for column, value in (partition or {}).items()]
+        return [str(file) for file in delta_files(self.table(name), self.root / name, filters)]
+
+    def read(self, name: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+        """Read a table into memory. Only for tables whose size does not grow with the number of chunks."""
+        wanted = list(columns or TABLES[name].schema.names)
+        if where is None:
+            return self._dataset(name).to_table(columns=wanted)
+        # Filtered afterwards and not in the scan: file statistics come back as string views, which a pushed-down
+        # filter cannot compare. The two columns that make rows heavy are read only where asked for.
+        light = [c for c in TABLES[name].schema.names if c in wanted or c not in ("text", "vector")]
+        return self._dataset(name).to_table(columns=light).filter(where).select(wanted)
+
+    def append(self, name: str, parts: Sequence[Part]) -> None:
+        """Commit files that workers wrote, all in one transaction.
+
+        Raises EmbedmillError for one that is not there: then its worker does not see this state, and wrote elsewhere.
+        """
+        if not parts:
+            return
+        for part in parts:
+            file = self.root / name / part.path
+            if not file.exists() or file.stat().st_size != part.size:
+                raise EmbedmillError(
+                    f"a worker wrote {part.rows:,} rows of table {name!r} that are not in {self.root}: driver and "
+                    "workers must see one and the same state.uri"
+                )
+        now = int(time.time() * 1000)
+        actions = [AddAction(p.path, p.size, p.partition, now, True, json.dumps({"numRecords": p.rows})) for p in parts]
+        self._add(name, actions)
+
+    def _add(self, name: str, actions: list[AddAction]) -> None:
+        spec, table = TABLES[name], self._grown(name)
+        with fenced(table, self.fence) as properties:
+            table.create_write_transaction(
+                actions, mode="append", schema=spec.stored, partition_by=spec.stored_by, commit_properties=properties
+            )
+
+    def merge(self, name: str, rows: pa.Table | pa.RecordBatchReader, *, only: Sequence[str] = ()) -> None:
+        """Upsert rows by the table's key; rows with ``_delete`` true are removed instead.
+
+        One transaction. ``rows`` has the table's columns and ``_delete``; keys must not repeat in it. With ``only``
+        some columns, a row that is there keeps its others and is not removed.
+        """
+        spec = TABLES[name]
+        values = {column: f"s.`{column}`" for column in spec.schema.names}
+        keys = " AND ".join(f"t.`{column}` = s.`{column}`" for column in spec.key)
+        if spec.per_cut:
+            if self.cut is None:
+                raise ValueError(f"{name} is changed for one cut at a time")
+            values["cut"] = f"'{self.cut}'"
+            keys += f" AND t.`cut` = '{self.cut}'"
+        table = self._grown(name)
+        with fenced(table, self.fence) as properties:
+            merger = table.merge(
+                rows,
+                predicate=keys,
+                source_alias="s",
+                target_alias="t",
+                writer_properties=_rewritten(name),
+                commit_properties=properties,
+            ).when_not_matched_insert(updates=values, predicate="NOT s.`_delete`")
+            if not only:
+                merger = merger.when_matched_delete(predicate="s.`_delete`")
+            merger.when_matched_update(updates={column: values[column] for column in only or values}).execute()
+
+    def change(self, name: str, rows: Sequence[Mapping[str, object]]) -> None:
+        """``merge`` of a few rows given as dicts with ``_delete``; a column that is left out is null."""
+        if rows:
+            self.merge(name, pa.Table.from_pylist(list(rows), schema=TABLES[name].changes))
+
+    def count(self, name: str, where: pc.Expression | None = None) -> int:
+        """Number of rows."""
+        return int(self._dataset(name).count_rows(filter=where))
+
+    def distinct(self, name: str, columns: Sequence[str]) -> set[tuple[Any, ...]]:
+        """The different values of some columns."""
+        found: set[tuple[Any, ...]] = set()
+        for batch in self._dataset(name).to_batches(columns=list(columns)):
+            different = pa.Table.from_batches([batch]).group_by(list(columns)).aggregate([])
+            found.update(zip(*(different[column].to_pylist() for column in columns), strict=True))
+        return found
+
+    def _dataset(self, name: str) -> ds.Dataset:
+        return self.table(name).to_pyarrow_dataset(self._within(name) or None, schema=TABLES[name].stored)
+
+    def _within(self, name: str) -> list[tuple[str, str, str]]:
+        return [("cut", "=", self.cut)] if TABLES[name].per_cut and self.cut is not None else []
+
+    def every_cut(self) -> State:
+        """The same tables with the rows of every cut."""
+        return self.of_cut(None)
+
+    def of_cut(self, cut: str | None) -> State:
+        """The same tables with the rows of one cut."""
+        state = State(self.root, cut=cut, hash_key=self.hash_key.hex())
+        state.fence = self.fence
+        return state
+
+    def values(self, name: str, column: str) -> list[str]:
+        """Values of a partition column, of every cut."""
+        return sorted({str(partition[column]) for partition in self.table(name).partitions()})
+
+    def drop(self, name: str, where: str) -> int:
+        """Delete the rows, of every cut, for which an SQL condition holds; returns how many."""
+        table = self.table(name)
+        with fenced(table, self.fence) as properties:
+            done = table.delete(where, writer_properties=_rewritten(name), commit_properties=properties)
+            return int(done.get("num_deleted_rows") or 0)
+
+    def vacuum(self, name: str, *, hours: int) -> list[str]:
+        """Remove files that no version younger than ``hours`` needs, and those of killed runs; returns their paths.
+
+        Call it only while holding the lease: files that were written and not committed yet look like a killed run's.
+        """
+        table = self.table(name)
+        if table.table_uri.startswith(LINKED):  # that store takes folders for files
+            return _vacuum(self.root / name, {*delta_files(table, self.root / name)}, hours)
+        with fenced(table, self.fence) as properties:
+            return list(
+                table.vacuum(
+                    retention_hours=hours,
+                    enforce_retention_duration=False,
+                    dry_run=False,
+                    full=True,
+                    commit_properties=properties,
+                )
+            )
+
+    def newest_fence(self) -> int:
+        """The highest number of a lease that any table has seen."""
+        return newest(delta_uri(self.root / name) for name in TABLES)
+
+    def raise_fence(self) -> None:
+        """Let every table see this lease's number, where an earlier holder may only be slow and not dead."""
+        for name in TABLES:
+            self._add(name, [])
+
+    # -- work ----------------------------------------------------------------------------------------------------
+
+    @property
+    def engines(self) -> Path:
+        """Scratch folder of this process's engines, which outlive a run."""
+        return self.root / "work" / f"engines-{socket.gethostname()}-{os.getpid()}"
+
+    @property
+    def engine_log(self) -> Path:
+        """What the engines wrote to standard error, for whoever looks into a fault of theirs."""
+        return self.root / "work" / "engines.log"
+
+    def work(self, run_id: str) -> Path:
+        """Scratch folder of one run. Holds text, so it is private and goes when the run ends."""
+        folder = self.root / "work" / run_id
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder
+
+
+def _vacuum(folder: Path, current: Set[Path], hours: int) -> list[str]:
+    gone = []
+    for file in folder.rglob("*.parquet"):
+        other = "_delta_log" not in file.parts and file not in current
+        if other and time.time() - file.stat().st_mtime >= hours * 3600:
+            file.unlink()
+            gone.append(str(file.relative_to(folder)))
+    return gone
+
+
+def close_to_others(folder: Path) -> bool:
+    """Take the rights of group and others off a folder, whatever the umask; False where it is not ours to change."""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & 0o077:
+        try:
+            folder.chmod(mode & ~0o077)
+        except PermissionError:
+            return False
+    return True
+
+
+def _rewritten(name: str) -> WriterProperties:
+    """How a merge or a delete writes the rows that it keeps."""
+    silent = {
+        c: ColumnProperties(statistics_enabled="NONE") for c in _WRITTEN_BY_PEOPLE if c in TABLES[name].schema.names
+    }
+    return WriterProperties(compression="ZSTD", column_properties=silent or None)

@@ -1,0 +1,115 @@
+"""The scratch folders below the state: of runs, which hold their plan and texts, and of the engines of processes.
+
+The scratch of a run is cleared by whoever holds the lease next. Engines outlive a run, so a process says with a sign of
+life in their folder that it still is: on this machine its own number tells, elsewhere the sign's age.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import threading
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from embedding.errors import ResourceError
+from jobs.state.atomic_file import replace_file
+from jobs.state.lease import is_gone, is_here, machine_id, started_at
+
+_ALIVE = "alive.json"
+_beating: set[Path] = set()
+_mutex = threading.Lock()
+
+
+def clear_work(root: Path, *, keep: str = "") -> int:
+    """Drop the scratch of other runs than ``keep``, not of running engines. Call it only while holding the lease.
+
+    What was planned in it is void once another run has written: whoever finds it gone plans anew. Returns how many
+    folders went.
+    """
+    work, gone = root / "work", 0
+    for folder in work.iterdir() if work.exists() else ():
+        if folder.is_dir() and folder.name != keep and not _in_use(folder):
+            # In one step, so that no half of a plan is left where this is killed.
+            if not folder.name.startswith("."):
+                folder = folder.rename(work / f".{folder.name}.{uuid.uuid4().hex}")
+            shutil.rmtree(folder, ignore_errors=True)
+            gone += not folder.exists()
+    return gone
+
+
+def scratch_left(root: Path) -> int:
+    """Folders of scratch that are there: of engines that run, or of a run that goes on."""
+    work = root / "work"
+    return sum(folder.is_dir() for folder in work.iterdir()) if work.exists() else 0
+
+
+def show_life(folder: Path, seconds: int) -> None:
+    """While this process lives, say so in its engines' folder: four times in ``seconds``, the length of a lease.
+
+    Whoever takes a lease over that has expired thus finds the sign of the same process too old as well.
+    """
+    with _mutex:
+        _sign(folder, seconds)
+        if folder not in _beating:
+            _beating.add(folder)
+            threading.Thread(target=_beat, args=(folder, seconds), name="scratch", daemon=True).start()
+
+
+def _sign(folder: Path, seconds: int) -> None:
+    me = psutil.Process()
+    said = {
+        "host": socket.gethostname(),
+        "machine": machine_id(),
+        "pid": me.pid,
+        "process_started": started_at(me),
+        "seconds": seconds,
+    }
+    replace_file(folder / _ALIVE, json.dumps(said).encode())
+
+
+def _beat(folder: Path, seconds: int) -> None:
+    pause = threading.Event()
+    while not pause.wait(seconds / 4):
+        with suppress(OSError):  # gone, or a file system that fails for a moment
+            os.utime(folder / _ALIVE)
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether a folder is of engines that may be running."""
+    found = re.fullmatch(r"engines-(.+)-([0-9]+)", folder.name)
+    if found is None:
+        return False
+    try:
+        said = json.loads((folder / _ALIVE).read_text())
+        seen = (folder / _ALIVE).stat().st_mtime
+        if is_here(said):
+            return not is_gone(said)
+        return _now(folder.parent) - seen < float(said["seconds"])
+    except (OSError, ValueError, KeyError):  # killed before it could say anything, or an older version's
+        return found[1] == socket.gethostname() and psutil.pid_exists(int(found[2]))
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock that stamps files there, which need not be this machine's."""
+    file = folder / f".now.{uuid.uuid4().hex}"
+    file.touch()
+    try:
+        return file.stat().st_mtime
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def check_disk(root: Path, min_free_mb: int) -> None:
+    """Raise ResourceError where the state's disk is nearly full: better now than half-way."""
+    free = shutil.disk_usage(root).free // 1_000_000
+    if free < min_free_mb:
+        raise ResourceError(
+            f"disk full: {root} has {free} MB free, limits.min_free_mb asks for {min_free_mb}; free some space"
+        )

@@ -1,0 +1,247 @@
+"""The gate before a cutover: may searches move from the live version to this one? Measures and decides, moves nothing.
+
+Everything is asked of the index itself, through the same calls that searches make: a write that was accepted proves
+nothing. What is exact is computed from the stored vectors by Spark, in one pass and bounded memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyspark.sql import Window
+from pyspark.sql import functions as F
+
+from jobs.scope import Scope
+from jobs.state.spark_frames import read_table
+from jobs.state.vector_column import unpack
+from jobs.verify.compare import compare
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from indexers.base import Hit, Index
+    from jobs.pipeline import Pipeline
+
+K = 10
+# Cosines of one pair, computed by us and by an engine, differ by far less; copies of a text have the same.
+SCORE_ERROR = 1e-4
+_EXACT = pa.schema([("number", pa.int32()), ("channel", pa.bool_()), ("scores", pa.list_(pa.float32()))])
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One question to the index: ``value`` against ``limit``, and what was counted, in words."""
+
+    name: str
+    passed: bool
+    value: float
+    limit: float
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """All checks, and for a new model how its answers differ from those of the live version."""
+
+    checks: list[Check]
+    drift: dict[str, float] | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the alias may move."""
+        return all(check.passed for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """For the report."""
+        checks = [asdict(check) for check in self.checks]
+        return {"passed": self.passed, "checks": checks} | ({"drift": self.drift} if self.drift else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A vector to search with as a team, and the chunk and channel it is of; ``foreign`` if they are another team's."""
+
+    number: int
+    team_id: str
+    channel_id: str
+    chunk_id: str
+    foreign: bool
+    vector: npt.NDArray[np.float32]
+
+
+def examine(pipeline: Pipeline, version: str, live: str | None, scope: Scope, *, run_id: str) -> Verdict:
+    """Examine a built version. The caller holds the lease, so that nothing changes under it."""
+    settings, index = pipeline.config.gate, pipeline.index()
+    index.settle(version)
+    spark, state = pipeline.spark(), pipeline.state
+    found, _ = compare(
+        spark, state, index, version, scope, run_id=run_id, space_id=pipeline.space_id, sample=settings.vectors
+    )
+    wrong = found.counts["vector"]
+    checks = [
+        Check(
+            "coverage",
+            found.total == wrong,
+            found.total - wrong,
+            0,
+            ", ".join(f"{n:,} {kind}" for kind, n in found.counts.items() if n and kind != "vector")
+            or f"{found.checked:,} keys agree",
+        ),
+        Check("vectors", not wrong, wrong, 0, f"{wrong:,} of {found.sampled:,} compared are not the stored ones"),
+    ]
+    chunks = read_table(spark, state, "chunks").where(scope.condition())
+    vectors = read_table(spark, state, "vectors", {"space_id": pipeline.space_id})
+    rows = chunks.select("team_id", "channel_id", "chunk_id", "content_hash").join(
+        vectors.select("team_id", "content_hash", "vector").dropDuplicates(["team_id", "content_hash"]),
+        on=["team_id", "content_hash"],
+        how="inner",
+    )
+    queries = choose_queries(rows, teams=settings.teams, each=settings.queries)
+    checks += ask(index, version, queries, exact_scores(rows, queries), settings.min_recall)
+    drift = None
+    if live is not None and live != version and index.space_of(live) != pipeline.space_id:
+        drift = compare_answers(index, live, version, [q for q in queries if not q.foreign])
+    return Verdict(checks, drift)
+
+
+def choose_queries(rows: DataFrame, *, teams: int, each: int) -> list[Query]:
+    """Stored vectors of the largest teams as queries, and for each team some of another team's."""
+    largest = [
+        r["team_id"] for r in rows.groupBy("team_id").count().orderBy(F.desc("count"), "team_id").limit(teams).collect()
+    ]
+    place = F.row_number().over(Window.partitionBy("team_id").orderBy(F.xxhash64("chunk_id"), "chunk_id"))
+    # Only what chooses goes through the window, and the vectors of those that were chosen come after it.
+    keys = rows.select("team_id", "channel_id", "chunk_id").where(F.col("team_id").isin(largest))
+    chosen = keys.withColumn("place", place).where(F.col("place") <= each)
+    picked = rows.select("team_id", "chunk_id", "vector").join(
+        F.broadcast(chosen), on=["team_id", "chunk_id"], how="inner"
+    )
+    found = sorted(picked.toArrow().to_pylist(), key=lambda r: (largest.index(r["team_id"]), r["place"]))
+    asked = [(r["team_id"], r, False) for r in found]
+    for team, other in zip(largest, largest[1:] + largest[:1], strict=True):
+        if team != other:
+            asked += [(team, r, True) for r in found if r["team_id"] == other]
+    return [
+        Query(n, team, r["channel_id"], r["chunk_id"], foreign, unpack(pa.array([r["vector"]]))[0])
+        for n, (team, r, foreign) in enumerate(asked)
+    ]
+
+
+def exact_scores(rows: DataFrame, queries: list[Query]) -> dict[tuple[int, bool], list[float]]:
+    """The K best cosines of each query, best first: over all rows of its team, and (True) over those of its channel."""
+    by_team: dict[str, list[Query]] = {}
+    for query in queries:
+        by_team.setdefault(query.team_id, []).append(query)
+
+    def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            teams = np.asarray(batch["team_id"].to_pylist(), object)
+            channels = np.asarray(batch["channel_id"].to_pylist(), object)
+            held = unpack(batch["vector"])
+            for team in set(teams.tolist()) & set(by_team):
+                ours = teams == team
+                cosines = _unit(held[ours]) @ _unit(np.stack([q.vector for q in by_team[team]])).T
+                for column, query in enumerate(by_team[team]):
+                    inside = channels[ours] == query.channel_id
+                    yield pa.RecordBatch.from_pylist(
+                        [
+                            {"number": query.number, "channel": False, "scores": _best(cosines[:, column])},
+                            {"number": query.number, "channel": True, "scores": _best(cosines[inside, column])},
+                        ],
+                        schema=_EXACT,
+                    )
+
+    from jobs.state.spark_frames import spark_ddl
+
+    scored = rows.select("team_id", "channel_id", "vector").where(F.col("team_id").isin(list(by_team)))
+    best: dict[tuple[int, bool], list[float]] = {}
+    for row in scored.mapInArrow(score, spark_ddl(_EXACT)).toArrow().to_pylist():
+        at = (row["number"], row["channel"])
+        best[at] = sorted(best.get(at, []) + row["scores"], reverse=True)[:K]
+    return best
+
+
+def ask(
+    index: Index, version: str, queries: list[Query], exact: dict[tuple[int, bool], list[float]], min_recall: float
+) -> list[Check]:
+    """Search as every team, with and without its channel, and compare with what is exact."""
+    asked = leaks = strays = 0
+    right, wanted = {False: 0, True: 0}, {False: 0, True: 0}
+    for query in queries:
+        for channel in (False, True):
+            best = exact.get((query.number, channel), [])
+            hits = index.search(
+                version, query.vector, team_id=query.team_id, channels=[query.channel_id] if channel else (), k=K
+            )
+            asked += 1
+            leaks += sum(hit.team_id != query.team_id for hit in hits)
+            strays += sum(channel and hit.channel_id != query.channel_id for hit in hits)
+            wanted[channel] += len(best)
+            right[channel] += min(len(best), _near(hits, best))
+    recall = {channel: right[channel] / wanted[channel] if wanted[channel] else 1.0 for channel in (False, True)}
+    return [
+        Check("tenant filter", not leaks, leaks, 0, f"{leaks:,} hits of other teams in {asked:,} searches"),
+        Check("channel filter", not strays, strays, 0, f"{strays:,} hits of other channels in {asked // 2:,} searches"),
+        *(
+            Check(
+                f"recall at {K}" + " in a channel" * channel,
+                recall[channel] >= min_recall,
+                round(recall[channel], 4),
+                min_recall,
+                f"{right[channel]:,} of {wanted[channel]:,} nearest rows found",
+            )
+            for channel in (False, True)
+        ),
+    ]
+
+
+def compare_answers(index: Index, live: str, version: str, queries: list[Query]) -> dict[str, float]:
+    """How the answers of two spaces differ, asked with each space's own vectors of the same chunks. A report only."""
+    before = index.fetch_vectors(live, [q.chunk_id for q in queries])
+    overlaps, old_scores, new_scores = [], [], []
+    for query in queries:
+        if query.chunk_id not in before:
+            continue
+        old = _others(index.search(live, before[query.chunk_id], team_id=query.team_id, k=K + 1), query)
+        new = _others(index.search(version, query.vector, team_id=query.team_id, k=K + 1), query)
+        if old and new:
+            documents = {h.doc_id for h in old}
+            overlaps.append(len(documents & {h.doc_id for h in new}) / len(documents))
+            old_scores.append(old[0].score)
+            new_scores.append(new[0].score)
+    if not overlaps:
+        return {"queries": 0}
+    return {
+        "queries": len(overlaps),
+        f"overlap_at_{K}": round(float(np.mean(overlaps)), 4),
+        "best_score_before": round(float(np.mean(old_scores)), 4),
+        "best_score_after": round(float(np.mean(new_scores)), 4),
+    }
+
+
+def _others(hits: list[Hit], query: Query) -> list[Hit]:
+    return [hit for hit in hits if hit.chunk_id != query.chunk_id][:K]
+
+
+def _near(hits: list[Hit], best: list[float]) -> int:
+    """Different hits that are as near as the last of the best: with copies of a text, any of them will do."""
+    scores = {hit.chunk_id: hit.score for hit in hits}
+    return sum(score >= best[-1] - SCORE_ERROR for score in scores.values()) if best else 0
+
+
+def _best(scores: npt.NDArray[np.float32]) -> list[float]:
+    return (
+        sorted((float(s) for s in np.partition(scores, -K)[-K:]), reverse=True)
+        if len(scores) > K
+        else [float(s) for s in scores]
+    )
+
+
+def _unit(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
+    return np.asarray(matrix / np.where(lengths == 0, 1, lengths), np.float32)

@@ -1,0 +1,295 @@
+"""Read again: sampled partitions are read from their source anew, and what they show is compared with the index.
+
+The other checks of ``verify`` compare tables and index with each other: where all of them are wrong in the same way,
+only the source itself tells. What partitions show is decided by a run's own reader; which event of a document counts,
+by the same order: the newest version, a deletion before a text, then the later source, then the later partition.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from embedding.ids import document_ids
+from jobs.extract.changes import changed
+from jobs.extract.extract import purge_rules
+from jobs.extract.partition_reader import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW, TO_READ, Chunking, reader, to_read
+from jobs.extract.unlisted_partitions import forgotten
+from jobs.sources.base import NameMap, Partition, Source
+from jobs.state.spark_frames import local_frame, read_table
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from jobs.scope import Scope
+    from jobs.state.store import State
+
+PARTITIONS = 64
+BYTES = 32_000_000  # of source, together; a larger partition is left to another check
+_AT = pa.schema([("source_id", pa.string()), ("partition", pa.string())])
+_DOCUMENT = pa.schema([("doc_id", pa.string())])
+_CHUNK = [
+    "doc_id",
+    "chunk_id",
+    "team_id",
+    "channel_id",
+    "kind",
+    "created_at",
+    "content_hash",
+    "version",
+    "source_id",
+    "partition",
+]
+_REMOVAL = ["doc_id", "team_id", "channel_id", "kind", "created_at", "version", "deleted", "source_id", "partition"]
+
+At = tuple[str, str]  # source_id, partition
+
+
+class Wrong(NamedTuple):
+    """A row of the index that the sources do not show so; ``gone`` if they do not show its chunk at all."""
+
+    team_id: str
+    chunk_id: str
+    at: At
+    gone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a partition says of a document: its text as hashes by chunk id, or that it is gone (no chunks)."""
+
+    version: int
+    rank: int  # of the source in the configuration
+    at: At
+    deleted: bool = False
+    chunks: Mapping[str, str] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)  # team_id, channel_id, kind, created_at
+
+    @property
+    def order(self) -> tuple[int, bool, int, str]:
+        """The greater one counts."""
+        return self.version, self.deleted, self.rank, self.at[1]
+
+
+@dataclass(slots=True)
+class Shown:
+    """What the partitions that were read say: events by document, and what nothing may be concluded of."""
+
+    events: dict[str, list[Event]] = field(default_factory=dict)
+    unreadable: set[str] = field(default_factory=set)  # documents
+    open: set[At] = field(default_factory=set)  # partitions that may hold more than they show
+
+
+# -- which partitions --------------------------------------------------------------------------------------------------
+
+
+def choose(
+    state: State, sources: Sequence[Source], chunking: Chunking, scope: Scope, wanted: Iterable[At], turn: str
+) -> list[tuple[int, Partition]]:
+    """Partitions to read: those that are ``wanted``, then others in an order that changes with ``turn``.
+
+    All that are as they were read last, or as many as the bounds allow.
+    """
+    known = {(r["source_id"], r["partition"]): r for r in state.read("sources").to_pylist()}
+    first = set(wanted)
+    listed: list[tuple[bool, bytes, int, Partition]] = []
+    for number, source in enumerate(sources):
+        partitions, names = source.listing().partitions, NameMap(source.names)
+        for partition in partitions:
+            at = (source.source_id, partition.key)
+            if scope.may_hold(source, partition) and not changed(known.get(at), partition, source, names, chunking):
+                place = hashlib.blake2b(repr((turn, at)).encode("utf-8", "backslashreplace"), digest_size=8).digest()
+                listed.append((at not in first, place, number, partition))
+    chosen: list[tuple[int, Partition]] = []
+    size = 0
+    for _, _, number, partition in sorted(listed, key=lambda one: one[:2]):
+        if len(chosen) < PARTITIONS and size + partition.size <= BYTES:
+            chosen.append((number, partition))
+            size += partition.size
+    return chosen
+
+
+# -- what they show ----------------------------------------------------------------------------------------------------
+
+
+def read_again(
+    state: State, sources: Sequence[Source], chunking: Chunking, chosen: Sequence[tuple[int, Partition]]
+) -> Shown:
+    """Read the partitions in this process, in bounded memory: of a text only its hash is kept."""
+    rank = {source.source_id: n for n, source in enumerate(sources)}
+    shown = Shown()
+    texts: dict[tuple[str, At, int], Event] = {}
+    asked = pa.Table.from_pylist([to_read(n, partition) for n, partition in chosen], schema=TO_READ).to_batches()
+    for batch in reader(list(sources), chunking, purge_rules(state))(iter(asked)):
+        for row in batch.drop_columns(["text", "meta"]).to_pylist():
+            at = (row["source_id"], row["partition"])
+            if row["row"] == CHUNK_ROW:
+                key = (row["doc_id"], at, row["version"])
+                if key not in texts:
+                    texts[key] = Event(row["version"], rank[at[0]], at, chunks={}, about=row)
+                    shown.events.setdefault(row["doc_id"], []).append(texts[key])
+                texts[key].chunks[row["chunk_id"]] = row["content_hash"]  # type: ignore[index]
+            elif row["row"] == REMOVED_ROW:
+                event = Event(row["version"], rank[at[0]], at, row["deleted"], about=row)
+                shown.events.setdefault(row["doc_id"], []).append(event)
+            elif row["row"] == REJECTED_ROW:
+                if not row["ignored"] and row["doc_id"]:
+                    shown.unreadable.add(row["doc_id"])
+                elif not row["ignored"]:
+                    shown.open.add(at)
+            elif not row["whole"]:
+                shown.open.add(at)
+    return shown
+
+
+# -- comparing ---------------------------------------------------------------------------------------------------------
+
+
+def differing(
+    shown: Shown, stored: Mapping[str, Sequence[Event]], indexed: Mapping[str, Mapping[str, str]], read: set[At]
+) -> Iterator[tuple[str, Event | None, Event | None, set[str]]]:
+    """Documents that the index does not hold as their sources show them, in tables and index alike.
+
+    ``stored`` are the events that the tables know by document, of any partition; ``indexed`` the content hash by chunk
+    id that the index holds, by document; ``read`` the partitions of ``shown``. Yields the document, what counts now,
+    what the tables have, and the chunks that differ. What the tables do not have so is another check's to find.
+    """
+    for doc in sorted(shown.events.keys() | stored.keys()):
+        if doc in shown.unreadable:
+            continue
+        known = [event for event in stored.get(doc, ()) if event.chunks]
+        believed = max(known, key=lambda event: event.order, default=None)
+        elsewhere = [event for event in stored.get(doc, ()) if event.at not in read]
+        now = max([*shown.events.get(doc, ()), *elsewhere], key=lambda event: event.order, default=None)
+        if now is None and believed is not None and believed.at in shown.open:
+            continue
+        wanted = now.chunks if now is not None else {}
+        if wanted == (believed.chunks if believed is not None else {}):
+            continue
+        held = indexed.get(doc, {})
+        wrong = {chunk for chunk in wanted.keys() | held.keys() if wanted.get(chunk) != held.get(chunk)}
+        if wrong:
+            yield doc, now, believed, wrong
+
+
+def check_sources(
+    spark: SparkSession,
+    state: State,
+    sources: Sequence[Source],
+    chunking: Chunking,
+    scope: Scope,
+    *,
+    scan: Path,
+    sample: Sequence[str],
+    turn: str,
+) -> tuple[list[Wrong], int]:
+    """Compare what the index holds (``scan``, Parquet files of SCAN) with sampled partitions of its sources.
+
+    ``sample`` are chunk ids whose partitions come first. Returns the rows that differ, and how many partitions were
+    read. Partitions that changed since they were read are a run's business, also those that change meanwhile; those
+    that are in no table of what was read are nobody's, and count as read and empty.
+    """
+    chunks = read_table(spark, state, "chunks").select(*_CHUNK)
+    wanted = [{"doc_id": chunk} for chunk in sample]
+    near = chunks.join(
+        local_frame(spark, _DOCUMENT, wanted).withColumnRenamed("doc_id", "chunk_id"), on="chunk_id", how="left_semi"
+    )
+    owners = near.select("source_id", "partition").distinct().toArrow().to_pylist() if wanted else []
+    first = {(row["source_id"], row["partition"]) for row in owners}
+    chosen = choose(state, sources, chunking, scope, first, turn)
+    lost = forgotten(spark, state, sources)
+    if not chosen and not lost:
+        return [], 0
+    shown = read_again(state, sources, chunking, chosen)
+    read = {(sources[n].source_id, p.key) for n, p in chosen} | lost
+    _leave_open(state, shown, read)
+    stored = _stored(spark, state, [source.source_id for source in sources], shown, read)
+    indexed = _indexed(scan, {*shown.events, *stored})
+    found = []
+    for doc, now, believed, wrong in differing(shown, stored, indexed, read):
+        event = now or believed
+        assert event is not None
+        about = event.about
+        if scope.covers(about["team_id"], about["channel_id"], about["kind"], about["created_at"]):
+            said = [one.at for one in (now, believed, *shown.events.get(doc, ())) if one is not None]
+            at = next((place for place in said if place in read), event.at)
+            found += [Wrong(about["team_id"], chunk, at, not (now and chunk in now.chunks)) for chunk in sorted(wrong)]
+    if found:  # was the source changed while it was read?
+        again = {(sources[n].source_id, p.key) for n, p in choose(state, sources, chunking, scope, read, turn)}
+        found = [wrong for wrong in found if wrong.at in again or wrong.at in lost]
+    return found, len(chosen)
+
+
+def read_anew(state: State, wrong: Sequence[Wrong], gone: Sequence[Wrong], run_id: str) -> int:
+    """Have the next run read again the partitions that rows were ``wrong`` of, and forget the texts that are ``gone``.
+
+    Returns how many partitions. Call it only while holding the lease.
+    """
+    at = {one.at for one in wrong}
+    rows = [r for r in state.read("sources").to_pylist() if (r["source_id"], r["partition"]) in at]
+    state.change("sources", [{**row, "fingerprint": "", "run_id": run_id, "_delete": False} for row in rows])
+    state.change("chunks", [{"team_id": one.team_id, "chunk_id": one.chunk_id, "_delete": True} for one in gone])
+    return len(rows)
+
+
+def _leave_open(state: State, shown: Shown, read: set[At]) -> None:
+    """What is held back, and is said to be, is no difference."""
+    for row in state.read("sources", ["source_id", "partition", "held_back", "unlisted"]).to_pylist():
+        if (row["held_back"] or row["unlisted"]) and (row["source_id"], row["partition"]) in read:
+            shown.open.add((row["source_id"], row["partition"]))
+
+
+def _stored(
+    spark: SparkSession, state: State, order: Sequence[str], shown: Shown, read: set[At]
+) -> dict[str, list[Event]]:
+    """What the tables know of the documents that were shown, and of those that the partitions own."""
+    rank = {source: n for n, source in enumerate(order)}
+    docs = local_frame(spark, _DOCUMENT, [{"doc_id": doc} for doc in sorted(shown.events)])
+    own = local_frame(spark, _AT, [{"source_id": source, "partition": key} for source, key in sorted(read)])
+    chunks = read_table(spark, state, "chunks").select(*_CHUNK)
+    owned = chunks.join(own, on=["source_id", "partition"], how="left_semi").select("doc_id")
+    about = docs.unionByName(owned).distinct().persist()
+    found: dict[str, list[Event]] = {}
+    texts: dict[tuple[str, At, int], Event] = {}
+    try:
+        for row in chunks.join(about, on="doc_id", how="left_semi").toArrow().to_pylist():
+            at = (row["source_id"], row["partition"])
+            key = (row["doc_id"], at, row["version"])
+            if key not in texts:
+                texts[key] = Event(row["version"], rank.get(at[0], -1), at, chunks={}, about=row)
+                found.setdefault(row["doc_id"], []).append(texts[key])
+            texts[key].chunks[row["chunk_id"]] = row["content_hash"]  # type: ignore[index]
+        if state.count("removals"):
+            removals = read_table(spark, state, "removals").select(*_REMOVAL)
+            for row in removals.join(about, on="doc_id", how="left_semi").toArrow().to_pylist():
+                at = (row["source_id"], row["partition"])
+                event = Event(row["version"], rank.get(at[0], -1), at, bool(row["deleted"]), about=row)
+                found.setdefault(row["doc_id"], []).append(event)
+    finally:
+        about.unpersist()
+    return found
+
+
+def _indexed(scan: Path, documents: set[str]) -> dict[str, dict[str, str]]:
+    """Content hashes by chunk id, by document, of what the index holds of some documents."""
+    wanted = pa.array(sorted(documents), pa.string())
+    found: dict[str, dict[str, str]] = {}
+    for batch in ds.dataset(str(scan), format="parquet").to_batches(columns=["chunk_id", "content_hash"]):
+        docs = document_ids(batch["chunk_id"])
+        here = pc.is_in(docs, wanted)
+        rows = zip(
+            docs.filter(here).to_pylist(),
+            batch["chunk_id"].filter(here).to_pylist(),
+            batch["content_hash"].filter(here).to_pylist(),
+            strict=True,
+        )
+        for doc, chunk, content in rows:
+            found.setdefault(doc, {})[chunk] = content
+    return found

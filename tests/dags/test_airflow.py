@@ -1,0 +1,224 @@
+"""A real Airflow over the sample: triggers by REST, backfills, and jobs, schedulers and tasks that die on the way.
+
+One Airflow and one state serve all tests, so each of them leaves the index equal to the sources; the hash encoder stands
+in for the model, which tests/dags/test_dags.py runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.airflow_server import Airflow, copy_sample, embedmill
+
+pytestmark = pytest.mark.slow
+
+DAGS = ("nightly", "backfill", "reindex", "purge")
+DAYS = ("--from-date", "2025-03-03", "--to-date", "2025-03-07")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_sample(tmp_path_factory.mktemp("airflow-sample"))
+
+
+@pytest.fixture(scope="module")
+def airflow(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    server = Airflow(
+        tmp_path_factory.mktemp("airflow"), {"EMBEDMILL_CONFIG": str(config), "EMBEDMILL__MODEL__BACKEND": "hash"}
+    )
+    try:
+        for dag in DAGS:
+            server.unpause(f"embedmill_{dag}")
+        yield server
+    finally:
+        server.stop()
+
+
+def verify(config: Path, *scope: str) -> tuple[int, Any]:
+    return embedmill(config, "verify", "--wait", "300", *scope, EMBEDMILL__MODEL__BACKEND="hash")
+
+
+def status(config: Path) -> Any:
+    return embedmill(config, "status", EMBEDMILL__MODEL__BACKEND="hash")[1]
+
+
+def backfill(airflow: Airflow, *more: str) -> list[str]:
+    """Create a backfill over five days, newest first and in parallel; returns its runs when all have ended."""
+    airflow.command(
+        "backfill",
+        "create",
+        "--dag-id",
+        "embedmill_backfill",
+        *DAYS,
+        "--run-backwards",
+        "--max-active-runs",
+        "3",
+        *more,
+    )
+    listing = "dags/embedmill_backfill/dagRuns?run_type=backfill&limit=50&order_by=-logical_date"
+    found: list[dict[str, Any]] = []
+
+    def ended() -> bool:
+        """All runs have, and the scheduler has seen it, which it looks for twice a minute; until then no other begins."""
+        found[:] = airflow.api("GET", listing).json()["dag_runs"]
+        created = airflow.api("GET", "backfills?dag_id=embedmill_backfill").json()["backfills"]
+        over = len(created) > 0 and all(one["completed_at"] for one in created)
+        return over and len(found) >= 5 and all(run["state"] in ("success", "failed") for run in found)
+
+    airflow.wait("the backfill", ended, 600)
+    assert [run["state"] for run in found] == ["success"] * 5
+    return [run["dag_run_id"] for run in found]
+
+
+def jobs(word: str) -> list[psutil.Process]:
+    """Running embedmill processes of a DAG run, by what its run id holds."""
+    name = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in word)
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or []
+        if any("embedmill" in part for part in line[:2]) and any(name in part for part in line):
+            found.append(process)
+    return found
+
+
+def running(airflow: Airflow, run: str) -> psutil.Process:
+    """The job of a run that is at work: its engine has started. A step with nothing to read starts none."""
+    found: list[psutil.Process] = []
+
+    def at_work() -> bool:
+        for job in jobs(run):
+            try:
+                if any(child.name() == "java" for child in job.children(recursive=True)):
+                    found.append(job)
+            except psutil.NoSuchProcess:
+                continue
+        return bool(found)
+
+    airflow.wait("a job at work", at_work, 180)
+    return found[0]
+
+
+@pytest.mark.long
+def test_a_backfill_in_any_order_equals_the_sources_and_the_same_again_embeds_nothing(
+    airflow: Airflow, config: Path
+) -> None:
+    runs = backfill(airflow)
+    assert sum(airflow.xcom("embedmill_backfill", run, "embed")["chunks"]["embedded"] for run in runs) > 100
+    code, body = verify(config, "--since", "2025-03-03", "--until", "2025-03-08")
+    assert (code, body["status"]) == (0, "ok") and body["checked"] == status(config)["tables"]["published"]
+    vectors = status(config)["tables"]["vectors"]
+    for run in backfill(airflow, "--reprocess-behavior", "completed"):
+        assert airflow.xcom("embedmill_backfill", run, "plan")["empty"]
+        states = {name: one["state"] for name, one in airflow.tasks("embedmill_backfill", run).items()}
+        assert states["publish"] == states["verify"] == "skipped"
+    assert status(config)["tables"]["vectors"] == vectors
+
+
+@pytest.mark.long
+def test_nightly_and_backfill_at_once_take_turns(airflow: Airflow, config: Path) -> None:
+    started = {
+        "embedmill_nightly": airflow.trigger("embedmill_nightly"),
+        "embedmill_backfill": airflow.trigger("embedmill_backfill", since="2025-03-08", until="2025-03-12"),
+    }
+    most = 0
+
+    def ended() -> bool:
+        nonlocal most
+        most = max(most, sum(len(jobs(run)) for run in started.values()))
+        states = [airflow.api("GET", f"dags/{dag}/dagRuns/{run}").json()["state"] for dag, run in started.items()]
+        return all(state in ("success", "failed") for state in states)
+
+    airflow.wait("both", ended, 600)
+    assert [airflow.ended(dag, run) for dag, run in started.items()] == ["success", "success"]
+    assert most == 1, "two jobs wrote at the same time"
+    code, body = verify(config)
+    assert (code, body["status"]) == (0, "ok")
+
+
+def test_a_reindex_by_rest_moves_the_alias(airflow: Airflow, config: Path) -> None:
+    before = status(config)["index"]["live"]
+    path = "dags/embedmill_reindex/dagRuns"
+    refused = airflow.api("POST", path, {"logical_date": None, "conf": {"reason": "x"}})
+    assert refused.status_code in (400, 422) and "reason" in refused.text
+    refused = airflow.api("POST", path, {"logical_date": None, "conf": {"reason": "to see", "teams": ["a/b"]}})
+    assert refused.status_code in (400, 422) and "teams" in refused.text
+    assert (
+        airflow.api("POST", path, {"logical_date": None, "conf": {"reason": "to see"}}, token=False).status_code == 401
+    )
+    run = airflow.trigger("embedmill_reindex", reason="to see that it works", index="messages")
+    assert airflow.ended("embedmill_reindex", run) == "success"
+    report = airflow.xcom("embedmill_reindex", run, "activate")
+    assert report["activated"] and report["gate"]["passed"] and report["previous"] == before
+    assert status(config)["index"]["live"] == report["index"] != before
+    assert airflow.xcom("embedmill_reindex", run, "gate")["gate"]["passed"]
+
+
+@pytest.mark.long
+def test_a_job_that_is_killed_fails_its_task_and_the_retry_ends_well(airflow: Airflow, config: Path) -> None:
+    run = airflow.trigger("embedmill_nightly")
+    running(airflow, run).kill()
+    assert airflow.ended("embedmill_nightly", run) == "success"
+    tries = {name: one["try_number"] for name, one in airflow.tasks("embedmill_nightly", run).items()}
+    assert sorted(tries.values())[-1] == 2
+    assert verify(config)[0] == 0
+
+
+@pytest.mark.long
+def test_a_scheduler_that_dies_is_started_again_and_nothing_is_doubled(airflow: Airflow, config: Path) -> None:
+    run = airflow.trigger("embedmill_nightly")
+    running(airflow, run)
+    airflow.kill("scheduler")
+    time.sleep(2)
+    airflow.start("scheduler")
+    most = 0
+
+    def ended() -> bool:
+        nonlocal most
+        most = max(most, len([job for job in jobs(run) if job.is_running()]))
+        return airflow.api("GET", f"dags/embedmill_nightly/dagRuns/{run}").json()["state"] in ("success", "failed")
+
+    airflow.wait(run, ended, 300)
+    assert airflow.ended("embedmill_nightly", run) == "success"
+    assert verify(config)[0] == 0
+    tables = status(config)["tables"]
+    assert tables["published"] % tables["chunks"] == 0, "a row of the ledger is there twice"
+
+
+def test_a_task_that_is_marked_failed_takes_its_processes_with_it(airflow: Airflow) -> None:
+    run = airflow.trigger("embedmill_nightly")
+    job = running(airflow, run)
+    tree = [job, *job.children(recursive=True)]
+    task = next(name for name, one in airflow.tasks("embedmill_nightly", run).items() if one["state"] == "running")
+    path = f"dags/embedmill_nightly/dagRuns/{run}/taskInstances/{task}"
+    airflow.api("PATCH", path, {"new_state": "failed"}).raise_for_status()
+    _, alive = psutil.wait_procs(tree, timeout=30)
+    assert not alive
+    assert airflow.ended("embedmill_nightly", run) == "failed"
+
+
+def test_a_failure_says_the_command_to_rerun_by_hand(airflow: Airflow) -> None:
+    run = airflow.trigger("embedmill_reindex", reason="to see it refused", index="another")
+    assert airflow.ended("embedmill_reindex", run) == "failed"
+    log = airflow.log("embedmill_reindex", run, "extract")
+    assert "by hand: embedmill step extract --build --run-id reindex-" in log
+    assert "the configuration's index is 'messages', not 'another'" in log
+    assert airflow.tasks("embedmill_reindex", run)["extract"]["try_number"] == 1, "it would be refused again"
+
+
+@pytest.mark.long
+def test_a_purge_by_rest_leaves_its_receipt(airflow: Airflow, config: Path) -> None:
+    run = airflow.trigger("embedmill_purge", team="T02BIRCH")
+    assert airflow.ended("embedmill_purge", run) == "failed", "a whole team goes only where that was said"
+    log = airflow.log("embedmill_purge", run, "purge")
+    assert "give one of them, or set whole_team" in log and "purge failed (try 1)" in log
+    run = airflow.trigger("embedmill_purge", team="T02BIRCH", before="2025-03-11")
+    assert airflow.ended("embedmill_purge", run) == "success"
+    receipt = airflow.xcom("embedmill_purge", run, "purge")
+    assert receipt["removed"]["chunks"] > 0 and receipt["removed"]["index"] > 0
+    assert verify(config)[0] == 0

@@ -1,0 +1,118 @@
+"""Actors that die and texts that no encoder can take, with real Ray: the rest is published, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from tests.support.paths import ROOT
+from tests.support.workspace import Workspace, counts, message
+
+RAISES = "this one raises"
+KILLS = "this one kills"
+MESSAGES = 400
+
+
+def break_the_encoder() -> None:
+    """Runs in every worker as it starts: the stand-in encoder gets slow, and dies of two texts."""
+    from embedding.encoders.local.hashed import HashEncoder
+
+    encode = HashEncoder.encode
+
+    def fragile(self, texts, tokens):  # type: ignore[no-untyped-def]
+        time.sleep(0.002 * len(texts))
+        if any(KILLS in text for text in texts):
+            os._exit(1)
+        if any(RAISES in text for text in texts):
+            raise ValueError(f"cannot encode {texts}")
+        return encode(self, texts, tokens)
+
+    HashEncoder.encode = fragile  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def fragile() -> Iterator[None]:
+    """A Ray of our own whose encoders are fragile; the run finds it started and uses it."""
+    import ray
+
+    ray.shutdown()
+    environment = {"PYTHONPATH": str(ROOT)}
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        object_store_memory=200_000_000,
+        log_to_driver=False,
+        runtime_env={"worker_process_setup_hook": break_the_encoder, "env_vars": environment},
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def busy(workspace: Workspace) -> Workspace:
+    """Several shards of messages."""
+    workspace.day("general", [message(n, f"report {n} from desk {n % 13}") for n in range(MESSAGES)])
+    text = workspace.config.read_text()
+    workspace.config.write_text(text.replace("[model]\n", "[model]\nshard_tokens = 400\n"))
+    return workspace
+
+
+def _quarantined(workspace: Workspace) -> dict[str, str]:
+    from jobs.state.store import State
+
+    rows = State(workspace.root / "state").read("quarantine", ["key", "reason", "step"]).to_pylist()
+    assert all(row["step"] == "embed" for row in rows)
+    return {row["key"]: row["reason"] for row in rows}
+
+
+@pytest.mark.slow
+def test_texts_that_no_encoder_takes_are_found_and_the_rest_is_published(busy: Workspace, fragile: None) -> None:
+    said = [*busy.messages("general"), message(500, f"{RAISES} alone"), message(501, f"{KILLS} alone")]
+    busy.day("general", said)
+    ran = busy.run()
+    assert ran.code == 3, ran
+    bad = {"T01/m/C1/1740960500.000100#0": "encoder_fails", "T01/m/C1/1740960501.000100#0": "kills_encoder"}
+    assert _quarantined(busy) == bad
+    assert ran.body["documents"]["quarantined"] == 2
+    assert ran.body["chunks"]["embedded"] == ran.body["chunks"]["total"] - 2 == ran.body["index_rows"]["after"]
+    verified = busy.verify()
+    assert verified.code == 0, verified
+
+    said[-2] = message(500, "an edit that helps") | {"edited": {"user": "U1", "ts": "1750000000.000000"}}
+    busy.day("general", said[:-1])
+    mended = busy.run()
+    assert mended.code == 0, "what was edited or deleted has left the quarantine"
+    assert counts(mended) == {"embedded": 1}
+    assert _quarantined(busy) == {}
+    assert busy.verify().code == 0
+
+
+@pytest.mark.slow
+def test_the_work_of_a_killed_actor_is_taken_up_by_another(busy: Workspace, fragile: None) -> None:
+    killed: list[int] = []
+    done = threading.Event()
+
+    def kill_one() -> None:
+        while not done.is_set() and not killed:
+            stored = any((busy.root / "state" / "vectors" / "_delta_log").glob("*1.json"))
+            for process in psutil.process_iter(["cmdline"]) if stored else ():
+                if "EncodeShard" in " ".join(process.info["cmdline"] or ()):
+                    process.kill()
+                    killed.append(process.pid)
+                    return
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    ran = busy.run()
+    done.set()
+    killer.join()
+    assert killed, "the actor was not seen"
+    assert ran.code == 0, ran
+    assert ran.body["chunks"]["embedded"] == ran.body["chunks"]["total"] == ran.body["index_rows"]["after"]
+    assert busy.verify().code == 0

@@ -1,0 +1,589 @@
+"""One suite for every ``Index``: in memory, Milvus Lite, a real Milvus server, and Vespa's protocol double."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from milvus_lite.engine.collection import Collection
+from pymilvus import MilvusClient
+
+from embedding.errors import ConfigError, LeaseHeldError, ResourceError, SpaceMismatchError
+from indexers import INDEX_ROW, SCAN, Index, Settings, open_index, too_long
+from indexers.milvus.index import MilvusIndex
+from indexers.milvus.wire import batches, literal, search_filter
+from indexers.vespa.package import write_package
+from tests.support.paths import ROOT
+from tests.support.vespa_server import VespaServer
+
+DIM = 16
+V1, V2 = "messages__v1", "messages__v2"
+
+HOSTILE = [
+    "quote\"'`",
+    "back\\slash\\",
+    "\\",
+    'mix\\"',
+    "new\nline\r\n\ttab",
+    "control\x01\x08\x0c\x7f",
+    "emoji 🧵 ключ 鍵",
+    "percent%20%s_like%",
+    "{brace} $meta [list], or true",
+    '" or team_id != "',
+    "a" * 500,
+    "é" * 250,
+]
+
+
+def rows(ids: list[str], seed: int = 0, **columns: object) -> pa.Table:
+    """Rows of distinct vectors; a column is a constant or a list."""
+    count = len(ids)
+    vectors = np.random.default_rng(seed).normal(size=(count, DIM)).astype(np.float32)
+    values: dict[str, object] = {
+        "chunk_id": ids,
+        "team_id": "T0",
+        "channel_id": "C0",
+        "channel_name": "general",
+        "kind": "message",
+        "doc_id": [i.split("#")[0] for i in ids],
+        "chunk_no": 0,
+        "created_at": list(range(count)),
+        "updated_at": 5,
+        "version": 1,
+        "text": [f"text {i}" for i in range(count)],
+        "meta": "{}",
+        "content_hash": [f"c{seed}-{i}" for i in range(count)],
+        "meta_hash": f"m{seed}",
+        "vector": list(vectors),
+        **columns,
+    }
+    return pa.table(
+        {name: value if isinstance(value, list) else [value] * count for name, value in values.items()},
+        schema=INDEX_ROW,
+    )
+
+
+def vectors_of(table: pa.Table) -> np.ndarray:
+    return np.array(table["vector"].to_pylist(), dtype=np.float32)
+
+
+def scanned(index: Index, version: str = V1) -> pa.Table:
+    return pa.Table.from_batches(index.scan(version), schema=SCAN).sort_by("chunk_id")
+
+
+def matching(table: pa.Table) -> pa.Table:
+    return table.select(SCAN.names).sort_by("chunk_id")
+
+
+@pytest.fixture(params=["exact", "milvus", "server", "vespa"])
+def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Index]]:
+    kind, uri = request.param, str(tmp_path / "index.db")
+    if kind == "server":
+        kind, uri = "milvus", request.getfixturevalue("milvus_server").uri
+        clear(uri)
+    if kind == "vespa":
+        server: VespaServer = request.getfixturevalue("vespa_server")
+        server.plan()
+        server.deploy(request.getfixturevalue("vespa_package"), empty=True)
+        uri = server.uri
+    opened: list[Index] = []
+
+    def connect() -> Index:
+        opened.append(open_index(kind, uri, "messages"))
+        return opened[-1]
+
+    yield connect
+    for index in opened:
+        index.close()
+
+
+@pytest.fixture(scope="module")
+def vespa_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An application with the versions that these tests create."""
+    folder = tmp_path_factory.mktemp("package")
+    write_package(folder, "messages", {f"messages__v{n}": DIM for n in (1, 2, 10)} | {"messages__v3": 2 * DIM})
+    return folder
+
+
+def clear(uri: str) -> None:
+    client = MilvusClient(uri)
+    for version in client.list_collections():
+        if version.startswith("messages__v"):
+            for alias in client.list_aliases(version)["aliases"]:
+                client.drop_alias(alias)
+            client.drop_collection(version)
+    client.close()
+
+
+@pytest.fixture
+def index(connect: Callable[[], Index]) -> Index:
+    index = connect()
+    index.create_version(V1, space_id="space-a", dim=DIM)
+    return index
+
+
+def test_create_is_idempotent_and_keeps_rows(index: Index) -> None:
+    index.upsert(V1, rows(["a#0"]))
+    index.create_version(V1, space_id="space-a", dim=DIM)
+    assert index.count(V1) == 1
+    assert index.space_of(V1) == "space-a"
+    with pytest.raises(SpaceMismatchError, match="space-a.*space-b"):
+        index.create_version(V1, space_id="space-b", dim=DIM)
+    with pytest.raises(SpaceMismatchError):
+        index.create_version(V1, space_id="space-a", dim=DIM + 1)
+
+
+def test_upsert_replaces_by_key(index: Index) -> None:
+    index.upsert(V1, rows(["a#0", "b#0"], seed=1))
+    index.upsert(V1, rows(["b#0", "c#0"], seed=2).to_batches()[0])
+    assert index.count(V1) == 3
+    assert {r["chunk_id"]: r["meta_hash"] for r in scanned(index).to_pylist()} == {
+        "a#0": "m1",
+        "b#0": "m2",
+        "c#0": "m2",
+    }
+    expected = vectors_of(rows(["b#0"], seed=2))[0]
+    assert np.abs(index.fetch_vectors(V1, ["b#0"])["b#0"] - expected).max() < 1e-6
+    assert [h.text for h in index.search(V1, expected, team_id="T0", k=1)] == ["text 0"]
+
+
+def test_a_replaced_row_leaves_its_old_team(index: Index) -> None:
+    index.upsert(V1, rows(["a#0"], team_id="T0"))
+    index.flush(V1)
+    moved = rows(["a#0"], team_id="T1")
+    index.upsert(V1, moved)
+    vector = vectors_of(moved)[0]
+    assert index.search(V1, vector, team_id="T0") == []
+    assert len(index.search(V1, vector, team_id="T1")) == 1
+
+
+def test_delete(index: Index) -> None:
+    table = rows([f"{i}#0" for i in range(10)])
+    index.upsert(V1, table)
+    index.delete(V1, ["3#0", "7#0", "unknown#0"])
+    index.delete(V1, [])
+    index.delete(V1, ["unknown#0"])
+    assert index.count(V1) == 8
+    assert scanned(index)["chunk_id"].to_pylist() == [f"{i}#0" for i in (0, 1, 2, 4, 5, 6, 8, 9)]
+    assert set(index.fetch_vectors(V1, ["3#0", "4#0"])) == {"4#0"}
+    hits = index.search(V1, vectors_of(table)[3], team_id="T0", k=10)
+    assert "3#0" not in {hit.chunk_id for hit in hits}
+    index.upsert(V1, table.slice(3, 1))
+    assert index.count(V1) == 9
+
+
+def test_an_empty_index_answers(index: Index) -> None:
+    assert index.count(V1) == 0
+    assert list(index.scan(V1)) == []
+    assert index.fetch_vectors(V1, ["a#0"]) == {}
+    assert index.search(V1, np.ones(DIM, np.float32), team_id="T0") == []
+    index.upsert(V1, INDEX_ROW.empty_table())
+    assert index.count(V1) == 0
+
+
+def test_search_sees_only_the_filters_rows(index: Index) -> None:
+    ids = [f"{i}#0" for i in range(600)]
+    table = rows(
+        ids,
+        team_id=[f"T{i % 10}" for i in range(600)],
+        channel_id=[f"C{i % 7}" for i in range(600)],
+        kind=["file" if i % 3 else "message" for i in range(600)],
+    )
+    index.upsert(V1, table)
+    vectors = vectors_of(table)
+    for team in range(10):
+        hits = index.search(V1, vectors[team], team_id=f"T{team}", k=100)
+        assert {h.chunk_id for h in hits} == {f"{i}#0" for i in range(600) if i % 10 == team}
+        assert hits[0].chunk_id == f"{team}#0"
+    hits = index.search(V1, vectors[0], team_id="T0", channels=["C1", "C2"], kind="file", k=100)
+    expected = {i for i in range(600) if i % 10 == 0 and i % 7 in (1, 2) and i % 3}
+    assert {h.chunk_id for h in hits} == {f"{i}#0" for i in expected}
+    assert index.search(V1, vectors[0], team_id="T", k=5) == []
+    assert index.search(V1, vectors[0], team_id="T0", channels=["C"], k=5) == []
+
+
+def test_scores_are_cosines_and_the_order_is_the_oracles(index: Index) -> None:
+    table = rows([f"{i}#0" for i in range(300)], meta='{"page":3}', channel_name="Général", kind="file")
+    index.upsert(V1, table)
+    vectors = vectors_of(table).astype(np.float64)
+    query = 3.0 * vectors[42] + 0.1 * vectors[7]
+    cosines = vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query)
+    hits = index.search(V1, query.astype(np.float32), team_id="T0", k=20)
+    assert [h.chunk_id for h in hits] == [f"{i}#0" for i in np.argsort(-cosines)[:20]]
+    assert np.abs(np.array([h.score for h in hits]) - np.sort(cosines)[::-1][:20]).max() < 1e-5
+    (best,) = index.search(V1, vectors[42].astype(np.float32), team_id="T0", k=1)
+    assert best.score == pytest.approx(1.0, abs=1e-5)
+    assert (best.chunk_id, best.doc_id, best.text, best.created_at) == ("42#0", "42", "text 42", 42)
+    assert (best.team_id, best.channel_id, best.channel_name, best.kind) == ("T0", "C0", "Général", "file")
+    assert json.loads(best.meta) == {"page": 3}
+
+
+def test_hostile_values_are_only_values(index: Index) -> None:
+    table = rows(HOSTILE, team_id=[h[:100] for h in HOSTILE], channel_id=HOSTILE, text=HOSTILE, doc_id=HOSTILE)
+    index.upsert(V1, table)
+    index.upsert(V1, rows(["other#0"], seed=9))
+    assert scanned(index).slice(0).equals(matching(pa.concat_tables([table, rows(["other#0"], seed=9)])))
+    vectors = vectors_of(table)
+    got = index.fetch_vectors(V1, HOSTILE)
+    for i, value in enumerate(HOSTILE):
+        assert np.abs(got[value] - vectors[i]).max() < 1e-6
+        (hit,) = index.search(V1, vectors[i], team_id=value[:100], channels=[value], k=10)
+        assert (hit.chunk_id, hit.text) == (value, value)
+    for value in HOSTILE:
+        index.delete(V1, [value])
+    assert scanned(index)["chunk_id"].to_pylist() == ["other#0"]
+
+
+def test_scan_of_many_rows(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexers.milvus.reader.SCAN_ROWS", 700)
+    table = rows([f"T0/m/C/{i}#{i % 3}" for i in range(5000)])
+    index.upsert(V1, table)
+    index.delete(V1, [f"T0/m/C/{i}#{i % 3}" for i in range(0, 5000, 5)])
+    got = scanned(index)
+    assert got.schema == SCAN
+    kept = table.filter(pa.array([i % 5 != 0 for i in range(5000)]))
+    assert got.equals(matching(kept))
+    assert index.count(V1) == 4000
+    ids = kept["chunk_id"].to_pylist()
+    assert set(index.fetch_vectors(V1, ids)) == set(ids)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_rows(index: Index) -> None:
+    count, numbers = 100_000, np.arange(100_000)
+    ids = [f"T{n % 20}/m/C{n % 7}/{n}#0" for n in range(count)]
+    table = rows(
+        ids,
+        team_id=[f"T{n % 20}" for n in range(count)],
+        channel_id=[f"C{n % 7}" for n in range(count)],
+        kind=["file" if n % 3 else "message" for n in range(count)],
+    )
+    for start in range(0, count, 20_000):
+        index.upsert(V1, table.slice(start, 20_000))
+    index.flush(V1)
+    changed = table.filter(pa.array(numbers % 10 == 3))
+    place = changed.column_names.index("meta_hash")
+    changed = changed.set_column(place, INDEX_ROW.field("meta_hash"), pa.array(["changed"] * len(changed)))
+    index.upsert(V1, changed)
+    index.delete(V1, [ids[n] for n in range(5, count, 25)])
+    kept = pa.concat_tables([table.filter(pa.array((numbers % 10 != 3) & (numbers % 25 != 5))), changed])
+    assert index.count(V1) == len(kept) == 96_000
+    assert scanned(index).equals(matching(kept))
+
+    matrix, query = vectors_of(table), vectors_of(table)[40]
+    for team, channel in ((0, 5), (7, 0), (19, 6)):
+        wanted = (numbers % 20 == team) & (numbers % 7 == channel) & (numbers % 3 != 0) & (numbers % 25 != 5)
+        mine = {ids[n]: matrix[n] for n in np.flatnonzero(wanted)}
+        hits = index.search(V1, query, team_id=f"T{team}", channels=[f"C{channel}"], kind="file", k=1_000)
+        assert {hit.chunk_id for hit in hits} == set(mine), "all rows of the filter and no others"
+        held = np.stack(list(mine.values()))
+        cosines = held @ query / np.linalg.norm(held, axis=1) / np.linalg.norm(query)
+        assert np.allclose([hit.score for hit in hits], np.sort(cosines)[::-1], atol=1e-5)
+
+
+def test_the_alias_moves(index: Index) -> None:
+    assert index.live() is None
+    with pytest.raises(ConfigError, match="no live version"):
+        index.search(None, np.ones(DIM, np.float32), team_id="T0")
+    index.upsert(V1, rows(["old#0"]))
+    index.point_alias(V1)
+    index.point_alias(V1)
+    assert index.live() == V1
+    index.create_version(V2, space_id="space-b", dim=DIM)
+    index.upsert(V2, rows(["new#0"]))
+    query = vectors_of(rows(["x"]))[0]
+    assert [h.chunk_id for h in index.search(None, query, team_id="T0")] == ["old#0"]
+    index.point_alias(V2)
+    assert [h.chunk_id for h in index.search(None, query, team_id="T0")] == ["new#0"]
+    assert (index.live(), index.versions(), index.space_of(V2)) == (V2, [V1, V2], "space-b")
+    with pytest.raises(ConfigError, match="live"):
+        index.drop_version(V2)
+    index.point_alias(V1)
+    index.drop_version(V2)
+    index.drop_version(V2)
+    assert index.versions() == [V1]
+    # A document type of Vespa has the dimension that it was deployed with.
+    deployed = index.capabilities().engine.startswith("Vespa")
+    again = "messages__v3" if deployed else V2
+    index.create_version(again, space_id="space-c", dim=DIM * 2)
+    assert (index.count(again), index.space_of(again)) == (0, "space-c")
+
+
+def test_the_live_version_is_there_at_every_moment_of_a_move(index: Index, connect: Callable[[], Index]) -> None:
+    index.create_version(V2, space_id="space-b", dim=DIM)
+    index.point_alias(V1)
+    seen: set[str | None] = set()
+    done = threading.Event()
+
+    def look() -> None:
+        other = connect()
+        while not done.is_set():
+            seen.add(other.live())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for move in range(30):
+        index.point_alias((V2, V1)[move % 2])
+    done.set()
+    thread.join()
+    assert seen and seen <= {V1, V2}
+
+
+def test_versions_are_ordered_by_number_and_by_index(index: Index, connect: Callable[[], Index]) -> None:
+    for n in (10, 2):
+        index.create_version(f"messages__v{n}", space_id="s", dim=DIM)
+    assert index.versions() == [V1, V2, "messages__v10"]
+    with pytest.raises(ValueError, match="called messages__v1"):
+        index.create_version("other__v1", space_id="s", dim=DIM)
+
+
+def test_everything_survives_a_reopen(index: Index, connect: Callable[[], Index]) -> None:
+    table = rows([f"{i}#0" for i in range(50)])
+    index.upsert(V1, table)
+    index.delete(V1, ["0#0"])
+    index.point_alias(V1)
+    index.close()
+    again = connect()
+    assert (again.live(), again.versions(), again.space_of(V1), again.count(V1)) == (V1, [V1], "space-a", 49)
+    assert scanned(again).equals(matching(table.slice(1)))
+    (hit,) = again.search(None, vectors_of(table)[7], team_id="T0", k=1)
+    assert hit.chunk_id == "7#0"
+
+
+def test_a_version_remembers_the_state_that_owns_it(index: Index, connect: Callable[[], Index]) -> None:
+    assert index.owner_of(V1) == "", "made without one, as by an earlier release"
+    index.set_owner(V1, "state-a")
+    index.upsert(V1, rows(["a#0"]))
+    index.create_version(V2, space_id="space-b", dim=DIM, owner="state-b")
+    index.create_version(V2, space_id="space-b", dim=DIM, owner="state-c")
+    index.flush(V1)
+    index.close()
+    again = connect()
+    assert (again.owner_of(V1), again.owner_of(V2)) == ("state-a", "state-b")
+    again.set_owner(V2, "state-c")
+    assert (again.owner_of(V1), again.owner_of(V2), again.space_of(V2)) == ("state-a", "state-c", "space-b")
+    assert (again.versions(), again.count(V1)) == ([V1, V2], 1), "no version of its own, and no row"
+    again.drop_version(V2)
+    again.create_version(V2, space_id="space-b", dim=DIM)
+    assert again.owner_of(V2) == "", "goes with its version"
+
+
+def test_two_connections_share_an_index(index: Index, connect: Callable[[], Index]) -> None:
+    other = connect()
+    index.upsert(V1, rows(["a#0"]))
+    assert other.count(V1) == 1
+    other.close()
+    assert index.count(V1) == 1
+
+
+def test_vectors_come_back_as_written(index: Index) -> None:
+    table = rows([f"{i}#0" for i in range(1500)], seed=4)
+    index.upsert(V1, table)
+    index.flush(V1)
+    ids = table["chunk_id"].to_pylist()
+    got = index.fetch_vectors(V1, [*ids, "unknown#0"])
+    assert set(got) == set(ids)
+    assert all(v.dtype == np.float32 for v in got.values())
+    assert np.abs(np.stack([got[i] for i in ids]) - vectors_of(table)).max() < 1e-6
+
+
+def test_compaction_keeps_what_lives(index: Index) -> None:
+    table = rows([f"{i}#0" for i in range(200)])
+    index.upsert(V1, table)
+    index.flush(V1)
+    index.delete(V1, [f"{i}#0" for i in range(0, 200, 2)])
+    index.compact(V1)
+    kept = table.filter(pa.array([i % 2 == 1 for i in range(200)]))
+    assert scanned(index).equals(matching(kept))
+    (hit,) = index.search(V1, vectors_of(table)[11], team_id="T0", k=1)
+    assert hit.chunk_id == "11#0"
+    index.compact(V1)
+    index.delete(V1, kept["chunk_id"].to_pylist())
+    index.compact(V1)
+    assert index.count(V1) == 0
+    index.upsert(V1, table)
+    assert index.count(V1) == 200
+
+
+def test_rows_that_no_engine_can_hold_are_refused_whole(index: Index) -> None:
+    bad = rows(["a#0", "b#0"])
+    with pytest.raises(ValueError, match="twice"):
+        index.upsert(V1, rows(["a#0", "a#0"]))
+    with pytest.raises(ValueError, match="dimensions"):
+        index.upsert(V1, rows(["a#0"], vector=[[1.0] * (DIM + 1)]))
+    with pytest.raises(ValueError, match="NaN"):
+        index.upsert(V1, rows(["a#0"], vector=[[float("nan")] * DIM]))
+    long = rows(["a#0", "b#0"], text=["fine", "é" * 40_000])
+    assert too_long(long) == {"b#0": "text"}
+    assert too_long(bad) == {}
+    with pytest.raises(ValueError, match="text of b#0 is over 65535 bytes"):
+        index.upsert(V1, long)
+    assert index.count(V1) == 0
+    index.upsert(V1, rows(["a#0"], text="é" * 32_767))
+    assert index.count(V1) == 1
+
+
+def test_unknown_kind_and_bad_name() -> None:
+    with pytest.raises(ConfigError, match="'chroma' is not one of exact, milvus, vespa"):
+        open_index("chroma", "x", "messages")
+    with pytest.raises(ConfigError, match="letters, digits"):
+        open_index("exact", "", "my-index")
+
+
+def test_a_missing_version_is_an_error(index: Index) -> None:
+    for call in (index.count, index.space_of, index.owner_of, index.point_alias):
+        with pytest.raises((ConfigError, ResourceError)):
+            call("messages__v7")
+
+
+# What only an embedded or remote engine has.
+
+
+def test_filters_quote_what_both_grammars_know() -> None:
+    assert literal('a"b\\c\n\x01é%') == '"a\\"b\\\\c\\n\x01é%"'
+    assert search_filter('T"', [], None) == 'team_id == "T\\""'
+    assert search_filter("T", ["C1", "C2"], "file") == (
+        'team_id == "T" and channel_id in ["C1", "C2"] and kind == "file"'
+    )
+
+
+def test_batches_are_cut_by_rows_and_bytes() -> None:
+    small = rows([f"{i}#0" for i in range(2500)])
+    assert list(batches(small, DIM)) == [(0, 1000), (1000, 1000), (2000, 500)]
+    large = rows([f"{i}#0" for i in range(300)], text="x" * 60_000)
+    cuts = list(batches(large, DIM))
+    assert sum(length for _, length in cuts) == 300
+    assert max(length for _, length in cuts) * 60_000 <= 8 << 20
+    assert list(batches(small.slice(0, 0), DIM)) == []
+
+
+@pytest.mark.parametrize("flush_first", [True, False])
+def test_compaction_takes_deleted_and_replaced_texts_off_the_disk(tmp_path: Path, flush_first: bool) -> None:
+    index = MilvusIndex(str(tmp_path / "lite"), "messages")
+    index.create_version(V1, space_id="s", dim=DIM)
+    index.upsert(V1, rows(["a#0", "b#0", "c#0"], text=["first secret", "second secret", "kept"]))
+    if flush_first:
+        index.flush(V1)
+        assert "first secret" in stored_texts(tmp_path)
+    index.delete(V1, ["a#0"])
+    index.upsert(V1, rows(["b#0"], text="edited"))
+    index.compact(V1)
+    assert stored_texts(tmp_path) == {"edited", "kept"}
+    index.close()
+    assert stored_texts(tmp_path) == {"edited", "kept"}
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"secret" in p.read_bytes()]
+
+
+def test_compaction_waits_for_what_the_engine_does_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that write one graph file would read each other's half."""
+    real, at_work, most = Collection._build_or_load_segment_index, [0], [0]
+    mutex = threading.Lock()
+
+    def slow(collection: Collection, *given: object) -> None:
+        with mutex:
+            at_work[0] += 1
+            most[0] = max(most[0], at_work[0])
+        time.sleep(0.3)
+        real(collection, *given)
+        with mutex:
+            at_work[0] -= 1
+
+    index = MilvusIndex(str(tmp_path / "lite"), "messages")
+    index.create_version(V1, space_id="s", dim=DIM)
+    index.upsert(V1, rows([f"{n}#0" for n in range(8)]))
+    monkeypatch.setattr(Collection, "_build_or_load_segment_index", slow)
+    index.delete(V1, ["0#0"])
+    index.compact(V1)
+    assert most == [1]
+    assert len(scanned(index, V1)) == 7
+    index.close()
+
+
+def stored_texts(folder: Path) -> set[str]:
+    """Texts in the engine's data files, deleted or not."""
+    files = [p for p in folder.rglob("data_*.parquet") if p.is_file()]
+    return {text for p in files for text in pq.ParquetFile(p).read(columns=["text"])["text"].to_pylist()}
+
+
+HOLDER = """
+import sys
+from indexers.milvus.index import MilvusIndex
+index = MilvusIndex(sys.argv[1], "messages")
+index.create_version("messages__v1", space_id="s", dim=4)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "lite")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_process_is_refused_in_one_line(holder: subprocess.Popen[str], tmp_path: Path) -> None:
+    with pytest.raises(LeaseHeldError) as caught:
+        MilvusIndex(str(tmp_path / "lite"), "messages", lock_timeout=0.3)
+    message = str(caught.value)
+    assert str(tmp_path / "lite") in message
+    assert "\n" not in message
+
+
+def test_the_lock_of_a_killed_process_is_free_at_once(holder: subprocess.Popen[str], tmp_path: Path) -> None:
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    index = MilvusIndex(str(tmp_path / "lite"), "messages", lock_timeout=1)
+    assert index.versions() == [V1]
+    index.close()
+
+
+def test_waiting_gets_the_lock_when_its_holder_ends(holder: subprocess.Popen[str], tmp_path: Path) -> None:
+    assert holder.stdin is not None
+    holder.stdin.close()
+    index = MilvusIndex(str(tmp_path / "lite"), "messages", lock_timeout=15)
+    assert index.space_of(V1) == "s"
+    index.close()
+
+
+def test_a_server_that_is_not_there_is_one_line_without_the_token(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexers.milvus.connection.CONNECT_SECONDS", 0.5)
+    with pytest.raises(ResourceError) as caught:
+        MilvusIndex("http://user:secret@127.0.0.1:1", "messages", Settings(token="s3cr3t"))
+    message = str(caught.value)
+    assert message.startswith("Milvus at http://127.0.0.1:1: ")
+    assert "secret" not in message and "s3cr3t" not in message and "\n" not in message
+    assert capfd.readouterr().err == ""
+
+
+def test_failures_log_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    index = MilvusIndex(str(tmp_path / "lite"), "messages")
+    with pytest.raises(ResourceError) as caught:
+        index.count("messages__v7")
+    assert "\n" not in str(caught.value)
+    index.close()
+    assert capfd.readouterr().err == ""
+    assert logging.getLogger("pymilvus").level > logging.CRITICAL

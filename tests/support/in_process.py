@@ -1,0 +1,245 @@
+"""A pipeline whose whole work is done in this process, and which can be told to die at any of its writes.
+
+Everything is real but for two parts: vectors are served by the exact index, and the functions that Ray runs on its
+workers are called one after the other here. A run of a few documents then costs what Spark costs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from embedding.encoders.spec import EncoderSpec
+from indexers import exact
+from indexers.exact import ExactIndex
+from jobs.config import load_config
+from jobs.embed.embed import Embedded
+from jobs.embed.workers import EncodeShard, cut_shard, write_shard
+from jobs.maintenance import erase
+from jobs.pipeline import Pipeline
+from jobs.state.parts import Part
+from jobs.state.store import State
+from jobs.telemetry.progress import Progress
+from tests.support.workspace import Workspace, copied
+
+
+class Killed(BaseException):
+    """The process has died. Nothing but its caller may catch it."""
+
+
+@dataclass(frozen=True)
+class Write:
+    """One write: where to, of which index version, and the keys that it put there and ``removed``.
+
+    Keys are chunk ids; of vectors (team, content hash), of dropped ledger rows (version, chunk id). ``rows`` are those
+    of the other tables. ``done`` is false of the write that the process died ahead of; ``purging`` says for what it was.
+    """
+
+    where: str
+    version: str = ""
+    keys: frozenset[Any] = frozenset()
+    removed: frozenset[Any] = frozenset()
+    rows: tuple[dict[str, Any], ...] = ()
+    done: bool = True
+    purging: bool = False
+
+
+@dataclass
+class Death:
+    """At which write the process dies, from 1, and whether that write still happens; 0 is never. ``writes`` so far.
+
+    ``ahead_of`` names a place: it dies ahead of its first write there, or the first after one to ``once``.
+    """
+
+    at: int = 0
+    after: bool = True
+    ahead_of: str = ""
+    once: str = ""
+    writes: list[Write] = field(default_factory=list)
+    purging: bool = False
+    dead: bool = False
+
+    @contextmanager
+    def around(self, write: Callable[[], Write]) -> Iterator[None]:
+        if self.dead:  # what a dying process still tries
+            raise Killed
+        begun = not self.once or any(done.where == self.once for done in self.writes)
+        ahead = bool(self.ahead_of) and begun and write().where == self.ahead_of
+        self.dead = fatal = ahead or len(self.writes) + 1 == self.at
+        if ahead or fatal and not self.after:
+            self.writes.append(replace(write(), done=False, purging=self.purging))
+            raise Killed
+        yield
+        self.writes.append(replace(write(), purging=self.purging))
+        if fatal:
+            raise Killed
+
+
+class WatchedIndex(ExactIndex):
+    """The exact index, whose writes may be fatal."""
+
+    death = Death()
+
+    def upsert(self, version: str, rows: pa.RecordBatch | pa.Table) -> list[str]:
+        keys = frozenset(rows["chunk_id"].to_pylist())
+        with self.death.around(lambda: Write("index", version, keys)):
+            return super().upsert(version, rows)
+
+    def delete(self, version: str, chunk_ids: Sequence[str]) -> None:
+        with self.death.around(lambda: Write("index", version, removed=frozenset(chunk_ids))):
+            super().delete(version, chunk_ids)
+
+    def point_alias(self, version: str) -> None:
+        with self.death.around(lambda: Write("alias", version)):
+            super().point_alias(version)
+
+
+class WatchedState(State):
+    """The state, whose commits may be fatal."""
+
+    death = Death()
+
+    def append(self, name: str, parts: Sequence[Part]) -> None:
+        with self.death.around(lambda: _added(self, name, parts)):
+            super().append(name, parts)
+
+    def merge(self, name: str, rows: pa.Table | pa.RecordBatchReader, *, only: Sequence[str] = ()) -> None:
+        table = rows if isinstance(rows, pa.Table) else rows.read_all()
+        with self.death.around(lambda: _merged(name, table, only)):
+            super().merge(name, table, only=only)
+
+    def drop(self, name: str, where: str) -> int:
+        before = _keys(self, name)
+        gone: frozenset[Any] = frozenset()
+
+        def write() -> Write:
+            return Write(name, removed=gone)
+
+        with self.death.around(write):
+            count = super().drop(name, where)
+            gone = before - _keys(self, name)
+        return count
+
+
+def _added(state: State, name: str, parts: Sequence[Part]) -> Write:
+    rows = [
+        part.partition | row
+        for part in parts
+        for row in pq.read_table(state.root / name / part.path, partitioning=None).to_pylist()
+    ]
+    if name == "vectors":
+        return Write(name, keys=frozenset((r["team_id"], r["content_hash"]) for r in rows))
+    return Write(name, rows[0].get("index", ""), frozenset(r["chunk_id"] for r in rows)) if rows else Write(name)
+
+
+def _merged(name: str, rows: pa.Table, only: Sequence[str]) -> Write:
+    listed = rows.to_pylist()
+    if only:
+        return Write("doubt", listed[0]["index"], frozenset(r["chunk_id"] for r in listed))
+    if name not in ("chunks", "published"):
+        return Write(name, rows=tuple(listed))
+    version = listed[0].get("index", "") if listed else ""
+    kept = frozenset(r["chunk_id"] for r in listed if not r["_delete"])
+    return Write(name, version, kept, frozenset(r["chunk_id"] for r in listed if r["_delete"]))
+
+
+def _keys(state: State, name: str) -> frozenset[Any]:
+    columns = {"chunks": ["chunk_id"], "vectors": ["team_id", "content_hash"], "published": ["index", "chunk_id"]}
+    if name not in columns:
+        return frozenset()
+    rows = state.read(name, columns[name]).to_pylist()
+    return frozenset(r["chunk_id"] if name == "chunks" else tuple(r.values()) for r in rows)
+
+
+def embed_here(
+    config: Any,
+    state: State,
+    spec: EncoderSpec,
+    *,
+    run_id: str,
+    space_id: str,
+    before_commit: Callable[[], None],
+    stored: Callable[[str, list[Part]], None],
+    stop: Callable[[], bool],
+    progress: Callable[[int], None],
+) -> Embedded:
+    """``jobs.embed.embed.embed`` without Ray: the same functions, shard after shard."""
+    done, encode = Embedded(), EncodeShard(spec)
+    for shard in sorted((state.work(run_id) / "texts").glob("shard=*")):
+        rows = cut_shard(pa.table({"path": [str(shard)]}), spec)
+        [written] = write_shard(encode(rows), str(state.root), space_id, run_id).to_pylist()
+        before_commit()
+        parts = [Part.from_json(line) for line in written["parts"].splitlines()]
+        state.append("vectors", parts)
+        done.texts += written["texts"]
+        done.tokens += written["tokens"]
+        done.unreadable += written["unreadable"]
+        stored(shard.name, parts)
+        if stop():
+            done.stopped = True
+            break
+    return done
+
+
+class Here(ThreadPoolExecutor):
+    """Does at once what it is given, in the thread that gives it: the order of all writes is then the same each time."""
+
+    def submit(self, work: Callable[..., Any], /, *given: Any, **named: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(work(*given, **named))
+        return done
+
+
+@contextmanager
+def without_ray() -> Iterator[None]:
+    """Have ``jobs.steps`` embed in this process, and let purges say that a write is theirs."""
+    real = erase.carry_out
+
+    def carry_out(pipeline: Pipeline, *given: Any) -> Any:
+        death: Death = pipeline.state.death  # type: ignore[attr-defined]
+        death.purging = True
+        found = real(pipeline, *given)
+        death.purging = False
+        return found
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(erase, "carry_out", carry_out)
+        patched.setattr("jobs.embed.embed.embed", embed_here)
+        patched.setattr("jobs.publish.shard_queue.ThreadPoolExecutor", Here)
+        patched.setattr(Pipeline, "start_encoding", lambda pipeline: None)
+        patched.setattr(Pipeline, "encoding", Pipeline.encoder)
+        yield
+
+
+def open_pipeline(config: Path, death: Death | None = None) -> Pipeline:
+    """A pipeline as a new process would open it. Its exact index is found again by the path of the configuration."""
+    pipeline = Pipeline(load_config(config), Progress())
+    index = WatchedIndex(pipeline.config.index_uri, pipeline.config.index.name)
+    state = WatchedState(pipeline.state.root, cut=pipeline.state.cut, hash_key=pipeline.state.hash_key.hex())
+    index.death = state.death = death or Death()
+    pipeline._index, pipeline.state = index, state
+    pipeline.close = lambda: None  # type: ignore[method-assign]
+    pipeline.has_index = lambda: True  # type: ignore[method-assign]
+    return pipeline
+
+
+def copy_index(old: Path, new: Path) -> None:
+    """What a copy of a workspace needs beside its files."""
+    uris = [str(load_config(config).index_uri) for config in (old, new)]
+    exact._STORES[uris[1]] = copy.deepcopy(exact._STORES[uris[0]])
+
+
+def copied_with_index(space: Workspace, root: Path) -> Workspace:
+    """A copy of a workspace and of its index in this process."""
+    new = copied(space, root)
+    copy_index(space.config, new.config)
+    return new
