@@ -158,7 +158,7 @@ def watch(
             seconds = time.monotonic() - start
             left = tree.wait()
         except BaseException:
-            tree.sample()  # whom nobody has looked at is ended too
+            tree.sample()  # also ends processes that were never sampled
             tree.stop()
             running.wait()
             raise

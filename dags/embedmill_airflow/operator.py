@@ -29,7 +29,6 @@ WRITERS, BUILDERS = "embedmill", "embedmill_build"
 # steps go before earlier ones of the same kind, so that a run that has begun ends before the next begins.
 PURGE, REINDEX, NIGHTLY, BACKFILL = 400, 300, 200, 100
 
-
 DEFAULTS: dict[str, Any] = {
     "owner": "ml-infrastructure",
     "retries": 2,
