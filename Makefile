@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.current
 NEED_MB := 6500
 SECONDS ?= 60
+# Processes that run tests; each starts a Spark and a Ray of its own, 4 GB at most.
+WORKERS ?= 2
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PEERS := .venv-bench
 PEERS_STAMP := $(PEERS)/.current
 # The last Milvus server that comes as a Python package. Its package is called like a part of ours: it lives alone.
@@ -29,10 +32,10 @@ airflow: $(STAMP)  ## start a local Airflow with the DAGs over the sample; Ctrl-
 	@bash docs/sample/airflow.sh $(BIN)
 
 test: $(STAMP) $(MILVUS_STAMP)  ## run the tests, also against a real Milvus server
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(STAMP) $(MILVUS_STAMP)  ## the tests, and an hour more: Airflow's faults, installs of images, mutants
-	@$(BIN)/python -m pytest -m ""
+	@$(BIN)/python -m pytest -m "" $(PARALLEL)
 
 # A process of its own for each thousand: Spark keeps something of every plan, and its 2 GB are full after 3,200 steps.
 model: $(STAMP)  ## 5,000 steps of the model-based test, with their seeds

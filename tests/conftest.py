@@ -14,6 +14,9 @@ from tests.support.milvus_server import MISSING, PYTHON, MilvusServer
 from tests.support.vespa_server import VespaServer
 from tests.support.workspace import Workspace, copied
 
+# A thread of OpenMP that waits sleeps. By default it keeps its core busy, which makes torch ten times slower where other
+# processes want that core. Read once, when torch is imported; child processes inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 quiet_engines()  # before a test module imports one of them
 # As a Ray that a process starts for itself has it by default. Read once, when Ray is imported.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -23,6 +26,40 @@ settings.register_profile("embedmill", deadline=None)  # a first example imports
 settings.load_profile("embedmill")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+# The files that take longest, longest first. A worker of pytest-xdist takes a whole file at a time: with a long one
+# left to the end, one worker would run alone. Files that leave engines to end by themselves come first of all.
+LONGEST = (
+    "test_kill",
+    "test_dags",
+    "test_encoders",
+    "test_bad_input",
+    "test_airflow",
+    "test_crashes",
+    "test_races",
+    "test_milvus_server",
+    "test_launch_ray",
+    "test_reindex",
+    "test_lease",
+    "test_class_archive",
+    "test_index_contract",
+    "test_reconciler_properties",
+    "test_model",
+    "test_termination",
+    "test_damaged_state",
+    "test_embed_faults",
+    "test_paths",
+    "test_histories",
+    "test_cli",
+    "test_fidelity",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the tests of a parallel run by file, longest first; needs `--dist loadfile --no-loadscope-reorder`."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        places = {name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(scope="session")

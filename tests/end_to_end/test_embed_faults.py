@@ -92,6 +92,13 @@ def test_texts_that_no_encoder_takes_are_found_and_the_rest_is_published(busy: W
     assert busy.verify().code == 0
 
 
+def _arguments(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has ended, or is ending
+        return []
+
+
 @pytest.mark.slow
 def test_the_work_of_a_killed_actor_is_taken_up_by_another(busy: Workspace, fragile: None) -> None:
     killed: list[int] = []
@@ -100,8 +107,8 @@ def test_the_work_of_a_killed_actor_is_taken_up_by_another(busy: Workspace, frag
     def kill_one() -> None:
         while not done.is_set() and not killed:
             stored = any((busy.root / "state" / "vectors" / "_delta_log").glob("*1.json"))
-            for process in psutil.process_iter(["cmdline"]) if stored else ():
-                if "EncodeShard" in " ".join(process.info["cmdline"] or ()):
+            for process in psutil.Process().children(recursive=True) if stored else ():
+                if "EncodeShard" in " ".join(_arguments(process)):
                     process.kill()
                     killed.append(process.pid)
                     return
