@@ -29,7 +29,9 @@ sys.path.insert(0, str(ROOT))
 
 from pymilvus import MilvusClient  # noqa: E402
 
-from indexers import INDEX_ROW, Index, open_index  # noqa: E402
+from indexers import open_index  # noqa: E402
+from indexers.base import Index  # noqa: E402
+from indexers.rows import INDEX_ROW  # noqa: E402
 from jobs.publish.publisher import Publisher  # noqa: E402
 from jobs.state.store import State  # noqa: E402
 from jobs.state.vector_column import pack  # noqa: E402

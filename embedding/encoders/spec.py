@@ -10,9 +10,6 @@ from annotated_types import Ge, Gt, MinLen
 
 from embedding.models.folder import Purpose
 
-LOCAL = ("torch", "openvino")
-REMOTE = ("http", "bedrock", "sagemaker")
-
 
 @dataclass(frozen=True, slots=True)
 class RemoteSettings:
@@ -62,8 +59,3 @@ class EncoderSpec:
     precision: str = ""
     remote: RemoteSettings | None = None
     purpose: Purpose = "document"
-
-    @property
-    def takes_ids(self) -> bool:
-        """Whether the encoder can be given token ids instead of texts."""
-        return self.backend in ("auto", *LOCAL)

@@ -9,11 +9,13 @@ import warnings
 from collections.abc import Callable
 
 from embedding.errors import RejectedRecord
+from embedding.extensions import load_extensions
 from embedding.parsers.calendar import parse_calendar
 from embedding.parsers.detect import detect, ending_of
 from embedding.parsers.docx import parse_docx
 from embedding.parsers.encoding import decode_text
 from embedding.parsers.epub import parse_epub
+from embedding.parsers.formats import Format, Parser
 from embedding.parsers.mail import parse_eml, parse_mbox
 from embedding.parsers.markup import parse_xml
 from embedding.parsers.opendocument import parse_odf
@@ -26,61 +28,63 @@ from embedding.parsers.web import parse_html
 from embedding.parsers.xls import parse_xls
 from embedding.parsers.xlsx import parse_xlsx
 
-__all__ = ["DEFAULT_LIMITS", "PARSER_VERSION", "REASONS", "Limits", "ParsedFile", "parse_file"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "FORMATS",
+    "PARSER_VERSION",
+    "REASONS",
+    "Format",
+    "Limits",
+    "ParsedFile",
+    "decoded",
+    "parse_file",
+    "parser_version",
+]
 
 # Part of what shapes a vector: raise it with every change that alters any file's text or marks.
 PARSER_VERSION = "2"
 
 DEFAULT_LIMITS = Limits()
 
-_BYTES: dict[str, Callable[[bytes, TextBuilder, Limits], None]] = {
-    "pdf": parse_pdf,
-    "docx": parse_docx,
-    "pptx": parse_pptx,
-    "xlsx": parse_xlsx,
-    "xls": parse_xls,
-    "odf": parse_odf,
-    "epub": parse_epub,
-    "eml": parse_eml,
-    "mbox": parse_mbox,
-    "rtf": parse_rtf,
-    "xml": parse_xml,
-}
-_TEXT: dict[str, Callable[[str, TextBuilder, Limits], None]] = {
-    "txt": parse_text,
-    "md": parse_markdown,
-    "csv": parse_csv,
-    "json": parse_json,
-    "ndjson": parse_ndjson,
-    "html": parse_html,
-    "ics": parse_calendar,
-    "vcf": parse_calendar,
-}
-_MEDIA_TYPES = {
-    "pdf": "application/pdf",
-    "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-    "pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
-    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-    "xls": "application/vnd.ms-excel",
-    "odf": "application/vnd.oasis.opendocument",
-    "epub": "application/epub+zip",
-    "eml": "message/rfc822",
-    "mbox": "application/mbox",
-    "rtf": "application/rtf",
-    "xml": "application/xml",
-    "txt": "text/plain",
-    "md": "text/markdown",
-    "csv": "text/csv",
-    "json": "application/json",
-    "ndjson": "application/x-ndjson",
-    "html": "text/html",
-    "ics": "text/calendar",
-    "vcf": "text/vcard",
-}
 
-# Without a text these are not empty: they are drawings, scans, pictures in a letter.
-_HOLD_MORE_THAN_TEXT = frozenset(["pdf", "docx", "pptx", "xlsx", "xls", "odf", "epub", "rtf", "html", "xml"])
+def decoded(parse: Callable[[str, TextBuilder, Limits], None], *, html: bool = False) -> Parser:
+    """A parser of bytes from one of text, whose charset is guessed; ``html``: what the markup says of it counts."""
 
+    def parse_bytes(data: bytes, out: TextBuilder, limits: Limits) -> None:
+        parse(decode_text(data, html=html) or "", out, limits)
+
+    return parse_bytes
+
+
+def _office(name: str) -> str:
+    return f"application/vnd.openxmlformats-officedocument.{name}"
+
+
+# Formats by name. Those with ``claims`` are asked first, in this order; ``detect`` tells the others apart.
+FORMATS: dict[str, Format] = {
+    "pdf": Format("application/pdf", parse_pdf, holds_more=True),
+    "docx": Format(_office("wordprocessingml.document"), parse_docx, holds_more=True),
+    "pptx": Format(_office("presentationml.presentation"), parse_pptx, holds_more=True),
+    "xlsx": Format(_office("spreadsheetml.sheet"), parse_xlsx, holds_more=True),
+    "xls": Format("application/vnd.ms-excel", parse_xls, holds_more=True),
+    "odf": Format("application/vnd.oasis.opendocument", parse_odf, holds_more=True),
+    "epub": Format("application/epub+zip", parse_epub, holds_more=True),
+    "eml": Format("message/rfc822", parse_eml),
+    "mbox": Format("application/mbox", parse_mbox),
+    "rtf": Format("application/rtf", parse_rtf, holds_more=True),
+    "xml": Format("application/xml", parse_xml, holds_more=True),
+    "txt": Format("text/plain", decoded(parse_text)),
+    "md": Format("text/markdown", decoded(parse_markdown)),
+    "csv": Format("text/csv", decoded(parse_csv)),
+    "json": Format("application/json", decoded(parse_json)),
+    "ndjson": Format("application/x-ndjson", decoded(parse_ndjson)),
+    "html": Format("text/html", decoded(parse_html, html=True), holds_more=True),
+    "ics": Format("text/calendar", decoded(parse_calendar)),
+    "vcf": Format("text/vcard", decoded(parse_calendar)),
+}
+_OURS = frozenset(FORMATS)
+
+# A format from outside adds its own ``unreadable_NAME``.
 REASONS = frozenset(
     [
         "empty_file",
@@ -95,9 +99,16 @@ REASONS = frozenset(
         "out_of_memory",
         "unreadable_ole",
         "unreadable_zip",
-        *(f"unreadable_{kind}" for kind in _MEDIA_TYPES),
+        *(f"unreadable_{kind}" for kind in FORMATS),
     ]
 )
+
+
+def parser_version() -> str:
+    """The version of everything that shapes a file's text: ours, and of each format from outside its own."""
+    load_extensions()
+    others = [f"{name}={kind.version}" for name, kind in sorted(FORMATS.items()) if name not in _OURS]
+    return ",".join([PARSER_VERSION, *others])
 
 
 def parse_file(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> ParsedFile:
@@ -106,30 +117,33 @@ def parse_file(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> Parse
     ``empty_file`` and ``no_text`` are no faults: the file was read whole and holds none. A ``no_text`` is ``ignored``
     where the format can hold other things than text (a PDF of scanned pages), not for a text file of blanks.
     """
+    load_extensions()
     if not data:
         raise RejectedRecord("empty_file", "0 bytes")
     kind = "txt"
     out = TextBuilder(limits)
     try:
-        kind = detect(data, name, limits)
+        kind = _claimed(data, name) or detect(data, name, limits)
         with warnings.catch_warnings():
             # Parsers warn about styles and extensions that they skip; none of it concerns text.
             warnings.simplefilter("ignore")
-            if kind in _BYTES:
-                _BYTES[kind](data, out, limits)
-            else:
-                _TEXT[kind](decode_text(data, html=kind == "html") or "", out, limits)
-        return out.build(_MEDIA_TYPES[kind], _stem(name))
+            FORMATS[kind].parse(data, out, limits)
+        return out.build(FORMATS[kind].media_type, _stem(name))
     except RejectedRecord as rejected:
         if rejected.reason == "no_text" and any(key.startswith("unreadable_") for key in out.meta):
             raise RejectedRecord(f"unreadable_{kind}", "the parts with its text") from None
-        if rejected.reason == "no_text" and kind in _HOLD_MORE_THAN_TEXT:
+        if rejected.reason == "no_text" and FORMATS[kind].holds_more:
             raise RejectedRecord("no_text", rejected.detail, ignored=True) from None
         raise
     except MemoryError:
         raise RejectedRecord("out_of_memory", kind) from None
     except Exception as error:
         raise RejectedRecord(f"unreadable_{kind}", type(error).__name__) from None
+
+
+def _claimed(data: bytes, name: str) -> str | None:
+    """The first format that says that the file is its own."""
+    return next((kind for kind, form in FORMATS.items() if form.claims and form.claims(data, name)), None)
 
 
 def _stem(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from embedding.encoders.spec import REMOTE
+from embedding.encoders.backends import is_remote
 from embedding.models.packaged import OWN_ENGINES
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ def actor_pool(model: Model, shards: int, cluster: Mapping[str, float]) -> Actor
     cores = max(1.0, cluster.get("CPU", 1.0))
     most = max(1, min(max(model.actors, model.max_actors), shards))
     least = min(model.actors, most)
-    gpus = model.gpus_per_actor
+    gpus, remote = model.gpus_per_actor, is_remote(model.backend)
     if gpus is None:
-        uses_gpu = model.backend not in REMOTE and model.name not in OWN_ENGINES
+        uses_gpu = not remote and model.name not in OWN_ENGINES
         gpus = 1.0 if uses_gpu and cluster.get("GPU", 0.0) >= most else 0.0
     # Ray counts cores by what is asked for: without a share of their own, tasks would wait for ever for the actors.
     share = max(TASK_CPUS, cores * TASK_SHARE)
-    cpus = TASK_CPUS if gpus or model.backend in REMOTE else math.floor((cores - share) / most * 100) / 100
+    cpus = TASK_CPUS if gpus or remote else math.floor((cores - share) / most * 100) / 100
     return ActorPool(least, most, cpus, gpus, model.threads or max(1, int(cores // most)), int(share / TASK_CPUS))
 
 

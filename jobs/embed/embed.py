@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedding import errors
+from embedding.encoders.backends import takes_ids
 from embedding.encoders.choose import choose, open_encoder
 from embedding.encoders.remote.encoder import Cost
 from embedding.encoders.spec import EncoderSpec
@@ -142,7 +143,7 @@ def _chosen(spec: EncoderSpec) -> EncoderSpec:
     """``choose`` in a process that ends with it: the gate loads two encoders, and this one should stay small."""
     import ray
 
-    if not spec.takes_ids:
+    if not takes_ids(spec.backend):
         open_encoder(spec)  # what is wrong with a service's settings is said here and not by every actor
         return spec
     try:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from embedding.encoders.backends import takes_ids
 from embedding.encoders.bisection import encode_apart
 from embedding.encoders.remote.encoder import RemoteEncoder
 from embedding.encoders.spec import EncoderSpec
@@ -39,7 +40,7 @@ _STRANGE = r"[^\x00-\x7f]|\S{100}"  # texts of other words than these are read b
 def _tokens(spec: EncoderSpec) -> Tokens:
     from embedding.tokens.tokenizer import Tokens
 
-    return Tokens(spec.model, spec.max_tokens, spec.purpose if spec.takes_ids else None)
+    return Tokens(spec.model, spec.max_tokens, spec.purpose if takes_ids(spec.backend) else None)
 
 
 @without_messages()
@@ -53,7 +54,7 @@ def cut_shard(batch: pa.Table, spec: EncoderSpec) -> pa.Table:
         path = row["path"][0].as_py()
         # partitioning=None: "shard=3" in the path is not a column of the texts
         shard = pq.read_table(path, partitioning=None)
-        if not spec.takes_ids:
+        if not takes_ids(spec.backend):
             return in_a_row(shard, shard=path, unreadable=_unreadable(shard["text"], spec))
         ids = _tokens(spec).ids(shard["text"].to_pylist())
         shard = shard.drop_columns(["text"]).append_column("ids", ids.to_arrow())

@@ -1,14 +1,59 @@
-"""Where documents come from: one file for each kind of source, and this dict that opens them."""
+"""Where documents come from: one file for each kind of source, and the dict that opens them by kind."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
 
-from jobs.config import Config, FilesSource, SlackExportSource, SourceConfig, TableSource
-from jobs.sources.base import ReadLimits, Source, source_key
+from embedding.extensions import load_extensions
+from jobs import config as config_sections
+from jobs.config import SOURCE_SECTIONS, Config, SourceSection
+from jobs.sources.base import ReadLimits, Source, SourceContext, source_key
+
+# Opens a source from its section of the configuration; the section is of the class that its kind is registered with.
+Opener = Callable[[Any, SourceContext], Source]
 
 
-def qualifiers(entries: Sequence[SourceConfig]) -> list[str]:
+def _slack_export(section: config_sections.SlackExportSource, context: SourceContext) -> Source:
+    from jobs.sources.slack_export import SlackExport
+
+    return SlackExport(context.root, source_id=context.source_id, team_id=section.team_id, limits=context.limits)
+
+
+def _files(section: config_sections.FilesSource, context: SourceContext) -> Source:
+    from jobs.sources.files import FilesSource
+
+    return FilesSource(context, team_id=section.team_id, channel_id=section.channel_id, max_bytes=section.max_bytes)
+
+
+def _table(section: config_sections.TableSource, context: SourceContext) -> Source:
+    from jobs.sources.table import TableSource
+
+    return TableSource(
+        context.root,
+        source_id=context.source_id,
+        format=section.format,
+        columns=section.columns,
+        team_id=section.team_id,
+        qualifier=context.qualifier,
+    )
+
+
+SOURCES: dict[str, Opener] = {"slack_export": _slack_export, "files": _files, "table": _table}
+
+
+def add_source(section: type[SourceSection], opener: Opener) -> None:
+    """Register a kind of source: the section it is configured by, whose ``kind`` has its name, and what opens it.
+
+    Raises ValueError where the section's ``kind`` is no Literal of one name.
+    """
+    names = get_args(section.model_fields["kind"].annotation)
+    if len(names) != 1:
+        raise ValueError(f'{section.__name__}.kind must be Literal["its name"]')
+    SOURCE_SECTIONS[names[0]], SOURCES[names[0]] = section, opener
+
+
+def qualifiers(entries: Sequence[SourceSection]) -> list[str]:
     """What the ids of each source's documents carry beside the path or the row's id; "" for none.
 
     Two folders of a team may hold the same relative path, two tables the same ids. The first of them has plain ids,
@@ -18,14 +63,14 @@ def qualifiers(entries: Sequence[SourceConfig]) -> list[str]:
     found: list[str] = []
     for number, entry in enumerate(entries):
         shares = any(
-            other.kind == entry.kind != "slack_export" and _may_share_team(other.team_id, entry.team_id)
+            other.kind == entry.kind and not entry.global_ids and _may_share_team(other.team_id, entry.team_id)
             for other in entries[:number]
         )
         found.append((entry.id or identity(entry)) if shares else "")
     return found
 
 
-def identity(entry: SourceConfig) -> str:
+def identity(entry: SourceSection) -> str:
     """The ``source_id`` of a configured source."""
     return source_key(entry.kind, entry.team_id, entry.uri, entry.id)
 
@@ -36,43 +81,10 @@ def _may_share_team(one: str | None, other: str | None) -> bool:
 
 def open_sources(config: Config) -> list[Source]:
     """Open every configured source, in the order of the configuration."""
-    sources: list[Source] = []
+    load_extensions()
     bounds = config.limits
     limits = ReadLimits(bounds.parse_seconds, bounds.parse_memory_mb, bounds.parse_text_chars)
-    for entry, qualifier in zip(config.sources, qualifiers(config.sources), strict=True):
-        root, source_id = config.path(entry.uri), identity(entry)
-        match entry:
-            case SlackExportSource():
-                from jobs.sources import slack_export
-
-                sources.append(
-                    slack_export.SlackExport(root, source_id=source_id, team_id=entry.team_id, limits=limits)
-                )
-            case FilesSource():
-                from jobs.sources import files
-
-                sources.append(
-                    files.FilesSource(
-                        root,
-                        source_id=source_id,
-                        team_id=entry.team_id,
-                        channel_id=entry.channel_id,
-                        max_bytes=entry.max_bytes,
-                        limits=limits,
-                        qualifier=qualifier,
-                    )
-                )
-            case TableSource():
-                from jobs.sources import table
-
-                sources.append(
-                    table.TableSource(
-                        root,
-                        source_id=source_id,
-                        format=entry.format,
-                        columns=entry.columns,
-                        team_id=entry.team_id,
-                        qualifier=qualifier,
-                    )
-                )
-    return sources
+    return [
+        SOURCES[entry.kind](entry, SourceContext(config.path(entry.uri), identity(entry), qualifier, limits))
+        for entry, qualifier in zip(config.sources, qualifiers(config.sources), strict=True)
+    ]

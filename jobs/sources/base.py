@@ -1,4 +1,4 @@
-"""What a source is. A new one is one file that implements ``Source`` and one line in ``jobs/sources/__init__.py``."""
+"""What a source is. A new one is one file that implements ``Source`` and one line that registers it."""
 
 from __future__ import annotations
 
@@ -53,6 +53,20 @@ class ReadLimits:
     def __str__(self) -> str:
         """For ``Source.reader``: what was in quarantine for a limit is read again where it changes."""
         return f"{self.seconds:g}:{self.memory_mb}:{self.text_chars}"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceContext:
+    """What a source is opened with beside its own section of the configuration.
+
+    ``root`` is the section's uri as a path, taken from the configuration's folder. ``qualifier`` goes into the ids of
+    its documents; "" for most.
+    """
+
+    root: Path
+    source_id: str
+    qualifier: str
+    limits: ReadLimits
 
 
 class Source(Protocol):

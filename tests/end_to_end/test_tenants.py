@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from indexers import Index, open_index
+from indexers import open_index
+from indexers.base import Index
 from indexers.exact import ExactIndex
 from indexers.vespa.package import write_package
 from tests.indexers.test_index_contract import DIM, HOSTILE, V1, rows

@@ -20,9 +20,11 @@ from milvus_lite.engine.collection import Collection
 from pymilvus import MilvusClient
 
 from embedding.errors import ConfigError, LeaseHeldError, ResourceError, SpaceMismatchError
-from indexers import INDEX_ROW, SCAN, Index, Settings, open_index, too_long
+from indexers import Settings, open_index
+from indexers.base import Index
 from indexers.milvus.index import MilvusIndex
 from indexers.milvus.wire import batches, literal, search_filter
+from indexers.rows import INDEX_ROW, SCAN, too_long
 from indexers.vespa.package import write_package
 from tests.support.paths import ROOT
 from tests.support.vespa_server import VespaServer

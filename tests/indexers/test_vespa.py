@@ -11,7 +11,8 @@ import pytest
 from vespa.package import ApplicationPackage
 
 from embedding.errors import ConfigError, EmbedmillError, ResourceError
-from indexers import SCAN, Settings, open_index
+from indexers import Settings, open_index
+from indexers.rows import SCAN
 from indexers.vespa.client import IN_FLIGHT, restored, searchable, storable
 from indexers.vespa.index import VespaIndex, search_body
 from indexers.vespa.package import application, read_dims, write_package

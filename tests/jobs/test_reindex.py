@@ -14,8 +14,9 @@ import pyarrow as pa
 import pytest
 
 from embedding.ids import chunk_id
-from indexers import INDEX_ROW, open_index
+from indexers import open_index
 from indexers.milvus.index import MilvusIndex
+from indexers.rows import INDEX_ROW
 from jobs.config import load_config
 from jobs.pipeline import Pipeline
 from jobs.state.lease import Lease

@@ -18,7 +18,7 @@ from embedding.errors import ConfigError, RejectedRecord
 from embedding.records import Document, Record, Rejected, Skipped
 from jobs.config import load_config
 from jobs.sources import identity, open_sources, qualifiers
-from jobs.sources.base import ReadLimits
+from jobs.sources.base import ReadLimits, SourceContext
 from jobs.sources.files import FilesSource
 from jobs.state.store import State
 from tests.support.workspace import TEAM, Workspace, counts
@@ -179,11 +179,12 @@ def test_monthly_export_under_a_new_name_is_the_same_source(workspace: Workspace
 # -- files without text ------------------------------------------------------------------------------------------------
 
 
-def read(folder: Path, data: bytes, **options: str) -> list[Record]:
+def read(folder: Path, data: bytes, qualifier: str = "") -> list[Record]:
     """What a files source says of one file."""
     (folder / "a.txt").write_bytes(data)
     limits = ReadLimits(10, 1024, 10_000)
-    source = FilesSource(folder, source_id="x", team_id=TEAM, channel_id="", max_bytes=1000, limits=limits, **options)
+    context = SourceContext(folder, "x", qualifier, limits)
+    source = FilesSource(context, team_id=TEAM, channel_id="", max_bytes=1000)
     [partition] = source.listing().partitions
     return list(source.read(partition))
 
@@ -211,9 +212,8 @@ def test_file_of_a_kind_of_no_use_is_listed_and_protects_nothing(
 
 def test_file_that_was_emptied_while_it_was_looked_at_is_tried_again(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("words")
-    source = FilesSource(
-        tmp_path, source_id="x", team_id=TEAM, channel_id="", max_bytes=1000, limits=ReadLimits(10, 1024, 10_000)
-    )
+    context = SourceContext(tmp_path, "x", "", ReadLimits(10, 1024, 10_000))
+    source = FilesSource(context, team_id=TEAM, channel_id="", max_bytes=1000)
     [partition] = source.listing().partitions
     os.truncate(tmp_path / "a.txt", 0)
     [reject] = source.read(partition)
