@@ -232,8 +232,8 @@ def test_text_put_in_front_leaves_the_rest(long_text: str) -> None:
 
 def test_same_cuts_in_another_process(long_text: str) -> None:
     program = (
-        "import random, sys; sys.path[:0] = ['tests', '.']\n"
-        "from test_chunking import DEFAULT, prose\n"
+        "import random, sys; sys.path[:0] = ['.']\n"
+        "from tests.embedding.test_chunking import DEFAULT, prose\n"
         "print(DEFAULT.fingerprint(), DEFAULT.split_batch([prose(random.Random(7), 200)]))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
