@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.current
 NEED_MB := 6500
 SECONDS ?= 60
-# Processes that run tests; each starts a Spark and a Ray of its own, 4 GB at most.
+# Processes that run tests; each starts a Spark and a Ray of its own, 4 GB at most. The long tests run alone.
 WORKERS ?= 2
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PEERS := .venv-bench
@@ -35,7 +35,7 @@ test: $(STAMP) $(MILVUS_STAMP)  ## run the tests, also against a real Milvus ser
 	@$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(STAMP) $(MILVUS_STAMP)  ## the tests, and an hour more: Airflow's faults, installs of images, mutants
-	@$(BIN)/python -m pytest -m "" $(PARALLEL)
+	@$(BIN)/python -m pytest $(PARALLEL); first=$$?; $(BIN)/python -m pytest -m long && exit $$first
 
 # A process of its own for each thousand: Spark keeps something of every plan, and its 2 GB are full after 3,200 steps.
 model: $(STAMP)  ## 5,000 steps of the model-based test, with their seeds

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedding.encoders.base import Encoder
 from embedding.encoders.choose import choose, open_encoder
 from embedding.encoders.fidelity import Fidelity, compare, measure, probes, refuse
 from embedding.encoders.spec import EncoderSpec
@@ -45,8 +49,10 @@ def reference(texts: list[str]) -> npt.NDArray[np.float32]:
     return np.asarray(model.encode(texts, convert_to_numpy=True))
 
 
-def _encode(spec: EncoderSpec, texts: list[str]) -> npt.NDArray[np.float32]:
-    return open_encoder(spec).encode(texts, np.array([len(text) for text in texts]))
+@pytest.fixture(scope="module")
+def encode(texts: list[str]) -> Callable[[EncoderSpec], npt.NDArray[np.float32]]:
+    """Encode the texts, once for each spec: "auto" chooses one that another test asks for by name."""
+    return cache(lambda spec: open_encoder(spec).encode(texts, np.array([len(text) for text in texts])))
 
 
 # -- every backend is the model ----------------------------------------------------------------------------------------
@@ -55,10 +61,13 @@ def _encode(spec: EncoderSpec, texts: list[str]) -> npt.NDArray[np.float32]:
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "openvino", "auto"])
 def test_backend_passes_the_gate_on_many_languages_and_lengths(
-    spec: EncoderSpec, texts: list[str], reference: npt.NDArray[np.float32], backend: str
+    spec: EncoderSpec,
+    encode: Callable[[EncoderSpec], npt.NDArray[np.float32]],
+    reference: npt.NDArray[np.float32],
+    backend: str,
 ) -> None:
     chosen = choose(replace(spec, backend=backend, precision=""))
-    fidelity = compare(_encode(chosen, texts), reference)
+    fidelity = compare(encode(chosen), reference)
     assert fidelity.passed, f"{chosen.backend} {chosen.precision}: {fidelity}"
 
 
@@ -137,6 +146,35 @@ def test_cuda_out_of_memory_is_survived(spec: EncoderSpec) -> None:
 # -- the gate refuses --------------------------------------------------------------------------------------------------
 
 
+class _Kept:
+    """An encoder that keeps its vectors of the last texts: several tests measure against the same."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.name, self.device, self.dim = encoder.name, encoder.device, encoder.dim
+        self._encoder = encoder
+        self._vectors: dict[tuple[str, ...], npt.NDArray[np.float32]] = {}
+
+    def encode(self, texts: Sequence[str], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        if tuple(texts) not in self._vectors:
+            self._vectors = {tuple(texts): self._encoder.encode(texts, tokens)}
+        return self._vectors[tuple(texts)]
+
+
+@pytest.fixture(scope="module")
+def model(spec: EncoderSpec) -> _Kept:
+    """The reference of the gate."""
+    return _Kept(open_encoder(spec))
+
+
+@cache
+def _token_states(texts: tuple[str, ...]) -> list[Any]:
+    """What the unchanged model gives for each token of the texts; a tensor (tokens, dim) for each text."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(MODEL), device="cpu", local_files_only=True)
+    return list(model.encode(list(texts), output_value="token_embeddings"))
+
+
 class _Changed:
     """The model, with something done to its vectors or its layers."""
 
@@ -146,9 +184,9 @@ class _Changed:
         import torch
         from sentence_transformers import SentenceTransformer
 
-        self._model = SentenceTransformer(str(MODEL), device="cpu", local_files_only=True)
-        self._pooling, self._normalise = pooling, normalise
+        self._pooling, self._normalise, self._model = pooling, normalise, None
         if int8:
+            self._model = SentenceTransformer(str(MODEL), device="cpu", local_files_only=True)
             for layer in self._model.modules():
                 if isinstance(layer, torch.nn.Linear):
                     layer.weight.data = _int8(layer.weight.data)
@@ -157,7 +195,10 @@ class _Changed:
     def encode(self, texts: list[str], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         import torch
 
-        states = self._model.encode(list(texts), output_value="token_embeddings")
+        if self._model is None:
+            states = _token_states(tuple(texts))
+        else:
+            states = self._model.encode(list(texts), output_value="token_embeddings")
         rows = [state[0] if self._pooling == "cls" else state.mean(dim=0) for state in states]
         out = torch.stack(rows)
         if self._normalise:
@@ -172,16 +213,16 @@ def _int8(values):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.slow
-def test_gate_lets_the_model_itself_through(spec: EncoderSpec) -> None:
-    assert measure(_Changed(), open_encoder(spec)).passed
+def test_gate_lets_the_model_itself_through(model: _Kept) -> None:
+    assert measure(_Changed(), model).passed
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", [{"pooling": "cls"}, {"normalise": False}, {"int8": True}], ids=["pooling", "no normalisation", "int8"]
 )
-def test_gate_refuses_a_backend_whose_vectors_are_not_the_models(spec: EncoderSpec, fault: dict[str, object]) -> None:
-    fidelity = measure(_Changed(**fault), open_encoder(spec))  # type: ignore[arg-type]
+def test_gate_refuses_a_backend_whose_vectors_are_not_the_models(model: _Kept, fault: dict[str, object]) -> None:
+    fidelity = measure(_Changed(**fault), model)  # type: ignore[arg-type]
     assert not fidelity.passed, fidelity
     line = str(refuse("changed", fidelity))
     assert f"{fidelity.minimum:.6f}" in line and f"{fidelity.mean:.6f}" in line and "0.9999" in line
@@ -191,15 +232,15 @@ def test_gate_refuses_a_backend_whose_vectors_are_not_the_models(spec: EncoderSp
 def test_a_refused_precision_is_not_used_and_a_refused_backend_is_an_error(
     spec: EncoderSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from embedding.encoders import choose
+    from embedding.encoders import choose as choosing
     from embedding.encoders.local import openvino
     from embedding.errors import FidelityError
 
     def nearly_right(candidate: EncoderSpec):  # type: ignore[no-untyped-def]
         return _Changed(pooling="cls") if candidate.backend == "openvino" else load(candidate)
 
-    load = choose._load
-    monkeypatch.setattr(choose, "_load", nearly_right)
+    load = choosing._load
+    monkeypatch.setattr(choosing, "_load", nearly_right)
     asked = replace(spec, backend="openvino", precision="", cache=tmp_path / "cache")
     with pytest.raises(FidelityError, match="openvino .* is refused"):
         choose(asked)

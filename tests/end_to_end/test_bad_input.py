@@ -25,7 +25,7 @@ from fpdf import FPDF
 
 from jobs.state.store import State
 from tests.support.paths import ROOT
-from tests.support.workspace import DAY, START, TEAM, Ran, Workspace, counts, message
+from tests.support.workspace import DAY, START, TEAM, Ran, Workspace, copied, counts, message
 
 NEXT_DAY = "2025-03-04"
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
@@ -94,19 +94,16 @@ class Poisoned:
 
 
 def poison(space: Workspace, add: Callable[[Workspace], None]) -> Poisoned:
-    first = space.run()
-    assert first.code == 0, first
+    """Add bad input to a workspace that was run before, and run it again."""
     before = published(space)
     add(space)
     return Poisoned(space, before, space.run(), reasons(space), texts(space))
 
 
 @pytest.fixture(scope="module")
-def settled(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def settled(tmp_path_factory: pytest.TempPathFactory, _ran_once: Workspace) -> Workspace:
     """A workspace that was run and that no test may change."""
-    space = Workspace(tmp_path_factory.mktemp("settled") / "ws")
-    assert space.run().code == 0
-    return space
+    return copied(_ran_once, tmp_path_factory.mktemp("settled") / "ws")
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------
@@ -165,7 +162,7 @@ LONG = said(300, " ".join(WORDS))
 
 
 @pytest.fixture(scope="module")
-def bad_messages(tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
+def bad_messages(tmp_path_factory: pytest.TempPathFactory, _ran_once: Workspace) -> Poisoned:
     """Every message of the tables in one day file; beside it a day that has lost its end and one that is no JSON."""
 
     def add(space: Workspace) -> None:
@@ -177,7 +174,7 @@ def bad_messages(tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
         # A message of an earlier run is not in its day any more, but one of that day cannot be told which it is.
         space.day("general", [*space.messages("general")[1:], {"type": "message", "text": "no ts"}])
 
-    return poison(Workspace(tmp_path_factory.mktemp("messages") / "ws"), add)
+    return poison(copied(_ran_once, tmp_path_factory.mktemp("messages") / "ws"), add)
 
 
 @pytest.mark.parametrize(("record", "reason"), BAD_MESSAGES.values(), ids=BAD_MESSAGES.keys())
@@ -420,6 +417,8 @@ def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
         (space.files / "kept").symlink_to(outside / "kept")
         os.mkfifo(space.files / "pipe.txt")
 
+    first = space.run()
+    assert first.code == 0, first
     return poison(space, add)
 
 

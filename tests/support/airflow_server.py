@@ -118,6 +118,7 @@ class Airflow:
             "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
+            "EMBEDMILL__SPARK__MASTER": "local[1]",  # each job starts a Spark; a second core only adds Python workers
             "EMBEDMILL_RETRY_SECONDS": "2",
             "EMBEDMILL_NIGHTLY_CRON": "",  # only when a test asks for it
             **environment,
@@ -125,8 +126,9 @@ class Airflow:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.orphans: list[psutil.Process] = []
         self.command("db", "migrate")
-        for pool in ("embedmill", "embedmill_build"):
-            self.command("pools", "set", pool, "1", "one at a time")
+        pool = {"slots": 1, "description": "one at a time", "include_deferred": False}
+        (root / "pools.json").write_text(json.dumps({"embedmill": pool, "embedmill_build": pool}))
+        self.command("pools", "import", "pools.json")  # in one process: Airflow takes seconds to start
         if serve:
             for name in ("api-server", "scheduler", "dag-processor", "triggerer"):
                 self.start(name)
