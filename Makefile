@@ -51,8 +51,8 @@ fuzz: $(STAMP)  ## fuzz the Slack parser, the chunker and the file parsers, SECO
 
 readers: $(READERS_STAMP)  ## install MarkItDown beside the tests, which then compare readings of real files (pandoc and pdftotext: Debian's)
 
-lint: $(STAMP)  ## ruff and mypy, changing nothing
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/mypy dags
+lint: $(STAMP)  ## ruff, mypy and the layers of imports, changing nothing
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/mypy dags && $(BIN)/lint-imports
 
 bench: $(STAMP) $(PEERS_STAMP)  ## measure against what one would use instead (half an hour), into docs/performance.md
 	@$(BIN)/python benchmarks/encoders.py --peers $(PEERS)/bin/python --page docs/performance.md --json build/bench.json
