@@ -84,7 +84,7 @@ def bare_loop(uri: str, version: str, dicts: list[dict[str, object]]) -> float:
 
 def our_publish(index: Index, version: str, rows: pa.Table, folder: Path) -> float:
     """Seconds of the publish step: shards read from disk, index written, ledger committed."""
-    state = State(folder)
+    state = State(folder, fence=1)
     work = state.work(RUN) / "publish"
     work.mkdir()
     vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(len(rows), DIM)

@@ -45,9 +45,7 @@ def what_next(params: Any = None) -> str | None:
     default_args=DEFAULTS | {"pool": BUILDERS},
     tags=["embedmill"],
     params={
-        "reason": Param(
-            type="string", minLength=3, maxLength=200, description="Why this reindex was started; shown with the run"
-        ),
+        "reason": Param(type="string", minLength=3, maxLength=200, description="Why; shown with the run"),
         "index": Param(None, **INDEX, description="Refuse to work if the configuration's index has another name"),
         "model": Param(None, type=["null", "string"], minLength=1, description="Build with this instead of model.name"),
         "teams": Param(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,6 +151,15 @@ class Pipeline:
         self.start_encoding()
         assert self._encoding is not None
         return self._encoding.result()
+
+    @contextmanager
+    def writable(self, fence: int) -> Iterator[State]:
+        """In the block ``state`` commits under the lease of this number; before and after it is open for reading."""
+        reading, self.state = self.state, self.state.for_writing(fence)
+        try:
+            yield self.state
+        finally:
+            self.state = reading
 
     def chunking(self) -> Chunking:
         """What executors cut text with."""

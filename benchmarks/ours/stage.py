@@ -42,7 +42,7 @@ def main() -> None:
             f'[[sources]]\nkind = "files"\nuri = "files"\nteam_id = "{TEAM}"\n[model]\ncache = "{sys.argv[2]}"\n'
         )
         config = load_config(root / "embedmill.toml")
-        state = State(root / "state")
+        state = State(root / "state", fence=1)
         model = model_path(config.model.name)
         space = describe_space(model, chunker="", normaliser="")
         folder = state.work(RUN) / "texts"

@@ -24,8 +24,8 @@ def gc(
     ``vectors`` also drops the stored vectors of spaces that no version is left of: using such a model again would
     encode everything once more. Returns what was kept, what was (or would be) dropped, and what was compacted.
     """
-    state = pipeline.state
     with open_session(pipeline, "gc", Scope(), wait) as session:
+        state = pipeline.state
         report, lease = session.report, session.lease
         index = pipeline.index()
         own_index(pipeline)

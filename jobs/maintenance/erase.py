@@ -21,7 +21,7 @@ from embedding.ids import document_id, document_ids, hashed_id
 from jobs.extract.held_deletions import forget_held
 from jobs.report import Report, record
 from jobs.scope import Scope
-from jobs.state.erasure import empty_engine_log, forget
+from jobs.state.erasure import empty_engine_log, erase_dropped
 from jobs.state.work_folder import scratch_left
 from jobs.versions import own_index
 
@@ -132,7 +132,7 @@ def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: 
     documents = {document_id(chunk) for chunk in doomed | found}
     unmatched = sorted(target.ids - documents - {document_id(key) for key in named})
     changed = [*_HOLDING, *["sources"] * forget_held(state, documents)]
-    files = sum(forget(state, name) for name in changed)
+    files = sum(erase_dropped(state, name) for name in changed)
     empty_engine_log(state)
     return {
         "removed": removed,

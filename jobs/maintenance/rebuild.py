@@ -7,19 +7,16 @@ ended the tables count as damaged, so that a rebuild that was killed is simply b
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable
 
 from jobs.report import new_run_id
 from jobs.state.integrity import Damage, damage_error, find_damage, note_versions, rows_of
 from jobs.state.lease import Lease
 from jobs.state.parts import Part, write_part
-from jobs.state.path_alias import delta_uri
 from jobs.state.store import State
 from jobs.state.vector_column import pack
 from jobs.versions import own_index
@@ -37,11 +34,11 @@ def rebuild(pipeline: Pipeline, *, wait: float) -> list[str]:
 
     Raises LostPurgesError, before anything is changed, where the purge rules are damaged.
     """
-    state = pipeline.state.every_cut()
+    reading = pipeline.state.every_cut()
     run_id = new_run_id()
     seconds = pipeline.config.state.lease_seconds
-    with Lease(state.root, run_id=run_id, seconds=seconds, wait=wait, newest=state.newest_fence) as lease:
-        state.fence = lease.number
+    with Lease(reading.root, run_id=run_id, seconds=seconds, wait=wait, newest=reading.newest_fence) as lease:
+        state = reading.for_writing(lease.number)
         found = find_damage(state.root)
         for damage in found:
             if damage.table == "purges":
@@ -53,10 +50,9 @@ def rebuild(pipeline: Pipeline, *, wait: float) -> list[str]:
         reads = bool(FILLED_BY_READING & set(names))
         note_versions(state.root, rebuilding={*names, "sources"} if reads else names)
         for name in names:
-            lease.check()
-            _keep_good_files(state, name, [d for d in found if d.table == name])
+            _keep_good_files(state, name, lease, [d for d in found if d.table == name])
         if reads:
-            _forget_what_was_read(state, run_id)
+            _read_all_again(state, lease, run_id)
         if "published" in names:
             _ledger_from_index(pipeline, state, lease, run_id)
         if "vectors" in names:
@@ -64,29 +60,30 @@ def rebuild(pipeline: Pipeline, *, wait: float) -> list[str]:
     return names
 
 
-def _keep_good_files(state: State, name: str, damages: list[Damage]) -> None:
-    """Leave of a table what can be trusted: its good files, or nothing."""
-    folder = state.root / name
+def _keep_good_files(state: State, name: str, lease: Lease, damages: list[Damage]) -> None:
+    """Leave of a table what can be trusted: its good files, or nothing.
+
+    Raises LeaseHeldError where the lease was lost, before anything is removed.
+    """
+    lease.check()
     if not any(damage.log for damage in damages):
         for damage in damages:
             (state.root / damage.file).unlink(missing_ok=True)
-        DeltaTable(delta_uri(folder)).repair()  # takes files that are not there out of the log
+        state.repair(name)
     elif name == "vectors":
-        _adopt(state, name)
-    else:  # without a log nobody knows which of its files are current
-        shutil.rmtree(folder, ignore_errors=True)
-        state.table(name)
+        _adopt(state, name, lease)
+    else:  # without a log it cannot be known which of its files are current
+        state.make_anew(name)
 
 
-def _adopt(state: State, name: str) -> None:
+def _adopt(state: State, name: str, lease: Lease) -> None:
     """Write a table's log anew with every file that is there: a vector is never changed, so an old file does no harm.
 
     Unless it holds what was purged since: of teams that purged something, only the index is asked.
     """
     folder = state.root / name
     purged = set(state.read("purges", ["team_id"])["team_id"].to_pylist())
-    shutil.rmtree(folder / "_delta_log", ignore_errors=True)
-    state.table(name)
+    state.make_anew(name, keep_files=True)
     parts = []
     for file in sorted(folder.rglob("*.parquet")):
         path = file.relative_to(folder)
@@ -98,17 +95,18 @@ def _adopt(state: State, name: str) -> None:
             file.unlink()
         else:
             parts.append(Part(path.as_posix(), file.stat().st_size, rows, partition))
+    lease.check()
     state.append(name, parts)
 
 
-def _forget_what_was_read(state: State, run_id: str) -> None:
+def _read_all_again(state: State, lease: Lease, run_id: str) -> None:
     """Make ``sources`` anew, so that the next extract reads every partition.
 
     Partitions that chunks and removals came from are in it, as not read: one that has left its source is known to be
     gone.
     """
-    shutil.rmtree(state.root / "sources", ignore_errors=True)
-    state.table("sources")
+    lease.check()
+    state.make_anew("sources")
     for cut in sorted({*state.values("chunks", "cut"), *state.values("removals", "cut")}):
         one = state.of_cut(cut)
         key = ["source_id", "partition"]
@@ -119,8 +117,8 @@ def _forget_what_was_read(state: State, run_id: str) -> None:
 
 def _ledger_from_index(pipeline: Pipeline, state: State, lease: Lease, run_id: str) -> None:
     """Write ``published`` anew: what the index holds is what its own scan says."""
-    shutil.rmtree(state.root / "published", ignore_errors=True)
-    state.table("published")
+    lease.check()
+    state.make_anew("published")
     for version in pipeline.index().versions() if pipeline.has_index() else ():
         space_id = pipeline.index().space_of(version)
         parts: list[Part] = []

@@ -1,4 +1,4 @@
-"""Forgetting: take the bytes of rows that were dropped out of the state's files, old versions and logs included."""
+"""Erasure: remove the bytes of dropped rows from the state's files, old versions and logs included."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jobs.state.store import State
 _KEPT = "delta.logRetentionDuration"
 
 
-def forget(state: State, name: str) -> int:
+def erase_dropped(state: State, name: str) -> int:
     """Remove every file that a table's current rows do not need, and its log up to now; returns how many files.
 
     Call it only while holding the lease. A reader that opened the table before may fail, and finds all when it opens
@@ -19,16 +19,14 @@ def forget(state: State, name: str) -> int:
     files = len(state.vacuum(name, hours=0))
     log = state.root / name / "_delta_log"
     before = _entries(log)
-    state.table(name).alter.set_table_properties({_KEPT: "interval 0 days"})
-    table = state.table(name)
-    table.create_checkpoint()
-    table.cleanup_metadata()
-    table.alter.set_table_properties({_KEPT: "interval 30 days"})
+    state.set_properties(name, {_KEPT: "interval 0 days"})
+    state.checkpoint(name)
+    state.set_properties(name, {_KEPT: "interval 30 days"})
     return files + len(before - _entries(log))
 
 
 def empty_engine_log(state: State) -> None:
-    """Empty what the engines wrote. Whoever has it open appends, and goes on at its new end."""
+    """Empty the engines' log. A process that has it open appends at its new end."""
     with suppress(FileNotFoundError):
         os.truncate(state.engine_log, 0)
 

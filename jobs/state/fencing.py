@@ -1,4 +1,4 @@
-"""The fence: every commit to a table carries the number of its writer's lease, so that a late writer cannot commit.
+"""The fencing token: every commit carries the number of its writer's lease, so that a late writer cannot commit.
 
 Asking the lease before a commit is not enough: a process may be stopped after the answer and go on when another has
 taken over. Delta Lake keeps such a number with a commit, and refuses a commit that began before another one of it.
@@ -19,29 +19,43 @@ _APP = "lease"
 
 
 @contextmanager
-def fenced(table: DeltaTable, number: int) -> Iterator[CommitProperties | None]:
-    """What to commit with as the lease of this number; 0 is nobody's and is not fenced.
+def fenced(table: DeltaTable, number: int) -> Iterator[CommitProperties]:
+    """Yield the properties to commit with under the lease of this number.
 
-    Raises LeaseHeldError where a later lease has committed, before the block or during it.
+    Raises LeaseHeldError where a later lease has committed, before the block or during it; ValueError without a number.
     """
-    if not number:
-        yield None
-        return
-    if _number(table) > number:
-        raise LeaseHeldError(LOST)
+    check(table, number)
     try:
-        yield CommitProperties(app_transactions=[Transaction(_APP, number)])
+        yield numbered(number)
     except CommitFailedError:
         if _number(DeltaTable(table.table_uri)) > number:
             raise LeaseHeldError(LOST) from None
         raise
 
 
+def numbered(number: int) -> CommitProperties:
+    """What puts the number of a lease into a commit."""
+    return CommitProperties(app_transactions=[Transaction(_APP, number)])
+
+
+def check(table: DeltaTable, number: int) -> None:
+    """Raise LeaseHeldError where a later lease has committed to the table; ValueError without a number."""
+    refuse_unfenced(number)
+    if _number(table) > number:
+        raise LeaseHeldError(LOST)
+
+
+def refuse_unfenced(number: int) -> None:
+    """Raise ValueError for a writer without the number of a lease."""
+    if number < 1:
+        raise ValueError("this state is open for reading; hold the lease and use State.for_writing")
+
+
 def newest(uris: Iterable[str]) -> int:
     """The highest number that any of the tables has seen; one that is missing or damaged tells none."""
     found = 0
     for uri in uris:
-        with suppress(DeltaError, ValueError):  # whoever works with a damaged table names it
+        with suppress(DeltaError, ValueError):  # the command that works with a damaged table names it
             found = max(found, _number(DeltaTable(uri)))
     return found
 

@@ -5,15 +5,17 @@ Distributed writers call ``write_part`` and hand back a ``Part``; only the drive
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import secrets
+import shutil
 import socket
 import stat
 import time
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,7 +27,7 @@ from deltalake.transaction import AddAction
 
 from embedding.errors import ConfigError, DamagedStateError, EmbedmillError, ResourceError
 from jobs.state.atomic_file import replace_file
-from jobs.state.fencing import fenced, newest
+from jobs.state.fencing import check, fenced, newest, numbered, refuse_unfenced
 from jobs.state.integrity import Damage, damage_error, versions_noted
 from jobs.state.parts import _WRITTEN_BY_PEOPLE, Part
 from jobs.state.path_alias import LINKED, delta_files, delta_uri
@@ -43,14 +45,16 @@ class State:
     """Handle on the tables below ``root``. Opening creates what is missing, private to the user.
 
     Of the tables that are kept for each way of cutting texts it shows and changes the rows of ``cut`` alone; without
-    one it shows all, and changes none. ``fence`` is the number of the lease under which it commits; 0 for none.
+    one it shows all, and changes none.
+
+    ``fence`` is the number of the lease under which it commits. Without one it is open for reading: every method that
+    commits raises ValueError. ``for_writing`` gives the same tables with a number.
     """
 
-    fence = 0
-
-    def __init__(self, root: Path, *, cut: str | None = None, hash_key: str = "") -> None:
+    def __init__(self, root: Path, *, cut: str | None = None, hash_key: str = "", fence: int = 0) -> None:
         self.root = root
         self.cut = cut
+        self._fence = fence
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.private = close_to_others(root)
@@ -91,6 +95,7 @@ class State:
 
     def keep_spaces(self, spaces: Mapping[str, Mapping[str, str]]) -> None:
         """Remember these spaces and no others. Call it only while holding the lease."""
+        refuse_unfenced(self._fence)
         replace_file(self._marker, json.dumps({"format": FORMAT, "spaces": dict(spaces)}).encode())
 
     def _key(self, given: str) -> bytes:
@@ -129,14 +134,20 @@ class State:
         except TableNotFoundError:
             if versions_noted(self.root).get(name) is not None:
                 raise damage_error(self.root, Damage(name, name, "is missing", log=True)) from None
-            return DeltaTable.create(uri, schema=spec.stored, mode="ignore", partition_by=spec.stored_by)
+            return DeltaTable.create(
+                uri,
+                schema=spec.stored,
+                mode="ignore",
+                partition_by=spec.stored_by,
+                commit_properties=numbered(self._fence) if self._fence else None,
+            )
 
     def _grown(self, name: str) -> DeltaTable:
         """The table, to be written to, with the columns that an earlier version of embedmill did not know."""
         table = self.table(name)
         known = {field.name for field in table.schema().fields}
         if new := [field for field in Schema.from_arrow(TABLES[name].stored).fields if field.name not in known]:
-            with fenced(table, self.fence) as properties:
+            with fenced(table, self._fence) as properties:
                 table.alter.add_columns(new, commit_properties=properties)
             table = self.table(name)
         return table
@@ -176,7 +187,7 @@ class State:
 
     def _add(self, name: str, actions: list[AddAction]) -> None:
         spec, table = TABLES[name], self._grown(name)
-        with fenced(table, self.fence) as properties:
+        with fenced(table, self._fence) as properties:
             table.create_write_transaction(
                 actions, mode="append", schema=spec.stored, partition_by=spec.stored_by, commit_properties=properties
             )
@@ -196,7 +207,7 @@ class State:
             values["cut"] = f"'{self.cut}'"
             keys += f" AND t.`cut` = '{self.cut}'"
         table = self._grown(name)
-        with fenced(table, self.fence) as properties:
+        with fenced(table, self._fence) as properties:
             merger = table.merge(
                 rows,
                 predicate=keys,
@@ -232,14 +243,20 @@ class State:
     def _within(self, name: str) -> list[tuple[str, str, str]]:
         return [("cut", "=", self.cut)] if TABLES[name].per_cut and self.cut is not None else []
 
-    def every_cut(self) -> State:
+    def every_cut(self) -> Self:
         """The same tables with the rows of every cut."""
         return self.of_cut(None)
 
-    def of_cut(self, cut: str | None) -> State:
+    def of_cut(self, cut: str | None) -> Self:
         """The same tables with the rows of one cut."""
-        state = State(self.root, cut=cut, hash_key=self.hash_key.hex())
-        state.fence = self.fence
+        state = copy.copy(self)
+        state.cut = cut
+        return state
+
+    def for_writing(self, fence: int) -> Self:
+        """The same tables, to commit to under the lease of this number (1 or higher)."""
+        state = copy.copy(self)
+        state._fence = fence
         return state
 
     def values(self, name: str, column: str) -> list[str]:
@@ -249,7 +266,7 @@ class State:
     def drop(self, name: str, where: str) -> int:
         """Delete the rows, of every cut, for which an SQL condition holds; returns how many."""
         table = self.table(name)
-        with fenced(table, self.fence) as properties:
+        with fenced(table, self._fence) as properties:
             done = table.delete(where, writer_properties=_rewritten(name), commit_properties=properties)
             return int(done.get("num_deleted_rows") or 0)
 
@@ -259,9 +276,10 @@ class State:
         Call it only while holding the lease: files that were written and not committed yet look like a killed run's.
         """
         table = self.table(name)
+        check(table, self._fence)
         if table.table_uri.startswith(LINKED):  # that store takes folders for files
             return _vacuum(self.root / name, {*delta_files(table, self.root / name)}, hours)
-        with fenced(table, self.fence) as properties:
+        with fenced(table, self._fence) as properties:
             return list(
                 table.vacuum(
                     retention_hours=hours,
@@ -271,6 +289,38 @@ class State:
                     commit_properties=properties,
                 )
             )
+
+    def repair(self, name: str) -> None:
+        """Take data files that are missing out of a table's log."""
+        table = self.table(name)
+        with fenced(table, self._fence) as properties:
+            table.repair(commit_properties=properties)
+
+    def make_anew(self, name: str, *, keep_files: bool = False) -> None:
+        """Remove a table and create it empty; with ``keep_files`` only its log is removed.
+
+        Its log begins with this lease's number. No commit guards the removal: ask the lease just before.
+        """
+        refuse_unfenced(self._fence)
+        folder = self.root / name
+        shutil.rmtree(folder / "_delta_log" if keep_files else folder, ignore_errors=True)
+        self.table(name)
+
+    def set_properties(self, name: str, properties: Mapping[str, str]) -> None:
+        """Commit properties of a table, such as how long its log is kept."""
+        table = self.table(name)
+        with fenced(table, self._fence) as commit:
+            table.alter.set_table_properties(dict(properties), commit_properties=commit)
+
+    def checkpoint(self, name: str) -> None:
+        """Write a checkpoint of a table's newest version, and remove the log entries that its retention lets go.
+
+        Raises LeaseHeldError where a later lease has committed.
+        """
+        table = self.table(name)
+        check(table, self._fence)
+        table.create_checkpoint()
+        table.cleanup_metadata()
 
     def newest_fence(self) -> int:
         """The highest number of a lease that any table has seen."""

@@ -18,7 +18,7 @@ from jobs.commands.run import run
 from jobs.scope import Scope
 from jobs.state.store import State
 from tests.support.in_process import Death, Killed, WatchedIndex, copied_with_index, open_pipeline, without_ray
-from tests.support.workspace import START, TEAM, TEXTS, Workspace, message
+from tests.support.workspace import START, TEAM, TEXTS, Workspace, message, writing
 
 GENERAL = [message(n, text) for n, text in enumerate(TEXTS[:4])]
 NEW = message(50, "The tram stops at the museum")
@@ -167,7 +167,9 @@ def test_a_purge_that_is_carried_out_again_spares_what_is_newer(published: Works
     published.day("general", [GENERAL[0], later, *GENERAL[2:]])
     go(published)
     assert held(published)[f"{doc_id}#0"] == "Written anew after the purge"
-    State(published.root / "state").drop("runs", "true")  # as a rebuilt table: nobody knows that the purge had ended
+    writing(State(published.root / "state")).drop(
+        "runs", "true"
+    )  # as a rebuilt table: nobody knows that the purge had ended
     go(published)
     assert held(published)[f"{doc_id}#0"] == "Written anew after the purge"
     assert len(ledger(published)) == State(published.root / "state").count("chunks") == 8

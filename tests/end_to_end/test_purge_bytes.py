@@ -19,7 +19,7 @@ from jobs.state.store import State
 from jobs.state.tables import TABLES
 from tests.support.canary import Canary, places
 from tests.support.milvus_server import PYTHON, MilvusServer
-from tests.support.workspace import TEAM, Workspace, message
+from tests.support.workspace import TEAM, Workspace, message, writing
 
 NAMES = ("in a message", "in a file", "before the edit", "of a killed run", "in scratch", "in the engines' log")
 STAYS = "stays"
@@ -138,7 +138,7 @@ def test_a_purge_that_failed_half_way_is_finished_by_the_same_command(
 
 def test_rows_that_only_the_index_knows_are_purged_too(purged: Workspace, canaries: dict[str, Canary]) -> None:
     """A run that was killed between index and ledger, of a message that was deleted then."""
-    state = State(purged.root / "state")
+    state = writing(State(purged.root / "state"))
     for table in ("published", "chunks"):
         state.drop(table, "team_id = 'T01'")
     receipt = purged.call("purge", "--team", TEAM, "--channel", "C1")

@@ -95,7 +95,7 @@ def assert_named(refused: Ran, table: str, file: Path, code: int = 1) -> None:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state with some rows of every table, written in two commits each."""
-    state = State(tmp_path_factory.mktemp("written") / "state", cut="c1")
+    state = State(tmp_path_factory.mktemp("written") / "state", cut="c1", fence=1)
     for name, spec in TABLES.items():
         for number in range(2):
             values = {f.name: f"v{number}" for f in spec.schema if pa.types.is_string(f.type)}
@@ -108,7 +108,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def state(tmp_path: Path, written: Path) -> State:
     shutil.copytree(written, tmp_path / "state")
-    return State(tmp_path / "state", cut="c1")
+    return State(tmp_path / "state", cut="c1", fence=1)
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda d: d.__name__)

@@ -15,15 +15,16 @@ from jobs.config import load_config
 from jobs.extract.changes import choose_partitions
 from jobs.extract.held_deletions import HeldBack, Kept, forget_held, held_back, judge, noted, without
 from jobs.maintenance.erase import Target, _drop_removals
-from jobs.maintenance.rebuild import _forget_what_was_read
+from jobs.maintenance.rebuild import _read_all_again
 from jobs.pipeline import Pipeline
 from jobs.scope import Scope
+from jobs.state.lease import Lease
 from jobs.state.parts import write_part
 from jobs.state.store import State
 from jobs.state.tables import TABLES
 from jobs.telemetry.progress import Progress
 from tests.support.events import Stories, Told, text
-from tests.support.workspace import Workspace
+from tests.support.workspace import Workspace, writing
 
 ROW: dict[str, Any] = {
     "digests": ["d1"],
@@ -128,7 +129,7 @@ def test_a_source_that_cannot_be_listed_is_said_to_hold_back_since_then_and_othe
 ) -> None:
     stories = Stories(tmp_path / "ws")
     stories.tell("T1", {"a/1": [text("x", 1, "the lift is broken")]})
-    state = stories.pipeline.state
+    state = writing(stories.pipeline.state)
     row = {"source_id": "T1-a", "partition": "1", "fingerprint": "f", "documents": 1, "retry": False}
     state.change("sources", [row | {"_delete": False}])
     for name, source in stories.sources["T1"].items():
@@ -157,7 +158,7 @@ def test_tables_of_an_earlier_version_are_read_and_grow_when_they_are_written(tm
         row = {f.name: None if pa.types.is_list(f.type) else 1 if f.type == pa.int64() else "c" for f in old}
         row |= {f.name: False for f in old if f.type == pa.bool_()}
         write_deltalake(str(root / name), pa.Table.from_pylist([row], schema=old), mode="append")
-    state = State(root, cut="c")
+    state = State(root, cut="c", fence=1)
     assert held_back(state) == []
     assert state.read("quarantine", ["ignored"])["ignored"].to_pylist() == [None]
     for name, columns in new.items():
@@ -186,7 +187,7 @@ def removal(doc: str, version: int, team: str = "T1", channel: str = "C1") -> di
 
 
 def test_a_purge_forgets_removals_of_its_scope_and_what_is_held_back_of_its_documents(tmp_path: Path) -> None:
-    state = State(tmp_path / "state", cut="c")
+    state = State(tmp_path / "state", cut="c", fence=1)
     state.change("removals", [removal("x", 5), removal("y", 9), removal("z", 5, "T2"), removal("w", 5, "T1", "C2")])
     _drop_removals(SimpleNamespace(state=state), Target("T1", "C1"), 7)  # type: ignore[arg-type]
     left = {doc.rpartition("/")[2] for doc in state.read("removals", ["doc_id"])["doc_id"].to_pylist()}
@@ -202,14 +203,15 @@ def test_a_purge_forgets_removals_of_its_scope_and_what_is_held_back_of_its_docu
 
 def test_a_rebuilt_state_still_knows_the_partitions_that_only_removals_came_from(tmp_path: Path) -> None:
     """Else one that has left its source would never be missed, and its deletions would count for ever."""
-    state = State(tmp_path / "state", cut="c")
+    state = State(tmp_path / "state", cut="c", fence=1)
     state.change("removals", [removal("x", 5)])
-    _forget_what_was_read(state.every_cut(), "run-1")
+    with Lease(state.root, run_id="run-1", seconds=60, newest=state.newest_fence) as lease:
+        _read_all_again(state.for_writing(lease.number).every_cut(), lease, "run-1")
     assert [(r["source_id"], r["partition"]) for r in state.read("sources").to_pylist()] == [("s", "1")]
 
 
 def test_status_says_what_is_held_back_since_when_and_counts_apart_what_is_ignored(workspace: Workspace) -> None:
-    state = Pipeline(load_config(workspace.config), Progress()).state
+    state = writing(Pipeline(load_config(workspace.config), Progress()).state)
     said = json.dumps({"missing_ts": {"since": 1_741_000_000_000_000, "documents": 2, "ids": ["x", "y"]}})
     state.change("sources", [{"source_id": "s", "partition": "C1/1", "held_back": said, "_delete": False}])
     row = {"source_id": "s", "partition": "C1/1", "step": "extract", "_delete": False}

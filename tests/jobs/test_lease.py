@@ -51,7 +51,7 @@ def append():
 
 def begun():
     table = state.table("purges")
-    with fenced(table, state.fence) as properties:
+    with fenced(table, lease.number) as properties:
         say("begun")
         table.delete("team_id = 'T01'", commit_properties=properties)
 
@@ -64,7 +64,7 @@ work = {
 }
 try:
     with Lease(root, run_id="first", seconds=seconds, newest=state.newest_fence) as lease:
-        state.fence = lease.number
+        state = state.for_writing(lease.number)
         lease.check()
         say("held")
         work[sys.argv[4]]()
@@ -229,7 +229,7 @@ def test_a_holder_elsewhere_with_a_clock_ahead_is_given_up_after_its_length(tmp_
 @pytest.mark.parametrize("work", ["append", "merge", "drop", "vacuum", "begun"])
 def test_a_holder_that_wakes_up_late_cannot_write(tmp_path: Path, work: str, host: str) -> None:
     """It is stopped after it was told that it holds the lease, or with a commit begun, and does not ask again."""
-    state = State(tmp_path)
+    state = State(tmp_path, fence=1)
     state.change("purges", [RULE | {"run_id": "before"}])
     with holder(tmp_path, host=host, work=work) as process:
         if work == "begun":
@@ -238,7 +238,7 @@ def test_a_holder_that_wakes_up_late_cannot_write(tmp_path: Path, work: str, hos
         os.kill(process.pid, signal.SIGSTOP)
         with lease(tmp_path, wait=30) as second:
             assert second.took_over
-            state.fence = second.number
+            state = state.for_writing(second.number)
             state.raise_fence()
             from jobs.state.parts import write_part
 
@@ -264,7 +264,7 @@ def test_a_late_holder_is_also_refused_when_the_lease_is_free_again(tmp_path: Pa
         os.kill(process.pid, signal.SIGSTOP)
         for _ in range(2):
             with lease(tmp_path, wait=30) as later:
-                state.fence = later.number
+                state = state.for_writing(later.number)
                 if later.took_over:
                     state.raise_fence()
         os.kill(process.pid, signal.SIGCONT)

@@ -18,7 +18,7 @@ from embedding.models.packaged import model_path
 from embedding.models.space import describe_space
 from jobs.engines.class_archive import ClassArchive, check_java
 from jobs.engines.spark import _names_in_utf8
-from jobs.state.erasure import forget
+from jobs.state.erasure import erase_dropped
 from jobs.state.parts import write_part
 from jobs.state.path_alias import plain
 from jobs.state.store import State
@@ -70,18 +70,18 @@ def test_everything_lies_below_a_hard_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [HARD, "b\udcffytes", "line\nbreak", "-dash", "a b", "%41", "plain"], ids=ascii)
 def test_state_is_kept_below_any_path(tmp_path: Path, name: str) -> None:
-    state = State(tmp_path / name / "state", cut="c")
+    state = State(tmp_path / name / "state", cut="c", fence=1)
     rows = [{"team_id": TEAM, "key": "k", "source_id": "s", "partition": "p", "step": "s", "_delete": False}]
     state.change("quarantine", rows)
     schema = TABLES["vectors"].schema
     row = {"space_id": "s", "team_id": TEAM, "content_hash": "h", "vector": None, "run_id": "r"}
     state.append("vectors", write_part(str(state.root), "vectors", pa.Table.from_pylist([row], schema=schema)))
-    assert state.count("quarantine") == 1 and state.newest_fence() == 0
+    assert state.count("quarantine") == 1 and state.newest_fence() == 1
     [file] = state.files("vectors", {"team_id": TEAM})
     assert Path(file).is_file() and Path(file).is_relative_to(tmp_path / name)
     gone = state.drop("vectors", "content_hash = 'h'")
     assert gone == 1 and Path(file).exists()
-    assert forget(state, "vectors") >= 1 and not Path(file).exists() and state.count("vectors") == 0
+    assert erase_dropped(state, "vectors") >= 1 and not Path(file).exists() and state.count("vectors") == 0
     assert len(list((state.root / "vectors" / "_delta_log").glob("*.json"))) <= 2, "its log has gone too"
 
 

@@ -51,7 +51,7 @@ class Published:
     """A state, an index and what publishes into both."""
 
     def __init__(self, root: Path, planned: pa.Table, *, shard_rows: int = 2) -> None:
-        self.state, self.index, self.told = State(root / "state"), ExactIndex(name="messages"), 0
+        self.state, self.index, self.told = State(root / "state", fence=1), ExactIndex(name="messages"), 0
         self.index.create_version(VERSION, space_id=SPACE, dim=DIM)
         folder = self.state.work(RUN) / "rows" / "shard=0"
         folder.mkdir(parents=True)

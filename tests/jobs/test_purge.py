@@ -16,7 +16,7 @@ from jobs.commands.run import run
 from jobs.scope import Scope
 from jobs.state.store import State
 from tests.support.in_process import Death, Killed, WatchedIndex, copied_with_index, open_pipeline, without_ray
-from tests.support.workspace import TEAM, TEXTS, Workspace, message
+from tests.support.workspace import TEAM, TEXTS, Workspace, message, writing
 
 YEAR = 365 * 86_400
 FILE = f"{TEAM}/f/notes.txt"
@@ -103,7 +103,9 @@ def test_a_purge_that_died_is_carried_out_and_spares_what_is_newer_still(ahead: 
     redate(ahead, time.time() + 3 * YEAR, "written after the purge")
     go(ahead)
     assert held(ahead) == {FILE}
-    State(ahead.root / "state").drop("runs", "true")  # as a rebuilt table: nobody knows that the purge has ended
+    writing(State(ahead.root / "state")).drop(
+        "runs", "true"
+    )  # as a rebuilt table: nobody knows that the purge has ended
     go(ahead)
     assert held(ahead) == {FILE}, "carried out once more, it takes nothing that is newer"
 
@@ -134,7 +136,7 @@ def test_many_dates_ahead_are_kept_away_each_by_itself(ahead: Workspace) -> None
 
 
 def test_quarantined_records_of_a_scope_go_and_a_torn_partition_stays_reported(ahead: Workspace) -> None:
-    state = open_pipeline(ahead.config).state
+    state = writing(open_pipeline(ahead.config).state)
     base = {"source_id": "s", "partition": "p", "step": "extract", "team_id": TEAM, "reason": "r", "_delete": False}
     state.change(
         "quarantine",
@@ -150,7 +152,7 @@ def test_quarantined_records_of_a_scope_go_and_a_torn_partition_stays_reported(a
 
 
 def test_what_is_known_of_deletions_in_the_scope_goes_too(ahead: Workspace) -> None:
-    state = open_pipeline(ahead.config).state
+    state = writing(open_pipeline(ahead.config).state)
     base = {
         "source_id": "s",
         "partition": "p",

@@ -77,7 +77,7 @@ def test_any_other_answer_is_refused(tmp_path: Path, rows: list[dict[str, Any]],
 
 
 def test_a_file_that_no_worker_wrote_here_is_not_committed(tmp_path: Path) -> None:
-    here, there = State(tmp_path / "here"), State(tmp_path / "there")
+    here, there = State(tmp_path / "here", fence=1), State(tmp_path / "there", fence=1)
     blank = {f.name: "" for f in TABLES["vectors"].schema} | {"vector": b""}
     parts = write_part(str(there.root), "vectors", pa.Table.from_pylist([blank]))
     with pytest.raises(EmbedmillError, match="1 rows of table 'vectors' that are not in"):

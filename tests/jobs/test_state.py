@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from embedding.errors import ConfigError
+from embedding.errors import ConfigError, LeaseHeldError
 from embedding.records import CHUNK
-from jobs.state.erasure import forget
+from jobs.state.erasure import erase_dropped
 from jobs.state.parts import write_part
 from jobs.state.store import State
 from jobs.state.tables import TABLES
@@ -30,9 +31,9 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_space_is_remembered_with_its_cut(tmp_path: Path) -> None:
-    State(tmp_path, cut="c1").note_space("aaaa", "model-a")
-    State(tmp_path, cut="c2").note_space("bbbb", "model-b")
-    State(tmp_path, cut="c2").note_space("aaaa", "another name")
+    State(tmp_path, cut="c1", fence=1).note_space("aaaa", "model-a")
+    State(tmp_path, cut="c2", fence=1).note_space("bbbb", "model-b")
+    State(tmp_path, cut="c2", fence=1).note_space("aaaa", "another name")
     expected = {"aaaa": {"model": "model-a", "cut": "c1"}, "bbbb": {"model": "model-b", "cut": "c2"}}
     assert State(tmp_path).spaces() == expected
 
@@ -47,7 +48,7 @@ def test_a_cut_sees_and_changes_its_own_rows_only(tmp_path: Path) -> None:
     def rows(*ids: str, gone: bool = False) -> list[dict[str, object]]:
         return [{"source_id": "s", "partition": "p", "step": "s", "key": i, "_delete": gone} for i in ids]
 
-    one, two = State(tmp_path, cut="one"), State(tmp_path, cut="two")
+    one, two = State(tmp_path, cut="one", fence=1), State(tmp_path, cut="two", fence=1)
     one.change("quarantine", rows("a", "b"))
     two.change("quarantine", rows("b", "c"))
     one.change("quarantine", rows("b", gone=True))
@@ -63,7 +64,7 @@ def test_a_cut_sees_and_changes_its_own_rows_only(tmp_path: Path) -> None:
 
 
 def test_a_table_s_log_and_statistics_hold_no_text_and_forgetting_leaves_none(tmp_path: Path) -> None:
-    state, canary = State(tmp_path, cut="one"), Canary()
+    state, canary = State(tmp_path, cut="one", fence=1), Canary()
 
     def row(chunk: str, text: str) -> dict[str, object]:
         blank = {f.name: "" if f.type == pa.string() else 0 for f in CHUNK}
@@ -81,8 +82,68 @@ def test_a_table_s_log_and_statistics_hold_no_text_and_forgetting_leaves_none(tm
         told = {group.column(n).path_in_schema for n in range(group.num_columns) if group.column(n).is_stats_set}
         assert "chunk_id" in told and not told & {"text", "meta"}
     assert state.drop("chunks", "chunk_id IN ('a', 'c')") == 2
-    assert forget(state, "chunks") >= 4
+    assert erase_dropped(state, "chunks") >= 4
     assert places({"canary": canary}, tmp_path) == {}
     assert state.read("chunks", ["text"])["text"].to_pylist() == ["stays"]
     state.change("chunks", [row("d", "a new one")])
     assert state.count("chunks") == 2
+
+
+WRITES: dict[str, Callable[[State], object]] = {
+    "append": lambda state: state.append("vectors", write_part(str(state.root), "vectors", vector())),
+    "change": lambda state: state.change("purges", [PURGE]),
+    "drop": lambda state: state.drop("purges", "true"),
+    "vacuum": lambda state: state.vacuum("purges", hours=0),
+    "note a space": lambda state: state.note_space("aaaa", "model-a"),
+    "set properties": lambda state: state.set_properties("purges", {"delta.logRetentionDuration": "interval 1 days"}),
+    "checkpoint": lambda state: state.checkpoint("purges"),
+    "repair": lambda state: state.repair("purges"),
+    "make anew": lambda state: state.make_anew("purges"),
+    "raise the number": lambda state: state.raise_fence(),
+}
+PURGE = {
+    "team_id": "T1",
+    "channel_id": "",
+    "ids": [],
+    "before": None,
+    "purged_at": 1,
+    "run_id": "r",
+    "_delete": False,
+}
+
+
+def vector() -> pa.Table:
+    blank = {field.name: "" for field in TABLES["vectors"].schema} | {"vector": b""}
+    return pa.Table.from_pylist([blank])
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_state_without_the_number_of_a_lease_is_not_written(tmp_path: Path, write: str) -> None:
+    state = State(tmp_path, cut="one", fence=1)
+    state.change("purges", [PURGE])
+    before = state.table("purges").version(), state.read("purges").to_pylist()
+    for reading in (State(tmp_path, cut="one"), State(tmp_path, cut="one").every_cut()):
+        with pytest.raises(ValueError, match="open for reading"):
+            WRITES[write](reading)
+    assert (state.table("purges").version(), state.read("purges").to_pylist()) == before
+    assert State(tmp_path).spaces() == {}
+
+
+@pytest.mark.parametrize("write", sorted(set(WRITES) - {"note a space", "make anew", "raise the number", "append"}))
+def test_a_late_holder_changes_no_property_and_writes_no_checkpoint(tmp_path: Path, write: str) -> None:
+    """A purge and a repair too: their holder may be stopped, and go on when another has taken over."""
+    late, later = State(tmp_path, cut="one", fence=1), State(tmp_path, cut="one", fence=2)
+    late.change("purges", [PURGE])
+    later.raise_fence()
+    log = sorted(path.name for path in (tmp_path / "purges" / "_delta_log").iterdir())
+    with pytest.raises(LeaseHeldError):
+        WRITES[write](late)
+    assert sorted(path.name for path in (tmp_path / "purges" / "_delta_log").iterdir()) == log
+    assert later.read("purges", ["run_id"])["run_id"].to_pylist() == ["r"]
+
+
+def test_a_table_that_was_made_anew_still_refuses_an_earlier_lease(tmp_path: Path) -> None:
+    late, later = State(tmp_path, cut="one", fence=1), State(tmp_path, cut="one", fence=2)
+    later.make_anew("purges")
+    with pytest.raises(LeaseHeldError):
+        late.change("purges", [PURGE])

@@ -22,7 +22,7 @@ from jobs.sources import open_sources
 from jobs.sources.base import Partition
 from jobs.verify.source_check import Event, Shown, choose, differing, read_again
 from tests.support.in_process import WatchedIndex, copied_with_index, open_pipeline, without_ray
-from tests.support.workspace import TEAM, TEXTS, Workspace, message
+from tests.support.workspace import TEAM, TEXTS, Workspace, message, writing
 
 V1 = "messages__v1"
 SAID = f"{TEAM}/m/C1/1740960000.000100"
@@ -68,7 +68,7 @@ def plant(
 ) -> None:
     """Make texts, ledger and index say that a document has this text, or with None that there is no such document."""
     pipeline = open_pipeline(space.config)
-    index, state = pipeline.index(), pipeline.state
+    index, state = pipeline.index(), writing(pipeline.state)
     assert isinstance(index, WatchedIndex)
     held = index._store.versions[V1]
     key = f"{document}#0"

@@ -18,7 +18,7 @@ from jobs.pipeline import Pipeline
 from jobs.scope import Scope
 from jobs.sources.base import Listing, Partition, ReadLimits, Source
 from tests.support.in_process import Death, open_pipeline
-from tests.support.workspace import Workspace
+from tests.support.workspace import Workspace, writing
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Stories:
         listed: list[Source] = [source for ours in self.sources.values() for source in ours.values()]
         return extract(
             pipeline.spark,
-            pipeline.state,
+            writing(pipeline.state),
             listed,
             pipeline.chunking(),
             scope or Scope(),

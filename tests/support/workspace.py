@@ -16,6 +16,7 @@ from jobs.extract.source_state import stamp
 from jobs.pipeline import Pipeline
 from jobs.sources import open_sources
 from jobs.state.integrity import note_versions
+from jobs.state.store import State
 from jobs.telemetry.progress import Progress
 
 TEAM = "T01"
@@ -35,6 +36,11 @@ TEXTS = (
 def message(number: int, text: str, **more: Any) -> dict[str, Any]:
     """A plain message of user U1, ``number`` seconds into the day."""
     return {"type": "message", "user": "U1", "text": text, "ts": f"{START + number}.000100", **more}
+
+
+def writing(state: State) -> State:
+    """The state for a test that writes without a lease, under the newest number that its tables have seen."""
+    return state.for_writing(max(1, state.newest_fence()))
 
 
 @dataclass
@@ -115,7 +121,7 @@ def copied(space: Workspace, root: Path) -> Workspace:
     copy.root, copy.export, copy.files = root, root / "export", root / "files"
     copy.config = root / "embedmill.toml"
     config = load_config(copy.config)
-    state = Pipeline(config, Progress()).state
+    state = writing(Pipeline(config, Progress()).state)
     now = {(source.source_id, p.key): stamp(p) for source in open_sources(config) for p in source.listing().partitions}
     rows = state.read("sources").to_pylist()
     state.change("sources", [r | {"fingerprint": now[r["source_id"], r["partition"]], "_delete": False} for r in rows])
