@@ -57,11 +57,16 @@ def broken_links(page: Path) -> list[str]:
     return broken
 
 
+def _in_code(page: Path) -> str:
+    """Return a page with a backtick before each line of its fenced blocks."""
+    return _FENCE.sub(lambda block: re.sub("^", "`", block[0], flags=re.MULTILINE), page.read_text())
+
+
 def unknown_commands(page: Path) -> list[str]:
     """Return the commands and options of ``embedmill`` that a page has in code, and that do not exist."""
     commands = getattr(typer.main.get_command(app), "commands", {})
     unknown = []
-    for code in re.findall(r"(?:`|^|&& )embedmill ([a-z][^`\n#&|]*)", page.read_text(), re.MULTILINE):
+    for code in re.findall(r"(?:`|&& )embedmill ([a-z][^`\n#&|]*)", _in_code(page)):
         name, *words = code.split()
         if name not in commands:
             unknown.append(code)
@@ -80,9 +85,7 @@ def unknown_commands(page: Path) -> list[str]:
 def unknown_targets(page: Path) -> list[str]:
     """Return the targets of ``make`` that a page has in code, and that the Makefile has not."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    return [
-        name for name in re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(), re.MULTILINE) if name not in targets
-    ]
+    return [name for name in re.findall(r"`make ([a-z-]+)", _in_code(page)) if name not in targets]
 
 
 @pytest.mark.parametrize("page", MARKDOWN)
@@ -96,7 +99,8 @@ def test_what_is_not_there_is_found(tmp_path: Path) -> None:
     page.write_text(
         "# A page\n[a](#a-page) [b](#b) [c](missing.md) [d](https://example.com)\n"
         "`embedmill run --team T` `embedmill walk` `embedmill run --never` `make test` `make haste`\n"
+        "embedmill is prose\n```sh\nembedmill fly  # up\nmake speed\n```\n"
     )
     assert broken_links(page) == ["#b", "missing.md"]
-    assert unknown_commands(page) == ["walk", "run --never"]
-    assert unknown_targets(page) == ["haste"]
+    assert unknown_commands(page) == ["walk", "run --never", "fly  "]
+    assert unknown_targets(page) == ["haste", "speed"]
