@@ -1,6 +1,6 @@
 # Two commands do all the set-up: `make demo` and `make test`. The environment is made once and reused while
 # requirements.txt, pyproject.toml and this file stay the same.
-.PHONY: help demo airflow test test-all model chaos fuzz readers lint bench clean-env clean
+.PHONY: help demo airflow test test-all coverage docs model chaos fuzz readers lint bench clean-env clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -36,6 +36,12 @@ test: $(STAMP) $(MILVUS_STAMP)  ## run the tests, also against a real Milvus ser
 
 test-all: $(STAMP) $(MILVUS_STAMP)  ## the tests, and an hour more: Airflow's faults, installs of images, mutants
 	@$(BIN)/python -m pytest $(PARALLEL); first=$$?; $(BIN)/python -m pytest -m long && exit $$first
+
+coverage: $(STAMP)  ## the fast tests, and which lines and branches they reach
+	@$(BIN)/python -m pytest -m "not slow and not long" --cov --cov-report=term
+
+docs: $(STAMP)  ## check links, commands and names of files in the pages
+	@$(BIN)/python -m pytest -q tests/end_to_end/test_docs.py
 
 # A process of its own for each thousand: Spark keeps something of every plan, and its 2 GB are full after 3,200 steps.
 model: $(STAMP)  ## 5,000 steps of the model-based test, with their seeds

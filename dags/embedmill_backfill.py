@@ -54,7 +54,7 @@ def asked_for(dag_run: Any = None) -> bool:
     },
 )
 def backfill() -> None:
-    """### Embed what was created in a window
+    """### Embed what was created in a window.
 
     `airflow backfill create --dag-id embedmill_backfill --from-date 2025-03-03 --to-date 2025-03-07` makes a run for
     each day, in any order and several at once; they take turns at the index. A trigger by hand takes `since`, `until`

@@ -22,7 +22,7 @@ INDEX_ASSET = Asset(name="embedmill_index", uri="embedmill://index/live")
     tags=["embedmill"],
 )
 def nightly() -> None:
-    """### Make the index equal to its sources
+    """### Make the index equal to its sources.
 
     Reads every source partition whose content changed since it was read last, whatever its date: an edit today to a
     message of last year is caught. Unchanged partitions are not opened. `plan` shows what is to be done as its XCom;

@@ -43,7 +43,7 @@ def what(context: Mapping[str, Any]) -> list[str]:
     },
 )
 def purge() -> None:
-    """### Remove documents from the index, the vector store and the text tables, for good
+    """### Remove documents from the index, the vector store and the text tables, for good.
 
     The receipt is the XCom of the task `purge`. Later runs keep the documents out, unless their source brings a version
     that is newer than the purge. `verify` proves the index afterwards.

@@ -58,7 +58,7 @@ def what_next(params: Any = None) -> str | None:
     },
 )
 def reindex() -> None:
-    """### Build a new version of the index and move searches to it
+    """### Build a new version of the index and move searches to it.
 
     The build takes stored vectors where the space is the same, gives way to nightly runs, and can be cleared and run
     again at any task. `gate` examines the version; its report is the task's XCom. `activate` brings in what changed

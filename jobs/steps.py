@@ -34,7 +34,6 @@ def _nobody(shard: str, parts: list[Part]) -> None:
 
 def extract_sources(session: RunSession, *, to_embed: bool) -> None:
     """Bring the text tables up to date with the sources; ``to_embed`` where what changed is encoded next."""
-
     pipeline, report = session.pipeline, session.report
 
     def spark(reading: int) -> SparkSession:

@@ -1,6 +1,6 @@
-"""RTF to text: body, tables, then headers, footnotes and comments. Reads no picture and no embedded object.
+r"""RTF to text: body, tables, then headers, footnotes and comments. Reads no picture and no embedded object.
 
-A reader of our own: striprtf stops at ``\\bin`` without a number and gives up headers, footnotes and emoji.
+A reader of our own: striprtf stops at ``\bin`` without a number and gives up headers, footnotes and emoji.
 """
 
 from __future__ import annotations

@@ -25,9 +25,9 @@ _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def literal(value: str) -> str:
-    """Quote a string for a filter expression.
+    r"""Quote a string for a filter expression.
 
-    Only the escapes that both engines' grammars have: JSON's own ``\\u0001`` is an error in Milvus Lite, and
+    Only the escapes that both engines' grammars have: JSON's own ``\u0001`` is an error in Milvus Lite, and
     servers before 2.5 have no filter templates. Any other character stands for itself.
     """
     return '"' + "".join(_ESCAPES.get(char, char) for char in value) + '"'

@@ -37,9 +37,13 @@ _NAMED = pa.schema([("doc_id", pa.string()), *_AT, ("named_reason", pa.string())
 
 @dataclass(slots=True)
 class Committed:
-    """Which partitions overlap, the quarantine rows of documents that lost to another of the same id, and by partition
-    what stayed although it is missing. ``let_go`` are documents of which that was known before, and is no longer.
-    ``again`` are partitions that were not read now and have got such a document from another one."""
+    """What a commit of read partitions found.
+
+    ``overlaps``: the partitions that hold the same documents. ``lost``: quarantine rows of documents that lost to
+    another one of the same id. ``kept``: by partition, documents that stayed although they are missing. ``let_go``:
+    documents that were kept before and no longer are. ``again``: partitions that were not read now and have got such a
+    document from another one.
+    """
 
     overlaps: dict[At, set[str]] = field(default_factory=dict)
     lost: list[dict[str, object]] = field(default_factory=list)

@@ -1,5 +1,6 @@
-"""Purge: remove documents from every index version, the vectors and the text tables, and keep later runs from
-bringing them back. The receipt says what went from where, and whether its bytes have gone from the files too.
+"""Purge: remove documents from every index version, the vectors and the text tables, and keep them out.
+
+The receipt says what went from where, and whether its bytes have gone from the files too.
 
 The rule is recorded first, and the ledger's rows go last, as the index's are found by them: whatever dies between, the
 documents stay out, and the same command goes on. A rule keeps away what is not newer than the purge; of a document that

@@ -189,7 +189,7 @@ class State:
         spec, table = TABLES[name], self._grown(name)
         with fenced(table, self._fence) as properties:
             table.create_write_transaction(
-                actions, mode="append", schema=spec.stored, partition_by=spec.stored_by, commit_properties=properties
+                [*actions], mode="append", schema=spec.stored, partition_by=spec.stored_by, commit_properties=properties
             )
 
     def merge(self, name: str, rows: pa.Table | pa.RecordBatchReader, *, only: Sequence[str] = ()) -> None:

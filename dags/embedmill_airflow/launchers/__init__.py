@@ -42,6 +42,6 @@ class JobLost(Exception):
 
 
 def run_id(dag_id: str, dag_run_id: str) -> str:
-    """embedmill's run id of a DAG run: every step and every try has the same."""
+    """Return embedmill's run id of a DAG run: every step and every try has the same."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{dag_id.removeprefix('embedmill_')}-{dag_run_id}")
     return name if len(name) <= 100 else f"{name[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"

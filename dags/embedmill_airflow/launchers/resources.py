@@ -161,13 +161,12 @@ def ray_job(job: Job, settings: Settings, mark: str) -> dict[str, Any]:
         "rayVersion": settings.ray_version,
         "headGroupSpec": {
             "rayStartParams": head,
-            "template": _pod("ray-head", job, settings, mark, settings.head_cpu, settings.head_memory),
+            "template": _pod("ray-head", job, settings, mark, _size(settings.head_cpu, settings.head_memory)),
         },
     }
     if settings.workers:
-        worker = _pod(
-            "ray-worker", job, settings, mark, settings.worker_cpu, settings.worker_memory, settings.worker_gpus
-        )
+        size = _size(settings.worker_cpu, settings.worker_memory, settings.worker_gpus)
+        worker = _pod("ray-worker", job, settings, mark, size)
         cluster["workerGroupSpecs"] = [
             {
                 "groupName": "workers",
@@ -229,8 +228,11 @@ def _resource(kind: str, job: Job, settings: Settings, mark: str, spec: dict[str
     }
 
 
-def _pod(name: str, job: Job, settings: Settings, mark: str, cpu: str, memory: str, gpus: int = 0) -> dict[str, Any]:
-    size: dict[str, Any] = {"cpu": cpu, "memory": memory} | ({"nvidia.com/gpu": gpus} if gpus else {})
+def _size(cpu: str, memory: str, gpus: int = 0) -> dict[str, Any]:
+    return {"cpu": cpu, "memory": memory} | ({"nvidia.com/gpu": gpus} if gpus else {})
+
+
+def _pod(name: str, job: Job, settings: Settings, mark: str, size: dict[str, Any]) -> dict[str, Any]:
     container = {
         "name": name,
         "image": settings.ray_image or settings.image,

@@ -23,7 +23,7 @@ class CustomObjectTrigger(BaseTrigger):
     is lost where it is gone, or where neither it nor the API has given an answer for ``patience_seconds``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (Airflow keeps a trigger as its keyword arguments)
         self,
         *,
         kind: str,
