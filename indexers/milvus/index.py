@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from embedding.errors import ConfigError, ReadBackError, ResourceError, SpaceMismatchError
 from indexers.base import Settings, check_name, version_number
+from indexers.milvus.compat import NOT_AWAITED, compact_collection
 from indexers.milvus.connection import SLOW_CALL_SECONDS
 from indexers.milvus.layout import (
     COMPACTION_KEY,
@@ -31,7 +32,7 @@ from indexers.milvus.layout import (
     schema_of,
     wanted_layout,
 )
-from indexers.milvus.lite import LOCK_SECONDS, compact_lite
+from indexers.milvus.lite import LOCK_SECONDS
 from indexers.milvus.reader import Held, MilvusReader
 from indexers.milvus.wire import any_of, batches, encode, insert_request, upsert_request
 from indexers.rows import checked_rows
@@ -155,7 +156,7 @@ class MilvusIndex(MilvusReader):
         """See ``Index``. A server deletes the old files later, by its own garbage collection."""
         self._flush(version, wait=True)
         if self._lite is not None:
-            compact_lite(self._lite, version)
+            compact_collection(self._lite, version)
             return True
         job = self._call(self._milvus.compact, version, seconds=SLOW_CALL_SECONDS)
         deadline = time.monotonic() + (SLOW_CALL_SECONDS if self.capabilities().compacts else COMPACTION_SECONDS)
@@ -282,4 +283,4 @@ class MilvusIndex(MilvusReader):
                 future.result()
 
     def _flush(self, version: str, *, wait: bool) -> None:
-        self._call(self._milvus.flush, version, seconds=SLOW_CALL_SECONDS, **({} if wait else {"_async": True}))
+        self._call(self._milvus.flush, version, seconds=SLOW_CALL_SECONDS, **({} if wait else NOT_AWAITED))
