@@ -129,7 +129,7 @@ class MilvusIndex(MilvusReader):
         """See ``Index``. What a server took is in its own log already: it is asked to write its files, not awaited."""
         self._flush(version, wait=self._lite is not None)
 
-    def settle(self, version: str) -> None:
+    def wait_until_indexed(self, version: str) -> None:
         """See ``Index``.
 
         Until a server has built and loaded the graph of a new segment it searches it by a coarse index that looks at

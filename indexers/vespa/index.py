@@ -173,7 +173,7 @@ class VespaIndex:
         """See ``Index``. Hexadecimal digits carry every bit."""
         return 0.0
 
-    def settle(self, version: str) -> None:
+    def wait_until_indexed(self, version: str) -> None:
         """See ``Index``. A row is in the graph before its write is acknowledged."""
         self._describe(version)
 

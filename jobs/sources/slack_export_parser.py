@@ -102,7 +102,7 @@ def read_day(data: bytes, *, team_id: str, channel: Channel, names: Mapping[str,
         return
     day = _Day(team_id, channel, names)
     outcomes = [day.read(index, record) for index, record in enumerate(records)]
-    day.settle(outcomes)
+    day.resolve_duplicates(outcomes)
     used: set[str] = set()
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, Rejected):
@@ -184,7 +184,7 @@ class _Day:
         except Exception as error:  # one odd record must not cost the other messages of its day
             return self._reject(index, "bad_record", whole, type(error).__name__, ts)
 
-    def settle(self, outcomes: list[Record]) -> None:
+    def resolve_duplicates(self, outcomes: list[Record]) -> None:
         """Let the newest event win where several are of one message; what it replaces is counted."""
         for ts, events in self._events.items():
             if len(events) > 1:
