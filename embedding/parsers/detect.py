@@ -267,7 +267,7 @@ def _check_size(data: bytes, members: list[zipfile.ZipInfo], limits: Limits) -> 
             try:
                 total = _deflated_size(data, member, total, limits)
             except (zlib.error, struct.error):
-                continue  # nobody can unpack it: whoever asks for this part is told so, and the others can be read
+                continue  # it cannot be unpacked: reading it fails, and the others can be read
         else:
             raise zipfile.BadZipFile
         # Declared sizes too: libraries reserve by them.

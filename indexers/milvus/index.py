@@ -1,7 +1,7 @@
 """The index in Milvus: a server over the network, or Milvus Lite, the engine that runs inside this process.
 
-Versions, and what is written into them: nothing but what is given. Its parts: ``milvus_reader`` (what is read),
-``milvus_connection`` (calls and failures), ``milvus_layout`` (schema and proof), ``milvus_wire`` (requests).
+Versions, and what is written into them: nothing but what is given. Its parts: ``reader`` (what is read), ``connection``
+(calls and failures), ``layout`` (schema and proof), ``wire`` (requests), ``compat`` (private parts of the client).
 """
 
 from __future__ import annotations

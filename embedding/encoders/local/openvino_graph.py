@@ -23,7 +23,7 @@ from embedding.encoders.local.compat import openvino as ov
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["INPUTS", "converted", "ov"]  # ov from here, so that nobody imports it before the line above
+__all__ = ["INPUTS", "converted", "ov"]  # ov from here, so that no module imports it past ``compat``
 
 INPUTS = ("input_ids", "segments", "positions", "slots")
 _FILE = "graph.xml"
