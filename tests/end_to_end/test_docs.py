@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.paths import ROOT
 
-PAGES = ("docs/engine-behaviour.md", "docs/guarantees.md")
+PAGES = ("docs/engine-behaviour.md", "docs/extending.md", "docs/guarantees.md")
 
 
 @pytest.mark.parametrize("page", PAGES)
