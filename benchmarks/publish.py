@@ -128,7 +128,7 @@ def server(uri: str, folder: Path) -> Iterator[str]:
 
 
 def measure(uri: str, rows: pa.Table, repeats: int, folder: Path) -> dict[str, list[float]]:
-    """Rows a second of both, by turns; each version is built up, counted, settled and dropped before the next."""
+    """Rows a second of both, by turns; each version is built up, counted, indexed and dropped before the next."""
     found: dict[str, list[float]] = {"bare loop": [], "publish": []}
     dicts = rows.to_pylist()
     index = open_index("milvus", uri, INDEX)
@@ -146,7 +146,7 @@ def measure(uri: str, rows: pa.Table, repeats: int, folder: Path) -> dict[str, l
         print(f"{name}: {len(rows) / seconds:,.0f} rows/s (load {load:.1f} before)", file=sys.stderr)
         if index.count(version) != len(rows):
             raise SystemExit(f"publish: {version} holds {index.count(version)} rows, not {len(rows)}")
-        index.settle(version)
+        index.wait_until_indexed(version)
         index.drop_version(version)
     index.close()
     return found

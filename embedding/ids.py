@@ -75,7 +75,7 @@ def content_hash(key: bytes, team_id: str, text: str) -> str:
 
 
 def hashed_id(key: bytes, doc_id: str) -> str:
-    """Keyed hash of a document's id: who has the key and the id finds it in a receipt, and nobody else does."""
+    """Keyed hash of a document's id: it is found in a receipt with the key and the id, and by no other means."""
     return hashlib.blake2b(doc_id.encode("utf-8", "surrogateescape"), key=key, digest_size=16).hexdigest()
 
 

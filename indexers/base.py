@@ -144,7 +144,7 @@ class Index(Protocol):
     def flush(self, version: str) -> None:
         """Make what was written durable in the index's own files."""
 
-    def settle(self, version: str) -> None:
+    def wait_until_indexed(self, version: str) -> None:
         """Wait until searches are as good as they will be: an engine may build its index after it took the rows."""
 
     def compact(self, version: str) -> bool:

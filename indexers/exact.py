@@ -166,7 +166,7 @@ class ExactIndex:
         """See ``Index``. Memory is all there is."""
         self._version(version)
 
-    def settle(self, version: str) -> None:
+    def wait_until_indexed(self, version: str) -> None:
         """See ``Index``. There is nothing to build."""
         self._version(version)
 

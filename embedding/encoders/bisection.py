@@ -1,4 +1,4 @@
-"""Isolate: encode everything that can be encoded, and find the few texts that cannot."""
+"""Encode every text that can be encoded, and find the few that cannot by halving the batches that fail."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from embedding.errors import EmbedmillError, EncoderError
 MOST = 50  # texts of one call; where more fail, the encoder is broken and not they
 
 
-def encode_apart(
+def encode_with_bisection(
     encode: Callable[[int, int], npt.NDArray[np.float32]], count: int, dim: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Encode texts 0 to ``count``, halving a batch that raises until each bad text is alone.

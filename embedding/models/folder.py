@@ -7,7 +7,7 @@ Owns what is known of such folders; ``space`` makes a fingerprint of it, the enc
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -132,27 +132,10 @@ def read_folder(path: Path) -> ModelFolder:
     Raises ConfigError for what is not supported; OSError, KeyError, ValueError and TypeError where it is not whole.
     """
     entries = _json(path / "modules.json")
-    if not entries:
-        raise ValueError("modules.json names no module")
-    kinds = [str(entry["type"]).rsplit(".", 1)[-1] for entry in entries]
-    for entry, kind in zip(entries, kinds, strict=True):
-        if not str(entry["type"]).startswith("sentence_transformers.") or kind not in _READERS:
-            raise _unsupported(f"module {entry['type']!r}")
-        if entry.get("kwargs"):
-            raise _unsupported(f"arguments of module {kind}: {', '.join(map(str, entry['kwargs']))}")
-    if kinds[0] != "Transformer" or kinds[1:2] != ["Pooling"] or {"Transformer", "Pooling"} & {*kinds[2:]}:
-        raise _unsupported(f"the order of its modules, {', '.join(kinds)}")
+    kinds = _module_kinds(entries)
     transformer = _inside(path, entries[0].get("path", ""))
     config = _json(transformer / "config.json")
-    kind = config.get("model_type")
-    if kind not in ARCHITECTURES:
-        raise _unsupported(f"architecture {kind!r}")
-    if config.get("is_decoder") or config.get("add_cross_attention"):
-        raise _unsupported("a decoder")
-    if config.get("quantization_config"):
-        raise _unsupported("quantised weights (quantization_config)")
-    if (transformer / "adapter_config.json").is_file():
-        raise _unsupported("an adapter beside the weights; merge it into them")
+    _check_transformer(transformer, config)
     max_tokens = _limit(transformer, config)
     dim = int(next(config[name] for name in _WIDTH if name in config))
     modules = []
@@ -170,6 +153,33 @@ def read_folder(path: Path) -> ModelFolder:
     if any(prompts) and not modules[0].config["include_prompt"]:
         raise _unsupported("a prompt whose tokens are left out of the pooling")
     return ModelFolder(transformer, canonical(config), tuple(modules), max_tokens, prompts, dim)
+
+
+def _module_kinds(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The classes of the modules, in their order: a Transformer, a Pooling, and others."""
+    if not entries:
+        raise ValueError("modules.json names no module")
+    kinds = [str(entry["type"]).rsplit(".", 1)[-1] for entry in entries]
+    for entry, kind in zip(entries, kinds, strict=True):
+        if not str(entry["type"]).startswith("sentence_transformers.") or kind not in _READERS:
+            raise _unsupported(f"module {entry['type']!r}")
+        if entry.get("kwargs"):
+            raise _unsupported(f"arguments of module {kind}: {', '.join(map(str, entry['kwargs']))}")
+    if kinds[0] != "Transformer" or kinds[1:2] != ["Pooling"] or {"Transformer", "Pooling"} & {*kinds[2:]}:
+        raise _unsupported(f"the order of its modules, {', '.join(kinds)}")
+    return kinds
+
+
+def _check_transformer(transformer: Path, config: Mapping[str, Any]) -> None:
+    kind = config.get("model_type")
+    if kind not in ARCHITECTURES:
+        raise _unsupported(f"architecture {kind!r}")
+    if config.get("is_decoder") or config.get("add_cross_attention"):
+        raise _unsupported("a decoder")
+    if config.get("quantization_config"):
+        raise _unsupported("quantised weights (quantization_config)")
+    if (transformer / "adapter_config.json").is_file():
+        raise _unsupported("an adapter beside the weights; merge it into them")
 
 
 def _unsupported(what: str) -> ConfigError:
@@ -231,13 +241,19 @@ def _limit(transformer: Path, config: Mapping[str, Any]) -> int:
             raise _unsupported(f"{name} arguments in sentence_bert_config.json: {', '.join(sorted(given))}")
     if left := sorted(name for name, value in said.items() if value not in (None, {}, False)):
         raise _unsupported(f"settings in sentence_bert_config.json: {', '.join(left)}")
-    places = config.get("max_position_embeddings")
-    if places is not None and config["model_type"] in _PLACES_AFTER_PADDING:
-        places -= int(config.get("pad_token_id", 1)) + 1
+    places = _places(config)
     if limit is None:
         limit = _json(transformer / "tokenizer_config.json", {}).get("model_max_length")
     known = [int(value) for value in (limit, places) if value is not None and 0 < value < 1e9]
     return min(known) if known else _LONGEST
+
+
+def _places(config: Mapping[str, Any]) -> int | None:
+    """The tokens that the model has a position for; None where it says nothing."""
+    places: int | None = config.get("max_position_embeddings")
+    if places is not None and config["model_type"] in _PLACES_AFTER_PADDING:
+        places -= int(config.get("pad_token_id", 1)) + 1
+    return places
 
 
 # -- the modules after it: what of their configuration matters, and how wide vectors are behind them -------------------

@@ -128,16 +128,21 @@ def _text_format(text: str, ending: str) -> str:
         return "mbox"
     if _HTML.match(start[:20_000]):
         return "html"
+    return _markup_kind(start, ending) or _data_kind(text, start, ending) or "txt"
+
+
+def _markup_kind(start: str, ending: str) -> str:
     if start.startswith("<?xml") or (ending in ("xml", "rss", "atom", "svg") and start.startswith("<")):
         return "html" if re.search(r"<html\b", start[:2000]) else "xml"
-    if ending in ("html", "htm", "xhtml"):
-        return "html"
-    if start[:1] in ("{", "[") and start:
-        if ending in ("json", "ipynb"):
-            return _json_kind(start)
-        if ending not in ("txt", "log") and _is_json(text):
-            return "json"
-    return "txt"
+    return "html" if ending in ("html", "htm", "xhtml") else ""
+
+
+def _data_kind(text: str, start: str, ending: str) -> str:
+    if not start.startswith(("{", "[")):
+        return ""
+    if ending in ("json", "ipynb"):
+        return _json_kind(start)
+    return "json" if ending not in ("txt", "log") and _is_json(text) else ""
 
 
 def _json_kind(text: str) -> str:
@@ -206,32 +211,44 @@ def _zip_format(data: bytes, ending: str, limits: Limits) -> str:
 
 
 def _zip_kind(archive: zipfile.ZipFile, names: set[str], limits: Limits) -> str:
+    if kind := _office_kind(archive, names):
+        return _supported(kind)
+    if "[Content_Types].xml" in names:
+        raise RejectedRecord("unsupported_type", "application/x-ooxml")
+    if kind := _declared_kind(archive, names) or _likely_kind(names):
+        return kind
+    if any(name.endswith(".iwa") or name in ("index.apxl", "index.xml.gz", "Index.zip") for name in names):
+        raise RejectedRecord("unsupported_type", "application/vnd.apple.iwork")
+    raise RejectedRecord("unsupported_type", "application/zip", ignored=True)
+
+
+def _office_kind(archive: zipfile.ZipFile, names: set[str]) -> str:
+    """By the types that the package lists, else by its main part; "" for neither."""
     if "[Content_Types].xml" in names:
         with archive.open("[Content_Types].xml") as member:
             types = member.read(4 * 1024 * 1024).decode("utf-8", "replace").lower()
         for key, kind in _OOXML.items():
             if key in types:
-                return _supported(kind)
-    for kind, main in MAIN_PARTS.items():
-        if main in names:
-            return _supported(kind)
-    if "[Content_Types].xml" in names:
-        raise RejectedRecord("unsupported_type", "application/x-ooxml")
-    if "mimetype" in names:
-        with archive.open("mimetype") as member:
-            declared = member.read(200).decode("ascii", "replace").strip()
-        if declared == "application/epub+zip":
-            return "epub"
-        if declared.startswith(("application/vnd.oasis.opendocument.", "application/vnd.sun.xml.")):
-            return "odf"
-    # Without the word that says what they are, they are what they look like.
+                return kind
+    return next((kind for kind, main in MAIN_PARTS.items() if main in names), "")
+
+
+def _declared_kind(archive: zipfile.ZipFile, names: set[str]) -> str:
+    """By the member ``mimetype``; "" for none, or one of another kind."""
+    if "mimetype" not in names:
+        return ""
+    with archive.open("mimetype") as member:
+        declared = member.read(200).decode("ascii", "replace").strip()
+    if declared == "application/epub+zip":
+        return "epub"
+    return "odf" if declared.startswith(("application/vnd.oasis.opendocument.", "application/vnd.sun.xml.")) else ""
+
+
+def _likely_kind(names: set[str]) -> str:
+    """By the members that such an archive has, where ``mimetype`` is missing; "" for none."""
     if "META-INF/container.xml" in names:
         return "epub"
-    if "content.xml" in names and names & {"styles.xml", "meta.xml", "META-INF/manifest.xml"}:
-        return "odf"
-    if any(name.endswith(".iwa") or name in ("index.apxl", "index.xml.gz", "Index.zip") for name in names):
-        raise RejectedRecord("unsupported_type", "application/vnd.apple.iwork")
-    raise RejectedRecord("unsupported_type", "application/zip", ignored=True)
+    return "odf" if "content.xml" in names and names & {"styles.xml", "meta.xml", "META-INF/manifest.xml"} else ""
 
 
 def _supported(kind: str) -> str:
@@ -250,7 +267,7 @@ def _check_size(data: bytes, members: list[zipfile.ZipInfo], limits: Limits) -> 
             try:
                 total = _deflated_size(data, member, total, limits)
             except (zlib.error, struct.error):
-                continue  # nobody can unpack it: whoever asks for this part is told so, and the others can be read
+                continue  # it cannot be unpacked: reading it fails, and the others can be read
         else:
             raise zipfile.BadZipFile
         # Declared sizes too: libraries reserve by them.

@@ -24,7 +24,7 @@ HEADERS = ("Subject", "From", "To", "Cc", "Date")
 
 MAX_MESSAGES = 100_000
 
-# Mails are forwarded in mails; what is nested deeper than this is made by nobody who writes.
+# Mails are forwarded in mails; no mail that a person wrote is nested deeper than this.
 _MAX_DEPTH = 40
 
 _BORDER_LINE = re.compile(r"From [^\n]*\d{4}[^\n]*\n")

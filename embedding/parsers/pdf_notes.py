@@ -72,7 +72,7 @@ def _field(annotation: object, form: object) -> str:
 
 
 def _chosen(annotation: object, form: object) -> Iterator[str]:
-    """Yield the labels of a list's chosen entries; its value may be a code that nobody sees."""
+    """Yield the labels of a list's chosen entries; its value may be a code that is not shown."""
     for number in range(min(max(0, raw.FPDFAnnot_GetOptionCount(form, annotation)), 10_000)):
         if raw.FPDFAnnot_IsOptionSelected(form, annotation, number):
             yield _string(lambda *into, at=number: raw.FPDFAnnot_GetOptionLabel(form, annotation, at, *into))

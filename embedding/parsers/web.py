@@ -60,7 +60,7 @@ _BLOCKS = frozenset(
 )
 # Boxes inside a line; in an SVG each text stands for itself.
 _APART = frozenset(["button", "canvas", "input", "object", "select", "td", "text", "textarea", "th", "video", "audio"])
-# What a form shows in its fields; hidden ones and passwords are nobody's text.
+# What a form shows in its fields; hidden ones and passwords are no text.
 _FIELDS = frozenset(
     ["", "text", "search", "email", "url", "tel", "number", "date", "time", "month", "submit", "button"]
 )

@@ -73,7 +73,7 @@ def normalise_message(message: Mapping[str, object], names: Mapping[str, str]) -
 
 def _result(reader: Reader, texts: list[str], files: tuple[str, ...]) -> SlackText:
     links = tuple(reader.links)[:MAX_LINKS]
-    # Cleaned as the text is: a lone surrogate is in nobody's id, and could not be stored.
+    # Cleaned as the text is: a lone surrogate is in no user's id, and could not be stored.
     return SlackText(finish("\n".join(texts)), links, files, frozenset(map(finish, reader.refs)))
 
 

@@ -1,4 +1,4 @@
-"""How many threads a native library starts, where it asks the environment and nobody else."""
+"""How many threads a native library starts, where only the environment can tell it."""
 
 from __future__ import annotations
 

@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 
 import grpc  # type: ignore[import-untyped]
 from pymilvus import MilvusClient
-from pymilvus.client.types import Status
 from pymilvus.exceptions import ErrorCode, MilvusException
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from embedding.errors import ConfigError, ResourceError
 from indexers.base import Settings
+from indexers.milvus.compat import CONNECT_FAILED, call_context, handler_of
 from indexers.milvus.lite import close_lite, open_lite
 
 CONNECT_SECONDS = 10.0
@@ -28,7 +28,7 @@ _PASSING = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     ErrorCode.RATE_LIMIT,
-    Status.CONNECT_FAILED,  # what pymilvus makes of a lost connection that it could not open anew
+    CONNECT_FAILED,
 }
 
 _NO_ALIAS = (1600, 100)  # a server's code for it, and Milvus Lite's
@@ -113,8 +113,8 @@ class Connection:
 
     def send(self, version: str, *, insert: Any = None, upsert: Any = None) -> None:
         """Send a request that is encoded already. MilvusClient takes none, what it calls itself does."""
-        handler: Any = self.client._get_connection()
-        options = {"context": self.client._generate_call_context(), "schema": {"fields": []}}
+        handler: Any = handler_of(self.client)
+        options = {"context": call_context(self.client), "schema": {"fields": []}}
         if insert is not None:
             self.call(handler.batch_insert, version, [], insert_param=insert, quotes=True, **options)
         else:

@@ -1,7 +1,7 @@
 """The index in Milvus: a server over the network, or Milvus Lite, the engine that runs inside this process.
 
-Versions, and what is written into them: nothing but what is given. Its parts: ``milvus_reader`` (what is read),
-``milvus_connection`` (calls and failures), ``milvus_layout`` (schema and proof), ``milvus_wire`` (requests).
+Versions, and what is written into them: nothing but what is given. Its parts: ``reader`` (what is read), ``connection``
+(calls and failures), ``layout`` (schema and proof), ``wire`` (requests), ``compat`` (private parts of the client).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from embedding.errors import ConfigError, ReadBackError, ResourceError, SpaceMismatchError
 from indexers.base import Settings, check_name, version_number
+from indexers.milvus.compat import NOT_AWAITED, compact_collection
 from indexers.milvus.connection import SLOW_CALL_SECONDS
 from indexers.milvus.layout import (
     COMPACTION_KEY,
@@ -31,7 +32,7 @@ from indexers.milvus.layout import (
     schema_of,
     wanted_layout,
 )
-from indexers.milvus.lite import LOCK_SECONDS, compact_lite
+from indexers.milvus.lite import LOCK_SECONDS
 from indexers.milvus.reader import Held, MilvusReader
 from indexers.milvus.wire import any_of, batches, encode, insert_request, upsert_request
 from indexers.rows import checked_rows
@@ -128,7 +129,7 @@ class MilvusIndex(MilvusReader):
         """See ``Index``. What a server took is in its own log already: it is asked to write its files, not awaited."""
         self._flush(version, wait=self._lite is not None)
 
-    def settle(self, version: str) -> None:
+    def wait_until_indexed(self, version: str) -> None:
         """See ``Index``.
 
         Until a server has built and loaded the graph of a new segment it searches it by a coarse index that looks at
@@ -155,7 +156,7 @@ class MilvusIndex(MilvusReader):
         """See ``Index``. A server deletes the old files later, by its own garbage collection."""
         self._flush(version, wait=True)
         if self._lite is not None:
-            compact_lite(self._lite, version)
+            compact_collection(self._lite, version)
             return True
         job = self._call(self._milvus.compact, version, seconds=SLOW_CALL_SECONDS)
         deadline = time.monotonic() + (SLOW_CALL_SECONDS if self.capabilities().compacts else COMPACTION_SECONDS)
@@ -282,4 +283,4 @@ class MilvusIndex(MilvusReader):
                 future.result()
 
     def _flush(self, version: str, *, wait: bool) -> None:
-        self._call(self._milvus.flush, version, seconds=SLOW_CALL_SECONDS, **({} if wait else {"_async": True}))
+        self._call(self._milvus.flush, version, seconds=SLOW_CALL_SECONDS, **({} if wait else NOT_AWAITED))

@@ -1,4 +1,4 @@
-"""Milvus Lite: the engine that runs inside this process, on a directory. Opening, locking, and compacting it."""
+"""Milvus Lite: the engine that runs inside this process, on a directory. Opening and locking it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from embedding.errors import ConfigError, LeaseHeldError, ResourceError
+from indexers.milvus.compat import lite_servers
 
 LOCK_SECONDS = 15.0
 
@@ -23,7 +24,7 @@ _mutex = threading.Lock()
 def open_lite(path: Path, lock_timeout: float = LOCK_SECONDS) -> str:
     """Start or join Milvus Lite on a directory and return its local address."""
     try:
-        from milvus_lite.server_manager import server_manager_instance  # type: ignore[import-untyped]
+        servers = lite_servers()
     except ImportError:
         raise ConfigError(f"index.uri: {path} is a path, which needs the package milvus-lite") from None
     logging.getLogger("milvus_lite").setLevel(logging.CRITICAL + 1)
@@ -31,7 +32,7 @@ def open_lite(path: Path, lock_timeout: float = LOCK_SECONDS) -> str:
         raise ConfigError(f"index.uri: {path} is a file; Milvus Lite 3 keeps a directory")
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with suppress(PermissionError):  # somebody else's folder: the engine says whether it may be used
+        with suppress(PermissionError):  # another user's folder: the engine says whether it may be used
             path.chmod(path.stat().st_mode & 0o700)
     except OSError as error:
         raise ResourceError(f"index.uri: cannot create {path}: {error.strerror}") from None
@@ -39,7 +40,7 @@ def open_lite(path: Path, lock_timeout: float = LOCK_SECONDS) -> str:
     refusals = 0
     while True:
         with _mutex:
-            address = server_manager_instance.start_and_get_uri(str(path))  # None for any failure
+            address = servers.start_and_get_uri(str(path))  # None for any failure
             if address is not None:
                 _users[path] = _users.get(path, 0) + 1
                 return str(address)
@@ -72,38 +73,9 @@ def _locked(path: Path) -> bool:
 
 def close_lite(path: Path) -> None:
     """Let go of the directory; the last connection of this process stops the engine and gives up the lock."""
-    from milvus_lite.server_manager import server_manager_instance
-
     with _mutex:
         left = _users.pop(path, 1) - 1
         if left > 0:
             _users[path] = left
         else:
-            server_manager_instance.release_server(str(path))
-
-
-def compact_lite(path: Path, version: str) -> None:
-    """Rewrite the collection's data files without deleted and replaced rows.
-
-    Milvus Lite's own call for it does nothing: it compacts when four files of a size have come together, so a
-    purged text could stay on disk for good. This calls the steps of that compaction; a contract test reads the files.
-    All files at once, as a replaced row lies in an older file than the row in force: 100,000 rows of 384 dimensions
-    took 4 s and 1 GB more memory.
-    """
-    from milvus_lite.server_manager import server_manager_instance
-
-    _, database, _ = server_manager_instance._servers[str(path)]
-    collection = database.get_collection(version)
-    compaction, manifest, deleted = collection._compaction_mgr, collection._manifest, collection._delta_index
-    # A flush leaves graphs to a thread of the engine, which takes no lock: two that write one file read half of it.
-    collection._wait_for_bg()
-    with collection._maintenance_lock:
-        for partition in manifest.list_partitions():
-            files = list(manifest.get_data_files(partition))
-            if files:
-                folder = os.path.join(collection.data_dir, "partitions", partition)
-                compaction._compact_files(partition, folder, files, manifest, deleted)
-        compaction._gc_tombstones(manifest, deleted)
-        collection._refresh_segment_cache()
-        collection._cleanup_orphan_index_files()
-    collection._ensure_loaded_segments_indexed()
+            lite_servers().release_server(str(path))

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pymilvus import DataType
-from pymilvus.grpc_gen import milvus_pb2, schema_pb2
 
+from indexers.milvus.compat import milvus_pb2, schema_pb2
 from indexers.rows import MAX_BYTES
 
 # More rows in a request gained nothing, on Milvus Lite or on a server (384 dimensions, 2 cores).

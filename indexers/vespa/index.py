@@ -1,6 +1,6 @@
 """The index in Vespa: a document type for each version, written under a condition on the source's version.
 
-Owns what a row is as a document, the queries and what is said of versions in the type that ``vespa_package`` made for
+Owns what a row is as a document, the queries and what is said of versions in the type that ``package`` made for
 it. Types are deployed and not created here. Never reads across teams for a search: the team is part of every query.
 """
 
@@ -96,7 +96,7 @@ class VespaIndex:
         said = self._said_of(version)
         if said is None:
             self._check_deployed(version, dim)
-            if owner:  # ahead of the version, so that no kill leaves one that is nobody's
+            if owner:  # ahead of the version, so that no kill leaves one without an owner
                 self._put_owner(version, owner)
             said = {"version": version, "space_id": space_id, "dim": dim}
             self._client.put(self._types, [(version, said)])
@@ -173,7 +173,7 @@ class VespaIndex:
         """See ``Index``. Hexadecimal digits carry every bit."""
         return 0.0
 
-    def settle(self, version: str) -> None:
+    def wait_until_indexed(self, version: str) -> None:
         """See ``Index``. A row is in the graph before its write is acknowledged."""
         self._describe(version)
 
@@ -205,7 +205,7 @@ class VespaIndex:
             return self._client.get(self._types, [document]).get(document)
 
     def _put_owner(self, version: str, owner: str) -> None:
-        # What is no version's name is none to whoever lists them, earlier releases included.
+        # No release lists a document under another name as a version.
         self._client.put(
             self._types, [(_owner_document(version), {"version": f"owner of {version}", "space_id": owner, "dim": 1})]
         )
@@ -276,7 +276,7 @@ def search_body(
         "input.query(q)": np.asarray(vector, dtype=np.float32).tolist(),
         "hits": k,
         "presentation.summary": "hit",
-        # A search that ran out of time says so, instead of answering from what it has seen so far.
+        # A search that ran out of time says so, instead of answering from the part it has searched.
         "ranking.softtimeout.enable": False,
     } | values
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from embedding.encoders.backends import takes_ids
-from embedding.encoders.bisection import encode_apart
+from embedding.encoders.bisection import encode_with_bisection
 from embedding.encoders.remote.encoder import RemoteEncoder
 from embedding.encoders.spec import EncoderSpec
 from embedding.errors import EmbedmillError, EncoderError
@@ -119,7 +119,7 @@ class EncodeShard:
         for group in [[row] for row in alive] if alone else [alive]:
             if alone:
                 attempts.begin_one(group[0])
-            out[group], good = self._encode_apart(shard if len(group) == len(shard) else shard.take(group))
+            out[group], good = self._encode_with_bisection(shard if len(group) == len(shard) else shard.take(group))
             for row in np.array(group)[~good]:
                 reasons[row] = "encoder_fails"
         if reasons and all(reasons) and "encoder_fails" in reasons:
@@ -131,18 +131,20 @@ class EncodeShard:
         if isinstance(self._encoder, RemoteEncoder):
             return  # it has asked before it blamed one
         encoder = self._encoder
-        _, good = encode_apart(lambda start, stop: encoder.encode(["ok"], np.array([3])), 1, encoder.dim)
+        _, good = encode_with_bisection(lambda start, stop: encoder.encode(["ok"], np.array([3])), 1, encoder.dim)
         if not good.all():
             raise EncoderError(f"the encoder fails on all of {count} texts, and on a plain one")
 
-    def _encode_apart(self, rows: pa.Table) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    def _encode_with_bisection(self, rows: pa.Table) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         if "ids" in rows.column_names:
             local = cast("IdEncoder", self._encoder)
             ids = TokenIds.from_arrow(rows["ids"].combine_chunks())
-            return encode_apart(lambda start, stop: local.encode_ids(ids.part(start, stop)), len(rows), local.dim)
+            return encode_with_bisection(
+                lambda start, stop: local.encode_ids(ids.part(start, stop)), len(rows), local.dim
+            )
         texts, tokens = rows["text"].to_pylist(), rows["tokens"].to_numpy()
         encoder = self._encoder
-        return encode_apart(
+        return encode_with_bisection(
             lambda start, stop: encoder.encode(texts[start:stop], tokens[start:stop]), len(rows), encoder.dim
         )
 

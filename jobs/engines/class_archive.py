@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedding.errors import ResourceError
+from jobs.engines.compat import jvm_process
 from jobs.state.path_alias import plain
 
 if TYPE_CHECKING:
@@ -91,9 +92,9 @@ class ClassArchive:
 
     def keep(self, session: SparkSession) -> None:
         """At this process's end, end the JVM of ``session`` and wait for the archive, if it makes one."""
-        gateway = session.sparkContext._gateway
-        if self._making is not None and gateway is not None and gateway.proc is not None:
-            atexit.register(self._keep, session, gateway.proc, self._making, os.getpid())
+        jvm = jvm_process(session)
+        if self._making is not None and jvm is not None:
+            atexit.register(self._keep, session, jvm, self._making, os.getpid())
 
     def _keep(self, session: SparkSession, jvm: subprocess.Popen[bytes], making: Path, owner: int) -> None:
         if os.getpid() != owner:

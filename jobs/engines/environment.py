@@ -26,6 +26,6 @@ _QUIET = {
 
 
 def quiet_engines() -> None:
-    """Set the engines' environment: silent, offline, telling nobody of their use. Call before they are imported."""
+    """Set the engines' environment: silent, offline, without usage reports. Call before they are imported."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)

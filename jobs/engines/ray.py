@@ -6,15 +6,14 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
+from typing import TYPE_CHECKING
 
 from embedding.errors import ResourceError
 from jobs import termination
+from jobs.engines.compat import minimal_ray
 from jobs.state.path_alias import plain
 
 if TYPE_CHECKING:
@@ -53,9 +52,9 @@ def start_ray(config: Config, scratch: Path) -> None:
 
 
 def end_ray() -> None:
-    """End this process's Ray, if it has one. Ray's own end, with the interpreter's, waits for messages nobody reads.
+    """End the Ray that this process started, if any; a Ray that it only connected to goes on.
 
-    A Ray that it only asked goes on.
+    Ray would end with the interpreter too, and first wait for messages that no process reads any more.
     """
     if "ray" in sys.modules:
         import ray
@@ -69,7 +68,7 @@ def _init_ray(config: Config, scratch: Path) -> None:
     local = config.ray.address == "local"
     for last in (not local, True):  # on a busy machine Ray's own first process sometimes misses Ray's deadline
         try:
-            with _minimal_ray() if local else nullcontext(), termination.kept(signal.SIGTERM):
+            with minimal_ray() if local else nullcontext(), termination.kept(signal.SIGTERM):
                 ray.init(
                     address=config.ray.address,
                     include_dashboard=False if local else None,
@@ -85,37 +84,6 @@ def _init_ray(config: Config, scratch: Path) -> None:
                 cause = f"{type(error).__name__}: {str(error)[:200]}"
                 raise ResourceError(f"ray.address: {what} ({cause})") from None
             ray.shutdown()
-
-
-@contextmanager
-def _minimal_ray() -> Iterator[None]:
-    """Let Ray start without its dashboard's server, the monitor of its autoscaler and its log reader.
-
-    A Ray of our own is one node, without a dashboard, and hands no logs to the driver. Those three are a seventh of its
-    processor time, and the monitor would take a second to end. `ray start` has switches for two of them, which
-    `ray.init` does not hand on. The node's agent stays, half as large where what a dashboard needs is not installed, as
-    beside ``ray`` alone: that is what it is told.
-    """
-    from ray._private import node, parameter
-
-    class Params(parameter.RayParams):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, no_monitor=True, include_log_monitor=False, **options)
-
-    dependencies = "ray.dashboard.optional_deps"
-    found = sys.modules.pop(dependencies, None)
-    # One entry is set and taken back: other threads import meanwhile, and what they have stays.
-    sys.modules[dependencies] = None  # type: ignore[assignment]
-    try:
-        with (
-            patch.object(parameter, "RayParams", Params),
-            patch.object(node.Node, "start_api_server", lambda *_, **__: None),
-        ):
-            yield
-    finally:
-        del sys.modules[dependencies]
-        if found is not None:
-            sys.modules[dependencies] = found
 
 
 def _quiet_data() -> None:

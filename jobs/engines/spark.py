@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from embedding.errors import ResourceError
 from jobs.engines.class_archive import ClassArchive, check_java
+from jobs.engines.compat import start_jvm
 from jobs.redaction import SECRET_NAMES, is_secret, masked
 from jobs.state.path_alias import plain
 
@@ -59,7 +60,6 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool, reads:
 
     Raises ResourceError where Java is missing or Spark does not start.
     """
-    from pyspark import SparkConf, SparkContext
     from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
@@ -115,13 +115,11 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool, reads:
     builder = SparkSession.builder
     for key, value in settings.items():
         builder = builder.config(key, value)
-    # PySpark starts Java with all settings as arguments, which every user of the machine sees. Java is started here
-    # with those that are no secret, and is told the others over its own connection.
     at_start = "spark.driver.extraJavaOptions"
-    shown = [(k, v) for k, v in settings.items() if k == at_start or not is_secret(k) and masked(v) == v]
+    shown = {k: v for k, v in settings.items() if k == at_start or not is_secret(k) and masked(v) == v}
     interrupt = signal.getsignal(signal.SIGINT)
     try:
-        SparkContext._ensure_initialized(conf=SparkConf(loadDefaults=False).setAll(shown))
+        start_jvm(shown)
         session = builder.getOrCreate()
     except Exception as error:
         raise ResourceError(f"Spark did not start ({type(error).__name__}); see {log}") from None

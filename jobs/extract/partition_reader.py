@@ -89,7 +89,9 @@ def reader(
             for row in batch.to_pylist()
         ]
         with without_messages():
-            if limits := next((limits for source, partition in todo if (limits := source.apart(partition))), None):
+            if limits := next(
+                (limits for source, partition in todo if (limits := source.isolation_limits(partition))), None
+            ):
                 reader_of(limits).start()  # its imports go on while the tokenizer is loaded
             task = _Task(Chunker(chunking.tokenizer_file, chunking.limits), chunking.hash_key, rules)
             for source, partition in todo:
@@ -146,7 +148,7 @@ class _Task:
     def read(self, source: Source, partition: Partition) -> Iterator[pa.RecordBatch]:
         tally = _Tally(source, partition)
         self._tallies.append(tally)
-        limits = source.apart(partition)
+        limits = source.isolation_limits(partition)
         for record in reader_of(limits).read(source, partition) if limits else source.read(partition):
             match record:
                 case Document() | Removed() if any(rule.covers(record) for rule in self._rules):

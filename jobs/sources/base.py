@@ -90,8 +90,8 @@ class Source(Protocol):
         """Read one partition. Bad records come out as Rejected; nothing is raised for them."""
         ...
 
-    def apart(self, partition: Partition) -> ReadLimits | None:
-        """Limits of the process of its own that reads this partition; None where it can do no harm where it is."""
+    def isolation_limits(self, partition: Partition) -> ReadLimits | None:
+        """Limits of the isolated reader for this partition; None to read it in the executor itself."""
         ...
 
 

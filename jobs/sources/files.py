@@ -137,8 +137,8 @@ class FilesSource:
             marks=parsed.marks,
         )
 
-    def apart(self, partition: Partition) -> ReadLimits | None:
-        """See Source.apart."""
+    def isolation_limits(self, partition: Partition) -> ReadLimits | None:
+        """See Source.isolation_limits."""
         return self.limits
 
     def _failed(self, partition: Partition, reason: str, detail: str, *, retry: bool = False) -> Rejected:

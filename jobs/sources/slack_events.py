@@ -129,7 +129,7 @@ def micros(ts: str) -> int:
 
 
 def edit_time(record: dict[str, object]) -> int | None:
-    """When a message was edited last (µs); 0 where nobody knows when, None where it never was."""
+    """When a message was edited last (µs); 0 where the time is unknown, None where it never was."""
     edited = record.get("edited")
     if not isinstance(edited, dict):
         return None
@@ -150,7 +150,7 @@ def deleted_ts(record: dict[str, object]) -> str:
 def is_housekeeping(record: dict[str, object], subtype: str) -> bool:
     """Whether Slack wrote this about the conversation itself.
 
-    Slack adds subtypes all the time. One that is not known here is a message where somebody says something with it:
+    Slack adds subtypes all the time. One that is not known here is a message where a user says something with it:
     Slack's own notices come from its bot, or begin with the name of the one they are about, who is also their user.
     """
     if subtype in HOUSEKEEPING or not subtype or subtype in _KNOWN:

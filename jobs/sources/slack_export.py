@@ -210,8 +210,8 @@ class SlackExport:
             return
         yield from read_day(data, team_id=self.team_id, channel=channel, names=self.names)
 
-    def apart(self, partition: Partition) -> ReadLimits | None:
-        """See Source.apart."""
+    def isolation_limits(self, partition: Partition) -> ReadLimits | None:
+        """See Source.isolation_limits."""
         return self.limits if partition.size > _SMALL_DAY else None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from embedding import ids
 from embedding.records import Document, Record, Rejected, Removed, Skipped
@@ -102,7 +102,7 @@ def read_day(data: bytes, *, team_id: str, channel: Channel, names: Mapping[str,
         return
     day = _Day(team_id, channel, names)
     outcomes = [day.read(index, record) for index, record in enumerate(records)]
-    day.settle(outcomes)
+    day.resolve_duplicates(outcomes)
     used: set[str] = set()
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, Rejected):
@@ -112,12 +112,20 @@ def read_day(data: bytes, *, team_id: str, channel: Channel, names: Mapping[str,
         yield outcome
 
 
+def _check_types(message: Mapping[str, object]) -> None:
+    """Raises TypeError where a field that is read later is of another type than Slack's."""
+    for key, kind in _TYPES:
+        value = message.get(key)
+        if value is not None and not isinstance(value, kind):
+            raise TypeError
+
+
 class _Event(NamedTuple):
     """What happened to a message, in the order in which one event wins over another."""
 
     version: int
     deleted: bool  # of two at one time, a deletion
-    edited: int  # -1: never; 0: nobody knows when
+    edited: int  # -1: never; 0: at an unknown time
     place: int  # in the file; the last of what cannot be told apart otherwise
 
     def older(self, other: _Event) -> bool:
@@ -136,55 +144,56 @@ class _Day:
 
     def read(self, index: int, record: object) -> Record:
         """What one record comes to, taken by itself. Never raises."""
-        ts, whole = "", record
+        if isinstance(record, TooDeep):
+            return self._reject(index, "too_deep", record)
+        if not isinstance(record, dict):
+            return self._reject(index, "not_an_object", record)
+        ts = ""
         try:
-            if isinstance(record, TooDeep):
-                return self._reject(index, "too_deep", whole)
-            if not isinstance(record, dict):
-                return self._reject(index, "not_an_object", whole)
             if reason := ts_fault(record):
-                return self._reject(index, reason, whole)
+                return self._reject(index, reason, record)
             ts = record["ts"]
-            happened = micros(ts)
-            subtype = record.get("subtype") or ""
-            changed = subtype == "message_changed"
-            if changed:
-                record = record.get("message")
-                if not isinstance(record, dict):
+            message: Any = record
+            happened = None
+            if record.get("subtype") == "message_changed":
+                message, happened = record.get("message"), micros(ts)
+                if not isinstance(message, dict):
                     raise TypeError
-                if reason := ts_fault(record):
-                    return self._reject(index, reason, whole)
-                ts = record["ts"]
-                subtype = record.get("subtype") or ""
-            if not isinstance(subtype, str):
-                raise TypeError
-            edited = edit_time(record)
-            if changed:
-                edited = max(edited or 0, happened)
-            version = max(micros(ts), edited or 0)
-            if is_deletion(record, subtype):
-                gone = deleted_ts(record)
-                if not is_ts(gone):
-                    return self._reject(index, "bad_ts", whole)
-                self._happened(gone, _Event(version, True, -1, index))
-                return self._removed(gone, version, "deleted")
-            if is_housekeeping(record, subtype):
-                return Skipped("housekeeping")
-            for key, kind in _TYPES:
-                value = record.get(key)
-                if value is not None and not isinstance(value, kind):
-                    raise TypeError
-            document = self._document(record, ts, subtype, version, edited is not None)
-            if subtype in CALLS and document is None:
-                return Skipped("housekeeping")
-            if not is_known(subtype) and (document is None or "author" not in document.meta):
-                return Skipped("housekeeping")  # Slack's own, of a kind that is new: nobody says anything
-            self._happened(ts, _Event(version, False, -1 if edited is None else edited, index))
-            return document or self._removed(ts, version, "empty_text", deleted=False)
+                if reason := ts_fault(message):
+                    return self._reject(index, reason, record)
+                ts = message["ts"]
+            return self._outcome(index, record, message, happened)
         except Exception as error:  # one odd record must not cost the other messages of its day
-            return self._reject(index, "bad_record", whole, type(error).__name__, ts)
+            return self._reject(index, "bad_record", record, type(error).__name__, ts)
 
-    def settle(self, outcomes: list[Record]) -> None:
+    def _outcome(self, index: int, record: object, message: dict[str, Any], happened: int | None) -> Record:
+        """What a message comes to; ``happened`` is when ``record`` says that it was changed. Raises for an odd one."""
+        ts = message["ts"]
+        subtype = message.get("subtype") or ""
+        if not isinstance(subtype, str):
+            raise TypeError
+        edited = edit_time(message)
+        if happened is not None:
+            edited = max(edited or 0, happened)
+        version = max(micros(ts), edited or 0)
+        if is_deletion(message, subtype):
+            gone = deleted_ts(message)
+            if not is_ts(gone):
+                return self._reject(index, "bad_ts", record)
+            self._happened(gone, _Event(version, True, -1, index))
+            return self._removed(gone, version, "deleted")
+        if is_housekeeping(message, subtype):
+            return Skipped("housekeeping")
+        _check_types(message)
+        document = self._document(message, subtype, version, edited is not None)
+        if subtype in CALLS and document is None:
+            return Skipped("housekeeping")
+        if not is_known(subtype) and (document is None or "author" not in document.meta):
+            return Skipped("housekeeping")  # Slack's own, of a kind that is new: no user wrote it
+        self._happened(ts, _Event(version, False, -1 if edited is None else edited, index))
+        return document or self._removed(ts, version, "empty_text", deleted=False)
+
+    def resolve_duplicates(self, outcomes: list[Record]) -> None:
         """Let the newest event win where several are of one message; what it replaces is counted."""
         for ts, events in self._events.items():
             if len(events) > 1:
@@ -225,52 +234,49 @@ class _Day:
         doc_id = ids.message_id(self.team_id, self.channel.id, ts)
         return Rejected(ts, reason, detail, self.channel.id, micros(ts), doc_id=doc_id)
 
-    def _document(
-        self, message: dict[str, object], ts: str, subtype: str, version: int, edited: bool
-    ) -> Document | None:
+    def _document(self, message: dict[str, object], subtype: str, version: int, edited: bool) -> Document | None:
         content = normalise_message(message, self.names)
         if not content.text:
             return None
-        created_at = micros(ts)
+        ts = str(message["ts"])
         user, author = self._author(message)
-        bot = subtype == "bot_message" or bool(message.get("bot_id"))
-        meta: dict[str, object] = {}
-        if user:
-            meta["user"] = user
-        if author:
-            meta["author"] = author
-        thread_ts = message.get("thread_ts")
-        if isinstance(thread_ts, str) and thread_ts != ts and is_ts(thread_ts):
-            meta["thread_ts"] = thread_ts
-            meta["parent"] = ids.message_id(self.team_id, self.channel.id, thread_ts)
-        if self.channel.workspace:
-            meta["workspace"] = self.channel.workspace
-        if content.links:
-            meta["links"] = list(content.links)
-        if content.files:
-            meta["files"] = list(content.files)
-        if subtype in ("bot_message", "me_message"):
-            meta["subtype"] = subtype
-        for key, holds in (("private", self.channel.private), ("edited", edited), ("bot", bot)):
-            if holds:
-                meta[key] = True
-        for key in ("team", "user_team"):  # the writer's home, in a channel shared between workspaces
-            if (team := text_of(message, key)) and team != self.team_id:
-                meta[key] = normalise_label(team)
-        refs = content.refs | {self.channel.id, user} if user else content.refs | {self.channel.id}
+        said: dict[str, object] = {
+            "user": user,
+            "author": author,
+            **self._thread(message, ts),
+            "workspace": self.channel.workspace,
+            "links": list(content.links),
+            "files": list(content.files),
+            "subtype": subtype if subtype in ("bot_message", "me_message") else "",
+            "private": self.channel.private,
+            "edited": edited,
+            "bot": subtype == "bot_message" or bool(message.get("bot_id")),
+        }
         return Document(
             doc_id=ids.message_id(self.team_id, self.channel.id, ts),
             team_id=self.team_id,
             channel_id=self.channel.id,
             channel_name=self.channel.name,
             kind="message",
-            created_at=created_at,
+            created_at=micros(ts),
             updated_at=version,
             version=version,
             text=content.text,
-            meta=meta,
-            refs=refs,
+            meta={key: value for key, value in said.items() if value} | self._homes(message),
+            refs=content.refs | {self.channel.id, user} if user else content.refs | {self.channel.id},
         )
+
+    def _thread(self, message: dict[str, object], ts: str) -> dict[str, object]:
+        """The thread that a reply is in, and the id of its first message."""
+        thread_ts = message.get("thread_ts")
+        if not (isinstance(thread_ts, str) and thread_ts != ts and is_ts(thread_ts)):
+            return {}
+        return {"thread_ts": thread_ts, "parent": ids.message_id(self.team_id, self.channel.id, thread_ts)}
+
+    def _homes(self, message: dict[str, object]) -> dict[str, object]:
+        """The writer's own workspace, in a channel that workspaces share."""
+        homes = {key: text_of(message, key) for key in ("team", "user_team")}
+        return {key: normalise_label(team) for key, team in homes.items() if team and team != self.team_id}
 
     def _author(self, message: dict[str, object]) -> tuple[str, str]:
         user = text_of(message, "user") or text_of(message.get("comment"), "user") or text_of(message, "bot_id")

@@ -40,7 +40,7 @@ class Entry(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A file or a folder that was not looked at. ``parts`` is empty where nobody knows what of the export it is."""
+    """A file or a folder that was not looked at. ``parts`` is empty where its place in the export is unknown."""
 
     parts: Parts
     path: str
@@ -84,7 +84,7 @@ def zip_tree(archive: zipfile.ZipFile) -> Tree:
             continue
         parts = _parts(_decoded(info))
         if _DRIVE.match(info.filename) or info.filename[:1] in ("/", "\\") or ".." in parts:
-            # Whether it is a day of the export under a wrong name, nobody knows.
+            # It may be a day of the export under a wrong name.
             harmless = not _wanted(parts[-1:] * 2)
             tree.refuse(Refusal((), info.filename, "unsafe_path", _LEAVES), complete=harmless)
         else:

@@ -77,7 +77,7 @@ class Query:
 def examine(pipeline: Pipeline, version: str, live: str | None, scope: Scope, *, run_id: str) -> Verdict:
     """Examine a built version. The caller holds the lease, so that nothing changes under it."""
     settings, index = pipeline.config.gate, pipeline.index()
-    index.settle(version)
+    index.wait_until_indexed(version)
     spark, state = pipeline.spark(), pipeline.state
     found, _ = compare(
         spark, state, index, version, scope, run_id=run_id, space_id=pipeline.space_id, sample=settings.vectors

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedding.encoders.bisection import MOST, encode_apart
+from embedding.encoders.bisection import MOST, encode_with_bisection
 from embedding.errors import EncoderError
 from jobs.embed.attempt_log import Attempts
 
@@ -27,7 +27,7 @@ def _encode(bad: set[int], nan: set[int]):  # type: ignore[no-untyped-def]
 
 @given(st.integers(0, 200), st.sets(st.integers(0, 199), max_size=8), st.sets(st.integers(0, 199), max_size=8))
 def test_exactly_the_bad_texts_are_left_out(count: int, bad: set[int], nan: set[int]) -> None:
-    vectors, good = encode_apart(_encode(bad, nan), count, 3)
+    vectors, good = encode_with_bisection(_encode(bad, nan), count, 3)
     for row in range(count):
         assert good[row] == (row not in bad | nan)
         assert vectors[row].tolist() == ([row + 1.0] * 3 if good[row] else [0.0] * 3)
@@ -35,9 +35,9 @@ def test_exactly_the_bad_texts_are_left_out(count: int, bad: set[int], nan: set[
 
 def test_an_encoder_that_fails_on_all_is_broken_and_quotes_no_text() -> None:
     with pytest.raises(EncoderError) as failed:
-        encode_apart(_encode(set(range(1000)), set()), 1000, 3)
+        encode_with_bisection(_encode(set(range(1000)), set()), 1000, 3)
     assert "ValueError" in str(failed.value) and "repeated" not in str(failed.value)
-    assert encode_apart(_encode(set(range(MOST)), set()), MOST, 3)[1].sum() == 0
+    assert encode_with_bisection(_encode(set(range(MOST)), set()), MOST, 3)[1].sum() == 0
 
 
 def test_diary_finds_a_deadly_text_after_two_deaths(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedding.encoders.bisection import encode_apart
+from embedding.encoders.bisection import encode_with_bisection
 from embedding.encoders.choose import open_encoder
 from embedding.encoders.remote import encoder as remote_module
 from embedding.encoders.remote.concurrency_limit import AdaptiveLimit
@@ -157,7 +157,7 @@ def test_a_refused_text_is_alone_in_its_misfortune(kind: str) -> None:
     with serving() as server:
         encoder = _encoder(server, kind)
         lengths = _lengths(texts)
-        vectors, good = encode_apart(lambda a, b: encoder.encode(texts[a:b], lengths[a:b]), len(texts), DIM)
+        vectors, good = encode_with_bisection(lambda a, b: encoder.encode(texts[a:b], lengths[a:b]), len(texts), DIM)
     assert np.flatnonzero(~good).tolist() == [33]
     _right(vectors[good], TEXTS)
     assert encoder.take_cost().tokens == server.billed, "a text that was answered is not asked again"
@@ -188,7 +188,7 @@ def test_a_text_that_the_service_fails_on_is_alone_in_its_misfortune(fault: str,
         server.of_poison = fault
         encoder = _encoder(server, "openai", attempts=attempts)
         lengths = _lengths(texts)
-        vectors, good = encode_apart(lambda a, b: encoder.encode(texts[a:b], lengths[a:b]), len(texts), DIM)
+        vectors, good = encode_with_bisection(lambda a, b: encoder.encode(texts[a:b], lengths[a:b]), len(texts), DIM)
     assert np.flatnonzero(~good).tolist() == [33]
     _right(vectors[good], TEXTS)
     asked = [texts for texts in server.requests if any(POISON in text for text in texts)]
@@ -206,7 +206,9 @@ def test_a_text_that_another_service_fails_on(kind: str) -> None:
     with serving() as server:
         server.of_poison = "broken"
         encoder = _encoder(server, kind, attempts=4)
-        vectors, good = encode_apart(lambda a, b: encoder.encode(texts[a:b], _lengths(texts[a:b])), len(texts), DIM)
+        vectors, good = encode_with_bisection(
+            lambda a, b: encoder.encode(texts[a:b], _lengths(texts[a:b])), len(texts), DIM
+        )
     assert np.flatnonzero(~good).tolist() == [0, 21]
     _right(vectors[good], TEXTS[:20])
 
@@ -216,7 +218,7 @@ def test_a_service_that_fails_on_everything_is_to_blame_and_no_text(fault: str) 
     texts = [f"{POISON} {n}" for n in range(9)]
     with serving([fault or "refused"] * 10_000) as server, pytest.raises((EncoderError, ConfigError)) as failed:
         encoder = _encoder(server, "openai", attempts=4)
-        encode_apart(lambda a, b: encoder.encode(texts[a:b], _lengths(texts[a:b])), len(texts), DIM)
+        encode_with_bisection(lambda a, b: encoder.encode(texts[a:b], _lengths(texts[a:b])), len(texts), DIM)
     assert len(server.requests) < 20 and POISON not in str(failed.value)
     assert isinstance(failed.value, ConfigError) == (fault == "firewall")
 
@@ -233,7 +235,7 @@ def test_denied_access_is_a_configuration_error(kind: str, caplog: pytest.LogCap
     caplog.set_level(logging.DEBUG, logger="embedding")
     with serving(["denied"] * 100) as server, pytest.raises(ConfigError) as denied:
         encoder = _encoder(server, kind)
-        encode_apart(lambda a, b: encoder.encode(TEXTS[a:b], _lengths(TEXTS[a:b])), len(TEXTS), DIM)
+        encode_with_bisection(lambda a, b: encoder.encode(TEXTS[a:b], _lengths(TEXTS[a:b])), len(TEXTS), DIM)
     assert "model.remote" in str(denied.value)
     said = str(denied.value) + caplog.text
     assert "secret" not in said and "text 1" not in said
@@ -260,7 +262,7 @@ def test_no_log_at_any_level_holds_a_text_or_a_key(kind: str, caplog: pytest.Log
 def test_a_service_that_stays_down_is_an_error_and_no_text_is_blamed(kind: str) -> None:
     with serving(["broken"] * 10_000) as server, pytest.raises(EncoderError) as down:
         encoder = _encoder(server, kind, attempts=3)
-        encode_apart(lambda a, b: encoder.encode(TEXTS[a:b], _lengths(TEXTS[a:b])), len(TEXTS), DIM)
+        encode_with_bisection(lambda a, b: encoder.encode(TEXTS[a:b], _lengths(TEXTS[a:b])), len(TEXTS), DIM)
     assert "3 attempts" in str(down.value) and "text 1" not in str(down.value)
 
 

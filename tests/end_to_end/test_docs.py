@@ -11,7 +11,7 @@ import typer.main
 from jobs.cli.app import app
 from tests.support.paths import ROOT
 
-PAGES = ("docs/architecture.md", "docs/engine-behaviour.md", "docs/guarantees.md")
+PAGES = ("docs/architecture.md", "docs/engine-behaviour.md", "docs/extending.md", "docs/guarantees.md")
 NAMING = (*PAGES, "docs/glossary.md", "CONTRIBUTING.md")
 MARKDOWN = sorted(str(path.relative_to(ROOT)) for folder in (ROOT, ROOT / "docs") for path in folder.glob("*.md"))
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)

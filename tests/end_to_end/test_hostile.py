@@ -208,7 +208,7 @@ def export_of(root: Path, data: str) -> tuple[SlackExport, Partition]:
 def test_large_day_is_read_apart_and_whole(watched: Watched, tmp_path: Path) -> None:
     records = ",".join(said(n, START, f"message {n} of a large day") for n in range(12_000))
     source, partition = export_of(tmp_path, f"[{records}]")
-    assert source.apart(partition) == LIMITS
+    assert source.isolation_limits(partition) == LIMITS
     assert list(watched.reader.read(source, partition)) == list(source.read(partition))
 
 

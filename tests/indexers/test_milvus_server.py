@@ -51,9 +51,9 @@ def test_a_tenants_search_finds_all_of_its_rows_and_no_others(milvus_server: Mil
     for _ in range(2):
         index.upsert(version, table)
     vectors = vectors_of(table)
-    for settled in (False, True):
-        if settled:
-            index.settle(version)
+    for indexed in (False, True):
+        if indexed:
+            index.wait_until_indexed(version)
         for team in range(10):
             mine = {i for n, i in enumerate(ids) if n % 10 == team}
             found = index.search(version, vectors[team], team_id=f"T{team}", k=600)
@@ -169,14 +169,14 @@ def test_a_server_that_dies_after_a_compaction_forgets_no_delete(mortal: MilvusS
     index._milvus.alter_collection_properties(version, {COMPACTION_KEY: "false"})
     for ids in segments:
         index.upsert(version, rows(ids))
-        index.settle(version)
+        index.wait_until_indexed(version)
     index._milvus.alter_collection_properties(version, {COMPACTION_KEY: "true"})
     added = [f"e{n:03d}#0" for n in range(20)]
     index.upsert(version, rows(added))
-    index.settle(version)  # a server that may would compact all of them now
+    index.wait_until_indexed(version)  # a server that may would compact all of them now
     gone = [i for ids in segments for i in ids[:30]]
     index.delete(version, gone)
-    index.settle(version)
+    index.wait_until_indexed(version)
     time.sleep(15)  # longer than it takes this server to see that a compaction has ended
     kept = sorted({i for ids in [*segments, added] for i in ids} - set(gone))
     assert scanned(index, version)["chunk_id"].to_pylist() == kept

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from jobs.engines.ray import _minimal_ray
+from jobs.engines.compat import minimal_ray
 from tests.support.paths import ROOT
 from tests.support.workspace import Workspace
 
@@ -36,7 +36,7 @@ def test_what_other_threads_import_while_ray_starts_stays() -> None:
     kept, taken = "jobs.imported_meanwhile", "ray.dashboard.optional_deps"
     before = sys.modules.get(taken)
     try:
-        with _minimal_ray():
+        with minimal_ray():
             assert sys.modules[taken] is None
             sys.modules[kept] = sys
         assert sys.modules[kept] is sys and sys.modules.get(taken) is before

@@ -196,7 +196,7 @@ class Telling:
     def read(self, partition: Partition) -> Iterator[Record]:
         yield from self.records
 
-    def apart(self, partition: Partition) -> None:
+    def isolation_limits(self, partition: Partition) -> None:
         return None
 
 

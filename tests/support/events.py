@@ -122,7 +122,7 @@ class Told:
             case _:
                 return Rejected("", said.reason, channel_id="C1", whole=True)
 
-    def apart(self, partition: Partition) -> ReadLimits | None:
+    def isolation_limits(self, partition: Partition) -> ReadLimits | None:
         return None
 
 

@@ -26,7 +26,7 @@ class Misbehaving:
     def listing(self) -> Listing:
         return Listing(())
 
-    def apart(self, partition: Partition) -> ReadLimits | None:
+    def isolation_limits(self, partition: Partition) -> ReadLimits | None:
         return self.limits
 
     def read(self, partition: Partition) -> Iterator[Document | Rejected | Skipped]:

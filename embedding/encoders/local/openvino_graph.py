@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 import warnings
 from importlib.metadata import version
@@ -19,14 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-# OpenVINO's converter reports its use to its maker, except where this package is missing: then it has a stub for it.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-import openvino as ov  # noqa: E402
+from embedding.encoders.local.compat import openvino as ov
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["INPUTS", "converted", "ov"]  # ov from here, so that nobody imports it before the line above
+__all__ = ["INPUTS", "converted", "ov"]  # ov from here, so that no module imports it past ``compat``
 
 INPUTS = ("input_ids", "segments", "positions", "slots")
 _FILE = "graph.xml"

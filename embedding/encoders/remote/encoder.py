@@ -1,7 +1,7 @@
-"""Encoders that are somebody's service: requests within its limits, several at once, tried again, checked and counted.
+"""Encoders behind a remote service: requests within its limits, several at once, tried again, checked and counted.
 
 An answer that is short, long, misordered, of another width or not finite is never used: it is asked for again. A text
-that the service refuses or fails on by itself, while it answers a text of ours, gets a row of NaN, which whoever called
+that the service refuses or fails on by itself, while it answers a text of ours, gets a row of NaN, which the caller
 takes for a text that cannot be encoded. A service that answers nothing is an error of the whole, never of a text.
 """
 

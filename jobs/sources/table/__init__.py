@@ -94,8 +94,8 @@ class TableSource:
         except (pa.ArrowException, ValueError, KeyError) as error:
             yield Rejected("", "unreadable_table", type(error).__name__, whole=True)
 
-    def apart(self, partition: Partition) -> ReadLimits | None:
-        """See Source.apart. A lake's own table is streamed, and its rows are many."""
+    def isolation_limits(self, partition: Partition) -> ReadLimits | None:
+        """See Source.isolation_limits. A lake's own table is streamed, and its rows are many."""
         return None
 
     # -- files ---------------------------------------------------------------------------------------------------------

@@ -60,9 +60,9 @@ class Standings:
 
 @dataclass(slots=True)
 class Winners:
-    """Who lost, and what has to be remembered of rows that lost to another of the very same version.
+    """Which rows lost, and what must be remembered of rows that lost to another of the very same version.
 
-    ``beaten`` is by row of the file, None where nobody lost. A row in ``tied`` lost to the row that it names, which
+    ``beaten`` is by row of the file, None where none lost. A row in ``tied`` lost to the row that it names, which
     comes later.
     """
 

@@ -73,7 +73,7 @@ class NotesSource:
             text=note["text"],
         )
 
-    def apart(self, partition: Partition) -> ReadLimits | None:
+    def isolation_limits(self, partition: Partition) -> ReadLimits | None:
         return None
 
 

@@ -1,0 +1,80 @@
+"""The private parts of Ray and Spark that are used, each with the reason, and nothing else of theirs.
+
+``pyproject.toml`` bounds both from above; ``tests/jobs/test_engine_doors.py`` says in one line which part a new version
+no longer has.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# -- Ray ---------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def minimal_ray() -> Iterator[None]:
+    """Let ``ray.init`` start without the dashboard's server, the autoscaler's monitor and the log reader.
+
+    A Ray of our own is one node, without a dashboard, and hands no logs to the driver. Those three take a seventh of
+    its processor time, and the monitor a second to end. `ray start` has switches for two of them, which `ray.init` does
+    not pass on. The node's agent stays; told that what a dashboard needs is not installed, it is half as large.
+    """
+    from ray._private import node, parameter
+
+    class Params(parameter.RayParams):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, no_monitor=True, include_log_monitor=False, **options)
+
+    dependencies = "ray.dashboard.optional_deps"
+    found = sys.modules.pop(dependencies, None)
+    # One entry is set and taken back: other threads import meanwhile, and what they have stays.
+    sys.modules[dependencies] = None  # type: ignore[assignment]
+    try:
+        with _replaced(parameter, "RayParams", Params), _replaced(node.Node, "start_api_server", lambda *_, **__: None):
+            yield
+    finally:
+        del sys.modules[dependencies]
+        if found is not None:
+            sys.modules[dependencies] = found
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Set an attribute, and set it back. Raises AttributeError where the owner has none of that name."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+# -- Spark -------------------------------------------------------------------------------------------------------------
+
+
+def start_jvm(settings: Mapping[str, str]) -> None:
+    """Start this process's JVM with these settings, ahead of the session.
+
+    ``SparkSession.builder`` would start it with all settings as arguments, which every user of the machine can read:
+    secrets among them. Started here with those that are none, it gets the others over its own connection.
+    """
+    from pyspark import SparkConf, SparkContext
+
+    SparkContext._ensure_initialized(conf=SparkConf(loadDefaults=False).setAll(list(settings.items())))
+
+
+def jvm_process(session: SparkSession) -> subprocess.Popen[bytes] | None:
+    """The JVM that PySpark started for the session; None where something else did.
+
+    There is no public way to wait for its end, and only then has it written the archive of its classes.
+    """
+    gateway = session.sparkContext._gateway
+    process: subprocess.Popen[bytes] | None = gateway.proc if gateway is not None else None
+    return process
