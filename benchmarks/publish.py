@@ -103,7 +103,7 @@ def our_publish(index: Index, version: str, rows: pa.Table, folder: Path) -> flo
         before_commit=lambda: None,
         progress=lambda _: None,
     )
-    publisher.prepared(lambda: False)
+    publisher.publish_ready(lambda: False)
     publisher.flush()
     seconds = time.perf_counter() - began
     if publisher.upserted != len(rows) or state.count("published") != len(rows):

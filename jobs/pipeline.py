@@ -49,7 +49,9 @@ class Pipeline:
         self.model = model_path(config.model.name, config.base)
         self.limits, self.space = describe(config, self.model)
         self.space_id = self.space.space_id
-        self.state = State(config.state_root, cut=self.space.cut_id, hash_key=config.state.hash_key.get_secret_value())
+        self.state = State(
+            config.state_root, cut=self.space.chunking_id, hash_key=config.state.hash_key.get_secret_value()
+        )
         self._index: Index | None = None
         self._spark: SparkSession | None = None
         self._encoding: Future[EncoderSpec] | None = None

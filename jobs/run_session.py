@@ -15,7 +15,7 @@ from jobs.scope import Scope
 from jobs.state.integrity import note_versions, versions_noted
 from jobs.state.lease import Lease
 from jobs.state.work_folder import check_disk, clear_work
-from jobs.state.write_intents import settle
+from jobs.state.write_intents import recover_write_intents
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def open_session(
             state.raise_fence()
         state.note_space(pipeline.space_id, pipeline.config.model.name)
         report.scratch_cleared = clear_work(state.root, keep="" if first else run_id)
-        settle(state)
+        recover_write_intents(state)
         # While tables are rebuilt no text is known yet, so that every vector would seem to be of a purged one.
         if command not in ("purge", "takeover") and None not in versions_noted(state.root).values():
             finish_purges(pipeline, lease)

@@ -125,17 +125,17 @@ def apply_plan(session: RunSession, version: str, *, stop: Callable[[], bool]) -
     the next one is encoded; deletes last.
     """
     report = session.report
-    from jobs.publish.shard_queue import Follower
+    from jobs.publish.shard_queue import ShardQueue
 
     missing = _prepare(session, session.report.plan, ready=True)
     with _publisher(session, version, session.report.plan) as publisher:
         with report.timed("publish"):
-            if not publisher.prepared(stop):
+            if not publisher.publish_ready(stop):
                 return False
-        with Follower(publisher, stop, report.plan.shards) as follower:
-            left_out = embed_texts(session, stored=follower.stored, stop=follower.stopped)
+        with ShardQueue(publisher, stop, report.plan.shards) as queue:
+            left_out = embed_texts(session, stored=queue.enqueue, stop=queue.stopped)
             with report.timed("publish"):
-                if left_out is None or not follower.wait():
+                if left_out is None or not queue.wait():
                     return False
         _expect(missing + publisher.left_out, left_out)
         expect("publish", "rows to write", report.plan.writes - left_out, publisher.upserted)
@@ -153,7 +153,7 @@ def publish_rows(
     report = session.report
     _expect(_prepare(session, made, ready=False), left_out)
     with _publisher(session, version, made) as publisher, report.timed("publish"):
-        if not publisher.prepared(stop):
+        if not publisher.publish_ready(stop):
             return False
         expect("publish", "rows to write", made.writes - left_out, publisher.upserted)
         return _deleted(publisher, made, stop)
@@ -161,7 +161,7 @@ def publish_rows(
 
 def _deleted(publisher: Publisher, made: Plan, stop: Callable[[], bool]) -> bool:
     """Carry out the plan's deletes; False where ``stop`` asked to leave off."""
-    if not publisher.deletes(stop):
+    if not publisher.delete_rows(stop):
         return False
     expect("publish", "rows to delete", made.delete, publisher.deleted)
     return True

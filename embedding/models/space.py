@@ -46,7 +46,7 @@ class Space:
         return short_hash([_IDENTITY, self.weights, self.tokenizer, self.pooling, self.normalised, self.dim])
 
     @property
-    def cut_id(self) -> str:
+    def chunking_id(self) -> str:
         """Short stable hash over what decides which chunks a text is cut into: spaces with one share their chunks."""
         return short_hash([self.tokenizer, self.chunker, self.normaliser])
 

@@ -88,7 +88,7 @@ def _check_team(pipeline: Pipeline, team: str) -> None:
 def _ahead(pipeline: Pipeline, rule: erase.Rule) -> list[dict[str, Any]]:
     """Rules for documents that a purge takes and that are dated after it: each version of them stays away."""
     needed = [*erase.NEEDED, "version"]
-    rows = pipeline.state.every_cut().read("chunks", needed, pc.field("team_id") == rule["team_id"])
+    rows = pipeline.state.every_cut().read_team("chunks", rule["team_id"], needed)
     rows = erase.target_of(rule).of(rows.filter(pc.greater(rows["version"], rule["purged_at"])))
     newest: dict[str, int] = {}
     for chunk, version in zip(rows["chunk_id"].to_pylist(), rows["version"].to_pylist(), strict=True):

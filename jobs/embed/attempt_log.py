@@ -12,18 +12,18 @@ _ALL = "all"
 
 
 class Attempts:
-    """The diary in ``file``, read on opening: ``deadly`` are rows that killed a process each."""
+    """The diary in ``file``, read on opening: ``poisonous`` are rows that killed a process each."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         lines = file.read_text().split("\n")[:-1] if file.exists() else []
         # A single text is followed by another where it did no harm, and by nothing or a new beginning where it killed.
         followed = zip(lines, [*lines[1:], _ALL], strict=True) if lines else ()
-        self.deadly = {int(line) for line, after in followed if line != _ALL and after == _ALL}
+        self.poisonous = {int(line) for line, after in followed if line != _ALL and after == _ALL}
         self.one_by_one = bool(lines) and lines[-1] == _ALL
 
     def begin(self) -> None:
-        """Note that all texts but the deadly are encoded together."""
+        """Note that all texts but the poisonous are encoded together."""
         self._note(_ALL)
 
     def begin_one(self, row: int) -> None:

@@ -110,7 +110,7 @@ class EncodeShard:
 
     def _encode(self, shard: pa.Table, path: Path) -> tuple[npt.NDArray[np.float32], list[str]]:
         attempts = Attempts(path.parent.parent / "attempts" / path.name)
-        reasons = ["kills_encoder" if row in attempts.deadly else "" for row in range(len(shard))]
+        reasons = ["kills_encoder" if row in attempts.poisonous else "" for row in range(len(shard))]
         alive = [row for row, reason in enumerate(reasons) if not reason]
         alone = attempts.one_by_one
         if not alone:

@@ -10,7 +10,7 @@ from jobs.extract.held_deletions import At
 from jobs.extract.partition_reader import (
     Chunking,
 )
-from jobs.extract.source_state import stamp
+from jobs.extract.source_state import partition_fingerprint
 from jobs.scope import Scope
 from jobs.sources.base import NameMap, Partition, Source
 from jobs.state.store import State
@@ -95,7 +95,7 @@ def changed(
     return (
         row is None
         or bool(row["retry"])
-        or row["fingerprint"] != stamp(partition)
+        or row["fingerprint"] != partition_fingerprint(partition)
         or row["reader"] != f"{source.reader}:{chunking.version}"
         or row["refs_hash"] != names.fingerprint(row["refs"] or [])  # type: ignore[arg-type]
     )

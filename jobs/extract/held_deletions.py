@@ -128,7 +128,7 @@ class Kept:
     waiting: tuple[str, ...]
 
 
-def noted(
+def held_back_columns(
     row: Mapping[str, Any] | None, judged: Judged, whole: bool, kept: Iterable[Kept], let_go: Collection[str], now: int
 ) -> dict[str, object]:
     """The columns of ``sources`` that say what is left open.

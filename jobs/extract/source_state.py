@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobs.extract.held_deletions import At, ids_held, noted, without
+from jobs.extract.held_deletions import At, held_back_columns, ids_held, without
 from jobs.sources.base import NameMap, Partition, Source
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jobs.state.store import State
 
 
-def stamp(partition: Partition) -> str:
+def partition_fingerprint(partition: Partition) -> str:
     """Fingerprint of a partition where it is now."""
     # A file's name need not be UTF-8.
     return f"{partition.fingerprint}:{partition.path}".encode("utf-8", "backslashreplace").decode()
@@ -69,7 +69,7 @@ def end_sources(
             {
                 "source_id": at[0],
                 "partition": at[1],
-                "fingerprint": stamp(partition),
+                "fingerprint": partition_fingerprint(partition),
                 "reader": f"{source.reader}:{chunking.version}",
                 "refs": row["refs"],
                 "refs_hash": names[at[0]].fingerprint(row["refs"]),
@@ -78,7 +78,7 @@ def end_sources(
                 "documents": row["documents"],
                 "run_id": run_id,
                 "_delete": False,
-                **noted(known.get(at), judged[at], row["whole"], done.kept.get(at, ()), done.let_go, now),
+                **held_back_columns(known.get(at), judged[at], row["whole"], done.kept.get(at, ()), done.let_go, now),
             }
         )
     rows += [{"source_id": s, "partition": p, "_delete": True} for s, p in gone]

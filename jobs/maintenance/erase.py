@@ -112,16 +112,15 @@ def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: 
     state, everywhere = pipeline.state, pipeline.state.every_cut()
     target = target_of(rules[0])
     team = target.team
-    ours = pc.field("team_id") == team
-    all_chunks = everywhere.read("chunks", [*NEEDED, "content_hash", "version"], ours)
+    all_chunks = everywhere.read_team("chunks", team, [*NEEDED, "content_hash", "version"])
     chunks = target.of(all_chunks)
-    held = target.of(everywhere.read("published", NEEDED, ours))
+    held = target.of(everywhere.read_team("published", team, NEEDED))
     spared = _spared(rules, chunks)  # a newer version is a new document; there is one where this is done again
     doomed = (set(chunks["chunk_id"].to_pylist()) | set(held["chunk_id"].to_pylist())) - spared
     stay = all_chunks.filter(pc.invert(pc.is_in(all_chunks["chunk_id"], pa.array(doomed, pa.string()))))
     # All that no text of the team needs: a document's earlier texts, and deleted documents, are in no table, but their
     # vectors are.
-    stored = set(everywhere.read("vectors", ["content_hash"], ours)["content_hash"].to_pylist())
+    stored = set(everywhere.read_team("vectors", team, ["content_hash"])["content_hash"].to_pylist())
     unused = stored - set(stay["content_hash"].to_pylist())
     removed = {"vectors": _drop(pipeline, "vectors", team, "content_hash", unused)}
     removed["chunks"] = _drop(pipeline, "chunks", team, "chunk_id", doomed)

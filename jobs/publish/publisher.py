@@ -19,7 +19,7 @@ from jobs.state.parts import Part, write_part
 from jobs.state.store import State
 from jobs.state.tables import PUBLISHED, TABLES
 from jobs.state.vector_column import unpack
-from jobs.state.write_intents import noted
+from jobs.state.write_intents import record_intent
 
 if TYPE_CHECKING:
     from indexers.base import Index
@@ -51,7 +51,7 @@ class Publisher:
         self._work = state.work(run_id)
         self.upserted = self.deleted = self.left_out = 0
 
-    def prepared(self, stop: Callable[[], bool]) -> bool:
+    def publish_ready(self, stop: Callable[[], bool]) -> bool:
         """Write what ``prepare`` has joined; False where ``stop``, asked after each shard, said to leave off."""
         for shard in _shards(parquet_files(self._work / "publish"), self._shard_rows):
             self._write(shard)
@@ -59,7 +59,7 @@ class Publisher:
                 return False
         return True
 
-    def encoded(self, shard: str, parts: Sequence[Part], stop: Callable[[], bool]) -> bool:
+    def publish_shard(self, shard: str, parts: Sequence[Part], stop: Callable[[], bool]) -> bool:
         """Write the rows that waited for a shard of texts ("shard=3"), whose vectors are in ``parts`` of the table.
 
         False where ``stop`` said to leave off; see ``prepared``.
@@ -76,11 +76,11 @@ class Publisher:
                 return False
         return True
 
-    def deletes(self, stop: Callable[[], bool]) -> bool:
+    def delete_rows(self, stop: Callable[[], bool]) -> bool:
         """Remove what the plan says; False where ``stop``, asked after each shard, said to leave off."""
         for shard in _shards(parquet_files(self._work / "deletes"), self._shard_rows):
             ledger = _ledger(shard, self._version, self._space_id, self._run_id, delete=True)
-            with noted(self._state, self._run_id, ledger):
+            with record_intent(self._state, self._run_id, ledger):
                 self._before_commit()
                 self._index.delete(self._version, shard["chunk_id"].to_pylist())
                 self._state.merge("published", ledger)
@@ -102,7 +102,7 @@ class Publisher:
 
     def _write(self, shard: pa.Table) -> None:
         rows, ledger = _with_vectors(shard), _ledger(shard, self._version, self._space_id, self._run_id, delete=False)
-        with noted(self._state, self._run_id, ledger):
+        with record_intent(self._state, self._run_id, ledger):
             self._before_commit()
             refused = self._index.upsert(self._version, rows)
             if refused:

@@ -9,10 +9,10 @@ from jobs.publish.publisher import Publisher
 from jobs.state.parts import Part
 
 
-class Follower:
+class ShardQueue:
     """Publishes shards of texts as their vectors are committed, in a thread of its own: encoding does not wait for it.
 
-    Within the block ``stored`` is told of each of ``shards`` and ``stopped`` says whether ``stop`` asked to leave off.
+    Within the block ``enqueue`` is given each of ``shards`` and ``stopped`` says whether ``stop`` asked to leave off.
     Both raise what publishing raised, as does ``wait``, which returns when all is published.
     """
 
@@ -22,13 +22,13 @@ class Follower:
         self._last: Future[bool] = Future()  # each waits for the one before: it is done when all are
         self._last.set_result(True)
 
-    def __enter__(self) -> Follower:
+    def __enter__(self) -> ShardQueue:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(cancel_futures=True)
 
-    def stored(self, shard: str, parts: Sequence[Part]) -> None:
+    def enqueue(self, shard: str, parts: Sequence[Part]) -> None:
         """Publish the rows that waited for a shard, after those before it."""
         if not self.stopped():
             self._last = self._thread.submit(self._publish, self._last, shard, parts)
@@ -43,7 +43,7 @@ class Follower:
 
     def _publish(self, before: Future[bool], shard: str, parts: Sequence[Part]) -> bool:
         # Nothing after what has failed or left off.
-        going = before.result() and self._publisher.encoded(shard, parts, self._stop)
+        going = before.result() and self._publisher.publish_shard(shard, parts, self._stop)
         self._left -= 1
         if going and self._left == 1:
             self._publisher.flush_ahead()  # while the last shard is encoded: only its rows are left for the end

@@ -167,6 +167,20 @@ class State:
         light = [c for c in TABLES[name].schema.names if c in wanted or c not in ("text", "vector")]
         return self._dataset(name).to_table(columns=light).filter(where).select(wanted)
 
+    def read_team(self, name: str, team: str, columns: Sequence[str]) -> pa.Table:
+        """Read one team's rows of a table of any size, batch by batch. Memory holds the team's rows of ``columns``.
+
+        Of a table that is partitioned by team, only that team's files are opened.
+        """
+        filters = self._within(name)
+        if "team_id" in TABLES[name].partition_by:
+            filters.append(("team_id", "=", team))
+        dataset = self.table(name).to_pyarrow_dataset(filters or None, schema=TABLES[name].stored)
+        wanted = list(dict.fromkeys([*columns, "team_id"]))
+        batches = (batch.filter(pc.equal(batch["team_id"], team)) for batch in dataset.to_batches(columns=wanted))
+        schema = pa.schema([TABLES[name].stored.field(column) for column in wanted])
+        return pa.Table.from_batches(batches, schema=schema).select(list(columns))
+
     def append(self, name: str, parts: Sequence[Part]) -> None:
         """Commit files that workers wrote, all in one transaction.
 

@@ -16,8 +16,8 @@ _LONG = pa.int64()
 class TableSpec:
     """A state table: its columns, what makes a row unique, and the columns its files are partitioned by.
 
-    Rows of a table ``per_cut`` belong to one way of cutting texts (``Space.cut_id``). That column is the state's: it
-    fills it in, reads by it, and nobody else sees it.
+    Rows of a table ``per_cut`` belong to one way of cutting texts (``Space.chunking_id``). That column is the state's:
+    ``State`` fills it in and reads by it, and shows it to no caller.
     """
 
     schema: pa.Schema

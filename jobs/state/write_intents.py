@@ -25,7 +25,7 @@ _SUFFIX = ".inflight"
 
 
 @contextmanager
-def noted(state: State, run_id: str, rows: pa.Table) -> Iterator[None]:
+def record_intent(state: State, run_id: str, rows: pa.Table) -> Iterator[None]:
     """Note the ledger's rows of a shard while the block writes it; the note stays where the block does not end well.
 
     ``rows`` as ``State.merge`` takes them.
@@ -45,7 +45,7 @@ def noted(state: State, run_id: str, rows: pa.Table) -> Iterator[None]:
     file.unlink(missing_ok=True)
 
 
-def settle(state: State) -> None:
+def recover_write_intents(state: State) -> None:
     """Doubt what was in flight when a run died. Call it only while holding the lease."""
     for file in sorted((state.root / "work").glob(f"*{_SUFFIX}")):
         state.merge("published", pq.read_table(file, partitioning=None), only=_HASHES)

@@ -43,26 +43,26 @@ def test_an_encoder_that_fails_on_all_is_broken_and_quotes_no_text() -> None:
 def test_diary_finds_a_deadly_text_after_two_deaths(tmp_path: Path) -> None:
     diary = tmp_path / "attempts" / "shard=0"
     first = Attempts(diary)
-    assert not first.one_by_one and not first.deadly
+    assert not first.one_by_one and not first.poisonous
     first.begin()  # the process dies of row 2 among five
 
     second = Attempts(diary)
-    assert second.one_by_one and not second.deadly
+    assert second.one_by_one and not second.poisonous
     for row in (0, 1, 2):
         second.begin_one(row)  # and again, at row 2
 
     third = Attempts(diary)
-    assert third.deadly == {2} and not third.one_by_one
-    third.begin()  # row 4 is deadly too
+    assert third.poisonous == {2} and not third.one_by_one
+    third.begin()  # row 4 is poisonous too
 
     fourth = Attempts(diary)
-    assert fourth.one_by_one and fourth.deadly == {2}
+    assert fourth.one_by_one and fourth.poisonous == {2}
     for row in (0, 1, 3, 4):
         fourth.begin_one(row)
-    assert Attempts(diary).deadly == {2, 4}
+    assert Attempts(diary).poisonous == {2, 4}
 
 
 def test_half_a_line_in_the_diary_is_no_step(tmp_path: Path) -> None:
     diary = tmp_path / "shard=0"
     diary.write_text("all\n1")
-    assert Attempts(diary).one_by_one and not Attempts(diary).deadly
+    assert Attempts(diary).one_by_one and not Attempts(diary).poisonous

@@ -13,7 +13,7 @@ from deltalake import DeltaTable, write_deltalake
 from jobs.cli import render
 from jobs.config import load_config
 from jobs.extract.changes import choose_partitions
-from jobs.extract.held_deletions import HeldBack, Kept, forget_held, held_back, judge, noted, without
+from jobs.extract.held_deletions import HeldBack, Kept, forget_held, held_back, held_back_columns, judge, without
 from jobs.maintenance.erase import Target, _drop_removals
 from jobs.maintenance.rebuild import _read_all_again
 from jobs.pipeline import Pipeline
@@ -59,7 +59,7 @@ def test_a_new_record_spares_all_that_is_missing_and_then_just_that() -> None:
     new = [reject("missing_ts", digest="d1"), reject("missing_ts", digest="d2")]
     first = judge(ROW, True, new)
     assert not first.covered and first.suspects == ("d2",) and first.reason == "missing_ts"
-    row = noted(ROW, first, True, [Kept("missing_ts", 1, ("x",), ("x",))], (), now=7)
+    row = held_back_columns(ROW, first, True, [Kept("missing_ts", 1, ("x",), ("x",))], (), now=7)
     second = judge(row, True, new)
     assert second.covered and second.waiting == {"x"}
     mended = judge(row, True, new[:1])
@@ -91,8 +91,10 @@ def test_a_row_that_an_earlier_version_wrote_makes_every_record_new() -> None:
 
 def test_since_is_the_first_time_and_what_is_decided_elsewhere_is_let_go() -> None:
     judged = judge(ROW, True, [reject("missing_ts", digest="d2")])
-    first = ROW | noted(ROW, judged, True, [Kept("missing_ts", 2, ("x", "y"), ("x", "y"))], (), now=7)
-    again = first | noted(first, judge(first, True, []), True, [Kept("missing_ts", 1, ("x",), ("x",))], (), now=9)
+    first = ROW | held_back_columns(ROW, judged, True, [Kept("missing_ts", 2, ("x", "y"), ("x", "y"))], (), now=7)
+    again = first | held_back_columns(
+        first, judge(first, True, []), True, [Kept("missing_ts", 1, ("x",), ("x",))], (), now=9
+    )
     assert json.loads(again["held_back"])["missing_ts"] == {"since": 7, "documents": 1, "ids": ["x"]}
     fewer = without(first, {"y", "z"})
     assert (fewer["held"], json.loads(fewer["held_back"])["missing_ts"]["documents"]) == (["x"], 1)

@@ -15,7 +15,7 @@ import pytest
 from embedding.records import CHUNK
 from indexers.exact import ExactIndex
 from jobs.publish.publisher import Publisher
-from jobs.publish.shard_queue import Follower
+from jobs.publish.shard_queue import ShardQueue
 from jobs.state.parts import Part, write_part
 from jobs.state.store import State
 from jobs.state.vector_column import pack
@@ -89,7 +89,7 @@ def test_each_row_gets_the_vector_of_its_own_team_and_text(tmp_path: Path) -> No
     published = Published(tmp_path, planned)
     parts = published.store(vectors(("T1", "same", 0), ("T2", "same", 1), ("T1", "other", 2)))
     assert len(parts) == 2, "a file for each team"
-    assert published.publisher.encoded("shard=0", parts, lambda: False)
+    assert published.publisher.publish_shard("shard=0", parts, lambda: False)
     assert published.axes() == {"T1/m/C1/1#0": 0, "T2/m/C1/1#0": 1, "T1/m/C1/2#0": 2, "T1/m/C1/3#0": 0}
     assert published.ledger() == sorted(published.axes())
     assert (published.publisher.upserted, published.told, published.publisher.left_out) == (4, 4, 1)
@@ -97,14 +97,14 @@ def test_each_row_gets_the_vector_of_its_own_team_and_text(tmp_path: Path) -> No
 
 def test_a_shard_whose_texts_all_failed_publishes_nothing(tmp_path: Path) -> None:
     published = Published(tmp_path, rows(("T1", 1, "fails"), ("T1", 2, "too")))
-    assert published.publisher.encoded("shard=0", [], lambda: False)
+    assert published.publisher.publish_shard("shard=0", [], lambda: False)
     assert published.axes() == {} and published.ledger() == [] and published.publisher.left_out == 2
 
 
 def test_who_waits_is_let_in_after_the_rows_under_way(tmp_path: Path) -> None:
     published = Published(tmp_path, rows(*[("T1", n, "same") for n in range(6)]), shard_rows=2)
     parts = published.store(vectors(("T1", "same", 3)))
-    assert not published.publisher.encoded("shard=0", parts, lambda: len(published.ledger()) >= 4)
+    assert not published.publisher.publish_shard("shard=0", parts, lambda: len(published.ledger()) >= 4)
     assert len(published.ledger()) == len(published.axes()) == 4
 
 
@@ -114,7 +114,7 @@ class Slow:
     def __init__(self, work: Callable[[str], bool]) -> None:
         self.go_on, self.done, self._work = threading.Event(), list[str](), work
 
-    def encoded(self, shard: str, parts: Sequence[Part], stop: Callable[[], bool]) -> bool:
+    def publish_shard(self, shard: str, parts: Sequence[Part], stop: Callable[[], bool]) -> bool:
         assert self.go_on.wait(20)
         going_on = self._work(shard)
         self.done.append(shard)
@@ -124,18 +124,18 @@ class Slow:
         self.done.append("flush")
 
 
-def follow(slow: Slow) -> Follower:
-    return Follower(cast(Publisher, slow), lambda: False, shards=5)
+def follow(slow: Slow) -> ShardQueue:
+    return ShardQueue(cast(Publisher, slow), lambda: False, shards=5)
 
 
 def test_encoding_does_not_wait_for_publishing_and_the_order_stays() -> None:
     slow = Slow(lambda shard: True)
-    with follow(slow) as follower:
+    with follow(slow) as queue:
         for number in range(5):
-            follower.stored(f"shard={number}", [])
-        assert slow.done == [] and not follower.stopped()
+            queue.enqueue(f"shard={number}", [])
+        assert slow.done == [] and not queue.stopped()
         slow.go_on.set()
-        assert follower.wait()
+        assert queue.wait()
     in_order = [f"shard={number}" for number in range(5)]
     # What is left for the end, where nothing is encoded beside it, are the last shard's rows.
     assert slow.done == [*in_order[:4], "flush", in_order[4]]
@@ -148,22 +148,22 @@ def test_nothing_is_published_after_a_shard_that_failed() -> None:
         return True
 
     slow = Slow(work)
-    with follow(slow) as follower:
+    with follow(slow) as queue:
         for number in range(4):
-            follower.stored(f"shard={number}", [])
+            queue.enqueue(f"shard={number}", [])
         slow.go_on.set()
         with pytest.raises(OSError, match="no space left"):
-            follower.wait()
+            queue.wait()
         with pytest.raises(OSError, match="no space left"):
-            follower.stored("shard=4", [])
+            queue.enqueue("shard=4", [])
     assert slow.done == ["shard=0"]
 
 
 def test_nothing_is_published_after_giving_way() -> None:
     slow = Slow(lambda shard: shard != "shard=1")
-    with follow(slow) as follower:
+    with follow(slow) as queue:
         for number in range(4):
-            follower.stored(f"shard={number}", [])
+            queue.enqueue(f"shard={number}", [])
         slow.go_on.set()
-        assert not follower.wait() and follower.stopped()
+        assert not queue.wait() and queue.stopped()
     assert slow.done == ["shard=0", "shard=1"]

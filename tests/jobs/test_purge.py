@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,3 +197,17 @@ def test_the_command_warns_of_what_it_did_not_find(ran: Workspace) -> None:
     nothing = ran.call("purge", "--team", TEAM, "--channel", "C404")
     assert nothing.code == 0 and nothing.body["matched"] == 0 and "nothing in this scope" in nothing.err
     assert ran.call("purge", "--team", "T0l").code == 2
+
+
+def test_a_purge_loads_no_table_that_grows_with_the_chunks(ahead: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole: list[str] = []
+    real = State.read
+
+    def watched(state: State, name: str, *given: Any, **named: Any) -> Any:
+        if sys._getframe(1).f_globals["__name__"].startswith("jobs."):  # not the double's own look at the keys
+            whole.append(name)
+        return real(state, name, *given, **named)
+
+    monkeypatch.setattr(State, "read", watched)
+    take(ahead, channel="C1")
+    assert whole and not {"chunks", "published", "vectors"} & set(whole)

@@ -147,3 +147,16 @@ def test_a_table_that_was_made_anew_still_refuses_an_earlier_lease(tmp_path: Pat
     later.make_anew("purges")
     with pytest.raises(LeaseHeldError):
         late.change("purges", [PURGE])
+
+
+@pytest.mark.parametrize("name", ["chunks", "vectors"])
+def test_a_team_is_read_without_the_files_of_others(tmp_path: Path, name: str) -> None:
+    state = State(tmp_path, cut="one", fence=1)
+    blank = {f.name: b"" if pa.types.is_binary(f.type) else None for f in TABLES[name].schema}
+    for team in ("T1", "T2"):
+        state.change(name, [blank | dict.fromkeys(TABLES[name].key, "k") | {"team_id": team, "_delete": False}])
+    for file in state.files(name, {"team_id": "T2"}):
+        Path(file).unlink()
+    column = TABLES[name].key[-1]
+    assert state.every_cut().read_team(name, "T1", [column]).to_pylist() == [{column: "k"}]
+    assert state.read_team(name, "T3", [column]).num_rows == 0

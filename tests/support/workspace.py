@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from jobs.cli.app import app
 from jobs.config import load_config
-from jobs.extract.source_state import stamp
+from jobs.extract.source_state import partition_fingerprint
 from jobs.pipeline import Pipeline
 from jobs.sources import open_sources
 from jobs.state.integrity import note_versions
@@ -122,7 +122,11 @@ def copied(space: Workspace, root: Path) -> Workspace:
     copy.config = root / "embedmill.toml"
     config = load_config(copy.config)
     state = writing(Pipeline(config, Progress()).state)
-    now = {(source.source_id, p.key): stamp(p) for source in open_sources(config) for p in source.listing().partitions}
+    now = {
+        (source.source_id, p.key): partition_fingerprint(p)
+        for source in open_sources(config)
+        for p in source.listing().partitions
+    }
     rows = state.read("sources").to_pylist()
     state.change("sources", [r | {"fingerprint": now[r["source_id"], r["partition"]], "_delete": False} for r in rows])
     note_versions(state.root)
