@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from jobs.scope import iso, parse_moment
 
 if TYPE_CHECKING:
     from embedding.encoders.remote.encoder import Cost
+    from jobs.embed.embed import StoredShard
     from jobs.state.store import State
 
 
@@ -64,6 +65,15 @@ class Report:
             yield
         finally:
             self.seconds[step] = self.seconds.get(step, 0.0) + time.monotonic() - start
+
+    def count_embedded(self, shards: Iterable[StoredShard]) -> None:
+        """Add what was encoded and stored."""
+        for shard in shards:
+            self.embedded += shard.texts
+            self.tokens += shard.tokens
+            self.unreadable += shard.unreadable
+            if shard.cost:
+                self.cost = self.cost + shard.cost if self.cost else shard.cost
 
     def go_on(self, before: Mapping[str, Any]) -> None:
         """Take over what an earlier process of this run reported."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,17 +19,18 @@ from jobs.state.row_counts import expect
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from jobs.embed.embed import StoredShard
     from jobs.publish.publisher import Publisher
     from jobs.state.parts import Part
 
 
 def never() -> bool:
-    """For work that gives way to nobody."""
+    """For work that does not give way to other runs."""
     return False
 
 
-def _nobody(shard: str, parts: list[Part]) -> None:
-    """For vectors that nobody waits for."""
+def _keep_waiting(shard: str, parts: Sequence[Part]) -> None:
+    """For shards that are published later."""
 
 
 def extract_sources(session: RunSession, *, to_embed: bool) -> None:
@@ -83,7 +84,10 @@ def guard(session: RunSession) -> None:
 
 
 def embed_texts(
-    session: RunSession, *, stored: Callable[[str, list[Part]], None] = _nobody, stop: Callable[[], bool] = never
+    session: RunSession,
+    *,
+    stored: Callable[[str, Sequence[Part]], None] = _keep_waiting,
+    stop: Callable[[], bool] = never,
 ) -> int | None:
     """Encode the plan's texts; returns how many planned rows have no vector, None where ``stop`` asked to leave off.
 
@@ -95,26 +99,26 @@ def embed_texts(
         with report.timed("embed"), pipeline.progress.bar("embed", report.plan.tokens, "tokens") as advance:
             from jobs.embed.embed import embed
 
-            encoded = embed(
+            shards: list[StoredShard] = []
+            stopped = False
+            for shard in embed(
                 pipeline.config,
                 pipeline.state,
                 pipeline.encoding(),
                 run_id=report.run_id,
                 space_id=pipeline.space_id,
                 before_commit=session.lease.check,
-                stored=stored,
-                stop=stop,
-                progress=advance,
-            )
-        report.embedded += encoded.texts
-        report.tokens += encoded.tokens
-        report.unreadable += encoded.unreadable
-        if encoded.cost:
-            report.cost = report.cost + encoded.cost if report.cost else encoded.cost
-        failed = encoded.failed
-        if encoded.stopped:
+            ):
+                shards.append(shard)
+                advance(shard.tokens)
+                stored(shard.name, shard.parts)
+                if stopped := stop():
+                    break
+        report.count_embedded(shards)
+        if stopped:
             return None
-        expect("embed", "texts", report.plan.embed, encoded.texts + len(failed))
+        failed = {key: reason for shard in shards for key, reason in shard.failed.items()}
+        expect("embed", "texts", report.plan.embed, sum(shard.texts for shard in shards) + len(failed))
     return replace_texts(pipeline.state, failed, session.scope, run_id=report.run_id, now=report.started_at)
 
 

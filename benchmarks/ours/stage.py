@@ -52,20 +52,19 @@ def main() -> None:
         spec = EncoderSpec("auto", model, config.model_cache / space.model_id, space.max_tokens, space.dim)
         began = Began(folder.parent / "attempts")
         began.start()
-        done = embed(
+        encode = ready(config, state, spec)
+        shards = embed(
             config,
             state,
-            ready(config, state, spec),
+            encode,
             run_id=RUN,
             space_id=space.space_id,
             before_commit=lambda: None,
-            stored=lambda _, __: None,
-            stop=lambda: False,
-            progress=lambda _: None,
         )
+        texts_done = sum(shard.texts for shard in shards)
         seconds = time.perf_counter() - began.at
-        assert done.texts == len(texts) == state.count("vectors"), "a text has no vector"
-    print(json.dumps({"seconds": seconds, "texts": done.texts}))
+        assert texts_done == len(texts) == state.count("vectors"), "a text has no vector"
+    print(json.dumps({"seconds": seconds, "texts": texts_done}))
 
 
 def _write_plan(folder: Path, texts: pa.ChunkedArray, lengths: object, shard_tokens: int) -> None:

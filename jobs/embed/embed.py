@@ -2,32 +2,31 @@
 
 Three operators, joined by Ray's object store, whose size bounds what waits between them:
 
-    cut texts into token ids (tasks) -> encode (actors, which touch no disk) -> write vectors (tasks)
+    cut texts into token ids (tasks) -> encode (actors, which write their attempt log alone) -> write vectors (tasks)
 
 A shard travels as one row, whose value is its table: Ray cuts what an operator returns at the size of a block, which
 vectors of a wide model pass, and never inside a row.
 
-A shard is committed to ``vectors`` as soon as it is written: a killed run loses the shards under way and no other, and
-what waits for its vectors is told of it while the next ones are encoded. A text that raises or kills its actor is left
-out and reported, and costs the others nothing.
+A shard is committed to ``vectors`` as soon as it is written, and then yielded while the next ones are encoded: a killed
+run loses the shards under way and no other. A text that raises or kills its actor is left out and reported, and costs
+the others nothing.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from embedding import errors
 from embedding.encoders.backends import takes_ids
 from embedding.encoders.choose import choose, open_encoder
 from embedding.encoders.remote.encoder import Cost
 from embedding.encoders.spec import EncoderSpec
 from embedding.errors import EmbedmillError
 from jobs.embed.actor_pool import TASK_CPUS, actor_pool, warm_up
-from jobs.embed.workers import EncodeShard, cut_shard, write_shard
+from jobs.embed.workers import EncodeShard, cut_shard, fault_of, write_shard
 from jobs.engines.ray import start_ray
 from jobs.state.parts import Part
 from jobs.state.store import State
@@ -36,27 +35,35 @@ if TYPE_CHECKING:
     from jobs.config import Config
 
 
-@dataclass(slots=True)
-class Embedded:
-    """What the stage did: texts encoded, and those left out with their reason, by (team_id, content_hash).
+@dataclass(frozen=True, slots=True)
+class StoredShard:
+    """A shard whose vectors are committed.
 
-    ``tokens`` are those of the texts, ``unreadable`` are texts that the model's tokenizer knows next to nothing of;
-    ``stopped`` where it left off before the last shard. ``cost`` is what a managed model was asked for; None where the
-    model is our own.
+    ``texts`` were encoded, ``tokens`` are theirs; ``unreadable`` are texts that the model's tokenizer knows next to
+    nothing of. ``failed`` are the texts left out, with their reason, by (team_id, content_hash). ``cost`` is what a
+    managed model was asked for; None where the model is our own.
     """
 
-    texts: int = 0
-    tokens: int = 0
-    unreadable: int = 0
-    stopped: bool = False
-    cost: Cost | None = None
-    failed: dict[tuple[str, str], str] = field(default_factory=dict)
+    name: str
+    parts: tuple[Part, ...]
+    texts: int
+    tokens: int
+    unreadable: int
+    failed: Mapping[tuple[str, str], str]
+    cost: Cost | None
 
-
-# -- on the workers ----------------------------------------------------------------------------------------------------
-
-
-# -- on the driver -----------------------------------------------------------------------------------------------------
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> StoredShard:
+        """From a row of ``write_shard``."""
+        return cls(
+            Path(row["shard"]).name,
+            tuple(Part.from_json(line) for line in row["parts"].splitlines()),
+            int(row["texts"]),
+            int(row["tokens"]),
+            int(row["unreadable"]),
+            {(team, content): reason for team, content, reason in json.loads(row["failed"])},
+            Cost(**json.loads(row["cost"])) if row["cost"] else None,
+        )
 
 
 def ready(config: Config, state: State, spec: EncoderSpec) -> EncoderSpec:
@@ -76,14 +83,11 @@ def embed(
     run_id: str,
     space_id: str,
     before_commit: Callable[[], None],
-    stored: Callable[[str, list[Part]], None],
-    stop: Callable[[], bool],
-    progress: Callable[[int], None],
-) -> Embedded:
-    """Encode every shard of the run's plan with what ``ready`` returned.
+) -> Iterator[StoredShard]:
+    """Encode every shard of the run's plan with what ``ready`` returned; yield each when its vectors are committed.
 
-    ``before_commit`` is called ahead of each commit and may raise. After it ``stored`` is told the shard's name and
-    the files of its vectors, ``progress`` its tokens, and ``stop`` is asked whether to leave off.
+    ``before_commit`` is called ahead of each commit and may raise. The next shard is encoded meanwhile; leaving the
+    loop early leaves the rest for another run. Raises the EmbedmillError of a worker as it was raised there.
     """
     import ray
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
@@ -112,31 +116,19 @@ def embed(
             num_cpus=TASK_CPUS,
         )
     )
-    done, seen = Embedded(), 0
+    seen = 0
     # No prefetch: Ray would hand out a shard only when it has the next one.
     batches = encoded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     for row in (row for batch in batches for row in batch.to_pylist()):
         if row["fault"]:
-            name, message = json.loads(row["fault"])
-            raise getattr(errors, name)(message)
+            raise fault_of(row["fault"])
         before_commit()
-        parts = [Part.from_json(line) for line in row["parts"].splitlines()]
-        state.append("vectors", parts)
-        done.texts += int(row["texts"])
-        done.tokens += int(row["tokens"])
-        done.unreadable += int(row["unreadable"])
+        shard = StoredShard.of_row(row)
+        state.append("vectors", shard.parts)
         seen += 1
-        done.failed |= {(team, content): reason for team, content, reason in json.loads(row["failed"])}
-        if row["cost"]:
-            done.cost = (done.cost or Cost()) + Cost(**json.loads(row["cost"]))
-        progress(int(row["tokens"]))
-        stored(Path(row["shard"]).name, parts)
-        if stop():
-            done.stopped = True
-            break
-    if not done.stopped and seen != len(shards):
+        yield shard
+    if seen != len(shards):
         raise EmbedmillError(f"{seen} of {len(shards)} shards of texts came back from the encoder; run again")
-    return done
 
 
 def _chosen(spec: EncoderSpec) -> EncoderSpec:

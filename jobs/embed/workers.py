@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import pickle
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -91,13 +92,13 @@ class EncodeShard:
         return done
 
     def _shard(self, row: pa.Table) -> pa.Table:
-        name, fault = row["shard"][0].as_py(), ""
+        name, fault = row["shard"][0].as_py(), b""
         shard = out_of_a_row(row)
         try:
             vectors, reasons = self._encode(shard, Path(name))
         except EmbedmillError as error:
-            # Ray hands on an exception as text, so this one travels as a row and is raised again on the driver.
-            fault = json.dumps([type(error).__name__, str(error)])
+            # Ray hands on an exception as text. This one travels in the row, and the driver raises it as it is.
+            fault = pickle.dumps(error)
             shard, reasons = shard.slice(0, 0), []
             vectors = np.zeros((0, self._encoder.dim), np.float32)
         cost = json.dumps(asdict(self._encoder.take_cost())) if isinstance(self._encoder, RemoteEncoder) else ""
@@ -149,6 +150,13 @@ class EncodeShard:
         )
 
 
+def fault_of(pickled: bytes) -> EmbedmillError:
+    """The error that a worker of this run put into the column ``fault``, with its own class."""
+    error = pickle.loads(pickled)
+    assert isinstance(error, EmbedmillError)
+    return error
+
+
 def _give_back_memory() -> None:
     """Return what a shard took and has freed. Left alone, it stays with each thread's own heap and grows for hours."""
     pa.default_memory_pool().release_unused()
@@ -161,7 +169,8 @@ def _give_back_memory() -> None:
 def write_shard(batch: pa.Table, root: str, space_id: str, run_id: str) -> pa.Table:
     """Store shards' vectors as files that the driver commits.
 
-    Returns a row for each: shard, parts (lines), texts, tokens, unreadable; failed, cost and fault as JSON.
+    Returns a row for each: shard, parts (lines), texts, tokens, unreadable; failed and cost as JSON, fault as a pickled
+    EmbedmillError or empty.
     """
 
     def write(row: pa.Table) -> pa.Table:

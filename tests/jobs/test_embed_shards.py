@@ -16,7 +16,7 @@ from embedding.models.packaged import model_path
 from embedding.tokens.tokenizer import Tokens
 from jobs.cli.render import run as rendered
 from jobs.embed.table_transport import in_a_row, one_by_one, out_of_a_row
-from jobs.embed.workers import EncodeShard, cut_shard
+from jobs.embed.workers import EncodeShard, cut_shard, fault_of
 from tests.support.model_folders import save_tokenizer
 from tests.support.workspace import Workspace, message
 
@@ -119,7 +119,7 @@ def test_a_local_encoder_that_gives_no_vector_for_one_text(value: float, tmp_pat
     for texts, reasons in (((READ[0], READ[1]), ["encoder_fails", ""]), ((READ[0],), ["encoder_fails"])):
         row = cut_shard(_shard(tmp_path / str(len(texts)), texts), spec)
         done = encode(row)
-        assert done["fault"].to_pylist() == [""] and out_of_a_row(done)["reason"].to_pylist() == reasons
+        assert done["fault"].to_pylist() == [b""] and out_of_a_row(done)["reason"].to_pylist() == reasons
 
 
 def test_a_local_encoder_that_gives_none_at_all_is_broken(tmp_path: Path) -> None:
@@ -127,4 +127,24 @@ def test_a_local_encoder_that_gives_none_at_all_is_broken(tmp_path: Path) -> Non
     encode = EncodeShard(replace(spec))
     encode._encoder = _Fails("", np.nan)
     done = encode(cut_shard(_shard(tmp_path, READ), spec))
-    assert EncoderError.__name__ in done["fault"][0].as_py() and len(out_of_a_row(done)) == 0
+    assert type(fault_of(done["fault"][0].as_py())) is EncoderError and len(out_of_a_row(done)) == 0
+
+
+class QuotaError(EncoderError):
+    """An error of an encoder from outside, that says more than its message."""
+
+    def __init__(self, message: str, left: int = 0) -> None:
+        super().__init__(message)
+        self.left = left
+
+
+def test_an_encoder_s_own_error_reaches_the_driver_with_its_class(tmp_path: Path) -> None:
+    class Refuses(_Fails):
+        def encode(self, texts: list[str], tokens: np.ndarray) -> np.ndarray:
+            raise QuotaError("the quota is used up", left=7)
+
+    encode = EncodeShard(EncoderSpec("hash", MODEL, tmp_path, 256, 4))
+    encode._encoder = Refuses("", 0.0)
+    done = encode(cut_shard(_shard(tmp_path, READ), EncoderSpec("hash", MODEL, tmp_path, 256, 4)))
+    error = fault_of(done["fault"][0].as_py())
+    assert isinstance(error, QuotaError) and (str(error), error.left) == ("the quota is used up", 7)

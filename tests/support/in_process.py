@@ -22,7 +22,7 @@ from embedding.encoders.spec import EncoderSpec
 from indexers import exact
 from indexers.exact import ExactIndex
 from jobs.config import load_config
-from jobs.embed.embed import Embedded
+from jobs.embed.embed import StoredShard
 from jobs.embed.workers import EncodeShard, cut_shard, write_shard
 from jobs.maintenance import erase
 from jobs.pipeline import Pipeline
@@ -168,26 +168,16 @@ def embed_here(
     run_id: str,
     space_id: str,
     before_commit: Callable[[], None],
-    stored: Callable[[str, list[Part]], None],
-    stop: Callable[[], bool],
-    progress: Callable[[int], None],
-) -> Embedded:
+) -> Iterator[StoredShard]:
     """``jobs.embed.embed.embed`` without Ray: the same functions, shard after shard."""
-    done, encode = Embedded(), EncodeShard(spec)
-    for shard in sorted((state.work(run_id) / "texts").glob("shard=*")):
-        rows = cut_shard(pa.table({"path": [str(shard)]}), spec)
+    encode = EncodeShard(spec)
+    for folder in sorted((state.work(run_id) / "texts").glob("shard=*")):
+        rows = cut_shard(pa.table({"path": [str(folder)]}), spec)
         [written] = write_shard(encode(rows), str(state.root), space_id, run_id).to_pylist()
         before_commit()
-        parts = [Part.from_json(line) for line in written["parts"].splitlines()]
-        state.append("vectors", parts)
-        done.texts += written["texts"]
-        done.tokens += written["tokens"]
-        done.unreadable += written["unreadable"]
-        stored(shard.name, parts)
-        if stop():
-            done.stopped = True
-            break
-    return done
+        shard = StoredShard.of_row(written)
+        state.append("vectors", shard.parts)
+        yield shard
 
 
 class Here(ThreadPoolExecutor):
