@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import pickle
+from contextlib import suppress
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -98,7 +99,7 @@ class EncodeShard:
             vectors, reasons = self._encode(shard, Path(name))
         except EmbedmillError as error:
             # Ray hands on an exception as text. This one travels in the row, and the driver raises it as it is.
-            fault = pickle.dumps(error)
+            fault = pickled(error)
             shard, reasons = shard.slice(0, 0), []
             vectors = np.zeros((0, self._encoder.dim), np.float32)
         cost = json.dumps(asdict(self._encoder.take_cost())) if isinstance(self._encoder, RemoteEncoder) else ""
@@ -148,6 +149,16 @@ class EncodeShard:
         return encode_with_bisection(
             lambda start, stop: encoder.encode(texts[start:stop], tokens[start:stop]), len(rows), encoder.dim
         )
+
+
+def pickled(error: EmbedmillError) -> bytes:
+    """An error with its class, or with the nearest one of ``embedding.errors`` where its own cannot be pickled."""
+    with suppress(Exception):  # a constructor of its own, or a value that cannot be pickled
+        sent = pickle.dumps(error)
+        pickle.loads(sent)
+        return sent
+    ours = next(kind for kind in type(error).__mro__ if kind.__module__ == EmbedmillError.__module__)
+    return pickle.dumps(ours(str(error)))
 
 
 def fault_of(pickled: bytes) -> EmbedmillError:

@@ -214,7 +214,7 @@ def _drop_quarantine(pipeline: Pipeline, target: Target, named: Iterable[str]) -
 def _drop_removals(pipeline: Pipeline, target: Target, purged_at: int) -> int:
     """What said that a document was deleted, up to the purge: its rule keeps away all that this could stand against."""
     columns = ["doc_id", "team_id", "channel_id", "created_at", "version"]
-    rows = pipeline.state.every_cut().read("removals", columns, pc.field("team_id") == target.team)
+    rows = pipeline.state.every_cut().read_team("removals", target.team, columns)
     rows = target.of(rows.filter(pc.less_equal(rows["version"], purged_at)).rename_columns(["chunk_id", *columns[1:]]))
     return _drop(
         pipeline, "removals", target.team, "doc_id", set(rows["chunk_id"].to_pylist()), f" AND version <= {purged_at}"

@@ -25,9 +25,9 @@ from deltalake.exceptions import TableNotFoundError
 from deltalake.schema import Schema
 from deltalake.transaction import AddAction
 
-from embedding.errors import ConfigError, DamagedStateError, EmbedmillError, ResourceError
+from embedding.errors import ConfigError, DamagedStateError, EmbedmillError, LeaseHeldError, ResourceError
 from jobs.state.atomic_file import replace_file
-from jobs.state.fencing import check, fenced, newest, numbered, refuse_unfenced
+from jobs.state.fencing import LOST, check, fenced, newest, numbered, refuse_unfenced
 from jobs.state.integrity import Damage, damage_error, versions_noted
 from jobs.state.parts import _WRITTEN_BY_PEOPLE, Part
 from jobs.state.path_alias import LINKED, delta_files, delta_uri
@@ -48,7 +48,8 @@ class State:
     one it shows all, and changes none.
 
     ``fence`` is the number of the lease under which it commits. Without one it is open for reading: every method that
-    commits raises ValueError. ``for_writing`` gives the same tables with a number.
+    changes what is there raises ValueError; only a table that is missing is created, empty. ``for_writing`` gives the
+    same tables with a number.
     """
 
     def __init__(self, root: Path, *, cut: str | None = None, hash_key: str = "", fence: int = 0) -> None:
@@ -313,9 +314,12 @@ class State:
     def make_anew(self, name: str, *, keep_files: bool = False) -> None:
         """Remove a table and create it empty; with ``keep_files`` only its log is removed.
 
-        Its log begins with this lease's number. No commit guards the removal: ask the lease just before.
+        Its log begins with this lease's number. No commit guards the removal: ask the lease just before. Raises
+        LeaseHeldError where any table has seen a later lease.
         """
         refuse_unfenced(self._fence)
+        if self.newest_fence() > self._fence:
+            raise LeaseHeldError(LOST)
         folder = self.root / name
         shutil.rmtree(folder / "_delta_log" if keep_files else folder, ignore_errors=True)
         self.table(name)

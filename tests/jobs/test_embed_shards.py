@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from embedding.models.packaged import model_path
 from embedding.tokens.tokenizer import Tokens
 from jobs.cli.render import run as rendered
 from jobs.embed.table_transport import in_a_row, one_by_one, out_of_a_row
-from jobs.embed.workers import EncodeShard, cut_shard, fault_of
+from jobs.embed.workers import EncodeShard, cut_shard, fault_of, pickled
 from tests.support.model_folders import save_tokenizer
 from tests.support.workspace import Workspace, message
 
@@ -136,6 +137,21 @@ class QuotaError(EncoderError):
     def __init__(self, message: str, left: int = 0) -> None:
         super().__init__(message)
         self.left = left
+
+
+class TwoWordsError(EncoderError):
+    """An error that cannot be made again from its message."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} {two}")
+
+
+def test_an_error_that_does_not_survive_the_way_arrives_as_the_nearest_of_ours() -> None:
+    held = QuotaError("the quota is used up")
+    held.lock = threading.Lock()  # type: ignore[attr-defined]
+    for error in (TwoWordsError("no", "vectors"), held):
+        arrived = fault_of(pickled(error))
+        assert type(arrived) is EncoderError and str(arrived) == str(error)
 
 
 def test_an_encoder_s_own_error_reaches_the_driver_with_its_class(tmp_path: Path) -> None:

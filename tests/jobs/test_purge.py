@@ -210,4 +210,4 @@ def test_a_purge_loads_no_table_that_grows_with_the_chunks(ahead: Workspace, mon
 
     monkeypatch.setattr(State, "read", watched)
     take(ahead, channel="C1")
-    assert whole and not {"chunks", "published", "vectors"} & set(whole)
+    assert whole and not {"chunks", "published", "removals", "vectors"} & set(whole)

@@ -129,7 +129,7 @@ def test_a_state_without_the_number_of_a_lease_is_not_written(tmp_path: Path, wr
     assert State(tmp_path).spaces() == {}
 
 
-@pytest.mark.parametrize("write", sorted(set(WRITES) - {"note a space", "make anew", "raise the number", "append"}))
+@pytest.mark.parametrize("write", sorted(set(WRITES) - {"note a space", "raise the number", "append"}))
 def test_a_late_holder_changes_no_property_and_writes_no_checkpoint(tmp_path: Path, write: str) -> None:
     """A purge and a repair too: their holder may be stopped, and go on when another has taken over."""
     late, later = State(tmp_path, cut="one", fence=1), State(tmp_path, cut="one", fence=2)
