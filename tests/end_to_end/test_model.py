@@ -115,6 +115,6 @@ def test_no_check_of_versions_is_seen(mutate: Callable[..., None]) -> None:
 def test_deletes_without_a_check_of_the_scope_are_seen(mutate: Callable[..., None]) -> None:
     mutate(
         plan.make_plan,
-        ("diff.in_scope(chunks, published, scope)", "chunks.where(scope.condition()), published"),
+        ("actions.in_scope(chunks, published, scope)", "chunks.where(scope.condition()), published"),
     )
     assert_seen()
