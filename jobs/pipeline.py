@@ -25,6 +25,7 @@ from jobs import termination
 from jobs.config import Config
 from jobs.engines.spark import start_spark
 from jobs.extract.partition_reader import Chunking
+from jobs.state.lease import Lease
 from jobs.state.state_id import own_id, refuse_other
 from jobs.state.store import State
 from jobs.telemetry.progress import Progress
@@ -155,13 +156,18 @@ class Pipeline:
         return self._encoding.result()
 
     @contextmanager
-    def writable(self, fence: int) -> Iterator[State]:
-        """In the block ``state`` commits under the lease of this number; before and after it is open for reading."""
-        reading, self.state = self.state, self.state.for_writing(fence)
-        try:
-            yield self.state
-        finally:
-            self.state = reading
+    def writable(self, run_id: str, wait: float) -> Iterator[Lease]:
+        """Hold the lease for a run. In the block ``state`` commits under its number; else it is open for reading.
+
+        Raises LeaseHeldError where another run holds the lease for more than ``wait`` seconds.
+        """
+        reading, seconds = self.state, self.config.state.lease_seconds
+        with Lease(reading.root, run_id=run_id, seconds=seconds, wait=wait, newest=reading.newest_fence) as lease:
+            self.state = reading.for_writing(lease.number)
+            try:
+                yield lease
+            finally:
+                self.state = reading
 
     def chunking(self) -> Chunking:
         """What executors cut text with."""

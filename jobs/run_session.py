@@ -51,13 +51,9 @@ def open_session(
     given = run_id
     run_id = given or new_run_id()
     report = Report(run_id, command, pipeline.space_id, pipeline.first_version, scope.to_json(), now)
-    reading = pipeline.state
-    check_disk(reading.root, pipeline.config.limits.min_free_mb)
-    seconds = pipeline.config.state.lease_seconds
-    with (
-        Lease(reading.root, run_id=run_id, seconds=seconds, wait=wait, newest=reading.newest_fence) as lease,
-        pipeline.writable(lease.number) as state,
-    ):
+    check_disk(pipeline.state.root, pipeline.config.limits.min_free_mb)
+    with pipeline.writable(run_id, wait) as lease:
+        state = pipeline.state
         if lease.took_over:
             state.raise_fence()
         state.note_space(pipeline.space_id, pipeline.config.model.name)

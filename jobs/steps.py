@@ -128,11 +128,11 @@ def apply_plan(session: RunSession, version: str, *, stop: Callable[[], bool]) -
     First the rows whose vectors are stored, while what encodes still starts; then those of each shard of texts while
     the next one is encoded; deletes last.
     """
-    report = session.report
     from jobs.publish.shard_queue import ShardQueue
 
-    missing = _prepare(session, session.report.plan, ready=True)
-    with _publisher(session, version, session.report.plan) as publisher:
+    report = session.report
+    missing = _prepare(session, report.plan, ready=True)
+    with _publisher(session, version, report.plan) as publisher:
         with report.timed("publish"):
             if not publisher.publish_ready(stop):
                 return False
@@ -172,9 +172,9 @@ def _deleted(publisher: Publisher, made: Plan, stop: Callable[[], bool]) -> bool
 
 
 def _prepare(session: RunSession, made: Plan, *, ready: bool) -> int:
-    pipeline, report = session.pipeline, session.report
     from jobs.publish.prepare import prepare
 
+    pipeline, report = session.pipeline, session.report
     if not made.writes:
         return 0
     rows = pipeline.config.index.shard_rows
@@ -199,9 +199,9 @@ def _expect(missing: int, left_out: int) -> None:
 @contextmanager
 def _publisher(session: RunSession, version: str, made: Plan) -> Iterator[Publisher]:
     """What publishes a plan. At the end the index is flushed, and what was written is in the report."""
-    pipeline, report = session.pipeline, session.report
     from jobs.publish.publisher import Publisher
 
+    pipeline, report = session.pipeline, session.report
     with pipeline.progress.bar("publish", made.writes + made.delete, "rows") as advance:
         publisher = Publisher(
             pipeline.index(),

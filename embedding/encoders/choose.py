@@ -1,4 +1,4 @@
-"""Encoders: the contract (``base``), a backend a file, and how one is chosen by name, through the fidelity gate."""
+"""How an encoder is chosen by the name of its backend, through the fidelity gate, and opened."""
 
 from __future__ import annotations
 
@@ -18,17 +18,14 @@ import numpy as np
 from filelock import FileLock
 
 from embedding.encoders.backends import AUTO, BACKENDS, check_backend
-from embedding.encoders.base import Encoder, IdEncoder
+from embedding.encoders.base import Encoder
 from embedding.encoders.fidelity import PROBES_VERSION, Fidelity, compare, measure, probes, refuse
 from embedding.encoders.spec import EncoderSpec
 from embedding.errors import ConfigError, EmbedmillError, FidelityError
 from embedding.models.space import short_hash
-from embedding.tokens.token_ids import TokenIds
 
 if TYPE_CHECKING:
     from embedding.encoders.local.torch import TorchEncoder
-
-__all__ = ["Encoder", "EncoderSpec", "IdEncoder", "TokenIds", "choose", "open_encoder", "processor"]
 
 log = logging.getLogger(__name__)
 

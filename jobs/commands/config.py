@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from jobs.redaction import MASK, is_secret, masked
+
 if TYPE_CHECKING:
     from jobs.config import Config
-from jobs.redaction import MASK, is_secret, masked
 
 PREFIX = "EMBEDMILL__"
 

@@ -15,7 +15,7 @@ from jobs.scope import Scope
 from jobs.sources import open_sources
 from jobs.state.integrity import note_versions
 from jobs.state.tables import TABLES
-from jobs.steps import publish_rows
+from jobs.steps import extract_sources, publish_rows
 from jobs.verify.compare import compare, not_found, plan_repair, with_sources
 from jobs.verify.source_check import check_sources, read_anew
 from jobs.versions import own_index
@@ -99,8 +99,6 @@ def finish_rebuild(session: RunSession, names: list[str]) -> bool:
 
     It is not where a partition could not be read whose chunks were lost: what the index has of it must stay.
     """
-    from jobs.steps import extract_sources
-
     whole = True
     if FILLED_BY_READING & set(names):
         extract_sources(session, to_embed=False)

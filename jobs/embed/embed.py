@@ -26,7 +26,7 @@ from embedding.encoders.remote.encoder import Cost
 from embedding.encoders.spec import EncoderSpec
 from embedding.errors import EmbedmillError
 from jobs.embed.actor_pool import TASK_CPUS, actor_pool, warm_up
-from jobs.embed.workers import EncodeShard, cut_shard, fault_of, write_shard
+from jobs.embed.workers import EncodeShard, cut_shard, fault_from_bytes, write_shard
 from jobs.engines.ray import start_ray
 from jobs.state.parts import Part
 from jobs.state.store import State
@@ -67,7 +67,7 @@ class StoredShard:
 
 
 def ready(config: Config, state: State, spec: EncoderSpec) -> EncoderSpec:
-    """Start Ray and settle what encodes: ``spec`` with backend and precision, for ``embed``."""
+    """Start Ray and choose what encodes: ``spec`` with backend and precision, for ``embed``."""
     start_ray(config, state.engines)
     chosen = _chosen(spec)
     if config.ray.address == "local":
@@ -121,7 +121,7 @@ def embed(
     batches = encoded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     for row in (row for batch in batches for row in batch.to_pylist()):
         if row["fault"]:
-            raise fault_of(row["fault"])
+            raise fault_from_bytes(row["fault"])
         before_commit()
         shard = StoredShard.of_row(row)
         state.append("vectors", shard.parts)

@@ -99,7 +99,7 @@ class EncodeShard:
             vectors, reasons = self._encode(shard, Path(name))
         except EmbedmillError as error:
             # Ray hands on an exception as text. This one travels in the row, and the driver raises it as it is.
-            fault = pickled(error)
+            fault = fault_to_bytes(error)
             shard, reasons = shard.slice(0, 0), []
             vectors = np.zeros((0, self._encoder.dim), np.float32)
         cost = json.dumps(asdict(self._encoder.take_cost())) if isinstance(self._encoder, RemoteEncoder) else ""
@@ -151,7 +151,7 @@ class EncodeShard:
         )
 
 
-def pickled(error: EmbedmillError) -> bytes:
+def fault_to_bytes(error: EmbedmillError) -> bytes:
     """An error with its class, or with the nearest one of ``embedding.errors`` where its own cannot be pickled."""
     with suppress(Exception):  # a constructor of its own, or a value that cannot be pickled
         sent = pickle.dumps(error)
@@ -161,9 +161,9 @@ def pickled(error: EmbedmillError) -> bytes:
     return pickle.dumps(ours(str(error)))
 
 
-def fault_of(pickled: bytes) -> EmbedmillError:
+def fault_from_bytes(data: bytes) -> EmbedmillError:
     """The error that a worker of this run put into the column ``fault``, with its own class."""
-    error = pickle.loads(pickled)
+    error = pickle.loads(data)
     assert isinstance(error, EmbedmillError)
     return error
 

@@ -1,7 +1,7 @@
 """Rebuild: make damaged tables of the state again from what is left of them, the sources and the index.
 
 Encodes nothing: vectors that are lost are read back from the index. ``purges`` is never rebuilt: without it, purged
-documents would come back. It comes in two parts, ``rebuild`` and ``finish``, and counts as one: until the second has
+documents would come back. What needs the sources is done by ``jobs.commands.verify.finish_rebuild``. Until that has
 ended the tables count as damaged, so that a rebuild that was killed is simply begun again.
 """
 
@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 
 from jobs.report import new_run_id
 from jobs.state.integrity import Damage, damage_error, find_damage, note_versions, rows_of
-from jobs.state.lease import Lease
 from jobs.state.parts import Part, write_part
 from jobs.state.store import State
 from jobs.state.vector_column import pack
@@ -23,6 +22,7 @@ from jobs.versions import own_index
 
 if TYPE_CHECKING:
     from jobs.pipeline import Pipeline
+    from jobs.state.lease import Lease
 
 # What extract fills, and all of it by reading everything.
 FILLED_BY_READING = frozenset({"sources", "chunks", "removals", "quarantine"})
@@ -34,11 +34,9 @@ def rebuild(pipeline: Pipeline, *, wait: float) -> list[str]:
 
     Raises LostPurgesError, before anything is changed, where the purge rules are damaged.
     """
-    reading = pipeline.state.every_cut()
     run_id = new_run_id()
-    seconds = pipeline.config.state.lease_seconds
-    with Lease(reading.root, run_id=run_id, seconds=seconds, wait=wait, newest=reading.newest_fence) as lease:
-        state = reading.for_writing(lease.number)
+    with pipeline.writable(run_id, wait) as lease:
+        state = pipeline.state.every_cut()
         found = find_damage(state.root)
         for damage in found:
             if damage.table == "purges":

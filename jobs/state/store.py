@@ -173,10 +173,7 @@ class State:
 
         Of a table that is partitioned by team, only that team's files are opened.
         """
-        filters = self._within(name)
-        if "team_id" in TABLES[name].partition_by:
-            filters.append(("team_id", "=", team))
-        dataset = self.table(name).to_pyarrow_dataset(filters or None, schema=TABLES[name].stored)
+        dataset = self._dataset(name, [("team_id", "=", team)] if "team_id" in TABLES[name].partition_by else [])
         wanted = list(dict.fromkeys([*columns, "team_id"]))
         batches = (batch.filter(pc.equal(batch["team_id"], team)) for batch in dataset.to_batches(columns=wanted))
         schema = pa.schema([TABLES[name].stored.field(column) for column in wanted])
@@ -252,8 +249,10 @@ class State:
             found.update(zip(*(different[column].to_pylist() for column in columns), strict=True))
         return found
 
-    def _dataset(self, name: str) -> ds.Dataset:
-        return self.table(name).to_pyarrow_dataset(self._within(name) or None, schema=TABLES[name].stored)
+    def _dataset(self, name: str, filters: Sequence[tuple[str, str, str]] = ()) -> ds.Dataset:
+        """The rows of this cut, of the partitions for which ``filters`` hold."""
+        within = [*self._within(name), *filters]
+        return self.table(name).to_pyarrow_dataset(within or None, schema=TABLES[name].stored)
 
     def _within(self, name: str) -> list[tuple[str, str, str]]:
         return [("cut", "=", self.cut)] if TABLES[name].per_cut and self.cut is not None else []

@@ -17,7 +17,7 @@ from embedding.models.packaged import model_path
 from embedding.tokens.tokenizer import Tokens
 from jobs.cli.render import run as rendered
 from jobs.embed.table_transport import in_a_row, one_by_one, out_of_a_row
-from jobs.embed.workers import EncodeShard, cut_shard, fault_of, pickled
+from jobs.embed.workers import EncodeShard, cut_shard, fault_from_bytes, fault_to_bytes
 from tests.support.model_folders import save_tokenizer
 from tests.support.workspace import Workspace, message
 
@@ -128,7 +128,7 @@ def test_a_local_encoder_that_gives_none_at_all_is_broken(tmp_path: Path) -> Non
     encode = EncodeShard(replace(spec))
     encode._encoder = _Fails("", np.nan)
     done = encode(cut_shard(_shard(tmp_path, READ), spec))
-    assert type(fault_of(done["fault"][0].as_py())) is EncoderError and len(out_of_a_row(done)) == 0
+    assert type(fault_from_bytes(done["fault"][0].as_py())) is EncoderError and len(out_of_a_row(done)) == 0
 
 
 class QuotaError(EncoderError):
@@ -150,7 +150,7 @@ def test_an_error_that_does_not_survive_the_way_arrives_as_the_nearest_of_ours()
     held = QuotaError("the quota is used up")
     held.lock = threading.Lock()  # type: ignore[attr-defined]
     for error in (TwoWordsError("no", "vectors"), held):
-        arrived = fault_of(pickled(error))
+        arrived = fault_from_bytes(fault_to_bytes(error))
         assert type(arrived) is EncoderError and str(arrived) == str(error)
 
 
@@ -162,5 +162,5 @@ def test_an_encoder_s_own_error_reaches_the_driver_with_its_class(tmp_path: Path
     encode = EncodeShard(EncoderSpec("hash", MODEL, tmp_path, 256, 4))
     encode._encoder = Refuses("", 0.0)
     done = encode(cut_shard(_shard(tmp_path, READ), EncoderSpec("hash", MODEL, tmp_path, 256, 4)))
-    error = fault_of(done["fault"][0].as_py())
+    error = fault_from_bytes(done["fault"][0].as_py())
     assert isinstance(error, QuotaError) and (str(error), error.left) == ("the quota is used up", 7)

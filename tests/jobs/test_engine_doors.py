@@ -52,7 +52,7 @@ def test_spark_keeps_the_process_of_its_jvm() -> None:
 
 
 def test_private_parts_are_used_in_compat_modules_alone() -> None:
-    """No attribute of an engine that begins with ``_``, no module of it that is called so, and no mock."""
+    """No module imports a private module of an engine, or a mock. Attributes are not looked at."""
     found = []
     for path in sorted(p for top in ("jobs", "indexers", "embedding") for p in (ROOT / top).rglob("*.py")):
         if path.name == "compat.py":
