@@ -51,7 +51,7 @@ readers: $(READERS_STAMP)  ## install MarkItDown beside the tests, which then co
 lint: $(STAMP)  ## ruff and mypy, changing nothing
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/mypy dags
 
-docs-generate: $(STAMP)  ## write the pages that are made from the models: JSON schemas
+docs-generate: $(STAMP)  ## write the pages that are made from the models: configuration and JSON schemas
 	@$(BIN)/python -m jobs.cli.reference
 
 bench: $(STAMP) $(PEERS_STAMP)  ## measure against what one would use instead (half an hour), into docs/performance.md

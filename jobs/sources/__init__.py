@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.config import Config, FilesSource, SlackExportSource, SourceConfig, TableSource
+from jobs.config import Config
+from jobs.config_sections import FilesSource, SlackExportSource, SourceConfig, TableSource
 from jobs.sources.base import ReadLimits, Source, source_key
 
 

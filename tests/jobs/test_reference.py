@@ -23,6 +23,11 @@ def test_no_schema_is_left_of_a_command_that_is_gone() -> None:
     assert {f"schemas/{file.name}" for file in (ROOT / "docs" / "schemas").iterdir()} <= set(pages())
 
 
+def test_every_key_has_a_meaning() -> None:
+    rows = [line.split(" | ") for line in pages()["configuration.md"].splitlines() if line.startswith("| `")]
+    assert len(rows) > 70 and not [row[0] for row in rows if len(row) != 4 or not row[1].strip()]
+
+
 def test_a_command_prints_what_its_schema_says(workspace: Workspace) -> None:
     """``Workspace.call`` checks the body of every command that a test gives, by the published schema."""
     body = workspace.call("status").body
