@@ -50,7 +50,7 @@ def open_session(
     now = int(time.time() * 1_000_000)
     given = run_id
     run_id = given or new_run_id()
-    report = Report(run_id, command, pipeline.space_id, pipeline.first_version, scope.to_json(), now)
+    report = Report(run_id, command, pipeline.space_id, pipeline.first_version, scope.body(), now)
     reading = pipeline.state
     check_disk(reading.root, pipeline.config.limits.min_free_mb)
     seconds = pipeline.config.state.lease_seconds
