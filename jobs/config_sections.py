@@ -1,5 +1,6 @@
-"""The sections of the configuration: keys, defaults, limits, and what each means. ``docs/configuration.md`` is made
-from them. Frozen; an unknown key is refused.
+"""The sections of the configuration: keys, defaults, limits, and what each means. An unknown key is refused.
+
+``docs/configuration.md`` is made from them.
 """
 
 from __future__ import annotations
