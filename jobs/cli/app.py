@@ -112,8 +112,7 @@ def main() -> None:
 def script() -> None:
     """Entry point of a process of its own: ``main``, and an end at once.
 
-    Everything is closed and stored by then. Taking the loaded libraries apart takes a third of a second and does
-    nothing else.
+    Everything is closed and stored by then. Unloading the libraries takes a third of a second and does nothing else.
     """
     code = 1
     atexit.register(lambda: os._exit(code))  # the first to be registered is the last to be called

@@ -92,7 +92,7 @@ def rollback(
 
 
 def takeover(config: ConfigOption = None, json: JsonOption = False, wait: WaitOption = 0.0) -> None:
-    """Make this state the owner of the index, whoever owned it before. Changes no row; verify says what differs.
+    """Make this state the owner of the index, in place of another state. Changes no row; verify says what differs.
 
     An index belongs to the state that writes it, and every other one is refused (exit 5). For a state that replaces one
     that is lost: two that write to one index would delete each other's rows.

@@ -1,4 +1,4 @@
-"""Faults that nobody foresaw. Of them only type and place are said, never the message: it may quote a document.
+"""Unexpected faults. Only their type and place are reported, never the message: it may quote a document.
 
 Engines write an exception of a worker into logs and events of their own, so it is made harmless before it leaves the
 worker.
@@ -15,13 +15,13 @@ from pathlib import Path
 
 from embedding.errors import EmbedmillError
 
-_OURS = ("jobs", "embedding", "indexers", "sources", "encoders", "files")
+_OURS = ("jobs", "embedding", "indexers")
 _SAID = re.compile(r"unexpected \w+ at (?:[\w/]+\.py:\d+|\?)")
 
 
 @contextmanager
 def without_messages() -> Iterator[None]:
-    """Around what runs on a worker: an exception that nobody foresaw leaves as an EmbedmillError of one safe line.
+    """Around what runs on a worker: an unexpected exception leaves as an EmbedmillError of one safe line.
 
     Those of the operating system pass: they name a file and a reason, and a full disk is told by them.
     """
@@ -58,11 +58,14 @@ def safe_traceback(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
+    """File, from the root of its package, and line of the last frame of ours; "?" where there is none."""
     trace, found = error.__traceback__, "?"
     while trace is not None:
-        file = Path(trace.tb_frame.f_code.co_filename)
-        if file.parent.name in _OURS and file.name != "faults.py":
-            found = f"{file.parent.name}/{file.name}:{trace.tb_lineno}"
+        module = str(trace.tb_frame.f_globals.get("__name__", "")).split(".")
+        if module[0] in _OURS and module != __name__.split("."):
+            file = Path(trace.tb_frame.f_code.co_filename)
+            depth = len(module) + (file.name == "__init__.py")
+            found = f"{'/'.join(file.parts[-depth:])}:{trace.tb_lineno}"
         trace = trace.tb_next
     return found
 
