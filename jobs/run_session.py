@@ -50,7 +50,7 @@ def open_session(
     now = int(time.time() * 1_000_000)
     given = run_id
     run_id = given or new_run_id()
-    report = Report(run_id, command, pipeline.space_id, pipeline.first_version, scope.to_json(), now)
+    report = Report(run_id, command, pipeline.space_id, pipeline.first_version, scope.body(), now)
     check_disk(pipeline.state.root, pipeline.config.limits.min_free_mb)
     with pipeline.writable(run_id, wait) as lease:
         state = pipeline.state

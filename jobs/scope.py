@@ -11,6 +11,7 @@ from embedding.errors import ConfigError
 if TYPE_CHECKING:
     from pyspark.sql import Column
 
+    from jobs.bodies.base import ScopeBody
     from jobs.sources.base import Partition, Source
 
 
@@ -61,19 +62,17 @@ class Scope:
             and (self.until is None or created_at is None or created_at < self.until)
         )
 
-    def to_json(self) -> dict[str, object]:
+    def body(self) -> ScopeBody:
         """For the run report; empty for everything."""
-        found: dict[str, object] = {}
-        if self.teams:
-            found["team"] = list(self.teams)
-        if self.channels:
-            found["channel"] = list(self.channels)
-        for name, moment in (("since", self.since), ("until", self.until)):
-            if moment is not None:
-                found[name] = iso(moment)
-        if self.kind:
-            found["kind"] = self.kind
-        return found
+        from jobs.bodies.base import ScopeBody
+
+        return ScopeBody(
+            team=self.teams or None,
+            channel=self.channels or None,
+            since=None if self.since is None else iso(self.since),
+            until=None if self.until is None else iso(self.until),
+            kind=self.kind or None,
+        )
 
 
 def parse_moment(text: str, option: str) -> int:

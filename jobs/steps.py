@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from embedding.errors import EmbedmillError
 from jobs.extract.extract import extract
@@ -220,6 +220,6 @@ def _publisher(session: RunSession, version: str, made: Plan) -> Iterator[Publis
         report.deleted += publisher.deleted
 
 
-def final_status(report: Report) -> str:
+def final_status(report: Report) -> Literal["partial", "ok"]:
     """The status of a run that did all it could."""
     return "partial" if report.quarantined else "ok"

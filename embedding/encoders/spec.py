@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -23,20 +23,48 @@ class RemoteSettings:
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}  # for the configuration, which validates it
 
-    model: Annotated[str, MinLen(1)]
-    dim: Annotated[int, Gt(0)]
-    max_tokens: Annotated[int, Gt(0)] = 256
-    url: str = ""
-    dialect: Literal["openai", "tei"] = "openai"
-    region: str = ""
-    normalise: bool = True
-    request_texts: Annotated[int, Gt(0)] = 64
-    request_tokens: Annotated[int, Gt(0)] = 8_192
-    concurrency: Annotated[int, Gt(0)] = 16
-    timeout: Annotated[float, Gt(0)] = 30.0
-    attempts: Annotated[int, Gt(0)] = 8
-    usd_per_million_tokens: Annotated[float, Ge(0)] = 0.0
-    api_key_env: str = "EMBEDMILL_HTTP_API_KEY"
+    model: Annotated[str, MinLen(1)] = field(
+        metadata={"about": "the service's name of the model; for SageMaker the endpoint's"}
+    )
+    dim: Annotated[int, Gt(0)] = field(metadata={"about": "width of a vector", "unit": "numbers"})
+    max_tokens: Annotated[int, Gt(0)] = field(
+        default=256, metadata={"about": "longest chunk, counted with the tokenizer of `model.name`", "unit": "tokens"}
+    )
+    url: str = field(
+        default="",
+        metadata={"about": "address of an HTTP server, or in place of the address that AWS has for a region"},
+    )
+    dialect: Literal["openai", "tei"] = field(
+        default="openai",
+        metadata={
+            "about": "what an HTTP server speaks: OpenAI's `/v1/embeddings`, or text-embeddings-inference's `/embed`"
+        },
+    )
+    region: str = field(default="", metadata={"about": "AWS region; empty is that of AWS's own chain"})
+    normalise: bool = field(default=True, metadata={"about": "bring vectors to length 1"})
+    request_texts: Annotated[int, Gt(0)] = field(
+        default=64, metadata={"about": "of one request, at most", "unit": "texts"}
+    )
+    request_tokens: Annotated[int, Gt(0)] = field(
+        default=8_192, metadata={"about": "of one request, at most", "unit": "tokens"}
+    )
+    concurrency: Annotated[int, Gt(0)] = field(
+        default=16, metadata={"about": "under way at once, at most", "unit": "requests"}
+    )
+    timeout: Annotated[float, Gt(0)] = field(default=30.0, metadata={"about": "of one request", "unit": "seconds"})
+    attempts: Annotated[int, Gt(0)] = field(
+        default=8,
+        metadata={"about": "of one request, before its texts go to quarantine or the run fails", "unit": "attempts"},
+    )
+    usd_per_million_tokens: Annotated[float, Ge(0)] = field(
+        default=0.0, metadata={"about": "price, for estimates and reports", "unit": "USD"}
+    )
+    api_key_env: str = field(
+        default="EMBEDMILL_HTTP_API_KEY",
+        metadata={
+            "about": "name of the environment variable with the key of an HTTP service, read where the encoder runs"
+        },
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
@@ -18,18 +18,24 @@ from jobs import termination
 from jobs.redaction import without_userinfo
 from jobs.telemetry.error_reporting import describe, disk_full
 
+if TYPE_CHECKING:
+    from jobs.bodies.base import Body
+    from jobs.pipeline import Pipeline
+
+B = TypeVar("B", bound="Body")
+
 # As of a program that SIGPIPE has ended, which is what the shell says of `cat | head` too.
 UNREAD = 128 + signal.SIGPIPE
 
 
 class Unread(Exception):
-    """Whoever read standard output has read enough, as `head` has. Nobody misses anything."""
+    """The reader of standard output has closed it, as `head` does. Not an error."""
 
 
 @contextmanager
 def opened_pipeline(
     config: Path | None, model: str | None = None, index: str | None = None, *, rebuild: bool = False
-) -> Iterator[Any]:
+) -> Iterator[Pipeline]:
     """Open a configuration's pipeline, the terminal kept for our own lines. ``rebuild`` opens a damaged state too."""
     from jobs.config import default_config_file, load_config
     from jobs.engines.environment import quiet_engines
@@ -114,18 +120,18 @@ def fail(kind: str, line: str, code: int, as_json: bool) -> None:
 
 
 def error_object(kind: str, line: str, code: int) -> str:
-    """What a machine reads of a failure."""
+    """What a machine reads of a failure: ``ErrorBody``, made without it, as a signal handler may interrupt imports."""
     return json.dumps({"error": {"kind": kind, "exit_code": code, "message": line}})
 
 
 def say(line: str) -> None:
     """One line to the user, on standard error."""
-    with suppress(BrokenPipeError):  # nobody reads it
+    with suppress(BrokenPipeError):  # its reader has closed it
         print(f"embedmill: {' '.join(line.split())}", file=sys.stderr)
 
 
 def emit(text: str) -> None:
-    """Print an answer. Raises Unread where nobody reads it any more, ResourceError where it cannot be written."""
+    """Print an answer. Raises Unread where its reader has closed it, ResourceError where it cannot be written."""
     try:
         print(text)
     except BrokenPipeError:
@@ -134,6 +140,6 @@ def emit(text: str) -> None:
         raise ResourceError(f"standard output cannot be written: {error.strerror}") from None
 
 
-def show(body: dict[str, Any], as_json: bool, human: Callable[[dict[str, Any]], str]) -> None:
+def show(body: B, as_json: bool, human: Callable[[B], str]) -> None:
     """The answer of a command, on standard output."""
-    emit(json.dumps(body, ensure_ascii=False) if as_json else human(body))
+    emit(body.to_json() if as_json else human(body))

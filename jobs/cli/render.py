@@ -1,13 +1,39 @@
-"""What a person reads at the end of a command. Takes the JSON bodies of the contract; prints nothing itself."""
+"""What a person reads at the end of a command. Takes the bodies of the contract; prints nothing itself."""
 
 from __future__ import annotations
 
-from typing import Any
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from jobs.bodies.answers import (
+        ConfigBody,
+        GcBody,
+        HeldBackBody,
+        PackageBody,
+        RollbackBody,
+        SearchBody,
+        StatusBody,
+        TakeoverBody,
+        VerifyBody,
+    )
+    from jobs.bodies.purge import PurgeBody
+    from jobs.bodies.run import Estimate, PlanBody, ReindexBody, RunReport, StepBody
+
+_WIDE = 1_000_000  # columns: a line is never folded, so that it can be searched
 
 
 def _table(rows: list[tuple[str, str]]) -> str:
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for name, value in rows:
+        table.add_row(Text(f"  {name}", no_wrap=True), Text(value, no_wrap=True))
+    drawn = StringIO()
+    Console(file=drawn, width=_WIDE, color_system=None).print(table)
+    return "\n".join(line.rstrip() for line in drawn.getvalue().splitlines())
 
 
 def _span(seconds: float) -> str:
@@ -17,189 +43,199 @@ def _span(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _documents(body: dict[str, Any]) -> str:
-    documents, partitions = body["documents"], body["partitions"]
-    text = f"{documents['read']:,} read from {partitions['opened']:,} of {partitions['listed']:,} source partitions"
-    skipped = ", ".join(f"{count:,} {reason}" for reason, count in documents["skipped"].items())
+def _documents(body: RunReport) -> str:
+    documents, partitions = body.documents, body.partitions
+    text = f"{documents.read:,} read from {partitions.opened:,} of {partitions.listed:,} source partitions"
+    skipped = ", ".join(f"{count:,} {reason}" for reason, count in documents.skipped.items())
     return text + (f"; dropped {skipped}" if skipped else "")
 
 
-def plan(body: dict[str, Any]) -> str:
+def plan(body: PlanBody) -> str:
     """The plan, with its estimate."""
-    chunks, estimate = body["chunks"], body["estimate"]
-    cost = f", {estimate['usd']:.2f} USD" if estimate["usd"] else ""
-    return f"plan for {body['index']} (space {body['space_id']})\n" + _table(
+    return _plan(body, body.estimate)
+
+
+def step(body: StepBody) -> str:
+    """Of the step "plan" the plan, of others the report so far."""
+    return _plan(body, body.estimate) if body.estimate else run(body)
+
+
+def _plan(body: RunReport, estimate: Estimate) -> str:
+    chunks = body.chunks
+    cost = f", {estimate.usd:.2f} USD" if estimate.usd else ""
+    return f"plan for {body.index} (space {body.space_id})\n" + _table(
         [
             ("documents", _documents(body)),
-            ("embed", f"{chunks['embedded']:,} chunks, {body['tokens']['embedded']:,} tokens"),
-            ("reuse", f"{chunks['reused']:,} chunks have their vector already"),
-            ("update", f"{chunks['updated']:,} chunks change metadata only"),
-            ("delete", f"{chunks['deleted']:,} chunks"),
-            ("unchanged", f"{chunks['unchanged']:,} of {chunks['total']:,} chunks"),
-            ("quarantine", f"{body['documents']['quarantined']:,} records"),
-            ("estimate", f"{_span(estimate['seconds'])} of encoding{cost}"),
+            ("embed", f"{chunks.embedded:,} chunks, {body.tokens.embedded:,} tokens"),
+            ("reuse", f"{chunks.reused:,} chunks have their vector already"),
+            ("update", f"{chunks.updated:,} chunks change metadata only"),
+            ("delete", f"{chunks.deleted:,} chunks"),
+            ("unchanged", f"{chunks.unchanged:,} of {chunks.total:,} chunks"),
+            ("quarantine", f"{body.documents.quarantined:,} records"),
+            ("estimate", f"{_span(estimate.seconds)} of encoding{cost}"),
         ]
     )
 
 
-def run(body: dict[str, Any]) -> str:
+def run(body: RunReport) -> str:
     """The run report."""
-    chunks, rows, seconds = body["chunks"], body["index_rows"], body["seconds"]
-    speed = body["tokens"]["embedded"] / seconds["embed"] if seconds["embed"] else 0
+    chunks, rows, seconds = body.chunks, body.index_rows, body.seconds
+    speed = body.tokens.embedded / seconds.embed if seconds.embed else 0
     rate = f" at {speed:,.0f} tokens/s" if speed else ""
-    quarantine = body["documents"]["quarantined"]
+    quarantine = body.documents.quarantined
     hint = "; `embedmill status` lists the reasons" if quarantine else ""
-    unknown = body["tokens"].get("unknown_texts", 0)
+    unknown = body.tokens.unknown_texts
     said = "texts are next to nothing but unknown tokens to the model: they are found by chance, if at all"
-    return f"run {body['run_id']}: {body['status']}, {body['index']} (space {body['space_id']})\n" + _table(
+    return f"run {body.run_id}: {body.status}, {body.index} (space {body.space_id})\n" + _table(
         [
             ("documents", _documents(body)),
-            ("embedded", f"{chunks['embedded']:,} chunks, {body['tokens']['embedded']:,} tokens{rate}"),
+            ("embedded", f"{chunks.embedded:,} chunks, {body.tokens.embedded:,} tokens{rate}"),
             *([("unreadable", f"{unknown:,} {said}")] if unknown else []),
-            ("reused", f"{chunks['reused']:,} chunks"),
-            ("updated", f"{chunks['updated']:,} chunks"),
-            ("deleted", f"{chunks['deleted']:,} chunks"),
-            ("unchanged", f"{chunks['unchanged']:,} of {chunks['total']:,} chunks"),
-            ("index", f"{rows['upserted']:,} rows written, {rows['deleted']:,} deleted, {rows['after']:,} there now"),
+            ("reused", f"{chunks.reused:,} chunks"),
+            ("updated", f"{chunks.updated:,} chunks"),
+            ("deleted", f"{chunks.deleted:,} chunks"),
+            ("unchanged", f"{chunks.unchanged:,} of {chunks.total:,} chunks"),
+            ("index", f"{rows.upserted:,} rows written, {rows.deleted:,} deleted, {rows.after:,} there now"),
             ("quarantine", f"{quarantine:,} records{hint}"),
-            ("time", ", ".join(f"{step} {_span(took)}" for step, took in seconds.items())),
+            ("time", ", ".join(f"{step} {_span(took)}" for step, took in seconds.model_dump().items())),
         ]
     )
 
 
-def reindex(body: dict[str, Any]) -> str:
+def reindex(body: ReindexBody) -> str:
     """What was built, what the gate found, and where the alias points."""
-    gate = body["gate"]
-    rows = [("ok" if check["passed"] else "REFUSED", f"{check['name']}: {check['detail']}") for check in gate["checks"]]
-    if drift := gate.get("drift"):
+    gate = body.gate
+    rows = [("ok" if check.passed else "REFUSED", f"{check.name}: {check.detail}") for check in gate.checks]
+    if gate.drift:
+        drift = gate.drift.model_dump()
         rows.append(("drift", ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in drift.items())))
-    was = body["previous"] or "nothing"
-    moved = f"moved from {was} to {body['index']}" if body["activated"] else f"stays at {was}"
+    was = body.previous or "nothing"
+    moved = f"moved from {was} to {body.index}" if body.activated else f"stays at {was}"
     return run(body).replace("run ", "reindex ", 1) + "\n" + _table([*rows, ("alias", moved)])
 
 
-def rollback(body: dict[str, Any]) -> str:
+def rollback(body: RollbackBody) -> str:
     """Where the alias points now, and what the configuration must say."""
-    text = f"alias moved from {body['previous']} to {body['index']} (space {body['space_id']})"
-    if body["removed"]:
-        text += f"\n{body['removed']:,} rows of documents that were deleted or changed since were removed from it first"
-    if not body["configured"]:
+    text = f"alias moved from {body.previous} to {body.index} (space {body.space_id})"
+    if body.removed:
+        text += f"\n{body.removed:,} rows of documents that were deleted or changed since were removed from it first"
+    if not body.configured:
         text += (
-            f"\nthe configuration names another space: set [model] back to {body['model']} before the next run; where "
+            f"\nthe configuration names another space: set [model] back to {body.model} before the next run; where "
             "it says that already, other settings or another release of embedmill made this version"
         )
     return text + "\n`embedmill run` brings it up to date"
 
 
-def takeover(body: dict[str, Any]) -> str:
+def takeover(body: TakeoverBody) -> str:
     """Whose the versions were."""
     rows = []
-    for version in body["versions"]:
-        owner = version["owner_before"] or "nobody's"
-        rows.append((version["name"], "ours already" if owner == body["state_id"] else f"ours now, was {owner}"))
-    text = f"state {body['state_id']} owns the index"
+    for version in body.versions:
+        owner = version.owner_before or "nobody's"
+        rows.append((version.name, "ours already" if owner == body.state_id else f"ours now, was {owner}"))
+    text = f"state {body.state_id} owns the index"
     return "\n".join([text, _table(rows), "`embedmill verify` shows what differs"]) if rows else f"{text}; it is empty"
 
 
-def gc(body: dict[str, Any]) -> str:
+def gc(body: GcBody) -> str:
     """What was kept and dropped."""
-    done = "would drop" if body["dry_run"] else "dropped"
-    rows = [("kept", ", ".join(body["kept"]) or "nothing"), (done, ", ".join(body["dropped"]) or "nothing")]
-    if body["dropped_spaces"]:
-        rows.append(("spaces", ", ".join(body["dropped_spaces"])))
-    if body["compacted"]:
-        rows.append(("would compact" if body["dry_run"] else "compacted", ", ".join(body["compacted"])))
-    return f"live: {body['live'] or 'nothing yet'}\n" + _table(rows)
+    done = "would drop" if body.dry_run else "dropped"
+    rows = [("kept", ", ".join(body.kept) or "nothing"), (done, ", ".join(body.dropped) or "nothing")]
+    if body.dropped_spaces:
+        rows.append(("spaces", ", ".join(body.dropped_spaces)))
+    if body.compacted:
+        rows.append(("would compact" if body.dry_run else "compacted", ", ".join(body.compacted)))
+    return f"live: {body.live or 'nothing yet'}\n" + _table(rows)
 
 
-def vespa_package(body: dict[str, Any]) -> str:
+def vespa_package(body: PackageBody) -> str:
     """What the package holds and what to do with it."""
-    rows = [(version, f"{dim} dimensions") for version, dim in body["versions"].items()]
-    lines = [f"wrote {body['package']}", _table(rows)]
-    if not body["answered"]:
+    rows = [(version, f"{dim} dimensions") for version, dim in body.versions.items()]
+    lines = [f"wrote {body.package}", _table(rows)]
+    if not body.answered:
         lines.append("Vespa does not answer: taken as not deployed yet; run this again where it does")
-    if body["changed"]:
-        lines.append(f"unused types that change or go: {', '.join(body['changed'])}")
-    return "\n".join([*lines, f"next: vespa deploy {body['package']}"])
+    if body.changed:
+        lines.append(f"unused types that change or go: {', '.join(body.changed)}")
+    return "\n".join([*lines, f"next: vespa deploy {body.package}"])
 
 
-def search(body: dict[str, Any]) -> str:
+def search(body: SearchBody) -> str:
     """Hits, best first, one paragraph each."""
-    if not body["hits"]:
+    if not body.hits:
         return "no hits"
     lines = []
-    for number, hit in enumerate(body["hits"], 1):
-        text = " ".join(hit["text"].split())
+    for number, hit in enumerate(body.hits, 1):
+        text = " ".join(hit.text.split())
         shown = text if len(text) <= 200 else text[:199] + "…"
-        where = hit["channel_id"] or hit["kind"]
-        lines.append(f"{number:>2}. {hit['score']:.3f}  {where}  {hit['created_at']}  {hit['chunk_id']}\n    {shown}")
+        where = hit.channel_id or hit.kind
+        lines.append(f"{number:>2}. {hit.score:.3f}  {where}  {hit.created_at}  {hit.chunk_id}\n    {shown}")
     return "\n".join(lines)
 
 
-def verify(body: dict[str, Any]) -> str:
+def verify(body: VerifyBody) -> str:
     """What was compared and what differs."""
     rows = [
         (
             "compared",
-            f"{body['checked']:,} keys, {body['sampled_vectors']:,} vectors, "
-            f"{body['sampled_source_partitions']:,} source partitions read anew",
+            f"{body.checked:,} keys, {body.sampled_vectors:,} vectors, "
+            f"{body.sampled_source_partitions:,} source partitions read anew",
         ),
-        ("index", f"{body['index_rows']:,} rows"),
+        ("index", f"{body.index_rows:,} rows"),
     ]
-    rows += [(kind, f"{count:,} rows") for kind, count in body["differences"].items() if count]
-    if body["examples"]:
-        rows.append(("for example", ", ".join(body["examples"][:3])))
-    if body["rebuilt"]:
-        rows.append(("rebuilt", ", ".join(f"table {name}" for name in body["rebuilt"])))
-    if body["repaired"]:
-        rows.append(("repaired", f"{body['repaired']:,} rows"))
-    if body["source_partitions_marked"]:
-        rows.append(("sources", f"{body['source_partitions_marked']:,} partitions will be read anew by the next run"))
-    if body["source_partitions_changed"]:
-        rows.append(("sources", f"{body['source_partitions_changed']:,} partitions changed since they were read"))
-    rows += [("held back", held_back(one)) for one in body["held_back"]]
+    rows += [(kind, f"{count:,} rows") for kind, count in body.differences.items() if count]
+    if body.examples:
+        rows.append(("for example", ", ".join(body.examples[:3])))
+    if body.rebuilt:
+        rows.append(("rebuilt", ", ".join(f"table {name}" for name in body.rebuilt)))
+    if body.repaired:
+        rows.append(("repaired", f"{body.repaired:,} rows"))
+    if body.source_partitions_marked:
+        rows.append(("sources", f"{body.source_partitions_marked:,} partitions will be read anew by the next run"))
+    if body.source_partitions_changed:
+        rows.append(("sources", f"{body.source_partitions_changed:,} partitions changed since they were read"))
+    rows += [("held back", held_back(one)) for one in body.held_back]
     verdict = {
         "ok": "index, ledger and desired state and sources agree",
         "repaired": "what was damaged or differed was mended",
     }
-    return f"{body['index']}: {verdict.get(body['status'], 'DIFFERENCES; see --repair')}\n" + _table(rows)
+    return f"{body.index}: {verdict.get(body.status, 'DIFFERENCES; see --repair')}\n" + _table(rows)
 
 
-def status(body: dict[str, Any]) -> str:
+def status(body: StatusBody) -> str:
     """State of everything on one screen."""
-    index, quarantine = body["index"], body["quarantine"]
-    lag = _span(body["lag_seconds"]) + " since the last good run" if body["lag_seconds"] is not None else "never run"
-    rows = [("tables", ", ".join(f"{name} {count:,}" for name, count in body["tables"].items()))]
-    rows.append(("alias", f"{index['alias']} -> {index['live'] or 'nothing yet'}"))
-    rows += [("version", f"{v['name']}: {v['rows']:,} rows, space {v['space_id']}") for v in index["versions"]]
+    index, quarantine = body.index, body.quarantine
+    lag = _span(body.lag_seconds) + " since the last good run" if body.lag_seconds is not None else "never run"
+    rows = [("tables", ", ".join(f"{name} {count:,}" for name, count in body.tables.items()))]
+    rows.append(("alias", f"{index.alias} -> {index.live or 'nothing yet'}"))
+    rows += [("version", f"{v.name}: {v.rows:,} rows, space {v.space_id}") for v in index.versions]
     rows.append(("lag", lag))
-    rows += [("run", f"{r['started_at']}  {r['command']:<6} {r['status']:<7} {r['run_id']}") for r in body["last_runs"]]
-    rows += [("quarantine", f"{count:,} {reason}") for reason, count in quarantine["reasons"].items()]
-    rows += [("ignored", f"{count:,} {reason}") for reason, count in quarantine["ignored"].items()]
-    rows += [("held back", held_back(one)) for one in body["held_back"]]
-    return f"space {body['space_id']}\n" + _table(rows)
+    rows += [("run", f"{r.started_at}  {r.command:<6} {r.status:<7} {r.run_id}") for r in body.last_runs]
+    rows += [("quarantine", f"{count:,} {reason}") for reason, count in quarantine.reasons.items()]
+    rows += [("ignored", f"{count:,} {reason}") for reason, count in quarantine.ignored.items()]
+    rows += [("held back", held_back(one)) for one in body.held_back]
+    return f"space {body.space_id}\n" + _table(rows)
 
 
-def held_back(one: dict[str, Any]) -> str:
+def held_back(one: HeldBackBody) -> str:
     """Which deletions wait, and for what."""
-    count, where = one["documents"], " ".join(part for part in (one["source_id"], one["partition"]) if part)
-    return f"{count:,} documents of {where} since {one['since']}: gone or not, {one['reason']} hides it"
+    count, where = one.documents, " ".join(part for part in (one.source_id, one.partition) if part)
+    return f"{count:,} documents of {where} since {one.since}: gone or not, {one.reason} hides it"
 
 
-def purge(body: dict[str, Any]) -> str:
+def purge(body: PurgeBody) -> str:
     """The receipt."""
-    documents, storage = body["documents"], body["storage"]
-    rows = [("documents", f"{documents['count']:,}")]
-    if body["ids"]:
-        rows.append(("ids", f"{body['matched']:,} of {body['ids']:,} matched"))
-    rows += [(name, f"{count:,} rows removed") for name, count in body["removed"].items()]
-    rows.append(("files", f"{storage['tables']['files']:,} old files of tables removed"))
-    rows += [(version, f"old files {said}") for version, said in storage["index"].items()]
-    rows.append(("scratch", storage["scratch"]["state"]))
-    return f"purge {body['run_id']}: done\n" + _table(rows)
+    documents, storage = body.documents, body.storage
+    rows = [("documents", f"{documents.count:,}")]
+    if body.ids:
+        rows.append(("ids", f"{body.matched:,} of {body.ids:,} matched"))
+    rows += [(name, f"{count:,} rows removed") for name, count in body.removed.model_dump().items()]
+    rows.append(("files", f"{storage.tables.files:,} old files of tables removed"))
+    rows += [(version, f"old files {said}") for version, said in storage.index.items()]
+    rows.append(("scratch", storage.scratch.state))
+    return f"purge {body.run_id}: done\n" + _table(rows)
 
 
-def config(body: dict[str, Any]) -> str:
+def config(body: ConfigBody) -> str:
     """One line a setting."""
-    settings = [(one["key"], f"{one['value']!r}  ({one['from']})") for one in body["settings"]]
-    return f"{body['file']}\n" + _table(settings)
+    settings = [(one.key, f"{one.value!r}  ({one.origin})") for one in body.settings]
+    return f"{body.file}\n" + _table(settings)

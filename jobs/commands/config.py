@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from jobs.bodies.answers import ConfigBody, Origin, Setting
+from jobs.config import load_config
 from jobs.redaction import MASK, is_secret, masked
 
 if TYPE_CHECKING:
@@ -17,17 +20,25 @@ if TYPE_CHECKING:
 PREFIX = "EMBEDMILL__"
 
 
-def effective(config: Config, file: Path, environment: Collection[str]) -> list[dict[str, Any]]:
-    """Every setting in force, as ``key``, ``value`` without secrets, and ``from`` (environment, file or default).
+def show_config(file: Path) -> ConfigBody:
+    """Load a configuration file and list every setting in force.
+
+    Raises ConfigError for a file that is missing or wrong.
+    """
+    return ConfigBody(file=str(file), settings=effective(load_config(file), file, list(os.environ)))
+
+
+def effective(config: Config, file: Path, environment: Collection[str]) -> tuple[Setting, ...]:
+    """Every setting in force: its key, its value without secrets, and its origin (environment, file or default).
 
     ``environment`` are the names of the variables that were there when the configuration was loaded.
     """
     written = tomllib.loads(file.read_text(encoding="utf-8"))
     given = {name.upper() for name in environment if name.upper().startswith(PREFIX)}
-    return [
-        {"key": _dotted(path), "value": _shown(path, value), "from": _origin(path, written, given)}
+    return tuple(
+        Setting(key=_dotted(path), value=_shown(path, value), origin=_origin(path, written, given))
         for path, value in _leaves(config.model_dump(), ())
-    ]
+    )
 
 
 def _leaves(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], object]]:
@@ -41,7 +52,7 @@ def _leaves(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[
         yield path, value
 
 
-def _shown(path: tuple[str | int, ...], value: object) -> object:
+def _shown(path: tuple[str | int, ...], value: Any) -> Any:
     if isinstance(value, SecretStr):
         return MASK if value.get_secret_value() else ""
     if not isinstance(value, str):
@@ -52,7 +63,7 @@ def _shown(path: tuple[str | int, ...], value: object) -> object:
     return masked(value)
 
 
-def _origin(path: tuple[str | int, ...], written: Any, given: Collection[str]) -> str:
+def _origin(path: tuple[str | int, ...], written: Any, given: Collection[str]) -> Origin:
     names = [str(part).upper() for part in path]
     if any(PREFIX + "__".join(names[:length]) in given for length in range(1, len(names) + 1)):
         return "environment"

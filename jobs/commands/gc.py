@@ -5,8 +5,7 @@ It also compacts the live version where the engine is not left to do so by itsel
 
 from __future__ import annotations
 
-from typing import Any
-
+from jobs.bodies.answers import GcBody
 from jobs.pipeline import Pipeline
 from jobs.run_session import open_session
 from jobs.scope import Scope
@@ -18,7 +17,7 @@ VACUUM_HOURS = 1  # a search or a status that began before may still read the fi
 
 def gc(
     pipeline: Pipeline, *, keep: int | None = None, vectors: bool = False, dry_run: bool = False, wait: float = 0.0
-) -> Any:
+) -> GcBody:
     """Drop versions; never the live one, the one before it, or the newest that is being built.
 
     ``vectors`` also drops the stored vectors of spaces that no version is left of: using such a model again would
@@ -58,12 +57,12 @@ def gc(
                     index.compact(version)
         report.index = live or ""
         report.status = "ok"
-    return {
-        "run_id": report.run_id,
-        "live": report.index or None,
-        "kept": kept,
-        "dropped": gone,
-        "dropped_spaces": stale_spaces,
-        "compacted": full,
-        "dry_run": dry_run,
-    }
+    return GcBody(
+        run_id=report.run_id,
+        live=report.index or None,
+        kept=tuple(kept),
+        dropped=tuple(gone),
+        dropped_spaces=tuple(stale_spaces),
+        compacted=tuple(full),
+        dry_run=dry_run,
+    )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from embedding.errors import ConfigError, ResourceError
+from jobs.bodies.answers import PackageBody
 from jobs.pipeline import Pipeline
 
 
-def make(pipeline: Pipeline, out: Path, *, versions: int) -> dict[str, Any]:
+def make(pipeline: Pipeline, out: Path, *, versions: int) -> PackageBody:
     """Write the package: the versions in use as they are, and room for ``versions`` more of the configured model.
 
     Where Vespa does not answer, it is not deployed yet, or away: then the versions that a package in the folder has
@@ -34,4 +34,4 @@ def make(pipeline: Pipeline, out: Path, *, versions: int) -> dict[str, Any]:
         newest = max((int(version.rsplit("__v", 1)[1]) for version in dims), default=0)
         dims |= {f"{name}__v{newest + n}": pipeline.space.dim for n in range(1, versions + 1)}
     changed = write_package(out, name, dims, unused=answered)
-    return {"package": str(out), "versions": dims, "changed": changed, "answered": answered}
+    return PackageBody(package=str(out), versions=dims, changed=tuple(changed), answered=answered)

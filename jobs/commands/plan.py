@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from jobs.bodies.run import Estimate, PlanBody
 from jobs.pipeline import Pipeline
 from jobs.plan.estimate import estimate
 from jobs.report import Report
@@ -12,7 +11,7 @@ from jobs.scope import Scope
 from jobs.steps import extract_sources, final_status, plan_scope
 
 
-def plan(pipeline: Pipeline, scope: Scope, *, wait: float = 0.0) -> dict[str, Any]:
+def plan(pipeline: Pipeline, scope: Scope, *, wait: float = 0.0) -> PlanBody:
     """Extract and diff; change no index. Returns the plan with an estimate of time (seconds) and cost (USD)."""
     with open_session(pipeline, "plan", scope, wait) as session:
         report = session.report
@@ -25,12 +24,13 @@ def plan(pipeline: Pipeline, scope: Scope, *, wait: float = 0.0) -> dict[str, An
     return plan_body(pipeline, report)
 
 
-def plan_body(pipeline: Pipeline, report: Report) -> dict[str, Any]:
+def plan_body(pipeline: Pipeline, report: Report) -> PlanBody:
     """The report of a run that has only planned: its counts are what is to be done."""
-    made = report.plan
-    body = report.to_json()
-    body["chunks"]["embedded"] = made.embed
-    body["tokens"]["embedded"] = made.tokens
-    body["index_rows"]["after"] = made.total
-    body["estimate"] = estimate(pipeline.state, pipeline.config.model, made)
-    return body
+    made, body = report.plan, report.body()
+    to_do = {
+        "chunks": body.chunks.model_copy(update={"embedded": made.embed}),
+        "tokens": body.tokens.model_copy(update={"embedded": made.tokens}),
+        "index_rows": body.index_rows.model_copy(update={"after": made.total}),
+    }
+    cost = Estimate(**estimate(pipeline.state, pipeline.config.model, made))
+    return PlanBody(**{**dict(body), **to_do}, estimate=cost)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from embedding.errors import ConfigError
 from embedding.ids import document_id
+from jobs.bodies.purge import PurgeBody
 from jobs.known_names import known_teams
 from jobs.maintenance import erase
 from jobs.run_session import open_session
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 def purge(
     pipeline: Pipeline, *, team: str, channel: str, ids: Sequence[str], before: int | None, wait: float = 0.0
-) -> dict[str, Any]:
+) -> PurgeBody:
     """Remove what the arguments name and return the receipt, which is in ``runs`` too.
 
     ``ids`` of chunks stand for their documents. Raises ConfigError for a team that is not known here, and for ids of
@@ -47,14 +48,9 @@ def purge(
         rules = [rule, *_ahead(pipeline, rule)]
         pipeline.state.change("purges", rules)
         report.index = pipeline.live()
-        report.receipt = erase.carry_out(pipeline, rules, lease, report.scratch_cleared)
+        report.receipt = receipt = erase.carry_out(pipeline, rules, lease, report.scratch_cleared)
         report.status = "ok"
-    return {
-        "run_id": report.run_id,
-        "index": report.index,
-        "scope": report.scope,
-        "ids": len(documents),
-    } | report.receipt
+    return PurgeBody(run_id=report.run_id, index=report.index, scope=report.scope, ids=len(documents), **dict(receipt))
 
 
 def _documents(team: str, ids: Sequence[str]) -> list[str]:

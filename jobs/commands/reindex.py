@@ -8,9 +8,9 @@ is held and nothing is left to do, so that no change is missed.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from embedding.errors import ConfigError
+from jobs.bodies.run import ReindexBody
 from jobs.pipeline import Pipeline
 from jobs.plan.deletion_guard import check_deletes, cutover_losses
 from jobs.report import Report
@@ -28,7 +28,7 @@ def reindex(
     activate: bool | None = None,
     allow_mass_delete: bool = False,
     wait: float = 0.0,
-) -> dict[str, Any]:
+) -> ReindexBody:
     """Build, examine, cut over. ``activate`` None moves the alias only where the scope is everything.
 
     Returns the run report with ``gate``, ``activated`` and ``previous`` (the version that was live). A version that
@@ -68,7 +68,7 @@ def reindex(
         pipeline.close()  # an embedded index serves one process at a time
         lease.give_way()
         wait = AGAIN_SECONDS
-    return report.to_json() | {"gate": verdict.to_json(), "activated": move, "previous": live}
+    return ReindexBody(**dict(report.body()), gate=verdict.body(), activated=move, previous=live)
 
 
 def _add(report: Report, before: Report) -> None:

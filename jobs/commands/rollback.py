@@ -6,14 +6,13 @@ are removed before the alias moves, by the tables alone and without an engine; t
 
 from __future__ import annotations
 
-from typing import Any
-
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from embedding.errors import ConfigError
 from embedding.ids import document_ids
+from jobs.bodies.answers import RollbackBody
 from jobs.pipeline import Pipeline
 from jobs.plan.deletion_guard import Loss, check_deletes
 from jobs.plan.plan import Plan
@@ -27,7 +26,7 @@ _KEY = ["team_id", "chunk_id"]
 _DOCUMENT = ["team_id", "doc_id"]
 
 
-def rollback(pipeline: Pipeline, *, allow_mass_delete: bool = False, wait: float = 0.0) -> dict[str, Any]:
+def rollback(pipeline: Pipeline, *, allow_mass_delete: bool = False, wait: float = 0.0) -> RollbackBody:
     """Clean the version before the live one and point the alias at it. Starts no engine, so it takes seconds.
 
     ``removed`` counts rows whose document is gone, or is another one, by what the sources showed last. Raises
@@ -39,14 +38,14 @@ def rollback(pipeline: Pipeline, *, allow_mass_delete: bool = False, wait: float
         own_index(pipeline)
         live, versions = index.live(), index.versions()
         earlier = versions[: versions.index(live)] if live else []
-        if not earlier:
+        if live is None or not earlier:
             raise ConfigError(f"there is no version before {live or 'the first run'}; nothing was changed")
         report.index = version = earlier[-1]
         space = index.space_of(version)
-        live_cut = cut_of(pipeline, index.space_of(live or version))
+        live_cut = cut_of(pipeline, index.space_of(live))
         doomed = outdated(pipeline.state, version, cut_of(pipeline, space), live_cut)
         if not allow_mass_delete:
-            losses = pending_losses(pipeline.state, doomed, version, live or version, live_cut)
+            losses = pending_losses(pipeline.state, doomed, version, live, live_cut)
             check_deletes(losses, pipeline.config.limits)
         if len(doomed):
             folder = pipeline.state.work(report.run_id) / "deletes"
@@ -58,16 +57,16 @@ def rollback(pipeline: Pipeline, *, allow_mass_delete: bool = False, wait: float
         report.rows_after = index.count(version)
         report.status = "ok"
     model = pipeline.state.spaces().get(space, {}).get("model", "")
-    return {
-        "run_id": report.run_id,
-        "index": version,
-        "previous": live,
-        "space_id": space,
-        "model": model,
-        "configured": space == pipeline.space_id,
-        "removed": report.deleted,
-        "rows": report.rows_after,
-    }
+    return RollbackBody(
+        run_id=report.run_id,
+        index=version,
+        previous=live,
+        space_id=space,
+        model=model,
+        configured=space == pipeline.space_id,
+        removed=report.deleted,
+        rows=report.rows_after,
+    )
 
 
 def cut_of(pipeline: Pipeline, space_id: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from embedding.chunking import Chunker
 from embedding.encoders.choose import open_encoder
 from embedding.errors import EmbedmillError
 from embedding.models.packaged import tokenizer_file
+from jobs.bodies.answers import HitBody, SearchBody
 from jobs.pipeline import Pipeline
 from jobs.scope import iso
 
@@ -16,42 +17,57 @@ if TYPE_CHECKING:
     from indexers.base import Hit
 
 
-def search(
-    pipeline: Pipeline,
-    text: str,
-    *,
-    team: str,
-    channels: Sequence[str] = (),
-    kind: str | None = None,
-    k: int = 10,
-    hybrid: bool = False,
-) -> dict[str, Any]:
-    """Nearest chunks through the alias, with ``hybrid`` by words as well. Refuses an index of another space."""
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A text to search for in one team: ``channels`` empty and ``kind`` None are all of them, ``k`` hits at most.
+
+    ``hybrid`` ranks by words as well.
+    """
+
+    text: str
+    team: str
+    channels: tuple[str, ...] = ()
+    kind: str | None = None
+    k: int = 10
+    hybrid: bool = False
+
+
+def search(pipeline: Pipeline, query: Query) -> SearchBody:
+    """Nearest chunks through the alias.
+
+    Raises EmbedmillError where there is no index yet, SpaceMismatchError where it is of another space.
+    """
     if not pipeline.has_index() or pipeline.index().live() is None:
         raise EmbedmillError(f"there is no index {pipeline.config.index.name!r} yet; run `embedmill run` first")
     version = pipeline.live()
     pipeline.check_space(version)
     with pipeline.progress.phase("loading the model"):
         encoder = open_encoder(pipeline.encoder("query"))
-    tokens = Chunker(tokenizer_file(pipeline.model), pipeline.limits).split_batch([text])
+    tokens = Chunker(tokenizer_file(pipeline.model), pipeline.limits).split_batch([query.text])
     import numpy as np
 
-    vector = encoder.encode([text], np.array([sum(s.tokens for s in tokens[0]) or 1]))[0]
+    vector = encoder.encode([query.text], np.array([sum(s.tokens for s in tokens[0]) or 1]))[0]
     # The version that was checked, and not the alias: that may have moved on to one of another space.
     hits: list[Hit] = pipeline.index().search(
-        version, vector, team_id=team, channels=channels, kind=kind, k=k, text=text if hybrid else None
+        version,
+        vector,
+        team_id=query.team,
+        channels=query.channels,
+        kind=query.kind,
+        k=query.k,
+        text=query.text if query.hybrid else None,
     )
-    return {"space_id": pipeline.space_id, "index": version, "hits": [_hit(h) for h in hits]}
+    return SearchBody(space_id=pipeline.space_id, index=version, hits=tuple(_hit(hit) for hit in hits))
 
 
-def _hit(hit: Hit) -> dict[str, Any]:
-    return {
-        "chunk_id": hit.chunk_id,
-        "score": round(hit.score, 6),
-        "team_id": hit.team_id,
-        "channel_id": hit.channel_id,
-        "kind": hit.kind,
-        "doc_id": hit.doc_id,
-        "text": hit.text,
-        "created_at": iso(hit.created_at),
-    }
+def _hit(hit: Hit) -> HitBody:
+    return HitBody(
+        chunk_id=hit.chunk_id,
+        score=round(hit.score, 6),
+        team_id=hit.team_id,
+        channel_id=hit.channel_id,
+        kind=hit.kind,
+        doc_id=hit.doc_id,
+        text=hit.text,
+        created_at=iso(hit.created_at),
+    )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
 
+from jobs.bodies.answers import IndexState, LastRun, Quarantine, StatusBody, Version
 from jobs.extract.held_deletions import held_back
 from jobs.pipeline import Pipeline
 from jobs.report import BEGUN
@@ -15,7 +14,7 @@ from jobs.state.lease import holder
 from jobs.state.state_id import state_id
 
 
-def status(pipeline: Pipeline) -> dict[str, Any]:
+def status(pipeline: Pipeline) -> StatusBody:
     """What is where: tables, index versions, alias, last runs, lag (seconds since the last good run), quarantine.
 
     ``held_back`` are deletions that wait, because a record that could not be read may be what is missing.
@@ -31,39 +30,37 @@ def status(pipeline: Pipeline) -> dict[str, Any]:
     if pipeline.has_index():
         index = pipeline.index()
         versions = [
-            {"name": v, "rows": index.count(v), "space_id": index.space_of(v), "owner": index.owner_of(v)}
+            Version(name=v, rows=index.count(v), space_id=index.space_of(v), owner=index.owner_of(v))
             for v in index.versions()
         ]
-    return {
-        "space_id": pipeline.space_id,
-        "state_id": state_id(state.root),
-        "tables": {name: state.count(name) for name in names},
-        "index": {
-            "alias": pipeline.config.index.name,
-            "live": pipeline.index().live() if versions else None,
-            "versions": versions,
-        },
-        "last_runs": [
-            {
-                "run_id": r["run_id"],
-                "command": r["command"],
-                "status": _status(r, writing),
-                "started_at": iso(r["started_at"]),
-            }
+    return StatusBody(
+        space_id=pipeline.space_id,
+        state_id=state_id(state.root),
+        tables={name: state.count(name) for name in names},
+        index=IndexState(
+            alias=pipeline.config.index.name,
+            live=pipeline.index().live() if versions else None,
+            versions=tuple(versions),
+        ),
+        last_runs=tuple(
+            LastRun(
+                run_id=r["run_id"],
+                command=r["command"],
+                status=_status(r["status"], r["run_id"] == writing),
+                started_at=iso(r["started_at"]),
+            )
             for r in runs[:5]
-        ],
-        "lag_seconds": round(time.time() - good[0]["started_at"] / 1e6, 1) if good else None,
-        "quarantine": {
-            "total": reasons.total(),
-            "reasons": dict(sorted(reasons.items())),
-            "ignored": dict(sorted(ignored.items())),
-        },
-        "held_back": [one.to_json() for one in held_back(state)],
-    }
+        ),
+        lag_seconds=round(time.time() - good[0]["started_at"] / 1e6, 1) if good else None,
+        quarantine=Quarantine(
+            total=reasons.total(), reasons=dict(sorted(reasons.items())), ignored=dict(sorted(ignored.items()))
+        ),
+        held_back=tuple(one.body() for one in held_back(state)),
+    )
 
 
-def _status(row: Mapping[str, Any], writing: str) -> str:
+def _status(said: str, holds_lease: bool) -> str:
     """Of a run that has not said how it ended: "running" while it holds the lease, else "killed"."""
-    if row["status"] != BEGUN:
-        return str(row["status"])
-    return "running" if row["run_id"] == writing else "killed"
+    if said != BEGUN:
+        return said
+    return "running" if holds_lease else "killed"

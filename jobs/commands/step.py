@@ -1,8 +1,8 @@
 """The steps of a run as processes of their own: extract, plan, embed, publish. The same work as ``run``.
 
 What passes between them lies in the state: the tables, the report in ``runs``, and the plan in the run's work folder.
-A step holds the lease while it works and no longer, so other runs may come between two steps. Whoever writes for
-another run clears that folder. A step takes the plan out of it, and makes a new one where there is none: nothing is
+A step holds the lease while it works and no longer, so other runs may come between two steps. A command that writes
+for another run clears that folder. A step takes the plan out of it, and makes a new one where there is none: nothing is
 carried out that was planned on other tables than there are, or that a killed try has carried out in part.
 """
 
@@ -12,8 +12,9 @@ import json
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
+from jobs.bodies.run import StepBody
 from jobs.commands.plan import plan_body
 from jobs.plan.estimate import estimate
 from jobs.plan.plan import NO_LIMIT, Budget, Plan
@@ -36,29 +37,32 @@ class Planned:
     """
 
     plan: Plan
-    scope: dict[str, object]
+    scope: str  # as JSON
     index: str
     space_id: str
     embedded: int
     left_out: int | None = None
 
 
-def step(
-    pipeline: Pipeline,
-    name: str,
-    scope: Scope,
-    *,
-    run_id: str,
-    build: bool = False,
-    allow_mass_delete: bool = False,
-    budget: Budget = NO_LIMIT,
-    wait: float = 0.0,
-) -> dict[str, Any]:
-    """Do the step ``name``, and what before it has to be done again. ``build`` works on the version of a reindex.
+@dataclass(frozen=True, slots=True)
+class StepRequest:
+    """Which step of which run. ``build`` works on the version of a reindex; ``wait`` is seconds for the lease."""
+
+    name: Literal["extract", "plan", "embed", "publish"]
+    run_id: str
+    build: bool = False
+    allow_mass_delete: bool = False
+    budget: Budget = NO_LIMIT
+    wait: float = 0.0
+
+
+def step(pipeline: Pipeline, scope: Scope, asked: StepRequest) -> StepBody:
+    """Do one step, and what before it has to be done again.
 
     Returns the run report so far, with ``step`` and ``empty`` (nothing is left to embed or publish); of "plan" the
     counts of what is to be done, with an estimate. A build gives way to other runs between two shards.
     """
+    name, run_id, build, wait = asked.name, asked.run_id, asked.build, asked.wait
     command = "reindex" if build else "run"
     while True:
         with open_session(pipeline, command, scope, wait, run_id=run_id, first=name == "extract") as session:
@@ -70,7 +74,7 @@ def step(
             else:
                 planned = _take(session) if name != "plan" else None
                 if planned is None:
-                    planned = _plan(session, allow_mass_delete or build, budget)
+                    planned = _plan(session, asked.allow_mass_delete or build, asked.budget)
                 report.plan = planned.plan
                 empty = not report.plan.writes and not report.plan.delete
                 if name != "plan":
@@ -82,8 +86,8 @@ def step(
                 report.rows_after = pipeline.index().count(report.index)
                 report.status = final_status(report)
         if done:
-            body = plan_body(pipeline, report) if name == "plan" else report.to_json()
-            return body | {"step": name, "empty": empty}
+            body = plan_body(pipeline, report) if name == "plan" else report.body()
+            return StepBody(**dict(body), step=name, empty=empty)
         pipeline.close()  # an embedded index serves one process at a time
         lease.give_way()
         wait = AGAIN_SECONDS
@@ -100,7 +104,7 @@ def _plan(session: RunSession, allow_mass_delete: bool, budget: Budget) -> Plann
     )
     planned = Planned(
         session.report.plan,
-        session.scope.to_json(),
+        session.scope.body().to_json(),
         session.report.index,
         session.pipeline.space_id,
         session.report.embedded,
@@ -135,14 +139,14 @@ def _keep(session: RunSession, planned: Planned) -> None:
 
 
 def _take(session: RunSession) -> Planned | None:
-    """The plan that an earlier step of this run made for the same, if nobody has written since."""
+    """The plan that an earlier step of this run made for the same, if no other run has written since."""
     try:
         found = json.loads(_file(session).read_text())
     except FileNotFoundError:
         return None
     planned = Planned(Plan(**found.pop("plan")), **found)
     same = (planned.scope, planned.index, planned.space_id) == (
-        session.scope.to_json(),
+        session.scope.body().to_json(),
         session.report.index,
         session.pipeline.space_id,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from jobs.bodies.answers import Taken, TakeoverBody
 from jobs.run_session import open_session
 from jobs.scope import Scope
 from jobs.state.state_id import own_id
@@ -12,10 +13,10 @@ if TYPE_CHECKING:
     from jobs.pipeline import Pipeline
 
 
-def takeover(pipeline: Pipeline, *, wait: float = 0.0) -> dict[str, Any]:
-    """Record this state as the owner of every version, whoever had it. Changes no row.
+def takeover(pipeline: Pipeline, *, wait: float = 0.0) -> TakeoverBody:
+    """Record this state as the owner of every version, of other states' ones too. Changes no row.
 
-    Returns by version who owned it before ("" for nobody).
+    Returns by version who owned it before ("" for none).
     """
     with open_session(pipeline, "takeover", Scope(), wait) as session:
         report, lease = session.report, session.lease
@@ -27,10 +28,10 @@ def takeover(pipeline: Pipeline, *, wait: float = 0.0) -> dict[str, Any]:
                 index.set_owner(version, ours)
         report.index = index.live() or ""
         report.status = "ok"
-    return {
-        "run_id": report.run_id,
-        "index": report.index or None,
-        "state_id": ours,
-        "versions": [{"name": version, "owner_before": owner} for version, owner in before.items()],
-        "taken": sum(owner != ours for owner in before.values()),
-    }
+    return TakeoverBody(
+        run_id=report.run_id,
+        index=report.index or None,
+        state_id=ours,
+        versions=tuple(Taken(name=version, owner_before=owner) for version, owner in before.items()),
+        taken=sum(owner != ours for owner in before.values()),
+    )

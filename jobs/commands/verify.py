@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from embedding.errors import EmbedmillError
+from jobs.bodies.answers import VerifyBody
 from jobs.extract.changes import changed_partitions
 from jobs.extract.held_deletions import held_back
 from jobs.maintenance.rebuild import FILLED_BY_READING, rebuild
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 def verify(
     pipeline: Pipeline, scope: Scope, *, repair: bool = False, allow_mass_delete: bool = False, wait: float = 0.0
-) -> dict[str, Any]:
+) -> VerifyBody:
     """Compare index, ledger, desired state and sources; with ``repair`` rebuild damaged tables first, and mend.
 
     Raises MassDeleteError, before anything is changed, for a repair that would delete more than ``limits`` allow.
@@ -73,25 +74,25 @@ def verify(
         session.count_quarantined()
         report.status = "ok" if found.total == mended else "failed"
         waiting = changed_partitions(state, sources, pipeline.chunking()) - marked
-        held = [one.to_json() for one in held_back(state)]
-    return {
-        "run_id": report.run_id,
-        "index": version,
-        "space_id": pipeline.space_id,
-        "scope": report.scope,
-        "status": "ok" if found.total == 0 and not rebuilt else "repaired" if found.total == mended else "differs",
-        "checked": found.checked,
-        "sampled_vectors": found.sampled,
-        "sampled_source_partitions": partitions,
-        "differences": found.counts,
-        "examples": found.examples,
-        "repaired": mended,
-        "index_rows": report.rows_after,
-        "source_partitions_changed": waiting,
-        "source_partitions_marked": marked,
-        "held_back": held,
-        "rebuilt": rebuilt,
-    }
+        held = tuple(one.body() for one in held_back(state))
+    return VerifyBody(
+        run_id=report.run_id,
+        index=version,
+        space_id=pipeline.space_id,
+        scope=report.scope,
+        status="ok" if found.total == 0 and not rebuilt else "repaired" if found.total == mended else "differs",
+        checked=found.checked,
+        sampled_vectors=found.sampled,
+        sampled_source_partitions=partitions,
+        differences=found.counts,
+        examples=tuple(found.examples),
+        repaired=mended,
+        index_rows=report.rows_after,
+        source_partitions_changed=waiting,
+        source_partitions_marked=marked,
+        held_back=held,
+        rebuilt=tuple(rebuilt),
+    )
 
 
 def finish_rebuild(session: RunSession, names: list[str]) -> bool:

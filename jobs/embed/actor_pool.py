@@ -13,7 +13,7 @@ from embedding.encoders.backends import is_remote
 from embedding.models.packaged import OWN_ENGINES
 
 if TYPE_CHECKING:
-    from jobs.config import Model
+    from jobs.config_sections import Model
 
 # Share of the cluster's cores that is kept for tasks beside the actors, and what one task takes of a core.
 TASK_SHARE = 0.125

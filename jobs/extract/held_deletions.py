@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
+from jobs.bodies.answers import HeldBackBody
 from jobs.scope import iso
 
 if TYPE_CHECKING:
@@ -36,15 +37,15 @@ class HeldBack:
     since: int
     documents: int
 
-    def to_json(self) -> dict[str, object]:
+    def body(self) -> HeldBackBody:
         """As ``status`` and ``verify`` say it, the time as ISO 8601."""
-        return {
-            "source_id": self.source_id,
-            "partition": self.partition,
-            "reason": self.reason,
-            "since": iso(self.since),
-            "documents": self.documents,
-        }
+        return HeldBackBody(
+            source_id=self.source_id,
+            partition=self.partition,
+            reason=self.reason,
+            since=iso(self.since),
+            documents=self.documents,
+        )
 
 
 def held_back(state: State) -> list[HeldBack]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedding.ids import document_id, document_ids, hashed_id
+from jobs.bodies import purge as bodies
 from jobs.extract.held_deletions import forget_held
 from jobs.report import Report, record
 from jobs.scope import Scope
@@ -78,7 +79,7 @@ def finish_purges(pipeline: Pipeline, lease: Lease) -> None:
         own_index(pipeline)
     for run_id, (rule, *ahead) in unfinished.items():
         channels = (rule["channel_id"],) if rule["channel_id"] else ()
-        scope = Scope(teams=(rule["team_id"],), channels=channels, until=rule["before"]).to_json()
+        scope = Scope(teams=(rule["team_id"],), channels=channels, until=rule["before"]).body()
         done = Report(run_id, "purge", pipeline.space_id, pipeline.live(), scope, rule["purged_at"], "ok")
         done.receipt = carry_out(pipeline, [rule, *ahead], lease, 0)
         done.finished_at = int(time.time() * 1_000_000)
@@ -102,7 +103,7 @@ def _spared(rules: Sequence[Rule], chunks: pa.Table) -> set[str]:
     }
 
 
-def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: int) -> dict[str, Any]:
+def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: int) -> bodies.Receipt:
     """Remove the rows that a purge's rules cover and return the receipt. Can be repeated wherever it died.
 
     The first rule says what is purged, the others which versions dated after it are. The texts and the ledger say what
@@ -134,29 +135,29 @@ def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: 
     changed = [*_HOLDING, *["sources"] * forget_held(state, documents)]
     files = sum(erase_dropped(state, name) for name in changed)
     empty_engine_log(state)
-    return {
-        "removed": removed,
-        "documents": _listed(state.hash_key, documents),
-        "matched": len(target.ids) - len(unmatched) if target.ids else len(documents),
-        "unmatched": unmatched[:_LISTED],
-        "storage": {
-            "tables": {"state": REMOVED, "files": files},
-            "index": storage,
-            "scratch": {"state": _scratch(scratch_left(state.root)), "folders": cleared},
-            "engines.log": {"state": REMOVED},
-        },
-    }
+    return bodies.Receipt(
+        removed=bodies.Removed(**removed),
+        documents=_listed(state.hash_key, documents),
+        matched=len(target.ids) - len(unmatched) if target.ids else len(documents),
+        unmatched=tuple(unmatched[:_LISTED]),
+        storage=bodies.PurgedStorage(
+            tables=bodies.PurgedTables(state=REMOVED, files=files),
+            index=storage,
+            scratch=bodies.PurgedScratch(state=_scratch(scratch_left(state.root)), folders=cleared),
+            engines_log=bodies.PurgedLog(state=REMOVED),
+        ),
+    )
 
 
 def _scratch(left: int) -> str:
     return f"{left} folders in use by running processes" if left else REMOVED
 
 
-def _listed(key: bytes, documents: Collection[str]) -> dict[str, Any]:
+def _listed(key: bytes, documents: Collection[str]) -> bodies.PurgedDocuments:
     """Of documents their number, their hashed ids up to a number of them, and one digest of all hashed ids."""
     hashed = sorted(hashed_id(key, document) for document in documents)
     digest = hashlib.blake2b("\n".join(hashed).encode(), digest_size=16).hexdigest()
-    return {"count": len(hashed), "hashed_ids": hashed[:_LISTED], "digest": digest}
+    return bodies.PurgedDocuments(count=len(hashed), hashed_ids=tuple(hashed[:_LISTED]), digest=digest)
 
 
 def _delete_rows(

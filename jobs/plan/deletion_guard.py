@@ -15,7 +15,7 @@ from embedding.errors import MassDeleteError
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from jobs.config import Limits
+    from jobs.config_sections import Limits
     from jobs.state.store import State
 
 

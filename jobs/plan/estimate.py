@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from jobs.config import Model
+from jobs.config_sections import Model
 from jobs.plan.plan import Plan
 from jobs.state.store import State
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 from embedding.extensions import load_extensions
-from jobs import config as config_sections
-from jobs.config import SOURCE_SECTIONS, Config, SourceSection
+from jobs import config_sections
+from jobs.config import Config
+from jobs.config_sections import SOURCE_SECTIONS, SourceSection
 from jobs.sources.base import ReadLimits, Source, SourceContext, source_key
 
 # Opens a source from its section of the configuration; the section is of the class that its kind is registered with.

@@ -7,11 +7,15 @@ import uuid
 from pathlib import Path
 
 
-def replace_file(file: Path, data: bytes) -> None:
-    """Write a small private file so that a crash leaves the old one or the new one."""
+def replace_file(file: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a small private file so that a crash leaves the old one or the new one.
+
+    Without ``durable`` it is not flushed to the disk: a loss of power may lose it, and no write waits for the disk.
+    """
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as sink:
         sink.write(data)
-        sink.flush()
-        os.fsync(sink.fileno())
+        if durable:
+            sink.flush()
+            os.fsync(sink.fileno())
     os.replace(temporary, file)

@@ -23,6 +23,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from embedding.errors import LeaseHeldError
+from jobs.state.atomic_file import replace_file
 from jobs.state.fencing import LOST
 
 _FRESH_SECONDS = 5.0  # who waits says so every second; an older sign is of a run that was killed
@@ -120,9 +121,8 @@ class Lease:
             "seconds": self._seconds,
             "expires": time.time() + self._seconds,
         }
-        temporary = self._file.with_suffix(f".{self._token}")
-        temporary.write_text(json.dumps(body))
-        os.replace(temporary, self._file)
+        # A heartbeat must not wait for a busy disk, and no lease outlives a loss of power.
+        replace_file(self._file, json.dumps(body).encode(), durable=False)
 
     def _try(self) -> _Held | None:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import pyarrow as pa
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
+from jobs.bodies import run as bodies
 from jobs.scope import Scope
 from jobs.state.spark_frames import read_table
 from jobs.state.vector_column import unpack
@@ -49,17 +50,17 @@ class Verdict:
     """All checks, and for a new model how its answers differ from those of the live version."""
 
     checks: list[Check]
-    drift: dict[str, float] | None = None
+    drift: bodies.Drift | None = None
 
     @property
     def passed(self) -> bool:
         """Whether the alias may move."""
         return all(check.passed for check in self.checks)
 
-    def to_json(self) -> dict[str, Any]:
+    def body(self) -> bodies.Gate:
         """For the report."""
-        checks = [asdict(check) for check in self.checks]
-        return {"passed": self.passed, "checks": checks} | ({"drift": self.drift} if self.drift else {})
+        checks = tuple(bodies.GateCheck(**asdict(check)) for check in self.checks)
+        return bodies.Gate(passed=self.passed, checks=checks, drift=self.drift)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +201,7 @@ def ask(
     ]
 
 
-def compare_answers(index: Index, live: str, version: str, queries: list[Query]) -> dict[str, float]:
+def compare_answers(index: Index, live: str, version: str, queries: list[Query]) -> bodies.Drift:
     """How the answers of two spaces differ, asked with each space's own vectors of the same chunks. A report only."""
     before = index.fetch_vectors(live, [q.chunk_id for q in queries])
     overlaps, old_scores, new_scores = [], [], []
@@ -215,13 +216,13 @@ def compare_answers(index: Index, live: str, version: str, queries: list[Query])
             old_scores.append(old[0].score)
             new_scores.append(new[0].score)
     if not overlaps:
-        return {"queries": 0}
-    return {
-        "queries": len(overlaps),
-        f"overlap_at_{K}": round(float(np.mean(overlaps)), 4),
-        "best_score_before": round(float(np.mean(old_scores)), 4),
-        "best_score_after": round(float(np.mean(new_scores)), 4),
-    }
+        return bodies.Drift(queries=0)
+    return bodies.Drift(
+        queries=len(overlaps),
+        overlap_at_10=round(float(np.mean(overlaps)), 4),
+        best_score_before=round(float(np.mean(old_scores)), 4),
+        best_score_after=round(float(np.mean(new_scores)), 4),
+    )
 
 
 def _others(hits: list[Hit], query: Query) -> list[Hit]:

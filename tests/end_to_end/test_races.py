@@ -22,7 +22,7 @@ from embedding.ids import chunk_id, message_id
 from jobs.commands.purge import purge
 from jobs.commands.reindex import reindex
 from jobs.commands.run import run
-from jobs.commands.step import step
+from jobs.commands.step import StepRequest, step
 from jobs.scope import Scope
 from jobs.state.store import State
 from tests.support.in_process import WatchedIndex, copy_index, open_pipeline, without_ray
@@ -84,13 +84,13 @@ class Night:
         pipeline = open_pipeline(self.backfill if what == "backfill" else self.nightly)
         scope = DAY if what == "backfill" else Scope()
         if part:
-            step(pipeline, part, scope, run_id=what, build=what == "reindex")
+            step(pipeline, scope, StepRequest(part, what, build=what == "reindex"))
         elif what == "purge":
-            removed = purge(pipeline, team=TEAM, channel="", ids=[PURGED_DOCUMENT], before=None)["removed"]
-            assert removed["index"] >= 1 and removed["chunks"] == 1 <= removed["vectors"]  # an earlier text has one too
+            removed = purge(pipeline, team=TEAM, channel="", ids=[PURGED_DOCUMENT], before=None).removed
+            assert removed.index >= 1 and removed.chunks == 1 <= removed.vectors  # an earlier text has one too
             self.purged = True
         elif what == "reindex":
-            assert reindex(pipeline, scope)["activated"]
+            assert reindex(pipeline, scope).activated
         else:
             assert run(pipeline, scope).status == "ok"
         self.ask()

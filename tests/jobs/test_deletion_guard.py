@@ -7,7 +7,7 @@ import json
 import pytest
 
 from embedding.errors import MassDeleteError
-from jobs.config import Limits
+from jobs.config_sections import Limits
 from jobs.plan.deletion_guard import Loss, check_deletes
 from tests.support.workspace import Workspace, counts, message
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
+from jobs.bodies.answers import StatusBody
 from jobs.cli import render
 from jobs.config import load_config
 from jobs.extract.changes import choose_partitions
@@ -223,5 +224,5 @@ def test_status_says_what_is_held_back_since_when_and_counts_apart_what_is_ignor
     assert body["quarantine"] == {"total": 1, "reasons": {"missing_ts": 1}, "ignored": {"unsupported_type": 2}}
     held = {"source_id": "s", "partition": "C1/1", "reason": "missing_ts", "since": "2025-03-03T11:06:40Z"}
     assert body["held_back"] == [held | {"documents": 2}]
-    shown = render.status(body)
+    shown = render.status(StatusBody.model_validate_json(json.dumps(body)))
     assert "2 documents of s C1/1 since 2025-03-03T11:06:40Z: gone or not, missing_ts hides it" in shown

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from embedding.errors import DamagedStateError, OwnershipError
+from jobs.bodies.answers import Taken
 from jobs.commands.gc import gc
 from jobs.commands.plan import plan
 from jobs.commands.purge import purge
@@ -17,7 +18,7 @@ from jobs.commands.reindex import reindex
 from jobs.commands.rollback import rollback
 from jobs.commands.run import run
 from jobs.commands.status import status
-from jobs.commands.step import step
+from jobs.commands.step import StepRequest, step
 from jobs.commands.takeover import takeover
 from jobs.commands.verify import verify
 from jobs.scope import Scope
@@ -27,8 +28,8 @@ from tests.support.workspace import TEAM, Workspace
 
 WRITERS: dict[str, Callable[[Any], Any]] = {
     "run": lambda pipeline: run(pipeline, Scope()),
-    "step extract": lambda pipeline: step(pipeline, "extract", Scope(), run_id="night"),
-    "step of a build": lambda pipeline: step(pipeline, "extract", Scope(), run_id="build", build=True),
+    "step extract": lambda pipeline: step(pipeline, Scope(), StepRequest("extract", "night")),
+    "step of a build": lambda pipeline: step(pipeline, Scope(), StepRequest("extract", "build", build=True)),
     "verify --repair": lambda pipeline: verify(pipeline, Scope(), repair=True),
     "reindex": lambda pipeline: reindex(pipeline, Scope()),
     "rollback": rollback,
@@ -77,10 +78,10 @@ def test_what_writes_is_refused_for_another_state(two: tuple[Workspace, Workspac
 def test_what_only_reads_is_not(two: tuple[Workspace, Workspace]) -> None:
     first, second = two
     before = held(first)
-    assert plan(open_pipeline(second.config), Scope())["chunks"]["total"] == 6
-    assert verify(open_pipeline(second.config), Scope())["status"] == "differs"
+    assert plan(open_pipeline(second.config), Scope()).chunks.total == 6
+    assert verify(open_pipeline(second.config), Scope()).status == "differs"
     told = status(open_pipeline(second.config))
-    assert told["state_id"] != told["index"]["versions"][0]["owner"] == state_id(first.root / "state")
+    assert told.state_id != told.index.versions[0].owner == state_id(first.root / "state")
     assert held(first) == before
 
 
@@ -88,8 +89,8 @@ def test_who_takes_an_index_over_writes_it_and_the_other_is_refused(two: tuple[W
     first, second = two
     was = state_id(first.root / "state")
     body = takeover(open_pipeline(second.config))
-    assert body["versions"] == [{"name": "messages__v1", "owner_before": was}] and body["taken"] == 1
-    assert takeover(open_pipeline(second.config))["taken"] == 0
+    assert body.versions == (Taken(name="messages__v1", owner_before=was),) and body.taken == 1
+    assert takeover(open_pipeline(second.config)).taken == 0
     assert run(open_pipeline(second.config), Scope()).status == "ok"
     with pytest.raises(OwnershipError):
         run(open_pipeline(first.config), Scope())
@@ -110,10 +111,10 @@ def test_a_version_of_an_earlier_release_is_the_first_writers(two: tuple[Workspa
 
 def test_versions_that_are_built_are_owned_from_the_start(two: tuple[Workspace, Workspace]) -> None:
     first, second = two
-    assert reindex(open_pipeline(first.config), Scope(), activate=False)["gate"]["passed"]
+    assert reindex(open_pipeline(first.config), Scope(), activate=False).gate.passed
     assert len(held(first)) == 2 and owners(first) == {state_id(first.root / "state")}
     with pytest.raises(OwnershipError):
-        step(open_pipeline(second.config), "plan", Scope(), run_id="build", build=True)
+        step(open_pipeline(second.config), Scope(), StepRequest("plan", "build", build=True))
 
 
 def test_a_restored_copy_is_the_same_state(two: tuple[Workspace, Workspace], tmp_path: Path) -> None:

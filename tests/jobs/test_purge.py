@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from embedding.errors import ConfigError
+from jobs.bodies.purge import PurgeBody
 from jobs.commands.purge import purge
 from jobs.commands.run import run
 from jobs.scope import Scope
@@ -53,7 +54,7 @@ def go(space: Workspace) -> Any:
     return run(open_pipeline(space.config), Scope(), allow_mass_delete=True)
 
 
-def take(space: Workspace, death: Death | None = None, **what: Any) -> dict[str, Any]:
+def take(space: Workspace, death: Death | None = None, **what: Any) -> PurgeBody:
     given = {"team": TEAM, "channel": "", "ids": [], "before": None} | what
     return purge(open_pipeline(space.config, death), **given)
 
@@ -72,7 +73,7 @@ def held(space: Workspace) -> set[str]:
 def test_a_team_is_purged_whole_whatever_its_documents_are_dated(ahead: Workspace) -> None:
     assert len(held(ahead)) == 8
     receipt = take(ahead)
-    assert receipt["documents"]["count"] == receipt["matched"] == 8 and held(ahead) == set()
+    assert receipt.documents.count == receipt.matched == 8 and held(ahead) == set()
     go(ahead)
     assert held(ahead) == set(), "the sources still show them, and they stay away"
     redate(ahead, time.time() + YEAR / 2)
@@ -87,7 +88,7 @@ def test_a_team_is_purged_whole_whatever_its_documents_are_dated(ahead: Workspac
 @pytest.mark.parametrize("what", [{"ids": [FILE]}, {"ids": [f"{FILE}#0"]}, {"ids": [f"{FILE}#7", FILE]}])
 def test_an_id_is_purged_whatever_its_date(ahead: Workspace, what: dict[str, Any]) -> None:
     receipt = take(ahead, **what)
-    assert (receipt["documents"]["count"], receipt["ids"], receipt["matched"], receipt["unmatched"]) == (1, 1, 1, [])
+    assert (receipt.documents.count, receipt.ids, receipt.matched, receipt.unmatched) == (1, 1, 1, ())
     go(ahead)
     assert len(held(ahead)) == 7 and FILE not in held(ahead)
 
@@ -95,7 +96,7 @@ def test_an_id_is_purged_whatever_its_date(ahead: Workspace, what: dict[str, Any
 def test_what_is_from_before_a_date_goes_though_its_edit_is_dated_ahead(ahead: Workspace) -> None:
     receipt = take(ahead, before=int(time.time() * 1e6))
     go(ahead)
-    assert held(ahead) == {FILE} and receipt["documents"]["count"] == 7
+    assert held(ahead) == {FILE} and receipt.documents.count == 7
 
 
 def test_a_purge_that_died_is_carried_out_and_spares_what_is_newer_still(ahead: Workspace) -> None:
@@ -119,7 +120,7 @@ def test_rows_that_only_the_index_has_go_too(ahead: Workspace) -> None:
     left = f"{TEAM}/f/left.txt#0"
     rows[left] = rows[f"{FILE}#0"] | {"chunk_id": left, "doc_id": f"{TEAM}/f/left.txt", "version": 1 << 60}
     index._store.versions["messages__v1"].vectors[left] = index._store.versions["messages__v1"].vectors[f"{FILE}#0"]
-    assert take(ahead, ids=[f"{TEAM}/f/left.txt"])["matched"] == 1
+    assert take(ahead, ids=[f"{TEAM}/f/left.txt"]).matched == 1
     assert left not in rows and FILE in held(ahead)
 
 
@@ -129,7 +130,7 @@ def test_many_dates_ahead_are_kept_away_each_by_itself(ahead: Workspace) -> None
         file.write_text(f"copy {n} of the notes")
         os.utime(file, (time.time() + YEAR + n, time.time() + YEAR + n))
     go(ahead)
-    assert take(ahead)["documents"]["count"] == 68
+    assert take(ahead).documents.count == 68
     file = ahead.files / "copy 5.txt"
     os.utime(file, (time.time() + YEAR + 7.5, time.time() + YEAR + 7.5))
     go(ahead)
@@ -148,7 +149,7 @@ def test_quarantined_records_of_a_scope_go_and_a_torn_partition_stays_reported(a
             base | {"key": "new", "created_at": 1 << 60},
         ],
     )
-    assert take(ahead, before=int(time.time() * 1e6))["removed"]["quarantine"] == 2
+    assert take(ahead, before=int(time.time() * 1e6)).removed.quarantine == 2
     assert set(state.read("quarantine", ["key"])["key"].to_pylist()) == {"", "new"}
 
 
@@ -167,14 +168,14 @@ def test_what_is_known_of_deletions_in_the_scope_goes_too(ahead: Workspace) -> N
     versions = {"before": 1, "ahead": 1 << 60}
     rows = [base | {"doc_id": f"{TEAM}/m/C1/{name}", "version": version} for name, version in versions.items()]
     state.change("removals", rows)
-    assert take(ahead, channel="C1")["removed"]["removals"] == 1
+    assert take(ahead, channel="C1").removed.removals == 1
     assert state.read("removals", ["doc_id"])["doc_id"].to_pylist() == [f"{TEAM}/m/C1/ahead"]
 
 
 def test_an_id_that_nothing_is_known_of_is_kept_away_and_said_so(ahead: Workspace) -> None:
     new = f"{TEAM}/f/still to come.txt".replace(" ", "%20")
     receipt = take(ahead, ids=[FILE, new])
-    assert (receipt["ids"], receipt["matched"], receipt["unmatched"]) == (2, 1, [new])
+    assert (receipt.ids, receipt.matched, receipt.unmatched) == (2, 1, (new,))
     (ahead.files / "still to come.txt").write_text("written before the purge, and read after it")
     os.utime(ahead.files / "still to come.txt", (time.time() - 60, time.time() - 60))
     go(ahead)

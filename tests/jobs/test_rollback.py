@@ -65,7 +65,7 @@ def cut_over(root: Path, space_line: str) -> tuple[Workspace, str]:
     go(space)
     before = space.config.read_text()
     space.config.write_text(before.replace("[model]\n", f"[model]\n{space_line}"))
-    assert reindex(open_pipeline(space.config), Scope())["activated"]
+    assert reindex(open_pipeline(space.config), Scope()).activated
     purge(open_pipeline(space.config), team=TEAM, channel="", ids=[f"{TEAM}/f/handbook.md"], before=None)
     edited = message(1, "The kitchen is closed", edited={"user": "U1", "ts": "1740970000.000000"})
     silent = message(2, "A text that changed and kept its date")
@@ -85,7 +85,7 @@ def test_what_is_gone_is_removed_before_the_alias_moves(
     was = shown(space, V1)
     back = rollback(open_pipeline(space.config))
     now = shown(space, V1)
-    assert back["index"] == live(space) == V1 and back["removed"] == len(was) - len(now) and back["rows"] == len(now)
+    assert back.index == live(space) == V1 and back.removed == len(was) - len(now) and back.rows == len(now)
     texts = " ".join(now.values())
     for gone in (TEXTS[0], TEXTS[1], TEXTS[2], "A locker opens", "Call the courier", "Door 29 of the harbour"):
         assert gone not in texts, "deleted, edited or purged since"
@@ -93,7 +93,7 @@ def test_what_is_gone_is_removed_before_the_alias_moves(
     assert now.items() <= was.items(), "what did not change stays as it was"
     space.config.write_text(before)
     go(space)
-    assert verify(open_pipeline(space.config), Scope())["status"] == "ok"
+    assert verify(open_pipeline(space.config), Scope()).status == "ok"
     assert {"The kitchen is closed", "said since"} <= set(shown(space, V1).values())
 
 
@@ -103,12 +103,12 @@ def test_deletions_that_no_run_was_let_carry_out_are_not_a_rollbacks_either(tmp_
     reindex(open_pipeline(space.config), Scope())
     space.config.write_text(space.config.read_text() + "[limits]\nmax_delete_rows = 2\nmax_delete_fraction = 0.3\n")
     was = shown(space, V1)
-    assert rollback(open_pipeline(space.config))["removed"] == 0 and shown(space, V1) == was, "nothing has changed"
+    assert rollback(open_pipeline(space.config)).removed == 0 and shown(space, V1) == was, "nothing has changed"
     reindex(open_pipeline(space.config), Scope())
     edited = [message(n, f"edited {n}", edited={"user": "U1", "ts": "1740970000.000000"}) for n in range(4)]
     space.day("general", edited)
     go(space)
-    assert rollback(open_pipeline(space.config))["removed"] == 4, "edits are no deletions"
+    assert rollback(open_pipeline(space.config)).removed == 4, "edits are no deletions"
     run(open_pipeline(space.config), Scope())
     reindex(open_pipeline(space.config), Scope())
     space.day("general", edited[:1])
@@ -117,7 +117,7 @@ def test_deletions_that_no_run_was_let_carry_out_are_not_a_rollbacks_either(tmp_
     with pytest.raises(MassDeleteError):
         rollback(open_pipeline(space.config))
     assert live(space) == "messages__v2" and len(shown(space, V1)) == len(shown(space, "messages__v2")) == 8
-    assert rollback(open_pipeline(space.config), allow_mass_delete=True)["removed"] == 3
+    assert rollback(open_pipeline(space.config), allow_mass_delete=True).removed == 3
 
 
 @pytest.mark.parametrize("ahead_of", ["published", "alias"])
@@ -134,5 +134,5 @@ def test_a_rollback_that_died_has_not_moved_the_alias_and_is_done_again(
     rollback(open_pipeline(space.config))
     assert live(space) == V1 and TEXTS[0] not in shown(space, V1).values()
     go(space)
-    assert verify(open_pipeline(space.config), Scope())["status"] == "ok"
+    assert verify(open_pipeline(space.config), Scope()).status == "ok"
     assert any("Call the courier" in text for text in shown(space, V1).values())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from jobs.commands.status import status
@@ -14,8 +12,8 @@ from tests.support.workspace import Workspace
 
 
 def last(space: Workspace) -> tuple[str, str]:
-    run: dict[str, Any] = status(open_pipeline(space.config))["last_runs"][0]
-    return run["command"], run["status"]
+    run = status(open_pipeline(space.config)).last_runs[0]
+    return run.command, run.status
 
 
 def test_a_run_is_running_while_it_holds_the_lease_and_killed_after(workspace: Workspace) -> None:
@@ -29,5 +27,5 @@ def test_a_run_is_running_while_it_holds_the_lease_and_killed_after(workspace: W
     assert last(workspace) == ("gc", "killed")
     with open_session(open_pipeline(workspace.config), "run", Scope(), 0.0):
         pass
-    told = status(open_pipeline(workspace.config))["last_runs"]
-    assert [run["status"] for run in told] == ["failed", "killed", "ok"], "one that ended in a fault is neither"
+    told = status(open_pipeline(workspace.config)).last_runs
+    assert [run.status for run in told] == ["failed", "killed", "ok"], "one that ended in a fault is neither"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs.cli.app import Step
+from jobs.cli.reconcile import Step
 from tests.support.workspace import TEXTS, Ran, Workspace, counts, message
 
 STEPS = [step.value for step in Step]

@@ -16,7 +16,7 @@ import pytest
 from deltalake import write_deltalake
 
 from embedding.errors import SourceError
-from jobs.config import Columns
+from jobs.config_sections import Columns
 from jobs.sources.table import TableSource
 from tests.support.delta_log import DeltaLog
 from tests.support.tables import AT, MAPPED, ids_of, lines, of_teams, rows, table, told, write_lines, write_parquet

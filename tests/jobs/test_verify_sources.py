@@ -15,6 +15,7 @@ import pytest
 from embedding import ids
 from embedding.errors import MassDeleteError
 from embedding.records import Document, Record, Rejected, Removed
+from jobs.bodies.answers import VerifyBody
 from jobs.commands.run import run
 from jobs.commands.verify import verify
 from jobs.scope import Scope
@@ -49,12 +50,12 @@ def go(space: Workspace) -> Any:
     return run(open_pipeline(space.config), Scope(), allow_mass_delete=True)
 
 
-def check(space: Workspace, scope: Scope | None = None, **options: Any) -> dict[str, Any]:
+def check(space: Workspace, scope: Scope | None = None, **options: Any) -> VerifyBody:
     return verify(open_pipeline(space.config), scope or Scope(), **options)
 
 
-def found(body: dict[str, Any]) -> dict[str, int]:
-    return {kind: count for kind, count in body["differences"].items() if count}
+def found(body: VerifyBody) -> dict[str, int]:
+    return {kind: count for kind, count in body.differences.items() if count}
 
 
 def texts(space: Workspace) -> dict[str, str]:
@@ -89,17 +90,17 @@ def plant(
 
 def test_a_row_that_no_source_shows_is_seen_and_removed(sound: Workspace) -> None:
     body = check(sound)
-    assert (body["status"], found(body), body["sampled_source_partitions"]) == ("ok", {}, 4), "all, of so few"
-    assert body["held_back"] == [] and body["source_partitions_marked"] == 0
+    assert (body.status, found(body), body.sampled_source_partitions) == ("ok", {}, 4), "all, of so few"
+    assert body.held_back == () and body.source_partitions_marked == 0
     plant(sound, PLANTED, "what nobody has said", version=1 << 60)
-    assert check(sound, Scope(channels=("C2",)))["status"] == "ok", "it is outside the scope"
+    assert check(sound, Scope(channels=("C2",))).status == "ok", "it is outside the scope"
     body = check(sound, Scope(channels=("C1",)))
-    assert (body["status"], found(body), body["examples"]) == ("differs", {"source": 1}, [f"{PLANTED}#0"])
+    assert (body.status, found(body), body.examples) == ("differs", {"source": 1}, (f"{PLANTED}#0",))
     mended = check(sound, repair=True)
-    assert (mended["status"], mended["repaired"], mended["source_partitions_marked"]) == ("repaired", 1, 1)
+    assert (mended.status, mended.repaired, mended.source_partitions_marked) == ("repaired", 1, 1)
     assert f"{PLANTED}#0" not in texts(sound)
     assert go(sound).extracted.opened == 1, "its partition is read anew"
-    assert check(sound)["status"] == "ok" and len(texts(sound)) == 8
+    assert check(sound).status == "ok" and len(texts(sound)) == 8
 
 
 def test_a_row_of_a_partition_that_nobody_knows_is_seen_and_removed(sound: Workspace) -> None:
@@ -108,12 +109,12 @@ def test_a_row_of_a_partition_that_nobody_knows_is_seen_and_removed(sound: Works
     plant(sound, f"{TEAM}/f/gone.txt", "of a source that was taken out", source_id="files-elsewhere")
     go(sound)
     body = check(sound)
-    assert (body["status"], found(body), body["examples"]) == ("differs", {"source": 1}, [f"{PLANTED}#0"])
-    assert check(sound, repair=True)["status"] == "repaired" and f"{PLANTED}#0" not in texts(sound)
-    assert check(sound)["status"] == "ok"
+    assert (body.status, found(body), body.examples) == ("differs", {"source": 1}, (f"{PLANTED}#0",))
+    assert check(sound, repair=True).status == "repaired" and f"{PLANTED}#0" not in texts(sound)
+    assert check(sound).status == "ok"
     plant(sound, PLANTED, "what nobody has said", partition="C1/2025-03-09")
     (sound.export / "general" / "2025-03-09.json").symlink_to("/etc/hostname")
-    assert check(sound)["status"] == "ok", "it may be there"
+    assert check(sound).status == "ok", "it may be there"
 
 
 def test_what_its_source_has_otherwise_is_seen_and_mended_by_the_next_run(sound: Workspace) -> None:
@@ -121,9 +122,9 @@ def test_what_its_source_has_otherwise_is_seen_and_mended_by_the_next_run(sound:
     plant(sound, f"{TEAM}/m/C2/1740960000.000100", None)
     assert found(check(sound)) == {"source": 2}
     marked = check(sound, repair=True)
-    assert (marked["status"], marked["repaired"], marked["source_partitions_marked"]) == ("differs", 0, 2)
+    assert (marked.status, marked.repaired, marked.source_partitions_marked) == ("differs", 0, 2)
     go(sound)
-    assert set(TEXTS) <= set(texts(sound).values()) and check(sound)["status"] == "ok"
+    assert set(TEXTS) <= set(texts(sound).values()) and check(sound).status == "ok"
 
 
 def test_a_deletion_that_was_passed_over_is_seen(sound: Workspace) -> None:
@@ -135,18 +136,18 @@ def test_a_deletion_that_was_passed_over_is_seen(sound: Workspace) -> None:
     assert f"{SAID}#0" not in texts(sound)
     plant(sound, SAID, "said again by a mistake", like=f"{TEAM}/m/C1/1740960001.000100")
     assert found(check(sound)) == {"source": 1}
-    assert check(sound, repair=True)["status"] == "repaired" and f"{SAID}#0" not in texts(sound)
+    assert check(sound, repair=True).status == "repaired" and f"{SAID}#0" not in texts(sound)
 
 
 def test_what_changed_or_cannot_be_read_is_no_difference(sound: Workspace) -> None:
     plant(sound, PLANTED, "what nobody has said")
     sound.day("general", [message(n, text) for n, text in enumerate(TEXTS[:3])])
     body = check(sound)
-    assert (body["status"], body["source_partitions_changed"], body["sampled_source_partitions"]) == ("ok", 1, 3)
+    assert (body.status, body.source_partitions_changed, body.sampled_source_partitions) == ("ok", 1, 3)
     (sound.export / "general" / "2025-03-03.json").write_text("not json")
     go(sound)
     body = check(sound)
-    assert found(body) == {} and [one["partition"] for one in body["held_back"]] == ["C1/2025-03-03"]
+    assert found(body) == {} and [one.partition for one in body.held_back] == ["C1/2025-03-03"]
 
 
 def test_a_repair_passes_the_guard_of_a_run(sound: Workspace) -> None:
@@ -159,7 +160,7 @@ def test_a_repair_passes_the_guard_of_a_run(sound: Workspace) -> None:
     with pytest.raises(MassDeleteError):
         check(sound, repair=True)
     assert texts(sound) == before and found(check(sound)) == {"undesired": 3}
-    assert check(sound, repair=True, allow_mass_delete=True)["repaired"] == 3 and len(texts(sound)) == 5
+    assert check(sound, repair=True, allow_mass_delete=True).repaired == 3 and len(texts(sound)) == 5
 
 
 def test_partitions_of_sampled_rows_come_first_and_the_others_in_turn(

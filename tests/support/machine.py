@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from hypothesis import strategies as st
@@ -22,12 +22,14 @@ from embedding import ids
 from embedding.chunking import Chunker
 from embedding.encoders.local.hashed import HashEncoder
 from indexers.base import version_number
+from jobs.bodies.base import Body
+from jobs.bodies.run import ReindexBody, RunReport
 from jobs.commands.gc import gc
 from jobs.commands.purge import purge
 from jobs.commands.reindex import reindex
 from jobs.commands.rollback import rollback
 from jobs.commands.run import run
-from jobs.commands.step import step
+from jobs.commands.step import StepRequest, step
 from jobs.scope import Scope
 from jobs.sources import open_sources
 from jobs.versions import versions_to_keep
@@ -155,7 +157,7 @@ class Machine(RuleBasedStateMachine):
     @rule(within=SCOPES, death=DEATHS)
     def run(self, within: Within, death: tuple[int, bool]) -> None:
         self._command(
-            "run", within, death, lambda pipeline: run(pipeline, scope_of(within), allow_mass_delete=True).to_json()
+            "run", within, death, lambda pipeline: run(pipeline, scope_of(within), allow_mass_delete=True).body()
         )
 
     @rule(within=SCOPES, death=DEATHS)
@@ -176,10 +178,10 @@ class Machine(RuleBasedStateMachine):
         assert self.night is not None
         self._command("publish", self.night, death, self._step("publish"), read=False)
 
-    def _step(self, name: str) -> Callable[[Any], dict[str, Any]]:
+    def _step(self, name: Literal["extract", "embed", "publish"]) -> Callable[[Any], Body]:
         assert self.night is not None
         scope = scope_of(self.night)
-        return lambda pipeline: step(pipeline, name, scope, run_id="night", allow_mass_delete=True)
+        return lambda pipeline: step(pipeline, scope, StepRequest(name, "night", allow_mass_delete=True))
 
     @rule(death=DEATHS)
     def reindex(self, death: tuple[int, bool]) -> None:
@@ -187,8 +189,8 @@ class Machine(RuleBasedStateMachine):
         newer = [v for v in versions if not self.model.live or _number(v) > _number(self.model.live)]
         version = newer[-1] if newer else f"messages__v{max(map(_number, versions), default=0) + 1}"
         done = self._command("reindex", _ALL, death, lambda pipeline: reindex(pipeline, Scope()), version=version)
-        if done:
-            agree(done["gate"]["passed"] and done["activated"], "a right version was refused", done["gate"])
+        if isinstance(done, ReindexBody):
+            agree(done.gate.passed and done.activated, "a right version was refused", done.gate)
             agree(self.model.live == version, "the alias has not moved")
 
     @precondition(lambda self: self.model.live and self.model.live != self._versions()[0])
@@ -234,7 +236,7 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if self.sound:
             self._command(
-                "run", _ALL, (0, True), lambda pipeline: run(pipeline, Scope(), allow_mass_delete=True).to_json()
+                "run", _ALL, (0, True), lambda pipeline: run(pipeline, Scope(), allow_mass_delete=True).body()
             )
 
     # -- judging -------------------------------------------------------------------------------------------------------
@@ -244,12 +246,12 @@ class Machine(RuleBasedStateMachine):
         name: str,
         within: Within,
         death: tuple[int, bool],
-        command: Callable[[Any], dict[str, Any]],
+        command: Callable[[Any], Body],
         *,
         read: bool = True,
         publish: bool = True,
         version: str = "",
-    ) -> dict[str, Any] | None:
+    ) -> Body | None:
         """Let the model say what a command owes, do it, and judge what it wrote; its report, or None if it died."""
         model, fatal, self.sound = self.model, Death(*death), False
         goal = copy.deepcopy(model)
@@ -283,11 +285,11 @@ class Machine(RuleBasedStateMachine):
                     for gone in rows.keys() - set(self._versions()):
                         del rows[gone]  # type: ignore[attr-defined]
             model.reached(goal, within, published=version if publish else "", left=left if name == "purge" else ())
-            if "status" in body:
-                agree((body["status"] == "partial") == model.counted(within) or body["status"] == "running", "status")
-            if name in ("run", "reindex"):
-                agree(body["chunks"]["embedded"] == len(owed.texts), "texts encoded", body["chunks"], owed.texts)
-                agree(body["index_rows"]["after"] == len(model.index[version]), "rows after")
+            if isinstance(body, RunReport):
+                agree((body.status == "partial") == model.counted(within) or body.status == "running", "status")
+            if isinstance(body, RunReport) and name in ("run", "reindex"):
+                agree(body.chunks.embedded == len(owed.texts), "texts encoded", body.chunks, owed.texts)
+                agree(body.index_rows.after == len(model.index[version]), "rows after")
         self._compare()
         self.sound = True
         return body

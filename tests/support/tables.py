@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedding.records import Document, Rejected, Removed, Skipped
-from jobs.config import Columns
+from jobs.config_sections import Columns
 from jobs.sources.table import TableSource
 
 AT = "2025-03-03"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
 from jobs.cli.app import app
@@ -18,6 +20,7 @@ from jobs.sources import open_sources
 from jobs.state.integrity import note_versions
 from jobs.state.store import State
 from jobs.telemetry.progress import Progress
+from tests.support.paths import ROOT
 
 TEAM = "T01"
 DAY = "2025-03-03"
@@ -41,6 +44,18 @@ def message(number: int, text: str, **more: Any) -> dict[str, Any]:
 def writing(state: State) -> State:
     """The state for a test that writes without a lease, under the newest number that its tables have seen."""
     return state.for_writing(max(1, state.newest_fence()))
+
+
+@cache
+def _validator(command: str) -> Any:
+    schema = json.loads((ROOT / "docs" / "schemas" / f"{command}.json").read_text())
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
+def check_schema(command: str, body: Any) -> None:
+    """Raise ValidationError for a body that the published schema of the command refuses."""
+    _validator(command).validate(body)
 
 
 @dataclass
@@ -100,7 +115,10 @@ class Workspace:
         result = CliRunner().invoke(app, [*arguments, "--config", str(self.config), "--json"])
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
-        return Ran(result.exit_code, json.loads(result.stdout) if result.stdout.strip() else None, result.stderr)
+        body = json.loads(result.stdout) if result.stdout.strip() else None
+        if body is not None:
+            check_schema("error" if "error" in body else arguments[0], body)
+        return Ran(result.exit_code, body, result.stderr)
 
     def run(self, *arguments: str) -> Ran:
         return self.call("run", *arguments)

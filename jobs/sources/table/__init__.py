@@ -24,7 +24,7 @@ from jobs.sources.table.parquet import ParquetData
 from jobs.sources.table.rows import Rows
 
 if TYPE_CHECKING:
-    from jobs.config import Columns
+    from jobs.config_sections import Columns
 
 __all__ = ["TableSource"]
 

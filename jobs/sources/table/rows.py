@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 from embedding import ids
 from embedding.records import Document, Record, Rejected, Removed, Skipped
 from embedding.text.clean import clean_text
-from jobs.config import TEAM_PATTERN
+from jobs.config_sections import TEAM_PATTERN
 from jobs.sources.table import values
 from jobs.sources.table.batch import Batch, ColumnFault, Data
 from jobs.sources.table.newest import Standings, Winners
 from jobs.sources.table.values import BAD, FINE, NONE, Cells
 
 if TYPE_CHECKING:
-    from jobs.config import Columns
+    from jobs.config_sections import Columns
 
 _UNITS = ("created_unit", "updated_unit")
 _NEEDED = ("id", "created_at")  # without these no row of a file is anything

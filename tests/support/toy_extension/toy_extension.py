@@ -18,7 +18,7 @@ from embedding.parsers.parsed import TextBuilder
 from embedding.records import Document, Kind, Record, Rejected
 from indexers import INDEXES, IndexKind, Settings
 from indexers.exact import ExactIndex
-from jobs.config import SourceSection
+from jobs.config_sections import SourceSection
 from jobs.sources import add_source
 from jobs.sources.base import Listing, Partition, ReadLimits, SourceContext, stat_fingerprint
 

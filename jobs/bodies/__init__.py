@@ -1,0 +1,40 @@
+"""What each command answers with ``--json``: one frozen model a command, its fields in the order of the output.
+
+The contract of other programs: fields may be added, never renamed or taken away. ``docs/schemas/`` is made from these
+models. A field of type ``Absent`` is left out of the JSON where it is None; any other None is written as null. Times
+are ISO 8601 in UTC, ``seconds`` are seconds, rows and chunks are counts. Imports nothing of embedmill.
+"""
+
+from __future__ import annotations
+
+from jobs.bodies.answers import (
+    ConfigBody,
+    ErrorBody,
+    GcBody,
+    PackageBody,
+    RollbackBody,
+    SearchBody,
+    StatusBody,
+    TakeoverBody,
+    VerifyBody,
+)
+from jobs.bodies.base import Body
+from jobs.bodies.purge import PurgeBody
+from jobs.bodies.run import PlanBody, ReindexBody, RunReport, StepBody
+
+BODIES: dict[str, type[Body]] = {
+    "plan": PlanBody,
+    "run": RunReport,
+    "step": StepBody,
+    "search": SearchBody,
+    "verify": VerifyBody,
+    "reindex": ReindexBody,
+    "rollback": RollbackBody,
+    "takeover": TakeoverBody,
+    "gc": GcBody,
+    "config": ConfigBody,
+    "vespa-package": PackageBody,
+    "status": StatusBody,
+    "purge": PurgeBody,
+    "error": ErrorBody,
+}  # by command; "error" is of any

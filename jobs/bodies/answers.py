@@ -1,0 +1,191 @@
+"""The bodies of the commands that answer with no run report, and of errors."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from jobs.bodies.base import Body, ScopeBody
+
+
+class HeldBackBody(Body):
+    """``documents`` of a partition that may be gone, and stay until what hides them can be read."""
+
+    source_id: str
+    partition: str
+    reason: str
+    since: str
+    documents: int
+
+
+class VerifyBody(Body):
+    """`verify`: ``differences`` are rows by kind, ``examples`` some of their chunk ids."""
+
+    run_id: str
+    index: str
+    space_id: str
+    scope: ScopeBody
+    status: Literal["ok", "repaired", "differs"]
+    checked: int
+    sampled_vectors: int
+    sampled_source_partitions: int
+    differences: dict[str, int]
+    examples: tuple[str, ...]
+    repaired: int
+    index_rows: int
+    source_partitions_changed: int
+    source_partitions_marked: int
+    held_back: tuple[HeldBackBody, ...]
+    rebuilt: tuple[str, ...]
+
+
+class HitBody(Body):
+    """One chunk; a higher ``score`` is nearer."""
+
+    chunk_id: str
+    score: float
+    team_id: str
+    channel_id: str
+    kind: str
+    doc_id: str
+    text: str
+    created_at: str
+
+
+class SearchBody(Body):
+    """`search`: hits, best first."""
+
+    space_id: str
+    index: str
+    hits: tuple[HitBody, ...]
+
+
+class Version(Body):
+    """One version of the index. ``owner`` is the state that writes it, "" where there is none."""
+
+    name: str
+    rows: int
+    space_id: str
+    owner: str
+
+
+class IndexState(Body):
+    """Where the alias points; ``live`` is null before the first run."""
+
+    alias: str
+    live: str | None
+    versions: tuple[Version, ...]
+
+
+class LastRun(Body):
+    """One of the newest runs; also "killed" is a status here."""
+
+    run_id: str
+    command: str
+    status: str
+    started_at: str
+
+
+class Quarantine(Body):
+    """Rows by reason; ``total`` is of ``reasons``, the ignored ones are apart."""
+
+    total: int
+    reasons: dict[str, int]
+    ignored: dict[str, int]
+
+
+class StatusBody(Body):
+    """`status`: ``tables`` are rows by table; ``lag_seconds`` since the last good run began, null before it."""
+
+    space_id: str
+    state_id: str
+    tables: dict[str, int]
+    index: IndexState
+    last_runs: tuple[LastRun, ...]
+    lag_seconds: float | None
+    quarantine: Quarantine
+    held_back: tuple[HeldBackBody, ...]
+
+
+class RollbackBody(Body):
+    """`rollback`: ``configured``: the configuration names this space; ``removed`` rows went before the alias moved."""
+
+    run_id: str
+    index: str
+    previous: str
+    space_id: str
+    model: str
+    configured: bool
+    removed: int
+    rows: int
+
+
+class Taken(Body):
+    """One version and who owned it, "" for none."""
+
+    name: str
+    owner_before: str
+
+
+class TakeoverBody(Body):
+    """`takeover`: ``taken`` versions were not this state's; ``index`` is null where none is live."""
+
+    run_id: str
+    index: str | None
+    state_id: str
+    versions: tuple[Taken, ...]
+    taken: int
+
+
+class GcBody(Body):
+    """`gc`: versions kept and dropped, spaces whose vectors were dropped, versions compacted."""
+
+    run_id: str
+    live: str | None
+    kept: tuple[str, ...]
+    dropped: tuple[str, ...]
+    dropped_spaces: tuple[str, ...]
+    compacted: tuple[str, ...]
+    dry_run: bool
+
+
+Origin = Literal["environment", "file", "default"]
+
+
+class Setting(Body):
+    """One setting in force, secrets masked."""
+
+    key: str
+    value: str | int | float | bool | dict[str, str] | tuple[()] | None
+    origin: Origin = Field(serialization_alias="from")
+
+
+class ConfigBody(Body):
+    """`config`: every setting, and the file."""
+
+    file: str
+    settings: tuple[Setting, ...]
+
+
+class PackageBody(Body):
+    """`vespa-package`: dimensions by version, unused types that change, and whether Vespa answered."""
+
+    package: str
+    versions: dict[str, int]
+    changed: tuple[str, ...]
+    answered: bool
+
+
+class ErrorDetail(Body):
+    """Class of the error, exit code, and the line that a person reads."""
+
+    kind: str
+    exit_code: int
+    message: str
+
+
+class ErrorBody(Body):
+    """Any command that failed."""
+
+    error: ErrorDetail

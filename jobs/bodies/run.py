@@ -1,0 +1,154 @@
+"""The run report, and the bodies that add to it: `run`, `plan`, `step`, `reindex`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jobs.bodies.base import Absent, Body, Number, ScopeBody
+from jobs.bodies.purge import Receipt
+
+
+class Documents(Body):
+    """``read`` in this run; ``quarantined`` and ``ignored`` in the scope now; ``rejected`` by this run.
+
+    ``skipped`` counts records that are no documents, by reason.
+    """
+
+    read: int
+    quarantined: int
+    ignored: int = 0
+    rejected: int
+    skipped: dict[str, int]
+
+
+class Partitions(Body):
+    """Source partitions (files, days): ``listed``, and ``opened`` of them because they had changed."""
+
+    listed: int
+    opened: int
+
+
+class Chunks(Body):
+    """``embedded`` were sent to the encoder, ``reused`` had a stored vector, ``updated`` changed metadata only."""
+
+    total: int
+    embedded: int
+    reused: int
+    updated: int
+    deleted: int
+    unchanged: int
+
+
+class Tokens(Body):
+    """``embedded`` tokens; ``unknown_texts`` are texts of next to nothing but unknown tokens."""
+
+    embedded: int
+    unknown_texts: int = 0
+
+
+class CostBody(Body):
+    """What a managed model was asked; ``usd`` is an estimate."""
+
+    requests: int
+    retries: int
+    texts: int
+    tokens: int
+    usd: Number
+
+
+class IndexRows(Body):
+    """Rows written, rows deleted, and rows of the version afterwards."""
+
+    upserted: int
+    deleted: int
+    after: int
+
+
+class Seconds(Body):
+    """Time of each step; ``total`` is from start to end, waits between steps included."""
+
+    extract: float
+    plan: float
+    embed: float
+    publish: float
+    total: float
+
+
+RunStatus = Literal["ok", "partial", "failed", "running"]
+
+
+class RunReport(Body):
+    """`run`: what it did. Kept in the table ``runs`` for every command that writes."""
+
+    run_id: str
+    command: str
+    status: RunStatus
+    space_id: str
+    index: str
+    scope: ScopeBody
+    started_at: str
+    finished_at: str
+    documents: Documents
+    partitions: Partitions
+    chunks: Chunks
+    tokens: Tokens
+    cost: Absent[CostBody] = None
+    receipt: Absent[Receipt] = None
+    index_rows: IndexRows
+    seconds: Seconds
+
+
+class Estimate(Body):
+    """Of encoding what the plan embeds, by the speed of the last run and the configured prices."""
+
+    seconds: float
+    usd: float
+
+
+class PlanBody(RunReport):
+    """`plan`: the report's counts are what a run would do."""
+
+    estimate: Estimate
+
+
+class StepBody(RunReport):
+    """`step`: the report so far. ``estimate`` is of the step "plan"; ``empty``: nothing is left to embed or publish."""
+
+    estimate: Absent[Estimate] = None
+    step: Literal["extract", "plan", "embed", "publish"]
+    empty: bool
+
+
+class GateCheck(Body):
+    """One question of the gate: ``value`` against ``limit``."""
+
+    name: str
+    passed: bool
+    value: Number
+    limit: Number
+    detail: str
+
+
+class Drift(Body):
+    """How the answers of a new model differ from the live version's, over ``queries`` queries; a report only."""
+
+    queries: int
+    overlap_at_10: Absent[float] = None
+    best_score_before: Absent[float] = None
+    best_score_after: Absent[float] = None
+
+
+class Gate(Body):
+    """All checks before the alias moves."""
+
+    passed: bool
+    checks: tuple[GateCheck, ...]
+    drift: Absent[Drift] = None
+
+
+class ReindexBody(RunReport):
+    """`reindex`: ``previous`` is the version that was live, null where there was none."""
+
+    gate: Gate
+    activated: bool
+    previous: str | None

@@ -1,0 +1,89 @@
+"""The commands that look things up and change nothing: search, status, config."""
+
+# ruff: noqa: PLR0913  (typer makes each parameter of a command an option)
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from embedding.errors import ConfigError
+from jobs.cli.frame import guarded, opened_pipeline, show
+from jobs.cli.options import ChannelOption, ConfigOption, JsonOption, KindOption, readable
+
+
+def search(
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="What to look for, in words; - reads it from standard input.")
+    ],
+    team: Annotated[str, typer.Option("--team", metavar="T", help="Whose index rows to search; required.")],
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    channel: ChannelOption = None,
+    kind: KindOption = None,
+    k: Annotated[int, typer.Option("--k", min=1, max=1000, help="How many hits.")] = 10,
+    hybrid: Annotated[
+        bool, typer.Option("--hybrid", help="By words as well (BM25), both ranks fused; needs index.hybrid = true.")
+    ] = False,
+) -> None:
+    """Find the nearest chunks of one team, through the alias."""
+
+    def command() -> int:
+        from jobs.cli import render
+        from jobs.commands.search import Query
+        from jobs.commands.search import search as find
+        from jobs.known_names import check_search
+
+        # Every user of a machine sees the arguments of its processes.
+        words = _standard_input() if text == "-" else readable(text, "TEXT")
+        if not words.strip():
+            raise ConfigError("TEXT: give some words to search for")
+        channels = tuple(readable(c, "--channel") for c in channel or ())
+        of_kind = kind.value if kind else None
+        query = Query(words, readable(team, "--team"), channels, of_kind, k, hybrid)
+        with opened_pipeline(config) as pipeline:
+            body = find(pipeline, query)
+            if not body.hits:
+                check_search(pipeline, query.team, query.channels)
+        show(body, json, render.search)
+        return 0
+
+    guarded(command, json)
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError:
+        raise ConfigError("TEXT: standard input is not UTF-8") from None
+
+
+def status(config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Show tables, index versions, alias, last runs, lag and quarantine."""
+
+    def command() -> int:
+        from jobs.cli import render
+        from jobs.commands.status import status as look
+
+        with opened_pipeline(config) as pipeline:
+            body = look(pipeline)
+        show(body, json, render.status)
+        return 0
+
+    guarded(command, json)
+
+
+def show_config(config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Show every setting in force and where it comes from, secrets masked."""
+
+    def command() -> int:
+        from jobs.cli import render
+        from jobs.commands.config import show_config as look
+        from jobs.config import default_config_file
+
+        show(look(config or default_config_file()), json, render.config)
+        return 0
+
+    guarded(command, json)
