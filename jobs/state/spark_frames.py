@@ -15,6 +15,8 @@ from jobs.telemetry.error_reporting import without_messages
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 
+SMALL_SESSION = "spark.embedmill.small"  # "true" in a session that was started for small work
+
 _DDL = {
     pa.string(): "string",
     pa.int64(): "long",
@@ -51,10 +53,10 @@ def as_named(spark: SparkSession) -> DataFrameReader:
 
 
 def gathered(frame: DataFrame) -> DataFrame:
-    """In a session for small work (``start_spark``) the frame as one partition; else the frame.
+    """In a session for small work (``SMALL_SESSION``) the frame as one partition; else the frame. Columns stay.
 
-    Spark knows that one partition needs no exchange. A query is then one stage of one task and not a stage for each
-    join and grouping, and it is stages that small work takes its time for.
+    One partition needs no exchange: a query is one stage of one task instead of a stage for each join and grouping, and
+    starting stages is most of the time of small work.
     """
     return frame.coalesce(1) if _small(frame) else frame
 
@@ -67,7 +69,7 @@ def dealt(frame: DataFrame, *by: str | Column, parts: int | None = None) -> Data
 
 
 def _small(frame: DataFrame) -> bool:
-    return frame.sparkSession.conf.get("spark.sql.shuffle.partitions") == "1"
+    return frame.sparkSession.conf.get(SMALL_SESSION, "false") == "true"
 
 
 def local_frame(spark: SparkSession, schema: pa.Schema, rows: Sequence[Mapping[str, object]]) -> DataFrame:
