@@ -21,6 +21,7 @@ from embedding.models.packaged import model_path, own_engine, tokenizer_file
 from embedding.models.space import Space, describe_space
 from embedding.text.slack import NORMALISER_VERSION
 from embedding.tokens.counter import prompt_tokens
+from indexers import Settings, find_index, open_index
 from jobs import termination
 from jobs.config import Config
 from jobs.engines.spark import start_spark
@@ -62,8 +63,6 @@ class Pipeline:
     def index(self) -> Index:
         """The index, opened on first use."""
         if self._index is None:
-            from indexers import Settings, open_index
-
             target, files = self.config.index, {}
             for key in ("tls_ca", "tls_cert", "tls_key"):
                 given = getattr(target, key)
@@ -171,7 +170,9 @@ class Pipeline:
 
     def chunking(self) -> Chunking:
         """What executors cut text with."""
-        return Chunking(str(tokenizer_file(self.model)), self.limits, self.state.hash_key, self.space.chunker)
+        tokenizer = str(tokenizer_file(self.model))
+        max_bytes = dict(find_index(self.config.index.kind).max_bytes())
+        return Chunking(tokenizer, self.limits, self.state.hash_key, self.space.chunker, max_bytes)
 
     def close(self) -> None:
         """Let go of the index; the next use opens it again."""

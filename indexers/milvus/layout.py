@@ -18,7 +18,8 @@ from pymilvus import DataType, Function, FunctionType, MilvusClient
 
 from embedding.errors import ConfigError
 from indexers.base import Capabilities, Index, Settings
-from indexers.rows import INDEX_ROW, MAX_BYTES
+from indexers.milvus.limits import MAX_BYTES
+from indexers.rows import INDEX_ROW
 
 SPACE_KEY = "space_id"
 OWNER_KEY = "owner_state"

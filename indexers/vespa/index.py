@@ -17,6 +17,7 @@ from embedding.errors import ConfigError, ResourceError, SpaceMismatchError
 from indexers.base import Capabilities, Hit, Settings, must_live, version_number
 from indexers.rows import SCAN, checked_rows
 from indexers.vespa.client import RefusedError, VespaClient, restored, searchable, storable
+from indexers.vespa.limits import MAX_BYTES
 from indexers.vespa.package import FILTERS, LIVE, content_cluster, versions_type
 
 DEPLOY = "run `embedmill vespa-package` and deploy what it writes (`vespa deploy build/vespa`)"
@@ -112,7 +113,7 @@ class VespaIndex:
 
     def upsert(self, version: str, rows: pa.RecordBatch | pa.Table) -> list[str]:
         """See ``Index``. A row replaces one of the same or an older source version; that is Vespa's to hold."""
-        table, vectors = checked_rows(rows, self._describe(version)[1])
+        table, vectors = checked_rows(rows, self._describe(version)[1], MAX_BYTES)
         try:
             return self._client.put(
                 version, _documents(table, vectors), lambda fields: f"{version}.version <= {fields['version']}"
