@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
+from embedding.atomic_file import replace_file
 from embedding.errors import DamagedStateError, EmbedmillError, LostPurgesError
-from jobs.state.atomic_file import replace_file
 from jobs.state.path_alias import delta_uri
 from jobs.state.tables import TABLES
 

@@ -22,8 +22,8 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
+from embedding.atomic_file import replace_file
 from embedding.errors import LeaseHeldError
-from jobs.state.atomic_file import replace_file
 from jobs.state.fencing import LOST
 
 _FRESH_SECONDS = 5.0  # who waits says so every second; an older sign is of a run that was killed

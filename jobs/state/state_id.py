@@ -6,8 +6,8 @@ import re
 import uuid
 from pathlib import Path
 
+from embedding.atomic_file import replace_file
 from embedding.errors import DamagedStateError, OwnershipError
-from jobs.state.atomic_file import replace_file
 
 FILE = "state.id"
 

@@ -25,8 +25,8 @@ from deltalake.exceptions import TableNotFoundError
 from deltalake.schema import Schema
 from deltalake.transaction import AddAction
 
+from embedding.atomic_file import replace_file
 from embedding.errors import ConfigError, DamagedStateError, EmbedmillError, LeaseHeldError, ResourceError
-from jobs.state.atomic_file import replace_file
 from jobs.state.fencing import LOST, check, fenced, newest, numbered, refuse_unfenced
 from jobs.state.integrity import Damage, damage_error, versions_noted
 from jobs.state.parts import _WRITTEN_BY_PEOPLE, Part

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import psutil
 
+from embedding.atomic_file import replace_file
 from embedding.errors import ResourceError
-from jobs.state.atomic_file import replace_file
 from jobs.state.lease import is_gone, is_here, machine_id, started_at
 
 _ALIVE = "alive.json"

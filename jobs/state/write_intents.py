@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.state.atomic_file import replace_file
+from embedding.atomic_file import replace_file
 
 if TYPE_CHECKING:
     from jobs.state.store import State
