@@ -159,25 +159,17 @@ class State:
         return [str(file) for file in delta_files(self.table(name), self.root / name, filters)]
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
-        """Read a table into memory. Only for tables whose size does not grow with the number of chunks."""
+        """Read a table into memory: ``columns``, or all, of the rows for which ``where`` holds.
+
+        Only for tables whose size does not grow with the number of chunks; see ``team_rows`` for the others.
+        """
         wanted = list(columns or TABLES[name].schema.names)
         if where is None:
-            return self._dataset(name).to_table(columns=wanted)
+            return self.dataset(name).to_table(columns=wanted)
         # Filtered afterwards and not in the scan: file statistics come back as string views, which a pushed-down
         # filter cannot compare. The two columns that make rows heavy are read only where asked for.
         light = [c for c in TABLES[name].schema.names if c in wanted or c not in ("text", "vector")]
-        return self._dataset(name).to_table(columns=light).filter(where).select(wanted)
-
-    def read_team(self, name: str, team: str, columns: Sequence[str]) -> pa.Table:
-        """Read one team's rows of a table of any size, batch by batch. Memory holds the team's rows of ``columns``.
-
-        Of a table that is partitioned by team, only that team's files are opened.
-        """
-        dataset = self._dataset(name, [("team_id", "=", team)] if "team_id" in TABLES[name].partition_by else [])
-        wanted = list(dict.fromkeys([*columns, "team_id"]))
-        batches = (batch.filter(pc.equal(batch["team_id"], team)) for batch in dataset.to_batches(columns=wanted))
-        schema = pa.schema([TABLES[name].stored.field(column) for column in wanted])
-        return pa.Table.from_batches(batches, schema=schema).select(list(columns))
+        return self.dataset(name).to_table(columns=light).filter(where).select(wanted)
 
     def append(self, name: str, parts: Sequence[Part]) -> None:
         """Commit files that workers wrote, all in one transaction.
@@ -239,18 +231,18 @@ class State:
 
     def count(self, name: str, where: pc.Expression | None = None) -> int:
         """Number of rows."""
-        return int(self._dataset(name).count_rows(filter=where))
+        return int(self.dataset(name).count_rows(filter=where))
 
     def distinct(self, name: str, columns: Sequence[str]) -> set[tuple[Any, ...]]:
         """The different values of some columns."""
         found: set[tuple[Any, ...]] = set()
-        for batch in self._dataset(name).to_batches(columns=list(columns)):
+        for batch in self.dataset(name).to_batches(columns=list(columns)):
             different = pa.Table.from_batches([batch]).group_by(list(columns)).aggregate([])
             found.update(zip(*(different[column].to_pylist() for column in columns), strict=True))
         return found
 
-    def _dataset(self, name: str, filters: Sequence[tuple[str, str, str]] = ()) -> ds.Dataset:
-        """The rows of this cut, of the partitions for which ``filters`` hold."""
+    def dataset(self, name: str, filters: Sequence[tuple[str, str, str | list[str]]] = ()) -> ds.Dataset:
+        """The rows of this cut with every stored column, of the partitions for which ``filters`` hold; loads none."""
         within = [*self._within(name), *filters]
         return self.table(name).to_pyarrow_dataset(within or None, schema=TABLES[name].stored)
 
