@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import secrets
 import shutil
 import socket
 import stat
@@ -28,28 +27,30 @@ from deltalake.transaction import AddAction
 from embedding.atomic_file import replace_file
 from embedding.errors import ConfigError, DamagedStateError, EmbedmillError, LeaseHeldError, ResourceError
 from jobs.state.fencing import LOST, check, fenced, newest, numbered, refuse_unfenced
+from jobs.state.hash_key import KEY_FILE, given_key, make_key, stored_key
 from jobs.state.integrity import Damage, damage_error, versions_noted
 from jobs.state.parts import _WRITTEN_BY_PEOPLE, Part
 from jobs.state.path_alias import LINKED, delta_files, delta_uri
 from jobs.state.tables import TABLES
 
 FORMAT = 3
-HASH_KEY_BYTES = 32
-LEAST_KEY_BYTES, MOST_KEY_BYTES = 16, 64  # of one that is given; the second is all that BLAKE2 takes
 MARKER = "embedmill.json"
 # Any of these shows that a folder is ours. The marker alone would not do: it comes only once the lease is held.
-_OURS = (MARKER, "hash.key", "lease.json", "work", *TABLES)
+_OURS = (MARKER, KEY_FILE, "lease.json", "work", *TABLES)
 
 
 class State:
-    """Handle on the tables below ``root``. Opening creates what is missing, private to the user.
+    """Handle on the tables below ``root``. Opening creates the folder, private to the user.
 
     Of the tables that are kept for each way of cutting texts it shows and changes the rows of ``cut`` alone; without
     one it shows all, and changes none.
 
-    ``fence`` is the number of the lease under which it commits. Without one it is open for reading: every method that
-    changes what is there raises ValueError; only a table that is missing is created, empty. ``for_writing`` gives the
-    same tables with a number.
+    ``fence`` is the number of the lease under which it commits, and creates a table or the hash key that is missing.
+    Without one it is open for reading: a table that never was there has no rows, and every method that changes what is
+    there raises ValueError. ``for_writing`` gives the same tables with a number.
+
+    Raises ConfigError for a folder that is not embedmill's and for a hash key of another length, ResourceError for one
+    that cannot be used, DamagedStateError where the hash key was lost.
     """
 
     def __init__(self, root: Path, *, cut: str | None = None, hash_key: str = "", fence: int = 0) -> None:
@@ -65,7 +66,17 @@ class State:
                 raise ConfigError(f"state.uri: {root} is not empty and not embedmill's; give a folder of its own")
         except OSError as error:
             raise ResourceError(f"state.uri: cannot use {root}: {error.strerror}") from None
-        self.hash_key = self._key(hash_key)
+        self._key = given_key(hash_key) or stored_key(root)
+        if fence and not self._key:
+            self._key = make_key(root)
+
+    @property
+    def hash_key(self) -> bytes:
+        """The key of content hashes. Raises ConfigError where nothing has been written yet."""
+        self._key = self._key or stored_key(self.root)
+        if not self._key:
+            raise ConfigError(f"state.uri: nothing was written to {self.root} yet; run `embedmill run` first")
+        return self._key
 
     # -- space ---------------------------------------------------------------------------------------------------
 
@@ -99,49 +110,34 @@ class State:
         refuse_unfenced(self._fence)
         replace_file(self._marker, json.dumps({"format": FORMAT, "spaces": dict(spaces)}).encode())
 
-    def _key(self, given: str) -> bytes:
-        if given:
-            try:
-                key = bytes.fromhex(given)
-            except ValueError:
-                raise ConfigError("state.hash_key: must be hexadecimal") from None
-            if not LEAST_KEY_BYTES <= len(key) <= MOST_KEY_BYTES:
-                raise ConfigError(
-                    f"state.hash_key: give {2 * LEAST_KEY_BYTES} to {2 * MOST_KEY_BYTES} hexadecimal digits "
-                    f"({LEAST_KEY_BYTES} to {MOST_KEY_BYTES} bytes), not {len(given)}"
-                )
-            return key
-        file = self.root / "hash.key"
-        if not file.exists() and not versions_noted(self.root):
-            replace_file(file, secrets.token_bytes(HASH_KEY_BYTES))
-        key = file.read_bytes() if file.exists() else b""
-        if len(key) != HASH_KEY_BYTES:  # with another key every text would count as new
-            raise DamagedStateError(
-                f"state.uri: {file} is damaged; put it back from a backup, or give its bytes as state.hash_key"
-            )
-        return key
-
     # -- tables --------------------------------------------------------------------------------------------------
 
     def table(self, name: str) -> DeltaTable:
-        """Open a table at its newest version, creating it when it is missing and never was there.
+        """Open a table at its newest version; one that never was there is created where this is open for writing.
 
-        Raises DamagedStateError, or LostPurgesError, for one that was there.
+        Raises DamagedStateError, or LostPurgesError, for one that was there, and ValueError for one that never was in a
+        state that is open for reading.
         """
+        if (found := self._found(name)) is not None:
+            return found
+        refuse_unfenced(self._fence)
         spec = TABLES[name]
-        uri = delta_uri(self.root / name)
+        return DeltaTable.create(
+            delta_uri(self.root / name),
+            schema=spec.stored,
+            mode="ignore",
+            partition_by=spec.stored_by,
+            commit_properties=numbered(self._fence),
+        )
+
+    def _found(self, name: str) -> DeltaTable | None:
+        """The table, None for one that never was there. Raises DamagedStateError or LostPurgesError."""
         try:
-            return DeltaTable(uri)
+            return DeltaTable(delta_uri(self.root / name))
         except TableNotFoundError:
             if versions_noted(self.root).get(name) is not None:
                 raise damage_error(self.root, Damage(name, name, "is missing", log=True)) from None
-            return DeltaTable.create(
-                uri,
-                schema=spec.stored,
-                mode="ignore",
-                partition_by=spec.stored_by,
-                commit_properties=numbered(self._fence) if self._fence else None,
-            )
+            return None
 
     def _grown(self, name: str) -> DeltaTable:
         """The table, to be written to, with the columns that an earlier version of embedmill did not know."""
@@ -156,7 +152,8 @@ class State:
     def files(self, name: str, partition: Mapping[str, str] | None = None) -> list[str]:
         """Paths of a table's current files, for Spark."""
         filters = self._within(name) + [(column, "=", value) for column, value in (partition or {}).items()]
-        return [str(file) for file in delta_files(self.table(name), self.root / name, filters)]
+        table = self._found(name)
+        return [str(file) for file in delta_files(table, self.root / name, filters)] if table is not None else []
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
         """Read a table into memory: ``columns``, or all, of the rows for which ``where`` holds.
@@ -243,8 +240,10 @@ class State:
 
     def dataset(self, name: str, filters: Sequence[tuple[str, str, str | list[str]]] = ()) -> ds.Dataset:
         """The rows of this cut with every stored column, of the partitions for which ``filters`` hold; loads none."""
-        within = [*self._within(name), *filters]
-        return self.table(name).to_pyarrow_dataset(within or None, schema=TABLES[name].stored)
+        table = self._found(name)
+        if table is None:
+            return ds.dataset(TABLES[name].stored.empty_table())
+        return table.to_pyarrow_dataset([*self._within(name), *filters] or None, schema=TABLES[name].stored)
 
     def _within(self, name: str) -> list[tuple[str, str, str]]:
         return [("cut", "=", self.cut)] if TABLES[name].per_cut and self.cut is not None else []
@@ -263,11 +262,13 @@ class State:
         """The same tables, to commit to under the lease of this number (1 or higher)."""
         state = copy.copy(self)
         state._fence = fence
+        state._key = self._key or stored_key(self.root) or make_key(self.root)
         return state
 
     def values(self, name: str, column: str) -> list[str]:
         """Values of a partition column, of every cut."""
-        return sorted({str(partition[column]) for partition in self.table(name).partitions()})
+        table = self._found(name)
+        return sorted({str(partition[column]) for partition in table.partitions()}) if table is not None else []
 
     def drop(self, name: str, where: str) -> int:
         """Delete the rows, of every cut, for which an SQL condition holds; returns how many."""

@@ -238,7 +238,7 @@ def test_killed_rebuild_is_begun_again(whole: Workspace) -> None:
     root = whole.root / "state"
     note_versions(root, rebuilding=["published"])
     shutil.rmtree(root / "published")
-    State(root).table("published")
+    State(root, fence=1).table("published")
     assert_named(whole.run(), "published", root / "published")
     rebuilt = whole.verify("--repair")
     assert rebuilt.code == 0 and rebuilt.body["rebuilt"] == ["published"]

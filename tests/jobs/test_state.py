@@ -20,8 +20,25 @@ from tests.support.canary import Canary, places
 
 
 def test_a_start_that_died_before_the_first_table_can_be_repeated(tmp_path: Path) -> None:
-    first = State(tmp_path / "state")
-    assert State(tmp_path / "state").hash_key == first.hash_key
+    first = State(tmp_path / "state", fence=1)
+    assert State(tmp_path / "state").hash_key == first.hash_key == State(tmp_path / "state", fence=2).hash_key
+
+
+def test_a_state_that_is_open_for_reading_creates_nothing_but_its_folder(tmp_path: Path) -> None:
+    reading = State(tmp_path / "state", cut="one")
+    for name, spec in TABLES.items():
+        assert reading.read(name).schema.names == spec.schema.names and reading.count(name) == 0
+        assert reading.files(name) == [] and reading.distinct(name, spec.key) == set()
+        assert read_teams(reading, "chunks", ["T1"], ["text"]).num_rows == 0
+        with pytest.raises(ValueError, match="open for reading"):
+            reading.table(name)
+    assert reading.values("chunks", "team_id") == [] and reading.newest_fence() == 0 and reading.spaces() == {}
+    with pytest.raises(ConfigError, match="nothing was written to .*; run `embedmill run` first"):
+        _ = reading.hash_key
+    assert list((tmp_path / "state").iterdir()) == []
+    writing = reading.for_writing(1)
+    assert len(writing.hash_key) == 32 and reading.hash_key == writing.hash_key
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["hash.key"]
 
 
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:

@@ -232,7 +232,9 @@ def open_pipeline(config: Path, death: Death | None = None) -> Pipeline:
     """A pipeline as a new process would open it. Its exact index is found again by the path of the configuration."""
     pipeline = Pipeline(load_config(config), Progress())
     index = WatchedIndex(pipeline.config.index_uri, pipeline.config.index.name)
-    state = WatchedState(pipeline.state.root, cut=pipeline.state.cut, hash_key=pipeline.state.hash_key.hex())
+    state = WatchedState(
+        pipeline.state.root, cut=pipeline.state.cut, hash_key=pipeline.config.state.hash_key.get_secret_value()
+    )
     index.death = state.death = death or Death()
     pipeline._index, pipeline.state = index, state
     pipeline.close = lambda: None  # type: ignore[method-assign]

@@ -80,7 +80,7 @@ class Machine(RuleBasedStateMachine):
         pipeline = open_pipeline(self.config)
         self.chunker = Chunker(pipeline.model / "tokenizer.json", pipeline.limits)
         self.numbers = {source.source_id: n for n, source in enumerate(open_sources(pipeline.config))}
-        key = pipeline.state.hash_key
+        key = pipeline.state.for_writing(1).hash_key
         self.model = Model(cache(lambda team, text: ids.content_hash(key, team, text)), (*EXPORTS.values(), "T01"))
         self.night: Within | None = None
         self.sound = True

@@ -1,0 +1,48 @@
+"""The key of content hashes: from the configuration, or made by the first run and kept beside the tables."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from embedding.atomic_file import replace_file
+from embedding.errors import ConfigError, DamagedStateError
+from jobs.state.integrity import versions_noted
+
+KEY_FILE = "hash.key"
+KEY_BYTES = 32
+LEAST_BYTES, MOST_BYTES = 16, 64  # of one that is given; the second is all that BLAKE2 takes
+
+
+def given_key(given: str) -> bytes:
+    """A key of the configuration, in hexadecimal; b"" where none is given. Raises ConfigError for a bad one."""
+    try:
+        key = bytes.fromhex(given)
+    except ValueError:
+        raise ConfigError("state.hash_key: must be hexadecimal") from None
+    if given and not LEAST_BYTES <= len(key) <= MOST_BYTES:
+        raise ConfigError(
+            f"state.hash_key: give {2 * LEAST_BYTES} to {2 * MOST_BYTES} hexadecimal digits "
+            f"({LEAST_BYTES} to {MOST_BYTES} bytes), not {len(given)}"
+        )
+    return key
+
+
+def stored_key(root: Path) -> bytes:
+    """The key of a state; b"" where no run has written yet. Raises DamagedStateError for one that was lost."""
+    file = root / KEY_FILE
+    if not file.exists() and not versions_noted(root):
+        return b""
+    key = file.read_bytes() if file.exists() else b""
+    if len(key) != KEY_BYTES:  # with another key every text would count as new
+        raise DamagedStateError(
+            f"state.uri: {file} is damaged; put it back from a backup, or give its bytes as state.hash_key"
+        )
+    return key
+
+
+def make_key(root: Path) -> bytes:
+    """Make the key of a state that has none. Call it only while holding the lease."""
+    key = secrets.token_bytes(KEY_BYTES)
+    replace_file(root / KEY_FILE, key)
+    return key
