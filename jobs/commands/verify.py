@@ -14,7 +14,7 @@ from jobs.plan.plan import Plan
 from jobs.run_session import RunSession, open_session
 from jobs.scope import Scope
 from jobs.sources import open_sources
-from jobs.state.integrity import note_versions
+from jobs.state.integrity import record_versions
 from jobs.state.tables import TABLES
 from jobs.steps import extract_sources, publish_rows
 from jobs.verify.compare import compare, not_found, plan_repair, with_sources
@@ -104,5 +104,5 @@ def finish_rebuild(session: RunSession, names: list[str]) -> bool:
     if FILLED_BY_READING & set(names):
         extract_sources(session, to_embed=False)
         whole = "chunks" not in names or not session.report.extracted.rejected
-    note_versions(session.pipeline.state.root, rebuilt=TABLES)
+    record_versions(session.pipeline.state.root, rebuilt=TABLES)
     return whole

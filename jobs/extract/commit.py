@@ -112,7 +112,7 @@ def _frames(
     elsewhere: Mapping[At, Collection[str]],
 ) -> ownership.Read:
     covered = {*(at for at, found in judged.items() if found.covered), *gone}
-    settled = covered - {at for at, found in judged.items() if found.suspects}
+    certain = covered - {at for at, found in judged.items() if found.suspects}
     spared = {at: {*found.named, *found.waiting} for at, found in judged.items()} | dict(elsewhere)
     protected = [
         {"doc_id": doc, "source_id": at[0], "partition": at[1]} for at, docs in spared.items() for doc in sorted(docs)
@@ -124,7 +124,7 @@ def _frames(
         chunks=read_table(spark, state, "chunks"),
         removals=read_table(spark, state, "removals") if removals else none,
         covered=local_frame(spark, _COVERED, [{"source_id": s, "partition": p} for s, p in sorted(covered)]),
-        settled=local_frame(spark, _COVERED, [{"source_id": s, "partition": p} for s, p in sorted(settled)]),
+        certain=local_frame(spark, _COVERED, [{"source_id": s, "partition": p} for s, p in sorted(certain)]),
         protected=local_frame(spark, _PROTECTED, protected),
     )
 

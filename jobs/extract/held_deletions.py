@@ -171,7 +171,7 @@ def without(row: Mapping[str, Any], documents: Collection[str]) -> dict[str, Any
     return {**row, "held": held or None, "held_back": json.dumps(said) if said else None}
 
 
-def forget_held(state: State, documents: Set[str]) -> bool:
+def drop_held(state: State, documents: Set[str]) -> bool:
     """Take documents out of what is held back, of every cut; returns whether any was there."""
     found = False
     for cut in state.values("sources", "cut"):

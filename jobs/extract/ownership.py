@@ -27,7 +27,7 @@ class Read:
     ``staged`` (CHUNK) and ``removed`` (REMOVALS) were read now; ``chunks`` and ``removals`` are the state's.
     ``covered`` (source_id, partition) were read whole now, or are gone: what is known of them alone counts no more.
     Documents in ``protected`` (doc_id, source_id, partition) were seen there but could not be processed, or may have
-    been: what is known of them counts. ``settled`` are the covered ones without a suspect
+    been: what is known of them counts. ``certain`` are the covered ones without a suspect
     (``jobs.extract.held_deletions``): in others a deletion that is no longer there may be the record that cannot be
     read, and still counts.
     """
@@ -38,7 +38,7 @@ class Read:
     removals: DataFrame
     covered: DataFrame
     protected: DataFrame
-    settled: DataFrame
+    certain: DataFrame
 
 
 def rank_owners(read: Read, source_order: Sequence[str]) -> DataFrame:
@@ -67,7 +67,7 @@ def rank_owners(read: Read, source_order: Sequence[str]) -> DataFrame:
         )
 
     known = earlier(read.chunks.select(*_CLAIMING), read.covered, ["doc_id"])
-    gone = earlier(read.removals, read.settled, ["doc_id", *_OWNER])
+    gone = earlier(read.removals, read.certain, ["doc_id", *_OWNER])
     claims = _texts(read.staged, True).unionByName(_texts(known, False))
     claims = claims.unionByName(_removals(read.removed, True)).unionByName(_removals(gone, False))
     best = Window.partitionBy("doc_id").orderBy(
@@ -200,7 +200,7 @@ def changed_removals(read: Read) -> DataFrame:
     best = Window.partitionBy(*key).orderBy(F.desc("version"), F.desc("deleted"))
     now = read.removed.select(*names).withColumn("n", F.row_number().over(best)).where("n = 1").drop("n")
     before = read.removals.select(*key, F.struct("version", "deleted").alias("before"))
-    covered = read.settled.withColumn("covered", F.lit(True))
+    covered = read.certain.withColumn("covered", F.lit(True))
     event = F.struct("version", "deleted")
     fresh = (
         now.join(before, on=key, how="left")
@@ -209,7 +209,7 @@ def changed_removals(read: Read) -> DataFrame:
         .where(F.col("before").isNull() | (event > F.col("before")) | ((event != F.col("before")) & F.col("covered")))
     )
     gone = (
-        read.removals.join(read.settled, on=_OWNER, how="left_semi")
+        read.removals.join(read.certain, on=_OWNER, how="left_semi")
         .join(now, on=key, how="left_anti")
         .join(read.protected, on=key, how="left_anti")  # the event cannot be read any more: it still counts
     )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _AT = pa.schema([("source_id", pa.string()), ("partition", pa.string())])
 
 
-def forgotten(spark: SparkSession, state: State, sources: Sequence[Source]) -> set[At]:
+def find_unlisted(spark: SparkSession, state: State, sources: Sequence[Source]) -> set[At]:
     """Partitions of configured sources that ``chunks`` names, ``sources`` does not, and a whole listing shows gone."""
     by_id = {source.source_id: source for source in sources}  # of an entry that was taken out nothing is deleted
     known = local_frame(spark, _AT, state.read("sources", _AT.names).to_pylist())

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from embedding.ids import document_id, document_ids, hashed_id
 from jobs.bodies import purge as bodies
-from jobs.extract.held_deletions import forget_held
+from jobs.extract.held_deletions import drop_held
 from jobs.report import Report, record
 from jobs.scope import Scope
 from jobs.state.erasure import empty_engine_log, erase_dropped
@@ -133,7 +133,7 @@ def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: 
     removed["removals"] = _drop_removals(pipeline, target, rules[0]["purged_at"])
     documents = {document_id(chunk) for chunk in doomed | found}
     unmatched = sorted(target.ids - documents - {document_id(key) for key in named})
-    changed = [*_HOLDING, *["sources"] * forget_held(state, documents)]
+    changed = [*_HOLDING, *["sources"] * drop_held(state, documents)]
     files = sum(erase_dropped(state, name) for name in changed)
     empty_engine_log(state)
     return bodies.Receipt(

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from indexers.rows import SCAN
 from jobs.report import new_run_id
-from jobs.state.integrity import Damage, damage_error, find_damage, note_versions, rows_of
+from jobs.state.integrity import Damage, damage_error, find_damage, record_versions, rows_of
 from jobs.state.parts import Part, write_part
 from jobs.state.store import State
 from jobs.state.team_rows import group_teams, read_teams
@@ -54,7 +54,7 @@ def rebuild(pipeline: Pipeline, *, wait: float) -> list[str]:
             return []
         own_index(pipeline)  # what is read back from another state's would count as ours
         reads = bool(FILLED_BY_READING & set(names))
-        note_versions(state.root, rebuilding={*names, "sources"} if reads else names)
+        record_versions(state.root, rebuilding={*names, "sources"} if reads else names)
         for name in names:
             _keep_good_files(state, name, lease, [d for d in found if d.table == name])
         if reads:

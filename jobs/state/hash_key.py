@@ -7,7 +7,7 @@ from pathlib import Path
 
 from embedding.atomic_file import replace_file
 from embedding.errors import ConfigError, DamagedStateError
-from jobs.state.integrity import versions_noted
+from jobs.state.integrity import recorded_versions
 
 KEY_FILE = "hash.key"
 KEY_BYTES = 32
@@ -31,7 +31,7 @@ def given_key(given: str) -> bytes:
 def stored_key(root: Path) -> bytes:
     """The key of a state; b"" where no run has written yet. Raises DamagedStateError for one that was lost."""
     file = root / KEY_FILE
-    if not file.exists() and not versions_noted(root):
+    if not file.exists() and not recorded_versions(root):
         return b""
     key = file.read_bytes() if file.exists() else b""
     if len(key) != KEY_BYTES:  # with another key every text would count as new

@@ -28,7 +28,7 @@ from embedding.atomic_file import replace_file
 from embedding.errors import ConfigError, DamagedStateError, EmbedmillError, LeaseHeldError, ResourceError
 from jobs.state.fencing import LOST, check, fenced, newest, numbered, refuse_unfenced
 from jobs.state.hash_key import KEY_FILE, given_key, make_key, stored_key
-from jobs.state.integrity import Damage, damage_error, versions_noted
+from jobs.state.integrity import Damage, damage_error, recorded_versions
 from jobs.state.parts import _WRITTEN_BY_PEOPLE, Part
 from jobs.state.path_alias import LINKED, delta_files, delta_uri
 from jobs.state.tables import TABLES
@@ -135,7 +135,7 @@ class State:
         try:
             return DeltaTable(delta_uri(self.root / name))
         except TableNotFoundError:
-            if versions_noted(self.root).get(name) is not None:
+            if recorded_versions(self.root).get(name) is not None:
                 raise damage_error(self.root, Damage(name, name, "is missing", log=True)) from None
             return None
 

@@ -21,7 +21,7 @@ from embedding.ids import document_ids
 from jobs.extract.changes import changed
 from jobs.extract.extract import purge_rules
 from jobs.extract.partition_reader import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW, TO_READ, Chunking, reader, to_read
-from jobs.extract.unlisted_partitions import forgotten
+from jobs.extract.unlisted_partitions import find_unlisted
 from jobs.sources.base import NameMap, Partition, Source
 from jobs.state.spark_frames import local_frame, read_table
 
@@ -204,7 +204,7 @@ def check_sources(
     owners = near.select("source_id", "partition").distinct().toArrow().to_pylist() if wanted else []
     first = {(row["source_id"], row["partition"]) for row in owners}
     chosen = choose(state, sources, chunking, scope, first, turn)
-    lost = forgotten(spark, state, sources)
+    lost = find_unlisted(spark, state, sources)
     if not chosen and not lost:
         return [], 0
     shown = read_again(state, sources, chunking, chosen)
