@@ -46,7 +46,7 @@ def heed(say: Callable[[int], None]) -> None:
 
 
 def first_to_tell() -> bool:
-    """Whether nobody has told of the signal yet, neither the main thread nor the one that ends the process."""
+    """Whether this call is the first to report the signal, in the main thread or the one that ends the process."""
     return _told.acquire(blocking=False)
 
 

@@ -1,8 +1,8 @@
 """Extract: read the source partitions that changed and bring the text tables up to date with them.
 
 Listing is the driver's; opening, parsing, normalising and chunking are the executors' (``reader``). The order of the
-commits is that the partitions are being read (``seen``), removals, chunks, quarantine, sources: a crash between two of
-them reads the same partitions again and finds nothing left to change.
+commits is: that the partitions are being read (``begin_sources``), removals, chunks, quarantine, sources. After a crash
+between two of them the same partitions are read again, and nothing is left to change.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def _told(staged: Path, asked: set[At]) -> tuple[list[dict[str, Any]], list[dict
 
 
 def purge_rules(state: State) -> list[PurgeRule]:
-    """What keeps purged documents away, whoever reads."""
+    """The rules of all purges, which keep purged documents out."""
     return [
         PurgeRule(r["team_id"], r["channel_id"], frozenset(r["ids"] or ()), r["before"], r["purged_at"])
         for r in state.read("purges").to_pylist()

@@ -91,7 +91,7 @@ def judge(row: Mapping[str, Any] | None, whole: bool, rejects: Sequence[Mapping[
     """Decide what follows from a reading with these ``rejects`` (rows of EXTRACTED), ``whole`` or not.
 
     ``row`` is what ``sources`` says of the last one. A record that names no document and was there at the last whole
-    reading cannot be a document that was still seen then: only records that are new since may be what is missing.
+    reading cannot be a document that was still read then: only records that are new since may be what is missing.
     """
     faults = [r for r in rejects if not r["ignored"]]
     named = {r["doc_id"]: r["reason"] for r in faults if r["doc_id"]}

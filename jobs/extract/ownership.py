@@ -26,7 +26,7 @@ class Read:
 
     ``staged`` (CHUNK) and ``removed`` (REMOVALS) were read now; ``chunks`` and ``removals`` are the state's.
     ``covered`` (source_id, partition) were read whole now, or are gone: what is known of them alone counts no more.
-    Documents in ``protected`` (doc_id, source_id, partition) were seen there but could not be processed, or may have
+    Documents in ``protected`` (doc_id, source_id, partition) are there but could not be processed, or may have
     been: what is known of them counts. ``certain`` are the covered ones without a suspect
     (``jobs.extract.held_deletions``): in others a deletion that is no longer there may be the record that cannot be
     read, and still counts.
@@ -179,7 +179,7 @@ def handed_on(read: Read, decided: DataFrame) -> DataFrame:
 def _handed_on(read: Read, kept: DataFrame) -> DataFrame:
     """Chunks whose partition let go of them while another one has their document, unreadable: from now on it owns them.
 
-    Else nobody would look for them again, and they would stay for ever.
+    Otherwise no run would look for them again, and they would never be deleted.
     """
     new = kept.groupBy("doc_id").agg(F.max_by(F.struct(*_OWNER), F.struct(*_OWNER)).alias("new"))
     back = kept.select("doc_id", *_OWNER)  # where the owner itself has it, unreadable, there is nothing to hand on

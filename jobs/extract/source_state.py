@@ -1,4 +1,4 @@
-"""Seen: the rows of ``sources``, which say of each partition what it was when it was last read."""
+"""Writes the rows of ``sources``: the state of each source partition when it was last read."""
 
 from __future__ import annotations
 
@@ -29,11 +29,10 @@ def begin_sources(
     overlaps: Mapping[At, set[str]],
     run_id: str,
 ) -> None:
-    """Before anything of them is committed: note the partitions that were read, and those gone, as not yet read.
+    """Record the partitions that were read, and those gone, as not yet read. Call it before their first commit.
 
-    A run that dies then leaves no chunk whose partition nobody knows, to be missed when it goes; no document with an
-    owner of whom nobody knows that another partition has it too; and no partition that is taken for what it was, should
-    it change back.
+    After a crash every chunk's partition is then recorded, so that its chunks are deleted when it goes; so are the
+    other partitions of a document; and a partition that changes back is read again.
     """
     rows: list[dict[str, object]] = []
     for at in [*read, *gone]:
@@ -58,7 +57,7 @@ def end_sources(
     run_id: str,
     now: int,
 ) -> None:
-    """Once all else is committed: note what was read and how it was found, and forget what is gone."""
+    """Record what was read and delete the rows of what is gone. Call it after all other commits."""
     names = {source.source_id: NameMap(source.names) for source in sources}
     listed = {(sources[n].source_id, p.key): (sources[n], p) for n, p in read}
     rows: list[dict[str, object]] = []

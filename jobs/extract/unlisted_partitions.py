@@ -1,7 +1,6 @@
-"""Forgotten: partitions that texts come from, and that neither ``sources`` nor any listing knows.
+"""Finds partitions that texts come from, and that neither ``sources`` nor a listing names.
 
-A run deletes what a partition held when it goes out of ``sources``. One that is not in there can never go, so that its
-texts would stay for good.
+A run deletes the texts of a partition when it leaves ``sources``. Texts of one that is not in it would always stay.
 """
 
 from __future__ import annotations

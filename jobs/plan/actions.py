@@ -25,7 +25,7 @@ def in_scope(chunks: DataFrame, published: DataFrame, scope: Scope) -> tuple[Dat
 
 
 def actions(chunks: DataFrame, published: DataFrame, vectors: DataFrame) -> DataFrame:
-    """What has to happen to each chunk: embed, reuse, update, unchanged or delete.
+    """The action for each chunk: embed, reuse, update, unchanged or delete.
 
     ``chunks`` and ``published`` are already within the scope and the index; ``vectors`` (team_id, content_hash) within
     the space. Of several chunks with one text the first embeds and the others reuse its vector.

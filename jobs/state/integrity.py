@@ -28,7 +28,7 @@ _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint.*\.parquet")
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One fault: ``file`` lies below the state's folder. With ``log`` the table's log is damaged, else only that file."""
+    """One fault; ``file`` is below the state's folder. With ``log`` it is the table's log, else that file alone."""
 
     table: str
     file: str
@@ -60,14 +60,14 @@ def recorded_versions(root: Path) -> dict[str, int | None]:
 
 
 def record_versions(root: Path, *, rebuilding: Collection[str] = (), rebuilt: Collection[str] = ()) -> None:
-    """Record every table's version. Tables ``rebuilding`` count as damaged until ``rebuilt``. Call it under the lease."""
+    """Record every table's version; tables ``rebuilding`` count as damaged until ``rebuilt``. Needs the lease."""
     before = recorded_versions(root)
     unfinished = ({name for name, version in before.items() if version is None} | set(rebuilding)) - set(rebuilt)
     now = {name: _newest(root / name) for name in TABLES}
     there = [name for name in TABLES if name in unfinished or now[name] >= 0]
     recorded = {name: None if name in unfinished else now[name] for name in there}
     if recorded != before:
-        replace_file(root / NOTE, json.dumps(recorded).encode())
+        replace_file(root / RECORD, json.dumps(recorded).encode())
 
 
 def _newest(table: Path) -> int:

@@ -140,9 +140,9 @@ class Lease:
             raise LeaseHeldError("another run was stopped while it changed the lease; end it or let it go on") from None
 
     def _expired(self, held: _Held) -> bool:
-        """On this machine by its own clock, which nobody sets; else by the time of day, which must agree among hosts.
+        """On this machine by its monotonic clock; else by the time of day, which must agree among hosts.
 
-        Where it does not, a lease that was seen without a heartbeat for its whole length has expired as well.
+        Where it does not, a lease that has shown no heartbeat for its whole length has expired as well.
         """
         now = time.monotonic()
         if held != self._seen[0]:
@@ -161,7 +161,7 @@ class Lease:
 
 
 def holder(root: Path) -> str:
-    """The run that holds a state's lease now, "" for none. For whoever only looks: nothing is locked."""
+    """The run that holds a state's lease now, "" for none. Locks nothing."""
     try:
         held = json.loads((root / "lease.json").read_text())
         gone = is_here(held) and (is_gone(held) or time.monotonic() - float(held["beat"]) >= float(held["seconds"]))
@@ -196,7 +196,7 @@ def started_at(process: psutil.Process) -> float:
 
 
 def is_gone(held: _Held) -> bool:
-    """Whether a process of this machine has ended, also where nobody has buried it."""
+    """Whether a process of this machine has ended; a zombie has."""
     try:
         process = psutil.Process(int(held["pid"]))
         another = abs(started_at(process) - float(held["process_started"])) >= 2

@@ -307,7 +307,7 @@ class State:
         """Remove a table and create it empty; with ``keep_files`` only its log is removed.
 
         Its log begins with this lease's number. No commit guards the removal: ask the lease just before. Raises
-        LeaseHeldError where any table has seen a later lease.
+        LeaseHeldError where a later lease has committed to any table.
         """
         refuse_unfenced(self._fence)
         if self.newest_fence() > self._fence:
@@ -333,7 +333,7 @@ class State:
         table.cleanup_metadata()
 
     def newest_fence(self) -> int:
-        """The highest number of a lease that any table has seen."""
+        """The highest number of a lease under which any table was committed to."""
         return newest(delta_uri(self.root / name) for name in TABLES)
 
     def raise_fence(self) -> None:
@@ -350,7 +350,7 @@ class State:
 
     @property
     def engine_log(self) -> Path:
-        """What the engines wrote to standard error, for whoever looks into a fault of theirs."""
+        """What the engines wrote to standard error."""
         return self.root / "work" / "engines.log"
 
     def work(self, run_id: str) -> Path:

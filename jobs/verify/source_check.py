@@ -194,7 +194,7 @@ def check_sources(
 
     ``sample`` are chunk ids whose partitions come first. Returns the rows that differ, and how many partitions were
     read. Partitions that changed since they were read are a run's business, also those that change meanwhile; those
-    that are in no table of what was read are nobody's, and count as read and empty.
+    that are in no table of what was read count as read and empty.
     """
     chunks = read_table(spark, state, "chunks").select(*_CHUNK)
     wanted = [{"doc_id": chunk} for chunk in sample]
@@ -228,7 +228,7 @@ def check_sources(
 
 
 def read_anew(state: State, wrong: Sequence[Wrong], gone: Sequence[Wrong], run_id: str) -> int:
-    """Have the next run read again the partitions that rows were ``wrong`` of, and forget the texts that are ``gone``.
+    """Have the next run read again the partitions of ``wrong`` rows, and drop the texts that are ``gone``.
 
     Returns how many partitions. Call it only while holding the lease.
     """

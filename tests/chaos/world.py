@@ -139,7 +139,7 @@ class World:
             env=os.environ | (environment or {}),
         )
 
-    def settle(self, outcome: Outcome) -> None:
+    def recover(self, outcome: Outcome) -> None:
         """Run again, let the calm state catch up, and compare."""
         outcome.compared += 1
         again = self.hit.run("--allow-mass-delete", "--wait", "90")

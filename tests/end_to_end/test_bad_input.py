@@ -454,7 +454,7 @@ def test_bad_files_cost_nothing_that_was_published(bad_files: Poisoned) -> None:
 
 @pytest.mark.parametrize("what", ["a day file", "a channel's folder"])
 def test_day_behind_a_link_out_of_the_export_is_not_deleted(ran: Workspace, what: str) -> None:
-    """Nobody looked behind the link, so the messages there were not found missing."""
+    """What is behind the link was not read, so the messages there were not found missing."""
     before = published(ran)
     hidden = ran.export / "general" / (f"{DAY}.json" if what == "a day file" else "")
     shutil.move(hidden, ran.root / "outside")

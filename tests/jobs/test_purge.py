@@ -115,7 +115,7 @@ def test_a_purge_that_died_is_carried_out_and_spares_what_is_newer_still(ahead: 
     assert held(ahead) == {FILE}
     writing(State(ahead.root / "state")).drop(
         "runs", "true"
-    )  # as a rebuilt table: nobody knows that the purge has ended
+    )  # as a rebuilt table: no row says that the purge has ended
     go(ahead)
     assert held(ahead) == {FILE}, "carried out once more, it takes nothing that is newer"
 

@@ -255,7 +255,7 @@ class Machine(RuleBasedStateMachine):
         """Let the model say what a command owes, do it, and judge what it wrote; its report, or None if it died."""
         model, fatal, self.sound = self.model, Death(*death), False
         goal = copy.deepcopy(model)
-        goal.settle()
+        goal.recover()
         if name != "purge":
             for unfinished in goal.unfinished:
                 goal.carry_out(unfinished)

@@ -153,7 +153,7 @@ class TableSource:
             path = Path(partition.path)
             missing -= set(walk.partition_values(path, self.root))
             if budget <= 0:
-                missing &= {self.rows.columns[name] for name in _REQUIRED}  # of others it may be in what was not seen
+                missing &= {self.rows.columns[name] for name in _REQUIRED}  # others may be in what was not read
             if not missing:
                 return set()
             try:
