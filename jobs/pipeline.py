@@ -102,7 +102,7 @@ class Pipeline:
             refuse_other(self.state.root, version, index.owner_of(version))  # made by another state a moment ago
 
     def check_space(self, version: str) -> None:
-        """Refuse an index of another space, naming both."""
+        """Refuse an index of another space, naming both. Raises SpaceMismatchError."""
         found = self.index().space_of(version)
         if found != self.space_id:
             model, ours = self.state.spaces().get(found, {}).get("model", "unknown"), self.config.model.name
@@ -184,7 +184,10 @@ class Pipeline:
 
 
 def describe(config: Config, model: Path) -> tuple[ChunkLimits, Space]:
-    """The chunk limits and the embedding space of a configuration."""
+    """The chunk limits and the embedding space of a configuration.
+
+    Raises ConfigError for limits that the model does not have.
+    """
     backend = check_backend(config.model.backend)
     if backend is not None and backend.precisions is not None and own_engine(model) is not None:
         raise ConfigError(f'model.backend: {config.model.name} brings its own engine; use "auto"')

@@ -28,7 +28,10 @@ _HIT_STRINGS = ("chunk_id", "team_id", "channel_id", "channel_name", "kind", "do
 
 
 class VespaIndex:
-    """Implements ``Index`` over the http(s) address of a Vespa container."""
+    """Implements ``Index`` over the http(s) address of a Vespa container.
+
+    Raises ConfigError for settings that Vespa has no use for.
+    """
 
     def __init__(self, uri: str, name: str, settings: Settings | None = None) -> None:
         settings = settings or Settings()
@@ -255,7 +258,10 @@ def search_body(
     k: int = 10,
     text: str | None = None,
 ) -> dict[str, Any]:
-    """The query of a search. Every value is a parameter of its own, and none is part of the expression."""
+    """The query of a search; ``vector`` is float32 of shape (dim,).
+
+    Every value is a parameter of its own, and none is part of the expression.
+    """
     values = {"team": searchable(team_id)}
     values |= {f"channel_{n}": searchable(channel) for n, channel in enumerate(channels)}
     filters = ["team_id contains @team"]

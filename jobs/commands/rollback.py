@@ -36,6 +36,8 @@ def rollback(pipeline: Pipeline, *, allow_mass_delete: bool = False, wait: float
 
     ``removed`` counts rows whose document is gone, or is another one, by what the sources showed last. Raises
     MassDeleteError where many of them are gone that the live version still has: no run was let delete those.
+
+    Raises ConfigError where there is no version before the live one.
     """
     with open_session(pipeline, "rollback", Scope(), wait) as session:
         report, lease = session.report, session.lease

@@ -31,6 +31,8 @@ def verify(
     """Compare index, ledger, desired state and sources; with ``repair`` rebuild damaged tables first, and mend.
 
     Raises MassDeleteError, before anything is changed, for a repair that would delete more than ``limits`` allow.
+
+    Raises EmbedmillError where there is no index yet.
     """
     rebuilt = rebuild(pipeline, wait=wait) if repair else []
     with open_session(pipeline, "verify", scope, wait) as session:

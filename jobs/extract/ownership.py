@@ -49,6 +49,9 @@ def rank_owners(read: Read, source_order: Sequence[str]) -> DataFrame:
     the later partition: an order that does not depend on what is read first. A winner that is ``removed`` is no text.
 
     One row a document, partition and version, with all ``owners`` of the document; used often, so worth a ``persist``.
+
+    Columns: doc_id, source_id, partition, version, team_id, channel_id, kind, created_at, texts, staged, removed,
+    deleted, rank, place, owners, best_texts, best_version and best_owner.
     """
     rank = F.coalesce(
         F.create_map(*[c for n, s in enumerate(source_order) for c in (F.lit(s), F.lit(n))])[F.col("source_id")],
@@ -100,7 +103,7 @@ def _removals(rows: DataFrame, staged: bool) -> DataFrame:
 
 
 def winning(staged: DataFrame, claims: DataFrame) -> DataFrame:
-    """Chunks of ``staged`` whose partition owns their document."""
+    """Chunks (CHUNK) of ``staged`` whose partition owns their document; ``claims`` as of ``rank_owners``."""
     won = claims.where("place = 1 AND staged AND NOT removed").select("doc_id", *_OWNER, "version")
     return staged.join(won, on=["doc_id", *_OWNER, "version"], how="left_semi").select(*staged.columns)
 
@@ -126,7 +129,10 @@ def overlapping(claims: DataFrame) -> DataFrame:
 
 
 def losing(claims: DataFrame) -> DataFrame:
-    """Documents that another claim wins, as new as theirs and with another text: read now, or owners until now."""
+    """Claims that another one wins, as new as theirs and with another text: read now, or owners until now.
+
+    Columns are those of ``rank_owners``.
+    """
     other = F.concat_ws("\0", *_OWNER) != F.col("best_owner")
     return claims.where("place > 1 AND texts != best_texts AND version = best_version").where(other)
 
@@ -136,7 +142,7 @@ def _text_hash() -> Column:
 
 
 def new_chunks(winners: DataFrame, chunks: DataFrame) -> DataFrame:
-    """Chunks that were read and are not in the state."""
+    """Chunks (CHUNK) of ``winners`` that are not in the state's ``chunks``."""
     return winners.join(chunks.select("team_id", "chunk_id"), on=["team_id", "chunk_id"], how="left_anti")
 
 
@@ -146,6 +152,8 @@ def changed_chunks(winners: DataFrame, read: Read, decided: DataFrame) -> DataFr
     Removed are chunks whose partition is covered and which were not found, those past the end of a document that was
     read and is now shorter, and those of documents that were taken away, wherever they lie (``decided``: doc_id).
     Protected documents stay, unless a reading of theirs or an event won.
+
+    Columns are CHUNK and ``_delete`` (boolean).
     """
     chunks = read.chunks
     watched = chunks.select("team_id", "chunk_id", *[F.col(c).alias(f"old_{c}") for c in _WATCHED])
@@ -193,7 +201,10 @@ def _handed_on(read: Read, kept: DataFrame) -> DataFrame:
 
 
 def changed_removals(read: Read) -> DataFrame:
-    """Rows of ``removals`` to write, and (with ``_delete``) to remove: those of covered partitions that are no more."""
+    """Rows of ``removals`` to write, and (with ``_delete``) to remove: those of covered partitions that are no more.
+
+    Columns are REMOVALS and ``_delete`` (boolean).
+    """
     key = ["doc_id", *_OWNER]
     names = read.removals.columns
     # Twice in one partition: the claims are ranked one by one, and of what is kept the strongest will do.

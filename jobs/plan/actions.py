@@ -13,6 +13,8 @@ def in_scope(chunks: DataFrame, published: DataFrame, scope: Scope) -> tuple[Dat
     """Chunks and ledger rows of a scope: a row whose chunk there is lies where the chunk does, any other by itself.
 
     The two may differ: a file that was written again is of another time.
+
+    Both keep their columns: CHUNK and PUBLISHED.
     """
     if scope == Scope():
         return chunks, published

@@ -62,7 +62,7 @@ def gathered(frame: DataFrame) -> DataFrame:
 
 
 def dealt(frame: DataFrame, *by: str | Column, parts: int | None = None) -> DataFrame:
-    """The frame with rows of the same ``by`` in one partition, so that what is written by them comes to few files."""
+    """The frame with rows of the same ``by`` in one partition: writing by them makes few files. Columns stay."""
     if _small(frame):
         return frame
     return frame.repartition(parts, *by) if parts else frame.repartition(*by)
@@ -73,13 +73,16 @@ def _small(frame: DataFrame) -> bool:
 
 
 def local_frame(spark: SparkSession, schema: pa.Schema, rows: Sequence[Mapping[str, object]]) -> DataFrame:
-    """A few rows of the driver as a frame. Spark knows their number: it leaves out joins with no rows at all."""
+    """A few rows of the driver as a frame with the columns of ``schema``.
+
+    Spark knows their number, and leaves out joins with no rows at all.
+    """
     frame = spark.createDataFrame(pa.Table.from_pylist(list(rows), schema=schema), spark_ddl(schema))
     return gathered(frame) if rows else frame
 
 
 def write_parts(state: State, name: str, frame: DataFrame) -> int:
-    """Write a frame as new files of a table, on the executors, and commit them. Returns the number of rows."""
+    """Write a frame with a table's columns as new files of it, on the executors, and commit them; returns its rows."""
     root, cut = str(state.root), state.cut or ""
     names = TABLES[name].schema.names
 

@@ -83,7 +83,7 @@ class State:
     def spaces(self) -> dict[str, dict[str, str]]:
         """What was made here: ``model`` and ``cut`` by space_id.
 
-        Raises ConfigError for a state of another format.
+        Raises ConfigError for a state of another format, DamagedStateError for a marker that is no JSON.
         """
         if not self._marker.exists():
             return {}
