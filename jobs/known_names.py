@@ -1,4 +1,4 @@
-"""Known: whether a team or a channel that somebody named is anywhere. A name with a slip would else look like success.
+"""Checks that a team or a channel of an option is known. A misspelt name would otherwise match nothing and succeed.
 
 Teams are those of sources, texts and ledger, channels those of listings, texts and ledger. Of a table whose rows say
 them only reading it tells.

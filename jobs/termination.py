@@ -1,4 +1,4 @@
-"""Ending: what a signal that asks this process to end does. One line, the engines ended with it, and soon.
+"""Termination by a signal: one line is printed, and this process ends with its engines within seconds.
 
 A signal is an exception in the main thread, so that a run is recorded as failed and its lease given up. Where that
 thread is inside an engine's own code, or what it then does takes too long, a thread of our own ends the process and all

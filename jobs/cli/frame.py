@@ -1,4 +1,4 @@
-"""What is around every command: the pipeline that it opens, and how what it answers, or what went wrong, is told."""
+"""Shared by all commands: opening the pipeline, printing the answer, and turning an error into a line and a code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starting and stopping Spark and Ray: sized, quiet, and with one line for the user when they cannot start."""
+"""Starts Spark: sized, quiet, with one line for the user when it cannot start."""
 
 from __future__ import annotations
 

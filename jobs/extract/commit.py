@@ -1,6 +1,6 @@
-"""Commit: close the difference between what was read and the text tables ``chunks`` and ``removals``.
+"""Commits the difference between what was read and the text tables ``chunks`` and ``removals``.
 
-Decided by ``diff``, and by ``held`` where something could not be read. Nothing is read from a source here.
+``ownership`` decides, and ``held_deletions`` where something could not be read. Nothing is read from a source here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Held: deletions that wait, because a record that could not be read may be the document that is missing.
+"""Held deletions: those that wait, because a record that could not be read may be the document that is missing.
 
 A document that its partition no longer shows is deleted, unless it may be there in a form that cannot be read. Which
 documents that are is decided here from what was rejected, purely; what is held back is kept with the partition's row

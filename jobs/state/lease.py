@@ -1,8 +1,8 @@
 """One writer on a state at a time: a lease with a holder, a heartbeat and an expiry.
 
 The lease is a small JSON file; reading and changing it happens under an operating-system lock. A holder on this
-machine whose process is gone has lost the lease at once, any other when its heartbeat expires. Who holds it may be
-stopped, lose it and go on unaware: its ``number``, higher than any before, is what the tables tell it by (``fence``).
+machine whose process is gone has lost the lease at once, any other when its heartbeat expires. A paused holder can lose
+the lease without noticing; the fencing token, its ``number``, makes its later commits fail (``fencing``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Read again: sampled partitions are read from their source anew, and what they show is compared with the index.
+"""Reads sampled partitions from their source again and compares what they show with the index.
 
 The other checks of ``verify`` compare tables and index with each other: where all of them are wrong in the same way,
 only the source itself tells. What partitions show is decided by a run's own reader; which event of a document counts,
