@@ -85,7 +85,7 @@ def _watch(readable: int, say: Callable[[int], None]) -> None:
 
 
 def _second(readable: int, deadline: float) -> None:
-    """A second signal is somebody who will not wait."""
+    """Hurry on a second signal: its sender will not wait."""
     while time.monotonic() < deadline:
         if os.read(readable, 1)[0] in ASKS:
             _hurry.set()

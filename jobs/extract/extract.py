@@ -1,8 +1,8 @@
 """Extract: read the source partitions that changed and bring the text tables up to date with them.
 
-Listing is the driver's; opening, parsing, normalising and chunking are the executors' (``partition_reader``). The order of the
-commits is: that the partitions are being read (``begin_sources``), removals, chunks, quarantine, sources. After a crash
-between two of them the same partitions are read again, and nothing is left to change.
+The driver lists; executors open, parse, normalise and chunk (``partition_reader``). The order of the commits is: that
+the partitions are being read (``begin_sources``), removals, chunks, quarantine, sources. After a crash between two of
+them the same partitions are read again, and nothing is left to change.
 """
 
 from __future__ import annotations
