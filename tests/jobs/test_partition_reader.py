@@ -17,6 +17,7 @@ from tests.support.workspace import TEXTS, Workspace
 
 def test_a_text_longer_than_this_engine_takes_goes_to_quarantine(tmp_path: Path) -> None:
     pipeline = Pipeline(load_config(Workspace(tmp_path / "ws", files=False).config), Progress())
+    pipeline.state = pipeline.state.for_writing(1)  # which has a hash key
     chunking, (source,) = pipeline.chunking(), open_sources(pipeline.config)
     short = replace(chunking, max_bytes={**chunking.max_bytes, "text": 40})
     asked = [to_read(0, partition) for partition in source.listing().partitions]
