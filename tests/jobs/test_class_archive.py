@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 
 
 def plan(workspace: Path, cache: Path, spark_home: Path | None = None) -> int:
-    """Plan with the command itself, over an unread source. Returns how many classes its Spark took from an archive."""
+    """Plan with the command itself what nobody has read. Returns how many classes its Spark took from an archive."""
     shutil.rmtree(workspace, ignore_errors=True)
     (workspace / "files").mkdir(parents=True)
     (workspace / "files" / "a.md").write_text("# A file\n\nIts text.\n")
@@ -60,7 +60,7 @@ def test_first_command_leaves_its_classes_to_the_next(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_every_installation_has_an_archive_of_its_own(tmp_path: Path) -> None:
-    """Java refuses one that was made of jars in another folder, or of jars installed anew, in silence."""
+    """Java refuses one that was made of jars in another folder, or of jars installed anew; nobody would notice."""
     workspace, cache, other = tmp_path / "workspace", tmp_path / "cache", tmp_path / "other"
     other.symlink_to(Path(pyspark.__file__).parent)
     assert plan(workspace, cache) == 0
