@@ -18,7 +18,8 @@ from pyspark.sql import functions as F
 
 from jobs.bodies import run as bodies
 from jobs.scope import Scope
-from jobs.state.spark_frames import read_table
+from jobs.state.run_target import RunTarget
+from jobs.state.spark_frames import read_table, spark_ddl
 from jobs.state.vector_column import unpack
 from jobs.verify.compare import compare
 
@@ -80,9 +81,8 @@ def examine(pipeline: Pipeline, version: str, live: str | None, scope: Scope, *,
     settings, index = pipeline.config.gate, pipeline.index()
     index.wait_until_indexed(version)
     spark, state = pipeline.spark(), pipeline.state
-    found, _ = compare(
-        spark, state, index, version, scope, run_id=run_id, space_id=pipeline.space_id, sample=settings.vectors
-    )
+    target = RunTarget(state, version, pipeline.space_id, run_id)
+    found, _ = compare(spark, target, index, scope, sample=settings.vectors)
     wrong = found.counts["vector"]
     checks = [
         Check(
@@ -156,8 +156,6 @@ def exact_scores(rows: DataFrame, queries: list[Query]) -> dict[tuple[int, bool]
                         ],
                         schema=_EXACT,
                     )
-
-    from jobs.state.spark_frames import spark_ddl
 
     scored = rows.select("team_id", "channel_id", "vector").where(F.col("team_id").isin(list(by_team)))
     best: dict[tuple[int, bool], list[float]] = {}
