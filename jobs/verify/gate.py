@@ -16,6 +16,7 @@ import pyarrow as pa
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
+from indexers.base import SearchRequest
 from jobs.bodies import run as bodies
 from jobs.scope import Scope
 from jobs.state.run_target import RunTarget
@@ -174,9 +175,8 @@ def ask(
     for query in queries:
         for channel in (False, True):
             best = exact.get((query.number, channel), [])
-            hits = index.search(
-                version, query.vector, team_id=query.team_id, channels=[query.channel_id] if channel else (), k=K
-            )
+            request = SearchRequest(query.team_id, channels=[query.channel_id] if channel else (), k=K)
+            hits = index.search(version, query.vector, request)
             asked += 1
             leaks += sum(hit.team_id != query.team_id for hit in hits)
             strays += sum(channel and hit.channel_id != query.channel_id for hit in hits)
@@ -206,8 +206,8 @@ def compare_answers(index: Index, live: str, version: str, queries: list[Query])
     for query in queries:
         if query.chunk_id not in before:
             continue
-        old = _others(index.search(live, before[query.chunk_id], team_id=query.team_id, k=K + 1), query)
-        new = _others(index.search(version, query.vector, team_id=query.team_id, k=K + 1), query)
+        old = _others(index.search(live, before[query.chunk_id], SearchRequest(query.team_id, k=K + 1)), query)
+        new = _others(index.search(version, query.vector, SearchRequest(query.team_id, k=K + 1)), query)
         if old and new:
             documents = {h.doc_id for h in old}
             overlaps.append(len(documents & {h.doc_id for h in new}) / len(documents))
