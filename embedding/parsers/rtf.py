@@ -167,17 +167,8 @@ class _Reader:
             opened, begins = begins, token[5] == b"{"
             position = token.end()
             word, number, code, symbol, brace, text = token.groups()
-            if brace == b"{":
-                self._flush()
-                self._stack.append(self._group)
-                self._group = dataclasses.replace(self._group, optional=False)
-                self._skip_characters = 0
-            elif brace:
-                self._flush()
-                if not self._stack:
-                    break
-                self._close(self._stack.pop())
-                if not self._stack:
+            if brace:
+                if not self._brace(brace):
                     break  # what stands behind the document's own group is none of it
             elif word == b"bin":
                 # Raw bytes follow, braces among them; without a number there are none of them.
@@ -186,16 +177,25 @@ class _Reader:
                 self._word(word, int(number) if number is not None else None)
             elif code:
                 self._text(bytes([int(code, 16)]), 1)
-            elif symbol == b"*":
-                self._group.optional = opened  # elsewhere it is a writer's slip and means nothing
             elif symbol is not None:
-                self._symbol(symbol)
+                self._symbol(symbol, opened)
             elif text:
                 self._text(text, len(text))
         self._flush()
         self._end_paragraph()
         self._end_table()
         self._write_sides()
+
+    def _brace(self, brace: bytes) -> bool:
+        """Begin or end a group; False where that ended the document."""
+        self._flush()
+        if brace == b"{":
+            self._stack.append(self._group)
+            self._group = dataclasses.replace(self._group, optional=False)
+            self._skip_characters = 0
+        elif self._stack:
+            self._close(self._stack.pop())
+        return bool(self._stack)
 
     def _close(self, outer: _Group) -> None:
         inner, self._group = self._group, outer
@@ -284,8 +284,11 @@ class _Reader:
         elif word == b"outlinelevel":
             self._level = number + 1 if number is not None and 0 <= number < 9 else 0
 
-    def _symbol(self, symbol: bytes) -> None:
-        if symbol in (b"\n", b"\r"):
+    def _symbol(self, symbol: bytes, opened: bool) -> None:
+        """Take a control symbol; ``opened``: it is the first token of its group."""
+        if symbol == b"*":
+            self._group.optional = opened  # elsewhere it is a writer's slip and means nothing
+        elif symbol in (b"\n", b"\r"):
             self._word(b"par", None)
         elif symbol in _SYMBOLS:
             self._character(_SYMBOLS[symbol])
