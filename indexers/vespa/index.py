@@ -16,8 +16,9 @@ import pyarrow as pa
 from embedding.errors import ConfigError, ResourceError, SpaceMismatchError
 from indexers.base import Capabilities, Hit, SearchRequest, Settings, must_live, version_number
 from indexers.rows import SCAN, checked_rows
-from indexers.vespa.client import RefusedError, VespaClient, restored, searchable, storable
+from indexers.vespa.client import RefusedError, VespaClient
 from indexers.vespa.package import FILTERS, LIVE, content_cluster, versions_type
+from indexers.vespa.strings import restored, searchable, storable
 
 DEPLOY = "run `embedmill vespa-package` and deploy what it writes (`vespa deploy build/vespa`)"
 # What the nearest-neighbour search and the words bring together before they are ranked; more of them cost time only.

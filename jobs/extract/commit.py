@@ -16,8 +16,8 @@ import pyarrow.dataset as ds
 
 from embedding.records import CHUNK
 from jobs.extract import ownership
+from jobs.extract.extracted import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW
 from jobs.extract.held_deletions import Kept
-from jobs.extract.partition_reader import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW
 from jobs.state.row_counts import written
 from jobs.state.spark_frames import local_frame, read_table, write_parts
 from jobs.state.tables import REMOVALS

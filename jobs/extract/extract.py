@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jobs.extract.changes import Extraction, SourceChanges, choose_partitions
+from jobs.extract.extracted import EXTRACTED, reject_row
 from jobs.extract.held_deletions import At, note_unlisted
-from jobs.extract.partition_reader import EXTRACTED, reject_row
 from jobs.extract.readings import collect_readings, read_partitions
 from jobs.extract.source_state import begin_sources, end_sources
 from jobs.state.quarantine import EXTRACT, replace

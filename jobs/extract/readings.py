@@ -17,17 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from jobs.extract.changes import Extraction, SourceChanges
+from jobs.extract.extracted import CHUNK_ROW, EXTRACTED, PARTITION_ROW, REJECTED_ROW, REMOVED_ROW, TO_READ, to_read
 from jobs.extract.held_deletions import At, Judged, judge
-from jobs.extract.partition_reader import (
-    CHUNK_ROW,
-    EXTRACTED,
-    PARTITION_ROW,
-    REJECTED_ROW,
-    REMOVED_ROW,
-    TO_READ,
-    reader,
-    to_read,
-)
+from jobs.extract.partition_reader import reader
 from jobs.state.purge_rules import purge_rules
 from jobs.state.row_counts import expect
 from jobs.state.spark_frames import local_frame, spark_ddl

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import secrets
 import shutil
 import socket
 import stat
@@ -28,14 +27,13 @@ from deltalake.transaction import AddAction
 from embedding.errors import ConfigError, DamagedStateError, EmbedmillError, LeaseHeldError, ResourceError
 from jobs.state.atomic_file import replace_file
 from jobs.state.fencing import LOST, check, fenced, newest, numbered, refuse_unfenced
+from jobs.state.hash_key import open_hash_key
 from jobs.state.integrity import Damage, damage_error, versions_noted
 from jobs.state.parts import _WRITTEN_BY_PEOPLE, Part
 from jobs.state.path_alias import LINKED, delta_files, delta_uri
 from jobs.state.tables import TABLES
 
 FORMAT = 3
-HASH_KEY_BYTES = 32
-LEAST_KEY_BYTES, MOST_KEY_BYTES = 16, 64  # of one that is given; the second is all that BLAKE2 takes
 MARKER = "embedmill.json"
 # Any of these shows that a folder is ours. The marker alone would not do: it comes only once the lease is held.
 _OURS = (MARKER, "hash.key", "lease.json", "work", *TABLES)
@@ -65,7 +63,7 @@ class State:
                 raise ConfigError(f"state.uri: {root} is not empty and not embedmill's; give a folder of its own")
         except OSError as error:
             raise ResourceError(f"state.uri: cannot use {root}: {error.strerror}") from None
-        self.hash_key = self._key(hash_key)
+        self.hash_key = open_hash_key(root, hash_key)
 
     # -- space ---------------------------------------------------------------------------------------------------
 
@@ -98,28 +96,6 @@ class State:
         """Remember these spaces and no others. Call it only while holding the lease."""
         refuse_unfenced(self._fence)
         replace_file(self._marker, json.dumps({"format": FORMAT, "spaces": dict(spaces)}).encode())
-
-    def _key(self, given: str) -> bytes:
-        if given:
-            try:
-                key = bytes.fromhex(given)
-            except ValueError:
-                raise ConfigError("state.hash_key: must be hexadecimal") from None
-            if not LEAST_KEY_BYTES <= len(key) <= MOST_KEY_BYTES:
-                raise ConfigError(
-                    f"state.hash_key: give {2 * LEAST_KEY_BYTES} to {2 * MOST_KEY_BYTES} hexadecimal digits "
-                    f"({LEAST_KEY_BYTES} to {MOST_KEY_BYTES} bytes), not {len(given)}"
-                )
-            return key
-        file = self.root / "hash.key"
-        if not file.exists() and not versions_noted(self.root):
-            replace_file(file, secrets.token_bytes(HASH_KEY_BYTES))
-        key = file.read_bytes() if file.exists() else b""
-        if len(key) != HASH_KEY_BYTES:  # with another key every text would count as new
-            raise DamagedStateError(
-                f"state.uri: {file} is damaged; put it back from a backup, or give its bytes as state.hash_key"
-            )
-        return key
 
     # -- tables --------------------------------------------------------------------------------------------------
 

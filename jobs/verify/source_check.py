@@ -19,7 +19,8 @@ import pyarrow.dataset as ds
 
 from embedding.ids import document_ids
 from jobs.extract.changes import Extraction, changed
-from jobs.extract.partition_reader import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW, TO_READ, reader, to_read
+from jobs.extract.extracted import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW, TO_READ, to_read
+from jobs.extract.partition_reader import reader
 from jobs.extract.unlisted_partitions import forgotten
 from jobs.sources.base import NameMap, Partition
 from jobs.state.purge_rules import purge_rules

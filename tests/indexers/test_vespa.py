@@ -14,9 +14,10 @@ from embedding.errors import ConfigError, EmbedmillError, ResourceError
 from indexers import Settings, open_index
 from indexers.base import SearchRequest
 from indexers.rows import SCAN
-from indexers.vespa.client import IN_FLIGHT, restored, searchable, storable
+from indexers.vespa.client import IN_FLIGHT
 from indexers.vespa.index import VespaIndex, search_body
 from indexers.vespa.package import application, read_dims, write_package
+from indexers.vespa.strings import restored, searchable, storable
 from tests.indexers.test_index_contract import DIM, HOSTILE, V1, V2, rows, scanned, vectors_of
 from tests.support.vespa_server import VespaServer
 

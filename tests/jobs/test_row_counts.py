@@ -14,7 +14,7 @@ import pytest
 
 from embedding.errors import EmbedmillError
 from jobs.extract import extract
-from jobs.extract.partition_reader import CHUNK_ROW, EXTRACTED, PARTITION_ROW
+from jobs.extract.extracted import CHUNK_ROW, EXTRACTED, PARTITION_ROW
 from jobs.extract.readings import told
 from jobs.plan import plan
 from jobs.plan.plan import Plan
