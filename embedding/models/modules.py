@@ -1,4 +1,4 @@
-"""The modules of a sentence-transformers folder: what matters of their configuration, and how wide they make vectors."""
+"""The modules of a sentence-transformers folder: what matters of their configuration, how wide they make vectors."""
 
 from __future__ import annotations
 
