@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import socket
-import stat
 import time
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
@@ -24,19 +23,14 @@ from deltalake.exceptions import TableNotFoundError
 from deltalake.schema import Schema
 from deltalake.transaction import AddAction
 
-from embedding.atomic_file import replace_file
-from embedding.errors import ConfigError, DamagedStateError, EmbedmillError, LeaseHeldError, ResourceError
+from embedding.errors import ConfigError, EmbedmillError, LeaseHeldError
 from jobs.state.fencing import LOST, check, fenced, newest, numbered, refuse_unfenced
-from jobs.state.hash_key import KEY_FILE, given_key, make_key, stored_key
+from jobs.state.hash_key import given_key, make_key, stored_key
 from jobs.state.integrity import Damage, damage_error, recorded_versions
 from jobs.state.parts import _WRITTEN_BY_PEOPLE, Part
 from jobs.state.path_alias import LINKED, delta_files, delta_uri
+from jobs.state.state_folder import open_folder, read_spaces, write_spaces
 from jobs.state.tables import TABLES
-
-FORMAT = 3
-MARKER = "embedmill.json"
-# Any of these shows that a folder is ours. The marker alone would not do: it comes only once the lease is held.
-_OURS = (MARKER, KEY_FILE, "lease.json", "work", *TABLES)
 
 
 class State:
@@ -57,15 +51,7 @@ class State:
         self.root = root
         self.cut = cut
         self._fence = fence
-        try:
-            root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.private = close_to_others(root)
-            self._marker = root / MARKER
-            ours = any((root / name).exists() for name in _OURS)
-            if not ours and any(p.name != "milvus.db" for p in root.iterdir() if p.name[0] != "."):
-                raise ConfigError(f"state.uri: {root} is not empty and not embedmill's; give a folder of its own")
-        except OSError as error:
-            raise ResourceError(f"state.uri: cannot use {root}: {error.strerror}") from None
+        self.private = open_folder(root)
         self._key = given_key(hash_key) or stored_key(root)
         if fence and not self._key:
             self._key = make_key(root)
@@ -85,19 +71,7 @@ class State:
 
         Raises ConfigError for a state of another format, DamagedStateError for a marker that is no JSON.
         """
-        if not self._marker.exists():
-            return {}
-        try:
-            found = json.loads(self._marker.read_text())
-        except ValueError:
-            raise DamagedStateError(
-                f"state.uri: {self._marker} is damaged; remove it: the next run writes it again"
-            ) from None
-        if found["format"] != FORMAT:
-            raise ConfigError(
-                f"state.uri: {self.root} has format {found['format']}, this version writes {FORMAT}; give a new folder"
-            )
-        return dict(found["spaces"])
+        return read_spaces(self.root)
 
     def note_space(self, space_id: str, model: str) -> None:
         """Remember a space, its model's name and its cut. Call it only while holding the lease."""
@@ -108,7 +82,7 @@ class State:
     def keep_spaces(self, spaces: Mapping[str, Mapping[str, str]]) -> None:
         """Remember these spaces and no others. Call it only while holding the lease."""
         refuse_unfenced(self._fence)
-        replace_file(self._marker, json.dumps({"format": FORMAT, "spaces": dict(spaces)}).encode())
+        write_spaces(self.root, spaces)
 
     # -- tables --------------------------------------------------------------------------------------------------
 
@@ -368,17 +342,6 @@ def _vacuum(folder: Path, current: Set[Path], hours: int) -> list[str]:
             file.unlink()
             gone.append(str(file.relative_to(folder)))
     return gone
-
-
-def close_to_others(folder: Path) -> bool:
-    """Take the rights of group and others off a folder, whatever the umask; False where it is not ours to change."""
-    mode = stat.S_IMODE(folder.stat().st_mode)
-    if mode & 0o077:
-        try:
-            folder.chmod(mode & ~0o077)
-        except PermissionError:
-            return False
-    return True
 
 
 def _rewritten(name: str) -> WriterProperties:

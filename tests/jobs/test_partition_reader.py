@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from jobs.config import load_config
-from jobs.extract.partition_reader import CHUNK_ROW, REJECTED_ROW, TO_READ, reader, to_read
+from jobs.extract.extracted import CHUNK_ROW, REJECTED_ROW, TO_READ, to_read
+from jobs.extract.partition_reader import reader
 from jobs.pipeline import Pipeline
 from jobs.sources import open_sources
 from jobs.telemetry.progress import Progress

@@ -6,8 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +39,31 @@ class _Facts:
     updated_bad: np.ndarray
     deleted: Cells
     competes: np.ndarray
+
+
+class _Row(NamedTuple):
+    """The cells of one row. Where a state is not FINE its value means nothing."""
+
+    key: str
+    key_state: int
+    team: str
+    team_state: int
+    created: int  # µs
+    created_state: int
+    version: int  # µs
+    updated_bad: bool
+    deleted: bool
+    deleted_state: int
+    text: str
+    text_state: int
+    channel: str | None
+    channel_state: int
+    channel_name: str | None
+
+    @property
+    def channel_id(self) -> str:
+        """The channel, "" where there is none that is one."""
+        return (self.channel or "") if self.channel_state == FINE else ""
 
 
 class Rows:
@@ -99,6 +123,29 @@ class Rows:
         except UnicodeEncodeError:  # of a folder whose name is not UTF-8
             return [partition[column]] * batch.rows
 
+    def cells(self, batch: Batch, facts: _Facts, partition: Mapping[str, Any]) -> Iterator[_Row]:
+        """The cells of a batch, row by row."""
+        texts = values.texts(self.column("text", batch, partition))
+        channels, names = (values.keys(self.column(name, batch, partition)) for name in ("channel_id", "channel_name"))
+        columns = (
+            facts.keys.values.to_pylist(),
+            facts.keys.state.tolist(),
+            facts.teams.values.to_pylist(),
+            facts.teams.state.tolist(),
+            facts.created.values.tolist(),
+            facts.created.state.tolist(),
+            facts.versions.tolist(),
+            facts.updated_bad.tolist(),
+            facts.deleted.values.tolist(),
+            facts.deleted.state.tolist(),
+            texts.values,
+            texts.state.tolist(),
+            channels.values.to_pylist(),
+            channels.state.tolist(),
+            names.values.to_pylist(),
+        )
+        return map(_Row._make, zip(*columns, strict=True))
+
     def _facts(self, batch: Batch, partition: Mapping[str, Any]) -> _Facts:
         rows = batch.rows
         keys = values.keys(self.column("id", batch, partition))
@@ -146,89 +193,78 @@ class _Reading:
 
     def batch(self, batch: Batch, facts: _Facts, partition: Mapping[str, Any]) -> Iterator[Record]:
         """Records of one batch."""
-        rows = self._rows
-        keys, teams = facts.keys.values.to_pylist(), facts.teams.values.to_pylist()
-        texts = values.texts(rows.column("text", batch, partition))
-        channels, names = (values.keys(rows.column(name, batch, partition)) for name in ("channel_id", "channel_name"))
-        ids_of_channels, names_of_channels = channels.values.to_pylist(), names.values.to_pylist()
-        states = zip(
-            facts.keys.state.tolist(),
-            facts.teams.state.tolist(),
-            facts.created.state.tolist(),
-            facts.deleted.state.tolist(),
-            texts.state.tolist(),
-            channels.state.tolist(),
-            strict=True,
-        )
-        created, versions = facts.created.values.tolist(), facts.versions.tolist()
-        for at, (key_state, team_state, created_state, deleted_state, text_state, channel_state) in enumerate(states):
-            row, key, team = self.row, keys[at], teams[at]
+        for at, row in enumerate(self._rows.cells(batch, facts, partition)):
+            number = self.row
             self.row += 1
-            if key_state != FINE:
-                reason = "missing_id" if key_state == NONE else "bad_id"
-                yield Rejected(self._key(f"@{row}", row), reason, digest=self._digest(batch, partition, at))
-                continue
-            if team_state != FINE:
+            if row.key_state != FINE:
+                reason = "missing_id" if row.key_state == NONE else "bad_id"
+                yield Rejected(self._key(f"@{number}", number), reason, digest=self._digest(batch, partition, at))
+            elif row.team_state != FINE:
                 detail = "use 1 to 64 letters, digits, '_', '.' or '-'"
-                yield Rejected(self._key(key, row), "bad_team_id", detail, digest=self._digest(batch, partition, at))
-                continue
-            doc_id = ids.row_id(team, key, rows.qualifier)
-            channel = (ids_of_channels[at] or "") if channel_state == FINE else ""
-            rejected = partial(self._rejected, row, key, channel, doc_id)
-            if created_state != FINE:
-                detail = "no time" if created_state == NONE else "not a time, or not in its unit"
-                yield rejected("bad_created_at", detail)
-                continue
-            moment, version = created[at], versions[at]
-            if facts.updated_bad[at]:
-                yield rejected("bad_updated_at", "not a time, or not in its unit", moment)
-                continue
-            text = clean_text(texts.values[at]) if text_state == FINE else ""
-            if self._winners.lost(row):
-                if row in self._winners.tied and text and deleted_state != BAD:
-                    self._winners.remember(row, key, text)
-                else:
-                    yield Skipped("superseded")
-                continue
-            record: Record
-            if deleted_state == BAD:
-                record = rejected("bad_deleted", "none of the values that say yes or no", moment)
-            elif channel_state == BAD:
-                record = rejected("bad_channel_id", "not a text or a number", moment)
-            elif facts.deleted.values[at]:
-                record = Removed(doc_id, team, channel, "message", moment, version, "deleted")
-            elif text_state == BAD:
-                record = rejected("bad_text", "not a text", moment)
-            elif not text:
-                record = Removed(doc_id, team, channel, "message", moment, version, "empty_text", deleted=False)
+                key = self._key(row.key, number)
+                yield Rejected(key, "bad_team_id", detail, digest=self._digest(batch, partition, at))
             else:
-                record = Document(
-                    doc_id=doc_id,
-                    team_id=team,
-                    channel_id=channel,
-                    channel_name=names_of_channels[at] or "",
-                    kind="message",
-                    created_at=moment,
-                    updated_at=version,
-                    version=version,
-                    text=text,
-                )
-            yield record
-            different, same = self._winners.others(row, text)
-            if same:
-                yield Skipped("superseded", same)
-            for _ in different:
-                # Only beside a document: what it names is protected, unless the same reading has it.
-                if isinstance(record, Document):
-                    detail = "another row has this id and this version, with another text"
-                    yield rejected("duplicate_id", detail, moment)
-                else:
-                    yield Skipped("superseded")
+                yield from self._version(number, row, ids.row_id(row.team, row.key, self._rows.qualifier))
+
+    def _version(self, number: int, row: _Row, doc_id: str) -> Iterator[Record]:
+        """Records of a row whose document is known, and of those that lost to it with its very version."""
+        if row.created_state != FINE:
+            detail = "no time" if row.created_state == NONE else "not a time, or not in its unit"
+            yield self._rejected(number, row, doc_id, "bad_created_at", detail, dated=False)
+            return
+        if row.updated_bad:
+            yield self._rejected(number, row, doc_id, "bad_updated_at", "not a time, or not in its unit")
+            return
+        text = clean_text(row.text) if row.text_state == FINE else ""
+        if self._winners.lost(number):
+            if number in self._winners.tied and text and row.deleted_state != BAD:
+                self._winners.remember(number, row.key, text)
+            else:
+                yield Skipped("superseded")
+            return
+        record = self._record(number, row, doc_id, text)
+        yield record
+        different, same = self._winners.others(number, text)
+        if same:
+            yield Skipped("superseded", same)
+        for _ in different:
+            # Only beside a document: what it names is protected, unless the same reading has it.
+            if isinstance(record, Document):
+                detail = "another row has this id and this version, with another text"
+                yield self._rejected(number, row, doc_id, "duplicate_id", detail)
+            else:
+                yield Skipped("superseded")
+
+    def _record(self, number: int, row: _Row, doc_id: str, text: str) -> Record:
+        """What the newest row of a document says of it."""
+        created, version = row.created, row.version
+        if row.deleted_state == BAD:
+            return self._rejected(number, row, doc_id, "bad_deleted", "none of the values that say yes or no")
+        if row.channel_state == BAD:
+            return self._rejected(number, row, doc_id, "bad_channel_id", "not a text or a number")
+        if row.deleted:
+            return Removed(doc_id, row.team, row.channel_id, "message", created, version, "deleted")
+        if row.text_state == BAD:
+            return self._rejected(number, row, doc_id, "bad_text", "not a text")
+        if not text:
+            return Removed(doc_id, row.team, row.channel_id, "message", created, version, "empty_text", deleted=False)
+        return Document(
+            doc_id=doc_id,
+            team_id=row.team,
+            channel_id=row.channel_id,
+            channel_name=row.channel_name or "",
+            kind="message",
+            created_at=created,
+            updated_at=version,
+            version=version,
+            text=text,
+        )
 
     def _rejected(
-        self, row: int, key: str, channel: str, doc_id: str, reason: str, detail: str = "", moment: int | None = None
+        self, number: int, row: _Row, doc_id: str, reason: str, detail: str, *, dated: bool = True
     ) -> Rejected:
-        return Rejected(self._key(key, row), reason, detail, channel, moment, doc_id=doc_id)
+        moment = row.created if dated else None
+        return Rejected(self._key(row.key, number), reason, detail, row.channel_id, moment, doc_id=doc_id)
 
     def _key(self, key: str, row: int) -> str:
         """A key for the quarantine that no other row of the file has."""
