@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from jobs.config_sections import Columns
 
 _UNITS = ("created_unit", "updated_unit")
+# Of a row whose document and version are known: a reason and a detail, the first that applies counts.
+_FAULTS = (
+    ("bad_deleted", "none of the values that say yes or no"),
+    ("bad_channel_id", "not a text or a number"),
+    ("bad_text", "not a text"),
+)
+_BAD_DELETED = 1
 _NEEDED = ("id", "created_at")  # without these no row of a file is anything
 
 
@@ -36,34 +43,27 @@ class _Facts:
     teams: Cells
     created: Cells
     versions: np.ndarray  # µs
-    updated_bad: np.ndarray
     deleted: Cells
     competes: np.ndarray
 
 
 class _Row(NamedTuple):
-    """The cells of one row. Where a state is not FINE its value means nothing."""
+    """The cells of one row. The first four mean nothing where it is not ``sound``: its document or version is unknown.
+
+    ``fault`` is a number of _FAULTS, 0 for none; ``text`` means nothing where it has none (``has_text``).
+    """
 
     key: str
-    key_state: int
     team: str
-    team_state: int
     created: int  # µs
-    created_state: int
     version: int  # µs
-    updated_bad: bool
+    sound: bool
+    fault: int
     deleted: bool
-    deleted_state: int
+    has_text: bool
     text: str
-    text_state: int
-    channel: str | None
-    channel_state: int
+    channel_id: str
     channel_name: str | None
-
-    @property
-    def channel_id(self) -> str:
-        """The channel, "" where there is none that is one."""
-        return (self.channel or "") if self.channel_state == FINE else ""
 
 
 class Rows:
@@ -127,21 +127,20 @@ class Rows:
         """The cells of a batch, row by row."""
         texts = values.texts(self.column("text", batch, partition))
         channels, names = (values.keys(self.column(name, batch, partition)) for name in ("channel_id", "channel_name"))
+        removes = facts.deleted.values
+        faults = [facts.deleted.state == BAD, channels.state == BAD, ~removes & (texts.state == BAD)]
+        ids_of_channels = zip(channels.values.to_pylist(), (channels.state == FINE).tolist(), strict=True)
         columns = (
             facts.keys.values.to_pylist(),
-            facts.keys.state.tolist(),
             facts.teams.values.to_pylist(),
-            facts.teams.state.tolist(),
             facts.created.values.tolist(),
-            facts.created.state.tolist(),
             facts.versions.tolist(),
-            facts.updated_bad.tolist(),
-            facts.deleted.values.tolist(),
-            facts.deleted.state.tolist(),
+            facts.competes.tolist(),
+            np.select(faults, range(1, 1 + len(faults)), 0).tolist(),
+            removes.tolist(),
+            (texts.state == FINE).tolist(),
             texts.values,
-            texts.state.tolist(),
-            channels.values.to_pylist(),
-            channels.state.tolist(),
+            [channel if fine else "" for channel, fine in ids_of_channels],
             names.values.to_pylist(),
         )
         return map(_Row._make, zip(*columns, strict=True))
@@ -166,7 +165,7 @@ class Rows:
         )
         versions = np.where(updated.state == FINE, updated.values, created.values)
         competes = (keys.state == FINE) & (teams.state == FINE) & (created.state == FINE) & (updated.state != BAD)
-        return _Facts(keys, teams, created, versions, updated.state == BAD, deleted, competes)
+        return _Facts(keys, teams, created, versions, deleted, competes)
 
     def _deleted(self, batch: Batch, partition: Mapping[str, Any]) -> Cells:
         flags = values.flags(self.column("deleted", batch, partition))
@@ -193,76 +192,73 @@ class _Reading:
 
     def batch(self, batch: Batch, facts: _Facts, partition: Mapping[str, Any]) -> Iterator[Record]:
         """Records of one batch."""
+        winners = self._winners
         for at, row in enumerate(self._rows.cells(batch, facts, partition)):
             number = self.row
             self.row += 1
-            if row.key_state != FINE:
-                reason = "missing_id" if row.key_state == NONE else "bad_id"
-                yield Rejected(self._key(f"@{number}", number), reason, digest=self._digest(batch, partition, at))
-            elif row.team_state != FINE:
-                detail = "use 1 to 64 letters, digits, '_', '.' or '-'"
-                key = self._key(row.key, number)
-                yield Rejected(key, "bad_team_id", detail, digest=self._digest(batch, partition, at))
-            else:
-                yield from self._version(number, row, ids.row_id(row.team, row.key, self._rows.qualifier))
+            if not row.sound:
+                yield self._unsound(number, row, at, facts, batch, partition)
+                continue
+            text = clean_text(row.text) if row.has_text else ""
+            if winners.lost(number):
+                if number in winners.tied and text and row.fault != _BAD_DELETED:
+                    winners.remember(number, row.key, text)
+                else:
+                    yield Skipped("superseded")
+                continue
+            record = self._record(number, row, text)
+            yield record
+            different, same = winners.others(number, text)
+            if same:
+                yield Skipped("superseded", same)
+            for _ in different:
+                # Only beside a document: what it names is protected, unless the same reading has it.
+                if isinstance(record, Document):
+                    detail = "another row has this id and this version, with another text"
+                    yield self._rejected(number, row, "duplicate_id", detail)
+                else:
+                    yield Skipped("superseded")
 
-    def _version(self, number: int, row: _Row, doc_id: str) -> Iterator[Record]:
-        """Records of a row whose document is known, and of those that lost to it with its very version."""
-        if row.created_state != FINE:
-            detail = "no time" if row.created_state == NONE else "not a time, or not in its unit"
-            yield self._rejected(number, row, doc_id, "bad_created_at", detail, dated=False)
-            return
-        if row.updated_bad:
-            yield self._rejected(number, row, doc_id, "bad_updated_at", "not a time, or not in its unit")
-            return
-        text = clean_text(row.text) if row.text_state == FINE else ""
-        if self._winners.lost(number):
-            if number in self._winners.tied and text and row.deleted_state != BAD:
-                self._winners.remember(number, row.key, text)
-            else:
-                yield Skipped("superseded")
-            return
-        record = self._record(number, row, doc_id, text)
-        yield record
-        different, same = self._winners.others(number, text)
-        if same:
-            yield Skipped("superseded", same)
-        for _ in different:
-            # Only beside a document: what it names is protected, unless the same reading has it.
-            if isinstance(record, Document):
-                detail = "another row has this id and this version, with another text"
-                yield self._rejected(number, row, doc_id, "duplicate_id", detail)
-            else:
-                yield Skipped("superseded")
+    def _unsound(
+        self, number: int, row: _Row, at: int, facts: _Facts, batch: Batch, partition: Mapping[str, Any]
+    ) -> Rejected:
+        """Why a row, in place ``at`` of its batch, has no document or no version."""
+        if (state := facts.keys.state[at]) != FINE:
+            reason, digest = "missing_id" if state == NONE else "bad_id", self._digest(batch, partition, at)
+            return Rejected(self._key(f"@{number}", number), reason, digest=digest)
+        if facts.teams.state[at] != FINE:
+            detail, digest = "use 1 to 64 letters, digits, '_', '.' or '-'", self._digest(batch, partition, at)
+            return Rejected(self._key(row.key, number), "bad_team_id", detail, digest=digest)
+        if (state := facts.created.state[at]) != FINE:
+            detail = "no time" if state == NONE else "not a time, or not in its unit"
+            return self._rejected(number, row, "bad_created_at", detail, dated=False)
+        return self._rejected(number, row, "bad_updated_at", "not a time, or not in its unit")
 
-    def _record(self, number: int, row: _Row, doc_id: str, text: str) -> Record:
+    def _record(self, number: int, row: _Row, text: str) -> Record:
         """What the newest row of a document says of it."""
-        created, version = row.created, row.version
-        if row.deleted_state == BAD:
-            return self._rejected(number, row, doc_id, "bad_deleted", "none of the values that say yes or no")
-        if row.channel_state == BAD:
-            return self._rejected(number, row, doc_id, "bad_channel_id", "not a text or a number")
-        if row.deleted:
-            return Removed(doc_id, row.team, row.channel_id, "message", created, version, "deleted")
-        if row.text_state == BAD:
-            return self._rejected(number, row, doc_id, "bad_text", "not a text")
-        if not text:
-            return Removed(doc_id, row.team, row.channel_id, "message", created, version, "empty_text", deleted=False)
+        if row.fault:
+            return self._rejected(number, row, *_FAULTS[row.fault - 1])
+        doc_id = ids.row_id(row.team, row.key, self._rows.qualifier)
+        if row.deleted or not text:
+            reason = "deleted" if row.deleted else "empty_text"
+            return Removed(
+                doc_id, row.team, row.channel_id, "message", row.created, row.version, reason, deleted=row.deleted
+            )
         return Document(
             doc_id=doc_id,
             team_id=row.team,
             channel_id=row.channel_id,
             channel_name=row.channel_name or "",
             kind="message",
-            created_at=created,
-            updated_at=version,
-            version=version,
+            created_at=row.created,
+            updated_at=row.version,
+            version=row.version,
             text=text,
         )
 
-    def _rejected(
-        self, number: int, row: _Row, doc_id: str, reason: str, detail: str, *, dated: bool = True
-    ) -> Rejected:
+    def _rejected(self, number: int, row: _Row, reason: str, detail: str, *, dated: bool = True) -> Rejected:
+        """A row whose document is known; ``dated`` where its time is."""
+        doc_id = ids.row_id(row.team, row.key, self._rows.qualifier)
         moment = row.created if dated else None
         return Rejected(self._key(row.key, number), reason, detail, row.channel_id, moment, doc_id=doc_id)
 
