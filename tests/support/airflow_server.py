@@ -18,7 +18,9 @@ from typing import Any
 
 import httpx
 import psutil
+from typer.testing import CliRunner
 
+from jobs.cli.app import app
 from tests.support.paths import ROOT
 
 BIN = Path(sys.executable).parent
@@ -31,14 +33,11 @@ def copy_sample(root: Path) -> Path:
 
 
 def embedmill(config: Path, *arguments: str, **environment: str) -> tuple[int, Any]:
-    """Run a command as a process; returns its exit code and its object."""
-    ran = subprocess.run(
-        [BIN / "embedmill", *arguments, "--json", "--config", config],
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    return ran.returncode, json.loads(ran.stdout)
+    """Run a command in this process, whose Spark is shared by all tests; returns its exit code and its object."""
+    ran = CliRunner().invoke(app, [*arguments, "--json", "--config", str(config)], env=environment)
+    if ran.exception is not None and not isinstance(ran.exception, SystemExit):
+        raise ran.exception
+    return ran.exit_code, json.loads(ran.stdout)
 
 
 def free_port() -> int:
