@@ -48,7 +48,7 @@ def _encoder(server: Server, kind: str, **more: Any) -> RemoteEncoder:
     settings = RemoteSettings(
         model,
         DIM,
-        url=getattr(server, "address", server.url),
+        url=server.address,
         region="eu-west-1",
         dialect="tei" if kind == "tei" else "openai",
         usd_per_million_tokens=2.0,

@@ -57,8 +57,14 @@ _ENGINE_MODULE = re.compile(r"(ray|pyspark|py4j|pymilvus|milvus_lite|deltalake|o
 _INTERNAL = ("unittest", "milvus_lite", "pymilvus.client", "openvino")
 
 
-def _is_private(name: object) -> bool:
-    return isinstance(name, str) and name.startswith("_") and not name.startswith("__")
+def _texts(call: ast.Call) -> list[str]:
+    """The arguments of a call that are texts."""
+    values = (argument.value for argument in call.args if isinstance(argument, ast.Constant))
+    return [value for value in values if isinstance(value, str)]
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
 
 
 def _defined(tree: ast.Module) -> set[str]:
@@ -100,11 +106,9 @@ def _private_attributes(node: ast.AST, defined: set[str], inherited: set[str]) -
         return [] if node.attr in (inherited if _is_own(node.value) else defined) else [ast.unparse(node)]
     called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
     if isinstance(node, ast.Call) and called in ("getattr", "setattr", "hasattr", "delattr", "attrgetter"):
-        texts = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
-        return [f"{called}: {text}" for text in texts if _is_private(text) and text not in defined]
+        return [f"{called}: {text}" for text in _texts(node) if _is_private(text) and text not in defined]
     if isinstance(node, ast.Call) and called in ("import_module", "importlib.import_module", "__import__"):
-        texts = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
-        return [f"{called}: {text}" for text in texts if _is_module_name(str(text))]
+        return [f"{called}: {text}" for text in _texts(node) if _is_module_name(text)]
     return []
 
 

@@ -61,6 +61,7 @@ class Server(ThreadingHTTPServer):
         self.billed = 0
         self.busy = self.most_busy = 0
         self.slow = 0.0
+        self.address = self.url  # as the configuration names it; may carry credentials
         self.of_poison = ""  # the fault of each request that holds a poisoned text; "" refuses it
 
     @property
