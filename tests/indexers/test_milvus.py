@@ -252,7 +252,7 @@ def test_writers_work_side_by_side_and_none_is_left_at_work(tls: TlsServer) -> N
         with guard:
             inside -= 1
 
-    index._connection.send = send  # type: ignore[method-assign]
+    index._connection.send = send  # type: ignore[method-assign]  # replaced, for this test's own index
     table = rows([f"{n:04d}#0" for n in range(7_500)])
     index.upsert(V1, table)
     assert most == 3 and inside == 0
