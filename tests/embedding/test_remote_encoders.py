@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,17 @@ MODELS = {
     "cohere": ("bedrock", "eu.cohere.embed-multilingual-v3"),
     "sagemaker": ("sagemaker", "an-endpoint"),
 }
+
+
+OPENED: list[RemoteEncoder] = []
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """Close the connections that a test's encoders keep."""
+    yield
+    while OPENED:
+        OPENED.pop().close()
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +68,7 @@ def _encoder(server: Server, kind: str, **more: Any) -> RemoteEncoder:
     )
     encoder = open_encoder(EncoderSpec(backend, Path(), Path(), 256, DIM, remote=settings))
     assert isinstance(encoder, RemoteEncoder)
+    OPENED.append(encoder)
     return encoder
 
 
