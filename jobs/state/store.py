@@ -217,7 +217,8 @@ class State:
         table = self._found(name)
         if table is None:
             return ds.dataset(TABLES[name].stored.empty_table())
-        return table.to_pyarrow_dataset([*self._within(name), *filters] or None, schema=TABLES[name].stored)
+        within = [*self._within(name), *filters]
+        return table.to_pyarrow_dataset(schema=TABLES[name].stored, file_pruning_predicate=within or None)
 
     def _within(self, name: str) -> list[tuple[str, str, str]]:
         return [("cut", "=", self.cut)] if TABLES[name].per_cut and self.cut is not None else []

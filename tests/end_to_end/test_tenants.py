@@ -59,7 +59,7 @@ _pieces = st.sampled_from(
     ]
 )
 injected = st.lists(_pieces, min_size=1, max_size=12).map("".join)
-ids = st.one_of(injected, st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=40))
+ids = st.one_of(injected, st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=40))
 
 
 @dataclass

@@ -60,7 +60,7 @@ def start_markitdown(paths: list[Path], into: Path) -> subprocess.Popen[bytes]:
 
 
 def _convert(into: Path) -> None:
-    from markitdown import MarkItDown  # type: ignore[import-not-found]
+    from markitdown import MarkItDown
 
     reader = MarkItDown(enable_plugins=False)
     for number, line in enumerate(sys.stdin.read().splitlines()):
