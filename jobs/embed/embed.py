@@ -70,9 +70,9 @@ class StoredShard:
 
 def ready(config: Config, state: State, spec: EncoderSpec) -> EncoderSpec:
     """Start Ray and choose what encodes: ``spec`` with backend and precision, for ``embed``."""
-    start_ray(config, state.engines)
+    started = start_ray(config, state.engines)
     chosen = _chosen(spec)
-    if config.ray.address == "local":
+    if started and config.ray.address == "local":
         warm_up()
     return chosen
 

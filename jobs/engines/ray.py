@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from jobs.config import Config
 
 
-def start_ray(config: Config, scratch: Path) -> None:
+def start_ray(config: Config, scratch: Path) -> bool:
     """Connect to Ray, or start one for this process, which spills what is over its memory below ``scratch``.
 
-    Raises ResourceError where it does not start.
+    Returns False where this process has one already. Raises ResourceError where it does not start.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
     import ray
@@ -32,7 +32,7 @@ def start_ray(config: Config, scratch: Path) -> None:
 
     _quiet_data()
     if ray.is_initialized():
-        return
+        return False
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
     show_life(scratch, config.state.lease_seconds)
     scratch = plain(scratch)
@@ -49,6 +49,7 @@ def start_ray(config: Config, scratch: Path) -> None:
     # In a thread that does not end: the kernel ends the processes of a local Ray with the thread that started them.
     threading.Thread(target=start, name="ray", daemon=True).start()
     started.result()
+    return True
 
 
 def end_ray() -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyspark
@@ -40,32 +41,52 @@ def plan(workspace: Path, cache: Path, spark_home: Path | None = None) -> int:
     return loaded.read_text().count("shared objects file (top)")
 
 
-@pytest.mark.slow
-def test_first_command_leaves_its_classes_to_the_next(tmp_path: Path) -> None:
-    workspace, cache = tmp_path / "workspace", tmp_path / "cache"
-    assert plan(workspace, cache) == 0
-    [archive] = cache.glob("embedmill/*")
-    assert archive.suffix == ".jsa" and not archive.name.startswith("."), "nothing half made is left"
-    made = archive.stat().st_ino
+@dataclass(frozen=True)
+class Taken:
+    """How many classes each command took from an archive, and the archives that were there after each."""
 
-    assert plan(workspace, cache) > 5000
-    assert archive.stat().st_ino == made
+    classes: list[int]
+    archives: list[dict[str, int]]  # inode by name
 
+
+@pytest.fixture(scope="module")
+def taken(tmp_path_factory: pytest.TempPathFactory) -> Taken:
+    """A command of each of two installations of Spark, and one more of each."""
+    folder = tmp_path_factory.mktemp("archives")
+    workspace, cache, other = folder / "workspace", folder / "cache", folder / "other"
+    other.symlink_to(Path(pyspark.__file__).parent)
+    found = Taken([], [])
+    for spark_home in (None, other, None, other):
+        found.classes.append(plan(workspace, cache, spark_home))
+        found.archives.append({file.name: file.stat().st_ino for file in cache.glob("embedmill/*")})
+    [first] = found.archives[0]
+    archive = cache / "embedmill" / first
     content = bytearray(archive.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 4096] = b"x" * 4096
     archive.chmod(0o600)
     archive.write_bytes(content)
-    plan(workspace, cache)
+    found.classes.append(plan(workspace, cache))
+    return found
 
 
 @pytest.mark.slow
-def test_every_installation_has_an_archive_of_its_own(tmp_path: Path) -> None:
-    """Java refuses one that was made of jars in another folder, or of jars installed anew; nobody would notice."""
-    workspace, cache, other = tmp_path / "workspace", tmp_path / "cache", tmp_path / "other"
-    other.symlink_to(Path(pyspark.__file__).parent)
-    assert plan(workspace, cache) == 0
-    assert plan(workspace, cache, other) == 0
-    assert min(plan(workspace, cache), plan(workspace, cache, other)) > 5000
+def test_first_command_leaves_its_classes_to_the_next(taken: Taken) -> None:
+    [archive] = taken.archives[0]
+    assert archive.endswith(".jsa") and not archive.startswith("."), "nothing half made is left"
+    assert taken.classes[0] == 0 and taken.classes[2] > 5000
+    assert taken.archives[2][archive] == taken.archives[0][archive], "it is not made again"
+
+
+@pytest.mark.slow
+def test_every_installation_has_an_archive_of_its_own(taken: Taken) -> None:
+    """Java refuses one that was made of jars in another folder, or of jars installed anew, and says nothing."""
+    assert taken.classes[:2] == [0, 0] and len(taken.archives[1]) == 2
+    assert min(taken.classes[2:4]) > 5000 and taken.archives[3] == taken.archives[1]
+
+
+@pytest.mark.slow
+def test_a_damaged_archive_costs_the_command_nothing(taken: Taken) -> None:
+    assert len(taken.classes) == 5, "the last command ran over a damaged one, and ended well"
 
 
 def test_archives_that_nothing_has_used_for_a_month_go(tmp_path: Path) -> None:
