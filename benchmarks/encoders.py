@@ -138,7 +138,7 @@ class Bench:
 
     def memory(self, folder: Path) -> dict[str, Any]:
         """The encode actor's peak memory at two sizes."""
-        runs = {}
+        runs: dict[str, Any] = {}
         for size in (10_000, 200_000):
             _, export = self._texts(folder / str(size), size)
             run = partial(self._run, folder / str(size), export, "auto", memory=True)

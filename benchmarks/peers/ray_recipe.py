@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from texts import STARTED, THREADS, answer, model, path, quiet, upsert
 
@@ -19,7 +20,7 @@ class Embed:
         torch.set_num_threads(threads)
         self.model = SentenceTransformer(folder, device="cpu")
 
-    def __call__(self, batch: dict) -> dict:
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Add the vectors to a batch."""
         batch["vector"] = self.model.encode(list(batch["text"]))
         return batch

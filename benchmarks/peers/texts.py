@@ -31,7 +31,8 @@ def texts() -> list[str]:
     """The texts themselves."""
     import pyarrow.parquet as pq
 
-    return pq.read_table(path(), columns=["text"])["text"].to_pylist()
+    read: list[str] = pq.read_table(path(), columns=["text"])["text"].to_pylist()
+    return read
 
 
 @contextmanager

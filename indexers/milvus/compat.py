@@ -47,7 +47,7 @@ def lite_servers() -> Any:
 
     Raises ImportError where milvus-lite is not installed.
     """
-    from milvus_lite.server_manager import server_manager_instance  # type: ignore[import-untyped]
+    from milvus_lite.server_manager import server_manager_instance
 
     return server_manager_instance
 

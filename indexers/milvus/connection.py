@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 from pymilvus import MilvusClient
 from pymilvus.exceptions import ErrorCode, MilvusException
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential

@@ -11,12 +11,12 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import httpr
 from requests.exceptions import HTTPError
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import AsyncRetrying, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 from vespa.application import Vespa, VespaAsync, VespaSync
 from vespa.exceptions import VespaError
 from vespa.io import VespaResponse
@@ -100,9 +100,11 @@ class VespaClient:
             self._app = _Application(
                 uri.rstrip("/"), vespa_cloud_secret_token=token or None, cert=cert or None, key=key or None
             )
-            self._http = self._app.get_async_session(timeout=REQUEST_SECONDS, max_concurrency=IN_FLIGHT)
+            session = self._app.get_async_session(timeout=REQUEST_SECONDS, max_concurrency=IN_FLIGHT)
         except (OSError, ValueError, RuntimeError) as error:
             raise ConfigError(f"index.tls_cert, index.tls_key: {type(error).__name__}: {str(error)[:200]}") from None
+        # pyvespa declares httpx's client, which httpr's has replaced.
+        self._http = cast(httpr.AsyncClient, session)
 
     def close(self) -> None:
         """Release the connections."""
@@ -113,7 +115,7 @@ class VespaClient:
     def put(
         self,
         kind: str,
-        documents: Iterable[tuple[str, Mapping[str, Any]]],
+        documents: Iterable[tuple[str, dict[str, Any]]],
         condition: Callable[[Mapping[str, Any]], str] | None = None,
     ) -> list[str]:
         """Write documents (id and fields); returns the ids of those whose condition did not hold.
@@ -121,9 +123,9 @@ class VespaClient:
         A condition is asked of the document that is there, and one that is not there is created.
         """
 
-        async def send(session: VespaAsync, item: tuple[str, Mapping[str, Any]]) -> str | None:
+        async def send(session: VespaAsync, item: tuple[str, dict[str, Any]]) -> str | None:
             key, fields = item
-            asked = {"condition": condition(fields), "create": "true"} if condition else {}
+            asked: dict[str, Any] = {"condition": condition(fields), "create": "true"} if condition else {}
             done = await session.feed_data_point(kind, storable(key), fields, self._namespace, **asked)
             if done.status_code == 412:
                 return key
@@ -142,7 +144,7 @@ class VespaClient:
 
     def get(self, kind: str, keys: Sequence[str], fields: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
         """Read documents by id, all fields or some; those that are not there are absent from the result."""
-        field_set = {"fieldSet": f"{kind}:{','.join(fields)}"} if fields else {}
+        field_set: dict[str, Any] = {"fieldSet": f"{kind}:{','.join(fields)}"} if fields else {}
 
         async def send(session: VespaAsync, key: str) -> tuple[str, dict[str, Any]] | None:
             found = await session.get_data(kind, storable(key), self._namespace, **field_set)
@@ -179,7 +181,7 @@ class VespaClient:
 
         async def send(session: VespaAsync, asked: Mapping[str, Any]) -> VespaResponse:
             return await session.query(
-                {"timeout": f"{QUERY_SECONDS:g}s", **asked}, retry_policy=_Patience(READ_SECONDS)
+                {"timeout": f"{QUERY_SECONDS:g}s", **asked}, retry_policy=cast(AsyncRetrying, _Patience(READ_SECONDS))
             )
 
         (found,) = self._all(send, [body], READ_SECONDS)
@@ -232,7 +234,7 @@ class VespaClient:
             raise failure from None
         return results
 
-    def _visit_page(self, session: VespaSync, kind: str, params: dict[str, str]) -> dict[str, Any]:
+    def _visit_page(self, session: VespaSync, kind: str, params: dict[str, Any]) -> dict[str, Any]:
         def page() -> dict[str, Any]:
             pages = next(
                 session.visit(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from embedding.chunking import Chunker
 from embedding.encoders.choose import open_encoder
+from embedding.encoders.remote.encoder import RemoteEncoder
 from embedding.errors import EmbedmillError
 from embedding.models.packaged import tokenizer_file
 from jobs.bodies.answers import HitBody, SearchBody
@@ -46,7 +47,11 @@ def search(pipeline: Pipeline, query: Query) -> SearchBody:
     tokens = Chunker(tokenizer_file(pipeline.model), pipeline.limits).split_batch([query.text])
     import numpy as np
 
-    vector = encoder.encode([query.text], np.array([sum(s.tokens for s in tokens[0]) or 1]))[0]
+    try:
+        vector = encoder.encode([query.text], np.array([sum(s.tokens for s in tokens[0]) or 1]))[0]
+    finally:
+        if isinstance(encoder, RemoteEncoder):
+            encoder.close()
     # The version that was checked, and not the alias: that may have moved on to one of another space.
     hits: list[Hit] = pipeline.index().search(
         version,

@@ -44,11 +44,14 @@ class Planned:
     left_out: int | None = None
 
 
+StepName = Literal["extract", "plan", "embed", "publish"]
+
+
 @dataclass(frozen=True, slots=True)
 class StepRequest:
     """Which step of which run. ``build`` works on the version of a reindex; ``wait`` is seconds for the lease."""
 
-    name: Literal["extract", "plan", "embed", "publish"]
+    name: StepName
     run_id: str
     build: bool = False
     allow_mass_delete: bool = False

@@ -15,10 +15,12 @@ the others nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+import pyarrow as pa
 
 from embedding.encoders.backends import takes_ids
 from embedding.encoders.choose import choose, open_encoder
@@ -97,9 +99,12 @@ def embed(
     pool = actor_pool(config.model, len(shards), ray.cluster_resources())
     spec = replace(spec, threads=pool.threads)
     tasks = TaskPoolStrategy(size=pool.tasks)
+    # Ray's types let a function take a batch and nothing by fn_kwargs.
     encoded = (
         ray.data.from_items([{"path": str(s)} for s in shards], override_num_blocks=len(shards))
-        .map_batches(cut_shard, fn_kwargs={"spec": spec}, batch_format="pyarrow", compute=tasks, num_cpus=TASK_CPUS)
+        .map_batches(
+            cast(Any, cut_shard), fn_kwargs={"spec": spec}, batch_format="pyarrow", compute=tasks, num_cpus=TASK_CPUS
+        )
         .map_batches(
             EncodeShard,
             fn_constructor_args=(spec,),
@@ -109,7 +114,7 @@ def embed(
             num_gpus=pool.gpus or None,
         )
         .map_batches(
-            write_shard,
+            cast(Any, write_shard),
             fn_kwargs={"root": str(state.root), "space_id": space_id, "run_id": run_id},
             batch_format="pyarrow",
             compute=tasks,
@@ -119,7 +124,7 @@ def embed(
     seen = 0
     # No prefetch: Ray would hand out a shard only when it has the next one.
     batches = encoded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    for row in (row for batch in batches for row in batch.to_pylist()):
+    for row in (row for batch in cast(Iterable[pa.Table], batches) for row in batch.to_pylist()):
         if row["fault"]:
             raise fault_from_bytes(row["fault"])
         before_commit()

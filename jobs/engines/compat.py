@@ -30,7 +30,8 @@ def minimal_ray() -> Iterator[None]:
 
     class Params(parameter.RayParams):
         def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, no_monitor=True, include_log_monitor=False, **options)
+            options |= {"no_monitor": True, "include_log_monitor": False}
+            super().__init__(*args, **options)
 
     dependencies = "ray.dashboard.optional_deps"
     found = sys.modules.pop(dependencies, None)

@@ -76,7 +76,7 @@ def _init_ray(config: Config, scratch: Path) -> None:
                     object_store_memory=config.ray.object_store_mb * 1_000_000 if local else None,
                     object_spilling_directory=str(scratch) if local else None,
                     log_to_driver=False,
-                    logging_level="ERROR",
+                    logging_level=logging.ERROR,
                 )
             return
         except Exception as error:

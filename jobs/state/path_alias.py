@@ -57,7 +57,7 @@ def delta_uri(folder: Path) -> str:
 def delta_files(table: DeltaTable, folder: Path, filters: Sequence[tuple[str, str, str]] = ()) -> list[Path]:
     """Paths of the data files of a table that was opened by ``delta_uri(folder)``; deltalake encodes the folder's."""
     root = table.table_uri.removeprefix("file://")
-    found = table.file_uris(list(filters) or None)
+    found = table.file_uris(file_pruning_predicate=list(filters) or None)
     return [folder / uri.removeprefix("file://").removeprefix(root) for uri in found]
 
 

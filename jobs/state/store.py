@@ -252,7 +252,7 @@ class State:
     def _dataset(self, name: str, filters: Sequence[tuple[str, str, str]] = ()) -> ds.Dataset:
         """The rows of this cut, of the partitions for which ``filters`` hold."""
         within = [*self._within(name), *filters]
-        return self.table(name).to_pyarrow_dataset(within or None, schema=TABLES[name].stored)
+        return self.table(name).to_pyarrow_dataset(schema=TABLES[name].stored, file_pruning_predicate=within or None)
 
     def _within(self, name: str) -> list[tuple[str, str, str]]:
         return [("cut", "=", self.cut)] if TABLES[name].per_cut and self.cut is not None else []

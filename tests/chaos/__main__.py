@@ -95,11 +95,19 @@ def learn_usual(world: World) -> None:
     world.settle(Outcome())
 
 
+def _telling(tell: Callable[[str], None], name: str) -> Callable[[str], None]:
+    return lambda line: tell(f"{name}: {line}")
+
+
 def chaos(
     root: Path, seed: int, kills: int, others: int, only: str, found: dict[str, Outcome], tell: Callable[[str], None]
 ) -> None:
     """Every fault in turn, each in a world of its own, until ``found`` has met it as often as it was asked for."""
-    plain = {"driver killed": kill_driver, "clock moved": move_clock, "two writers": two_writers}
+    plain: dict[str, Callable[[World], bool]] = {
+        "driver killed": kill_driver,
+        "clock moved": move_clock,
+        "two writers": two_writers,
+    }
     plain["a state file damaged"] = damage_state
     plain[_WHILE_ENCODING] = kill_encoding()
     plain |= {f"{name} killed": kill_process(name) for name in PROCESSES}
@@ -109,7 +117,7 @@ def chaos(
         outcome = found.setdefault(name, Outcome())
         if only not in name or outcome.tried >= times:
             continue
-        folder, tell_of = root / str(number), lambda line, name=name: tell(f"{name}: {line}")
+        folder, tell_of = root / str(number), _telling(tell, name)
         if name in plain:
             world = World(folder, seed + number, load=ENCODING if name == _WHILE_ENCODING else SHORT)
             learn_usual(world)

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.airflow_server import ROOT, Airflow, copy_sample, embedmill
+from tests.support.airflow_server import Airflow, copy_sample, embedmill
 from tests.support.canary import Canary, places
+from tests.support.paths import ROOT
 from tests.support.warm_command import WarmCommand
 
 CANARY = Canary()

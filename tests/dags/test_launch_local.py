@@ -147,5 +147,6 @@ def test_a_job_sees_its_secrets_and_nothing_of_airflow_s_own(tmp_path: Path, mon
     (tmp_path / "job.py").write_text("import json, os; print(json.dumps(dict(os.environ)))")
     start = Local(f"{sys.executable} {tmp_path / 'job.py'}", {"EMBEDMILL__INDEX__TOKEN": "a-token"})
     seen = start.run(Job("a", (), "none", {"EMBEDMILL_CONFIG": "a.toml"}), log=logging.getLogger("task")).body
+    assert seen is not None
     assert seen["EMBEDMILL__INDEX__TOKEN"] == "a-token" and seen["EMBEDMILL_CONFIG"] == "a.toml"
     assert not [name for name in seen if name.startswith("AIRFLOW")]

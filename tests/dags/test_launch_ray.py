@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.ray_cluster import ROOT, RayCluster, free_ports
+from tests.support.paths import ROOT
+from tests.support.ray_cluster import RayCluster, free_ports
 from tests.support.workspace import Workspace
 
 DAGS = ROOT / "dags"
@@ -241,8 +242,13 @@ def test_a_cluster_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 def test_a_job_whose_cluster_died_is_lost(tmp_path: Path) -> None:
     cluster = RayCluster()
     task = Task(cluster, tmp_path)
+
+    def stop_once_begun() -> None:
+        wait(lambda: task.begun == 1)
+        cluster.stop()
+
     try:
-        threading.Thread(target=lambda: (wait(lambda: task.begun == 1), cluster.stop())).start()
+        threading.Thread(target=stop_once_begun).start()
         with pytest.raises(lost(), match="does not answer"):
             task.launcher(patience_seconds=2).run(task.job(waits=True), log=LOG)
     finally:

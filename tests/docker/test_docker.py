@@ -436,7 +436,7 @@ def test_a_server_that_is_not_there_is_not_healthy() -> None:
 
 
 def test_healthy_as_a_command(address: str) -> None:
-    command = ["/usr/bin/env", "python3", DOCKER / "healthy.py"]
+    command = ["/usr/bin/env", "python3", str(DOCKER / "healthy.py")]
     assert subprocess.run([*command, f"{address}/up"], timeout=30).returncode == 0
     down = subprocess.run([*command, f"{address}/down"], stderr=subprocess.PIPE, text=True, timeout=30)
     assert down.returncode == 1 and len(down.stderr.splitlines()) == 1

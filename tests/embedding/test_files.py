@@ -8,6 +8,7 @@ import time
 import zipfile
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any, Protocol
 
 import docx
 import openpyxl
@@ -53,9 +54,13 @@ def pdf(*pages: str, user: str | None = None) -> bytes:
     return bytes(document.output())
 
 
-def saved(document: object) -> bytes:
+class Savable(Protocol):
+    def save(self, stream: Any, /) -> object: ...
+
+
+def saved(document: Savable) -> bytes:
     buffer = io.BytesIO()
-    document.save(buffer)  # type: ignore[attr-defined]
+    document.save(buffer)
     return buffer.getvalue()
 
 
@@ -235,7 +240,7 @@ def test_zip_bomb(limits: Limits) -> None:
 
 def test_memory_error_is_a_rejection() -> None:
     class Exhausted(bytes):
-        def startswith(self, *_: object) -> bool:  # type: ignore[override]
+        def startswith(self, *_: object) -> bool:
             raise MemoryError
 
     assert reason_of(Exhausted(b"PK"), "a.docx") == "out_of_memory"

@@ -153,8 +153,9 @@ def test_a_lost_sheet_and_a_torn_one_cost_themselves() -> None:
 @pytest.mark.parametrize("lost", ["strings", "styles"])
 def test_a_torn_table_of_strings_or_styles_costs_what_it_held(lost: str) -> None:
     cells = (text_cell("A1", "Box"), '<s:c r="B1" t="s"><s:v>0</s:v></s:c>', number_cell("C1", "45413", 1))
-    torn = {lost: "<s:torn"}
-    parsed = parse_file(workbook(row(1, *cells), **torn), "x.xlsx")  # type: ignore[arg-type]
+    torn = "<s:torn"
+    sheet = workbook(row(1, *cells), strings=torn) if lost == "strings" else workbook(row(1, *cells), styles=torn)
+    parsed = parse_file(sheet, "x.xlsx")
     assert parsed.text.split("\t")[0] == "Box" and "45413" in parsed.text
 
 

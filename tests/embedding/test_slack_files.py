@@ -111,7 +111,7 @@ def test_no_url_of_slack_and_no_token_is_text() -> None:
 
 
 def test_files_in_attachments_and_a_file_in_two_fields() -> None:
-    file = {"id": "F1", "title": "run.py", "mode": "snippet", "preview": "pass"}
+    file: dict[str, object] = {"id": "F1", "title": "run.py", "mode": "snippet", "preview": "pass"}
     assert normalise_message({"text": "", "attachments": [{"files": [file]}]}, {}).text == "run.py\npass"
     assert lines_of(file, file=file) == ["run.py", "pass"]
     assert lines_of(file, {**file, "id": "F2"}) == ["run.py", "pass", "run.py", "pass"]
@@ -119,7 +119,7 @@ def test_files_in_attachments_and_a_file_in_two_fields() -> None:
 
 def test_a_comment_that_came_with_two_files_is_said_once() -> None:
     comment = {"initial_comment": {"comment": "both of them"}}
-    assert lines_of({"title": "a"} | comment, {"title": "b"} | comment) == ["both of them", "a", "b"]
+    assert lines_of({"title": "a", **comment}, {"title": "b", **comment}) == ["both of them", "a", "b"]
 
 
 def test_a_comment_on_a_file_does_not_say_the_file_again() -> None:

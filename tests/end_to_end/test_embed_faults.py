@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import psutil
 import pytest
 
@@ -24,7 +26,7 @@ def break_the_encoder() -> None:
 
     encode = HashEncoder.encode
 
-    def fragile(self, texts, tokens):  # type: ignore[no-untyped-def]
+    def fragile(self: HashEncoder, texts: Sequence[str], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         time.sleep(0.002 * len(texts))
         if any(KILLS in text for text in texts):
             os._exit(1)
@@ -32,7 +34,7 @@ def break_the_encoder() -> None:
             raise ValueError(f"cannot encode {texts}")
         return encode(self, texts, tokens)
 
-    HashEncoder.encode = fragile  # type: ignore[method-assign]
+    setattr(HashEncoder, "encode", fragile)  # noqa: B010 - an assignment has no type
 
 
 @pytest.fixture

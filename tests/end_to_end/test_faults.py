@@ -18,7 +18,7 @@ TEXT = "what somebody wrote"
 
 def careless() -> None:
     try:
-        {}[TEXT]  # noqa: B018
+        dict[str, str]()[TEXT]  # noqa: B018
     except KeyError as error:
         raise ValueError(f"cannot encode {TEXT}") from error
 

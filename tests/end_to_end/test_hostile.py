@@ -9,7 +9,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import psutil
@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedding.records import Document, Rejected, Skipped
+from embedding.records import Document, Record, Rejected, Skipped
 from embedding.text.clean import clean_text
 from jobs.extract.isolated_reader import Reader
 from jobs.sources.base import Partition, ReadLimits, SourceContext
@@ -26,7 +26,7 @@ from jobs.sources.slack_export import SlackExport
 from tests.end_to_end.test_bad_input import assert_kept, published, reasons, texts
 from tests.support.hostile_files import FILES, MESSAGES, NAMES, TEXTS, day, deep, one_line, said, stream_bomb
 from tests.support.hostile_sources import Misbehaving
-from tests.support.workspace import START, TEAM, Workspace, message
+from tests.support.workspace import START, TEAM, Ran, Workspace, message
 
 LIMITS = ReadLimits(seconds=3, memory_mb=640, text_chars=2_000_000)
 
@@ -71,7 +71,7 @@ def files_source(root: Path, limits: ReadLimits = LIMITS, max_bytes: int = 100_0
     return FilesSource(context, team_id=TEAM, channel_id="", max_bytes=max_bytes)
 
 
-def read_one(watched: Watched, source: FilesSource, name: str) -> Document | Rejected | Skipped:
+def read_one(watched: Watched, source: FilesSource, name: str) -> Record:
     [partition] = [p for p in source.listing().partitions if Path(p.path).name == name]
     [record] = watched.reader.read(source, partition)
     return record
@@ -80,7 +80,7 @@ def read_one(watched: Watched, source: FilesSource, name: str) -> Document | Rej
 # -- the process -------------------------------------------------------------------------------------------------------
 
 
-def misbehave(watched: Watched, what: str, before: int = 0) -> list[Document | Rejected | Skipped]:
+def misbehave(watched: Watched, what: str, before: int = 0) -> list[Record]:
     source = Misbehaving(watched.reader.limits)
     return list(watched.reader.read(source, Partition(what, what, "", before, "C1", 7)))
 
@@ -130,7 +130,8 @@ def test_one_process_reads_all_that_behave(watched: Watched) -> None:
 def test_leaving_off_in_the_middle_leaves_nothing_for_the_next(watched: Watched) -> None:
     records = watched.reader.read(Misbehaving(LIMITS), Partition("p", "behave", "", 5_000))
     assert next(records) == Skipped("said")
-    records.close()  # type: ignore[attr-defined]
+    assert isinstance(records, Generator)
+    records.close()
     assert misbehave(watched, "behave", before=2) == [Skipped("said")] * 2
 
 
@@ -160,7 +161,7 @@ def test_entity_of_another_file_is_not_read(watched: Watched, tmp_path: Path) ->
         '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY f SYSTEM "file:///etc/passwd">]><x>words &f; words</x>'
     )
     found = read_one(watched, files_source(tmp_path), "outside.xml")
-    assert isinstance(found, Rejected) or "root:" not in found.text  # type: ignore[union-attr]
+    assert isinstance(found, Rejected) or (isinstance(found, Document) and "root:" not in found.text)
 
 
 def test_pdf_that_unpacks_to_two_gigabytes(watched: Watched, tmp_path: Path) -> None:
@@ -263,8 +264,12 @@ def test_a_megabyte_of_marks_out_of_order_is_no_minute() -> None:
 # -- a run -------------------------------------------------------------------------------------------------------------
 
 
+# The workspace, what was published before, and what the run ended with.
+_RunOverAll = tuple[Workspace, dict[str, str], Ran]
+
+
 @pytest.fixture(scope="module")
-def run_over_all(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, dict[str, str], object]:
+def run_over_all(tmp_path_factory: pytest.TempPathFactory) -> _RunOverAll:
     space = Workspace(tmp_path_factory.mktemp("all") / "ws")
     with space.config.open("a") as config:
         config.write("[limits]\nparse_seconds = 8\nparse_memory_mb = 640\nparse_text_chars = 2000000\n")
@@ -282,7 +287,7 @@ def run_over_all(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, d
 
 
 @pytest.mark.long
-def test_run_over_everything_hostile_publishes_all_the_rest(run_over_all) -> None:  # type: ignore[no-untyped-def]
+def test_run_over_everything_hostile_publishes_all_the_rest(run_over_all: _RunOverAll) -> None:
     space, before, ran = run_over_all
     assert ran.code == 3
     found = reasons(space)
@@ -299,7 +304,7 @@ def test_run_over_everything_hostile_publishes_all_the_rest(run_over_all) -> Non
 
 
 @pytest.mark.long
-def test_no_id_or_line_of_output_has_a_line_break_or_climbs(run_over_all) -> None:  # type: ignore[no-untyped-def]
+def test_no_id_or_line_of_output_has_a_line_break_or_climbs(run_over_all: _RunOverAll) -> None:
     space, _, ran = run_over_all
     for chunk in published(space):
         assert chunk.isprintable() and "/../" not in chunk and chunk.isascii()

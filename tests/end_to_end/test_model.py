@@ -39,7 +39,7 @@ def machine(tmp_path: Path) -> Iterator[type[Machine]]:
 
 def play(number: int, steps: int, examples: int = 1) -> None:
     """Sequences of at most so many steps, the same for the same number."""
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         seed(number)(Machine),
         settings=settings(
             max_examples=examples,

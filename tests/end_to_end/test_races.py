@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from itertools import combinations, permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 import pytest
@@ -22,7 +22,7 @@ from embedding.ids import chunk_id, message_id
 from jobs.commands.purge import purge
 from jobs.commands.reindex import reindex
 from jobs.commands.run import run
-from jobs.commands.step import StepRequest, step
+from jobs.commands.step import StepName, StepRequest, step
 from jobs.scope import Scope
 from jobs.state.store import State
 from tests.support.in_process import WatchedIndex, copy_index, open_pipeline, without_ray
@@ -84,7 +84,7 @@ class Night:
         pipeline = open_pipeline(self.backfill if what == "backfill" else self.nightly)
         scope = DAY if what == "backfill" else Scope()
         if part:
-            step(pipeline, scope, StepRequest(part, what, build=what == "reindex"))
+            step(pipeline, scope, StepRequest(cast(StepName, part), what, build=what == "reindex"))
         elif what == "purge":
             removed = purge(pipeline, team=TEAM, channel="", ids=[PURGED_DOCUMENT], before=None).removed
             assert removed.index >= 1 and removed.chunks == 1 <= removed.vectors  # an earlier text has one too

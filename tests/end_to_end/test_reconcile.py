@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from indexers.base import Index
 from tests.support.workspace import DAY, TEAM, TEXTS, Workspace, counts, message
 
 
@@ -44,7 +45,9 @@ def test_small_work_is_few_stages(ran: Workspace) -> None:
 
     ran.day("general", [message(n, f"changed {n}") for n in range(4)])
     ran.run()
-    scheduler = SparkContext._active_spark_context._jsc.sc().dagScheduler()
+    context = SparkContext._active_spark_context
+    assert context is not None
+    scheduler = context._jsc.sc().dagScheduler()
     before = scheduler.nextStageId()
     ran.day("general", [message(n, f"changed {n} again") for n in range(4)])
     assert counts(ran.run()) == {"embedded": 4}
@@ -191,13 +194,13 @@ def test_verify_sees_and_mends_a_row_changed_behind_its_back(ran: Workspace, wha
     assert ran.verify().code == 0
 
 
-def _add_ghost(index) -> None:  # type: ignore[no-untyped-def]
+def _add_ghost(index: Index) -> None:
     import numpy as np
     import pyarrow as pa
 
     from indexers.rows import INDEX_ROW
 
-    row = {f.name: "x" if f.type == pa.string() else 1 for f in INDEX_ROW}
+    row: dict[str, object] = {f.name: "x" if f.type == pa.string() else 1 for f in INDEX_ROW}
     row |= {"chunk_id": f"{TEAM}/m/C1/9.9#0", "team_id": TEAM, "meta": "{}", "vector": list(np.eye(384)[0])}
     index.upsert("messages__v1", pa.Table.from_pylist([row], schema=INDEX_ROW))
 

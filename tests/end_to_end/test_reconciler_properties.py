@@ -14,7 +14,15 @@ import numpy as np
 import pyarrow.compute as pc
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, multiple, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    initialize,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 
 from embedding import ids
 from embedding.chunking import Chunker
@@ -71,7 +79,7 @@ class Reconciling(RuleBasedStateMachine):
             self._write_day(channel)
 
     @rule(target=messages, channel=st.sampled_from(CHANNELS), texts=st.lists(TEXTS, min_size=1, max_size=4))
-    def post(self, channel: str, texts: list[str]):  # type: ignore[no-untyped-def]
+    def post(self, channel: str, texts: list[str]) -> MultipleResults[tuple[str, str]]:
         posted = []
         for text in texts:
             self.clock += 1
@@ -203,7 +211,7 @@ class Reconciling(RuleBasedStateMachine):
 
 def test_a_run_always_ends_with_index_equal_to_desired(tmp_path: Path) -> None:
     Reconciling.base = tmp_path
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Reconciling,
         settings=settings(
             max_examples=EXAMPLES,

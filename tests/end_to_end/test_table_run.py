@@ -36,7 +36,7 @@ def configure(space: Workspace, *sources: tuple[str, str]) -> None:
 
 def published(space: Workspace, *teams: str) -> dict[str, str]:
     """Text by doc_id of what a search finds."""
-    found = {}
+    found: dict[str, str] = {}
     for team in teams:
         ran = space.call("search", "text", "--team", team, "--k", "50")
         assert ran.code == 0, ran.err
@@ -49,7 +49,9 @@ def test_a_lake_is_followed(tmp_path: Path) -> None:
     lake = space.root / "my lake" / "Büro"
     log = DeltaLog(lake, DELTA, ["team"], ["deletionVectors", "columnMapping"], "name").create()
     log.add("team=007/a.parquet", rows(("1", "text one"), ("2", "text two"), ("3", "text three")), {"team": "007"})
-    lines = [{"id": i, "body": f"text {i}", "at": AT // 10**6, "team": "7"} for i in ("2024-01-01 00:00:00", "b", "c")]
+    lines: list[dict[str, object]] = [
+        {"id": i, "body": f"text {i}", "at": AT // 10**6, "team": "7"} for i in ("2024-01-01 00:00:00", "b", "c")
+    ]
     path = write_lines(space.root / "lines" / "a.json", lines)
     configure(space, ("delta", "my lake/Büro"), ("json", "lines"))
     ran = space.run()
@@ -58,7 +60,7 @@ def test_a_lake_is_followed(tmp_path: Path) -> None:
     assert len(published(space, "7")) == 3
 
     log.delete("team=007/a.parquet", [1])
-    lines[1]["body"] = None  # type: ignore[assignment]
+    lines[1]["body"] = None
     lines.append(lines[0] | {"id": "ms", "at": AT // 1000})
     write_lines(path, lines)
     ran = space.run()

@@ -9,16 +9,20 @@ import importlib.util
 import logging
 import os
 import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
 
 logging.basicConfig(level=logging.DEBUG)
 FAULTS = set(os.environ.get("EMBEDMILL_TEST_FAULTS", "").split(","))
 
 
-def encoder(module):
+def encoder(module: Any) -> None:
     """Two texts that no encoder takes: one raises, one kills the process."""
     encode = module.HashEncoder.encode
 
-    def fragile(self, texts, tokens):
+    def fragile(self: Any, texts: Sequence[str], tokens: Any) -> Any:
         if any("kills" in text for text in texts):
             os._exit(1)
         if any("raises" in text for text in texts):
@@ -28,16 +32,16 @@ def encoder(module):
     module.HashEncoder.encode = fragile
 
 
-def raising(owner, name, what):
+def raising(owner: Any, name: str, what: str) -> None:
     """Replace a function by one that fails and quotes what it was given."""
 
-    def fail(*given, **named):
+    def fail(*given: Any, **named: Any) -> None:
         raise ValueError(f"{what} failed on {[getattr(one, 'to_pylist', lambda one=one: one)() for one in given]}")
 
     setattr(owner, name, fail)
 
 
-BREAK = {
+BREAK: dict[str, tuple[str, Callable[[Any], None]]] = {
     "encoder": ("embedding.encoders.local.hashed", encoder),
     "query": ("embedding.encoders.local.hashed", lambda m: raising(m.HashEncoder, "encode", "query")),
     "cut": ("jobs.extract.partition_reader", lambda m: raising(m, "_chunks", "cut")),
@@ -51,7 +55,9 @@ BREAK = {
 class Breaker(importlib.abc.MetaPathFinder):
     """Breaks a module right after it was imported."""
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """See importlib: only the modules that are to be broken are of interest."""
         todo = [how for fault, (module, how) in BREAK.items() if fault in FAULTS and module == name]
         if not todo:
@@ -61,14 +67,15 @@ class Breaker(importlib.abc.MetaPathFinder):
             spec = importlib.util.find_spec(name)
         finally:
             sys.meta_path.insert(0, self)
+        assert spec is not None and spec.loader is not None
         load = spec.loader.exec_module
 
-        def load_and_break(module):
+        def load_and_break(module: ModuleType) -> None:
             load(module)
             for how in todo:
                 how(module)
 
-        spec.loader.exec_module = load_and_break
+        setattr(spec.loader, "exec_module", load_and_break)  # noqa: B010 - a method is replaced
         return spec
 
 

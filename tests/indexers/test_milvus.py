@@ -36,13 +36,19 @@ from indexers.milvus.wire import encode
 from tests.indexers.test_index_contract import DIM, V1, V2, rows, scanned, vectors_of
 from tests.support.workspace import Workspace
 
+Refusal = tuple[grpc.StatusCode, str]
+
+
+def refusing(code: grpc.StatusCode, words: str) -> Callable[[str], Refusal | None]:
+    return lambda name: (code, words) if name == "Upsert" else None
+
 
 class Gate(grpc.ServerInterceptor):
     """Records the calls and their metadata; ``answer`` may turn a call away with a status and words."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, str]]] = []
-        self.answer: Callable[[str], tuple[grpc.StatusCode, str] | None] = lambda name: None
+        self.answer: Callable[[str], Refusal | None] = lambda name: None
 
     def intercept_service(self, continuation: Any, details: Any) -> Any:
         name = details.method.rsplit("/", 1)[1]
@@ -173,10 +179,7 @@ def test_calls_are_tried_again_while_it_may_help(tls: TlsServer) -> None:
         (grpc.StatusCode.INVALID_ARGUMENT, "no such field"),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "received message larger than max (9 vs. 4)"),
     ):
-        before, tls.gate.answer = (
-            tls.gate.count("Upsert"),
-            lambda name, f=(code, words): f if name == "Upsert" else None,
-        )
+        before, tls.gate.answer = tls.gate.count("Upsert"), refusing(code, words)
         with pytest.raises(ResourceError):
             index.upsert(V1, rows(["b#0"]))
         assert tls.gate.count("Upsert") - before == 1, "what cannot pass is not tried again"
@@ -249,7 +252,7 @@ def test_writers_work_side_by_side_and_none_is_left_at_work(tls: TlsServer) -> N
         with guard:
             inside -= 1
 
-    index._connection.send = send  # type: ignore[method-assign]
+    index._connection.send = send  # type: ignore[method-assign]  # replaced, for this test's own index
     table = rows([f"{n:04d}#0" for n in range(7_500)])
     index.upsert(V1, table)
     assert most == 3 and inside == 0

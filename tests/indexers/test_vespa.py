@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -354,7 +355,8 @@ def test_the_package_is_what_pyvespa_deploys() -> None:
     (schema,) = [s for s in package.schemas if s.name == V1]
     profiles = schema.rank_profiles
     assert set(profiles) == {"semantic", "bm25", "hybrid"}
-    assert profiles["hybrid"].global_phase.expression == (
+    phase = profiles["hybrid"].global_phase
+    assert phase is not None and phase.expression == (
         "reciprocal_rank(cosine) + if (bm25(text) > 0, reciprocal_rank(bm25(text)), 0)"
     )
     by_name = {f.name: f for f in schema.document.fields}
@@ -398,7 +400,7 @@ def test_an_operators_services_are_kept(tmp_path: Path) -> None:
 
 
 def test_settings_that_vespa_cannot_take_name_the_key(tmp_path: Path) -> None:
-    wrong = [
+    wrong: list[tuple[Callable[[], object], str]] = [
         (lambda: application("m" * 41, {}), "index.name"),
         (lambda: open_index("vespa", "state/vespa", "messages"), "index.uri"),
         (

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from requests.exceptions import HTTPError
@@ -167,12 +167,15 @@ def test_pyvespas_own_feeder_gets_every_status(server: VespaServer) -> None:
 # -- what it refuses ---------------------------------------------------------------------------------------------------
 
 
-def ask(server: VespaServer, method: str, path: str, body: Any = None, **params: Any) -> tuple[int, Any]:
+Method = Literal["GET", "HEAD", "OPTIONS", "DELETE", "POST", "PUT", "PATCH"]
+
+
+def ask(server: VespaServer, method: Method, path: str, body: Any = None, **params: Any) -> tuple[int, Any]:
     """A request of HTTP/1.1, its status and body."""
     import httpr
 
     with httpr.Client() as client:
-        answer = client.request(method, server.uri + path, params=params or None, **({"json": body} if body else {}))
+        answer = client.request(method, server.uri + path, params=params or None, json=body or None)
         return answer.status_code, answer.json()
 
 
@@ -218,7 +221,7 @@ def ask(server: VespaServer, method: str, path: str, body: Any = None, **params:
     ],
 )
 def test_it_refuses_what_vespa_would(
-    server: VespaServer, method: str, path: str, params: dict[str, str], body: Any, status: int, words: str
+    server: VespaServer, method: Method, path: str, params: dict[str, str], body: Any, status: int, words: str
 ) -> None:
     got, answer = ask(server, method, path, body, **params)
     assert got == status

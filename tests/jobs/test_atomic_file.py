@@ -12,7 +12,7 @@ from jobs.state.atomic_file import replace_file
 
 @pytest.mark.parametrize("durable", [True, False])
 def test_a_file_is_replaced_whole_and_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool) -> None:
-    flushed = []
+    flushed: list[int] = []
     monkeypatch.setattr(os, "fsync", flushed.append)
     for data in (b"first, and longer", b"second"):
         replace_file(tmp_path / "note", data, durable=durable)

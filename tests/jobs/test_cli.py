@@ -68,20 +68,20 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 
 def piped(*arguments: str | bytes, reads: int = 0, given: bytes = b"") -> tuple[int, str]:
     """Exit code and standard error of a command whose output nobody reads past some bytes."""
-    ran = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "jobs.cli", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=ROOT,
-    )
-    assert ran.stdin and ran.stdout and ran.stderr
-    ran.stdin.write(given)
-    ran.stdin.close()
-    ran.stdout.read(reads)
-    ran.stdout.close()
-    said = ran.stderr.read().decode()
-    return ran.wait(60), said
+    ) as ran:
+        assert ran.stdin and ran.stdout and ran.stderr
+        ran.stdin.write(given)
+        ran.stdin.close()
+        ran.stdout.read(reads)
+        ran.stdout.close()
+        said = ran.stderr.read().decode()
+        return ran.wait(60), said
 
 
 def test_reader_that_has_read_enough_ends_the_command_in_silence(workspace: Workspace) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
@@ -112,7 +113,7 @@ class _Fails:
     def __init__(self, word: str, value: float) -> None:
         self.word, self.value = word, value
 
-    def encode(self, texts: list[str], tokens: np.ndarray) -> np.ndarray:
+    def encode(self, texts: Sequence[str], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         out = np.ones((len(texts), self.dim), np.float32)
         out[[self.word in text for text in texts]] = self.value
         return out
@@ -143,6 +144,7 @@ class QuotaError(EncoderError):
     def __init__(self, message: str, left: int = 0) -> None:
         super().__init__(message)
         self.left = left
+        self.lock: object = None
 
 
 class TwoWordsError(EncoderError):
@@ -154,7 +156,7 @@ class TwoWordsError(EncoderError):
 
 def test_an_error_that_does_not_survive_the_way_arrives_as_the_nearest_of_ours() -> None:
     held = QuotaError("the quota is used up")
-    held.lock = threading.Lock()  # type: ignore[attr-defined]
+    held.lock = threading.Lock()
     for error in (TwoWordsError("no", "vectors"), held):
         arrived = fault_from_bytes(fault_to_bytes(error))
         assert type(arrived) is EncoderError and str(arrived) == str(error)
@@ -162,7 +164,7 @@ def test_an_error_that_does_not_survive_the_way_arrives_as_the_nearest_of_ours()
 
 def test_an_encoder_s_own_error_reaches_the_driver_with_its_class(tmp_path: Path) -> None:
     class Refuses(_Fails):
-        def encode(self, texts: list[str], tokens: np.ndarray) -> np.ndarray:
+        def encode(self, texts: Sequence[str], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
             raise QuotaError("the quota is used up", left=7)
 
     encode = EncodeShard(EncoderSpec("hash", MODEL, tmp_path, 256, 4))

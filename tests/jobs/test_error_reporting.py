@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -15,7 +16,7 @@ SECRET = "a text of a document"
 def fault_in(folder: Path) -> BaseException:
     """One that is raised by a library, called by a module two folders down."""
     with pytest.raises(TypeError) as caught:
-        replace_file(folder / "file", SECRET)  # type: ignore[arg-type]
+        replace_file(folder / "file", cast(bytes, SECRET))
     return caught.value
 
 

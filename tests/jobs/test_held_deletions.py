@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
+from embedding.chunking import ChunkLimits
 from jobs.bodies.answers import StatusBody
 from jobs.cli import render
 from jobs.config import load_config
 from jobs.extract.changes import choose_partitions
 from jobs.extract.held_deletions import HeldBack, Kept, forget_held, held_back, held_back_columns, judge, without
+from jobs.extract.partition_reader import Chunking
 from jobs.maintenance.erase import Target, _drop_removals
 from jobs.maintenance.rebuild import _read_all_again
 from jobs.pipeline import Pipeline
@@ -102,10 +104,13 @@ def test_since_is_the_first_time_and_what_is_decided_elsewhere_is_let_go() -> No
     assert without(fewer, {"x"})["held_back"] is None
 
 
+UNUSED = Chunking("", ChunkLimits(), b"", "")  # nothing is listed, so nothing is compared with it
+
+
 def chosen(source: Told, scope: Scope | None = None) -> tuple[list[str], dict[str, str]]:
     """Of partitions 1 and f/2 that are known and not listed now: which are gone, and which only cannot be seen."""
     rows = {("s", p): ROW | {"overlaps": []} for p in ("1", "f/2")}
-    work = choose_partitions([source], rows, None, scope or Scope())  # type: ignore[arg-type]
+    work = choose_partitions([source], rows, UNUSED, scope or Scope())
     return [p for _, p in work.gone], {p: reason for (_, p), reason in work.unlisted.items()}
 
 
@@ -192,7 +197,8 @@ def removal(doc: str, version: int, team: str = "T1", channel: str = "C1") -> di
 def test_a_purge_forgets_removals_of_its_scope_and_what_is_held_back_of_its_documents(tmp_path: Path) -> None:
     state = State(tmp_path / "state", cut="c", fence=1)
     state.change("removals", [removal("x", 5), removal("y", 9), removal("z", 5, "T2"), removal("w", 5, "T1", "C2")])
-    _drop_removals(SimpleNamespace(state=state), Target("T1", "C1"), 7)  # type: ignore[arg-type]
+    pipeline = cast(Pipeline, SimpleNamespace(state=state))
+    _drop_removals(pipeline, Target("T1", "C1"), 7)
     left = {doc.rpartition("/")[2] for doc in state.read("removals", ["doc_id"])["doc_id"].to_pylist()}
     assert left == {"y", "z", "w"}, "one after the purge may still have a newer text to beat"
     said = json.dumps({"missing_ts": {"since": 1, "documents": 2, "ids": ["x", "y"]}})

@@ -23,7 +23,14 @@ from tests.support.paths import ROOT
 from tests.support.workspace import TEXTS, Workspace, message
 
 SECONDS = 2
-RULE = {"team_id": "T01", "channel_id": "", "ids": [], "before": None, "purged_at": 1, "_delete": False}
+RULE: dict[str, object] = {
+    "team_id": "T01",
+    "channel_id": "",
+    "ids": [],
+    "before": None,
+    "purged_at": 1,
+    "_delete": False,
+}
 
 # Another process with a lease. It says what it does, and goes on at each line that it is sent.
 HOLDER = """
@@ -102,8 +109,9 @@ def holder(
     finally:
         process.kill()
         process.wait()
-        process.stdin.close()  # type: ignore[union-attr]
-        process.stdout.close()  # type: ignore[union-attr]
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
 
 
 def heard(process: subprocess.Popen[str]) -> str:

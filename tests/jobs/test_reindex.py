@@ -236,11 +236,11 @@ def test_a_filter_that_leaks_is_refused(ran: Workspace, monkeypatch: pytest.Monk
     second_team(ran)
     assert ran.run().code == 0
     import indexers.milvus.reader as milvus
+    from indexers.milvus.wire import search_filter as real
 
     def leaking(team_id: str, channels: Any, kind: str | None) -> str:
         return "" if leak == "team" else real(team_id, (), kind)
 
-    real = milvus.search_filter
     monkeypatch.setattr(milvus, "search_filter", leaking)
     found = ran.call("reindex")
     name = "tenant filter" if leak == "team" else "channel filter"

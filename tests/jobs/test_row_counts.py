@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedding.errors import EmbedmillError
+from indexers.exact import ExactIndex
 from jobs.extract import extract
 from jobs.extract.extract import _told
 from jobs.extract.partition_reader import CHUNK_ROW, EXTRACTED, PARTITION_ROW
@@ -96,13 +97,13 @@ def test_rows_of_a_folder_that_is_not_there_are_none(tmp_path: Path) -> None:
 def test_a_plan_whose_deletes_are_not_where_it_wrote_them_is_not_carried_out(tmp_path: Path) -> None:
     state = State(tmp_path / "state")
     publisher = Publisher(
-        None,
+        ExactIndex(),
         state,
         "v",
         run_id="r",
         space_id="s",
         shard_rows=9,
-        before_commit=lambda: None,  # type: ignore[arg-type]
+        before_commit=lambda: None,
         progress=lambda rows: None,
     )
     with pytest.raises(EmbedmillError, match="publish: 4 rows to delete were asked for and 0 came back"):

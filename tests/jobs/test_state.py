@@ -67,7 +67,7 @@ def test_a_table_s_log_and_statistics_hold_no_text_and_forgetting_leaves_none(tm
     state, canary = State(tmp_path, cut="one", fence=1), Canary()
 
     def row(chunk: str, text: str) -> dict[str, object]:
-        blank = {f.name: "" if f.type == pa.string() else 0 for f in CHUNK}
+        blank: dict[str, object] = {f.name: "" if f.type == pa.string() else 0 for f in CHUNK}
         return blank | {"team_id": "T", "chunk_id": chunk, "text": text, "meta": text, "_delete": False}
 
     state.change("chunks", [row("a", canary.text), row("b", "stays")])
@@ -101,7 +101,7 @@ WRITES: dict[str, Callable[[State], object]] = {
     "make anew": lambda state: state.make_anew("purges"),
     "raise the number": lambda state: state.raise_fence(),
 }
-PURGE = {
+PURGE: dict[str, object] = {
     "team_id": "T1",
     "channel_id": "",
     "ids": [],

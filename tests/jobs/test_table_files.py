@@ -16,6 +16,7 @@ import pytest
 from deltalake import write_deltalake
 
 from embedding.errors import SourceError
+from embedding.records import Rejected
 from jobs.config_sections import Columns
 from jobs.sources.table import TableSource
 from tests.support.delta_log import DeltaLog
@@ -217,9 +218,9 @@ def test_a_path_that_is_not_utf8(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["parquet", "json"])
 def test_a_column_that_some_files_do_not_have_is_null_there(tmp_path: Path, format: str) -> None:
-    old, new = lines("1"), [*lines("2"), {**lines("3")[0], "gone": True}]
+    new: list[dict[str, object]] = [{**lines("2")[0]}, {**lines("3")[0], "gone": True}]
     if format == "json":
-        write_lines(tmp_path / "old.json", old)
+        write_lines(tmp_path / "old.json", lines("1"))
         write_lines(tmp_path / "new.json", new)
     else:
         write_parquet(tmp_path / "old.parquet", rows("1"))
@@ -299,7 +300,8 @@ def test_damaged_files_are_rejected_whole_and_the_others_are_read(tmp_path: Path
     found = {p.key: list(table(tmp_path).read(p)) for p in table(tmp_path).listing().partitions}
     bad = {key: records[-1].whole for key, records in found.items() if hasattr(records[-1], "whole")}
     assert bad == {f"{name}.parquet": True for name in ("cut", "empty", "other", "spoiled")}
-    assert [r.reason for key in bad for r in found[key][-1:]] == ["unreadable_table"] * 4  # type: ignore[union-attr]
+    lasts = [found[key][-1] for key in bad]
+    assert [r.reason for r in lasts if isinstance(r, Rejected)] == ["unreadable_table"] * 4
 
 
 def test_a_file_that_changes_between_two_looks_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,7 +322,8 @@ def test_a_file_that_changes_between_two_looks_is_read_again(tmp_path: Path, mon
 
     monkeypatch.setattr(JsonData, "batches", growing)
     last = list(records)[-1]
-    assert (last.reason, last.retry, last.whole) == ("changed_while_read", True, True)  # type: ignore[union-attr]
+    assert isinstance(last, Rejected)
+    assert (last.reason, last.retry, last.whole) == ("changed_while_read", True, True)
 
 
 # -- what it takes -----------------------------------------------------------------------------------------------------
@@ -351,4 +354,4 @@ def test_columns_of_units_are_no_columns() -> None:
     source = TableSource(Path("x"), source_id="x", format="json", columns=columns, team_id="T1")
     assert source.rows.wanted == ["at", "body", "id"]
     with pytest.raises(ValueError, match="created_unit"):
-        Columns(id="id", text="body", created_at="at", created_unit="weeks")  # type: ignore[arg-type]
+        Columns(id="id", text="body", created_at="at", created_unit="weeks")  # type: ignore[arg-type]  # no such unit

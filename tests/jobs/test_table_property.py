@@ -12,6 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -123,6 +124,14 @@ class Stored:
     unit: str | None = None
 
 
+def _times_factor(factor: int, seconds: int) -> int:
+    return seconds * factor
+
+
+def _text_of_times(factor: int, seconds: int) -> str:
+    return str(seconds * factor)
+
+
 def _times() -> list[Stored]:
     found = [
         Stored(f"timestamp[{unit},{zone}]", pa.timestamp(unit, zone), delta, moment)
@@ -132,8 +141,8 @@ def _times() -> list[Stored]:
     found += [Stored("date32", pa.date32(), "date", lambda s: moment(s).date())]
     found += [Stored("date64", pa.date64(), None, lambda s: moment(s).date())]
     for unit, factor in (("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)):
-        found.append(Stored(f"int64 {unit}", pa.int64(), "long", lambda s, f=factor: s * f, unit))
-        found.append(Stored(f"text {unit}", pa.string(), "string", lambda s, f=factor: str(s * f), unit))
+        found.append(Stored(f"int64 {unit}", pa.int64(), "long", partial(_times_factor, factor), unit))
+        found.append(Stored(f"text {unit}", pa.string(), "string", partial(_text_of_times, factor), unit))
     found += [
         Stored("int64", pa.int64(), "long", int),
         Stored("uint32", pa.uint32(), None, int),

@@ -222,7 +222,7 @@ def test_a_time_is_what_its_type_says(tmp_path: Path, kind: pa.DataType, value: 
 def test_a_plain_number_counts_the_declared_unit(tmp_path: Path, stored: Any, unit: str, factor: int) -> None:
     value = MARCH * factor
     if isinstance(stored, str):
-        shown = str(value) if stored == "json text" else value
+        shown: object = str(value) if stored == "json text" else value
         write_lines(tmp_path / "a.json", [{"id": "1", "body": "x", "at": shown, "edited": shown}])
     else:
         shown = {pa.string(): str(value), pa.float64(): float(value)}.get(stored, value)

@@ -6,7 +6,7 @@ nothing then.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ import pytest
 
 from embedding import ids
 from embedding.errors import MassDeleteError
-from embedding.records import Document, Record, Rejected, Removed
+from embedding.records import Document, Kind, Record, Rejected, Removed
 from jobs.bodies.answers import VerifyBody
 from jobs.commands.run import run
 from jobs.commands.verify import verify
 from jobs.scope import Scope
 from jobs.sources import open_sources
-from jobs.sources.base import Partition
+from jobs.sources.base import Listing, Partition
 from jobs.verify.source_check import Event, Shown, choose, differing, read_again
 from tests.support.in_process import WatchedIndex, copied_with_index, open_pipeline, without_ray
 from tests.support.workspace import TEAM, TEXTS, Workspace, message, writing
@@ -189,10 +189,17 @@ def test_partitions_of_sampled_rows_come_first_and_the_others_in_turn(
 class Telling:
     """A source of one partition that says what it is given."""
 
-    source_id, team_id, kind, reader, names = "told", TEAM, "message", "told:1", {}
+    source_id = "told"
+    team_id: str | None = TEAM
+    kind: Kind = "message"
+    reader = "told:1"
+    names: Mapping[str, str] = {}
 
     def __init__(self, *records: Record) -> None:
         self.records = records
+
+    def listing(self) -> Listing:
+        return Listing((Partition("day", "", "", 1),), (), True)
 
     def read(self, partition: Partition) -> Iterator[Record]:
         yield from self.records

@@ -83,7 +83,7 @@ def load(file: Path, environment: Mapping[str, str]) -> dict[str, Any]:
 def variables(file: Path) -> set[str]:
     """The names of all variables in a compose file, those in defaults included."""
     names: set[str] = set()
-    set_all = defaultdict(lambda: "x")
+    set_all: defaultdict[str, str] = defaultdict(lambda: "x")
     _each(yaml.safe_load(file.read_text()), lambda text: fill(text, set_all, names.add))
     return names
 

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -195,7 +195,7 @@ def without_ray() -> Iterator[None]:
     real = erase.carry_out
 
     def carry_out(pipeline: Pipeline, *given: Any) -> Any:
-        death: Death = pipeline.state.death  # type: ignore[attr-defined]
+        death = cast(WatchedState, pipeline.state).death
         death.purging = True
         found = real(pipeline, *given)
         death.purging = False
@@ -217,8 +217,8 @@ def open_pipeline(config: Path, death: Death | None = None) -> Pipeline:
     state = WatchedState(pipeline.state.root, cut=pipeline.state.cut, hash_key=pipeline.state.hash_key.hex())
     index.death = state.death = death or Death()
     pipeline._index, pipeline.state = index, state
-    pipeline.close = lambda: None  # type: ignore[method-assign]
-    pipeline.has_index = lambda: True  # type: ignore[method-assign]
+    pipeline.close = lambda: None  # type: ignore[method-assign]  # replaced, for this pipeline alone
+    pipeline.has_index = lambda: True  # type: ignore[method-assign]  # the same
     return pipeline
 
 

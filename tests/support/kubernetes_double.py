@@ -64,6 +64,7 @@ class Kubernetes:
             def _answer(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
                 body = json.loads(self.rfile.read(length)) if length else {}
+                found: Any
                 if self.headers.get("Authorization") != f"Bearer {TOKEN}":
                     status, found = _status(401, "Unauthorized", "no token")
                 else:

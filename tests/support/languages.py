@@ -43,7 +43,7 @@ def many_texts() -> list[str]:
     """``COUNT`` texts: each language in each length, then mixtures of languages."""
     draw = random.Random(20_250_303)
     words = {name: text.split() for name, text in _WORDS.items()}
-    texts = []
+    texts: list[str] = []
     while len(texts) < COUNT:
         for own in words.values():
             length = _LENGTHS[len(texts) % len(_LENGTHS)]

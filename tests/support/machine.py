@@ -283,7 +283,7 @@ class Machine(RuleBasedStateMachine):
             if name == "gc":
                 for rows in (model.index, model.ledger):
                     for gone in rows.keys() - set(self._versions()):
-                        del rows[gone]  # type: ignore[attr-defined]
+                        del rows[gone]
             model.reached(goal, within, published=version if publish else "", left=left if name == "purge" else ())
             if isinstance(body, RunReport):
                 agree((body.status == "partial") == model.counted(within) or body.status == "running", "status")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tests.support.in_process import Write
 
@@ -115,7 +115,10 @@ class Owed(NamedTuple):
     texts: set[tuple[str, str]]
 
 
-def differing(found: Mapping[str, object], wanted: Mapping[str, object]) -> dict[str, tuple[object, object]]:
+Key = TypeVar("Key", str, tuple[str, str])
+
+
+def differing(found: Mapping[Key, object], wanted: Mapping[Key, object]) -> dict[Key, tuple[object, object]]:
     """By key what was found and what was wanted, of keys where these are not the same."""
     keys = found.keys() | wanted.keys()
     return {k: (found.get(k), wanted.get(k)) for k in sorted(keys) if found.get(k) != wanted.get(k)}
@@ -205,9 +208,10 @@ class Model:
         """Remove what a purge removes."""
         doomed = self.doomed(rule)
         self.stored -= self.unused([rule], doomed)
-        for rows in (self.known, *self.index.values(), *self.ledger.values()):
+        tables: list[dict[str, Any]] = [self.known, *self.index.values(), *self.ledger.values()]
+        for rows in tables:
             for k in doomed & rows.keys():
-                del rows[k]  # type: ignore[attr-defined]
+                del rows[k]
 
     # -- judging a command ---------------------------------------------------------------------------------------------
 
@@ -317,8 +321,8 @@ class Model:
             agree(right, "the ledger says what the index does not hold", write)
         rows = (self.index if write.where == "index" else self.ledger)[write.version]
         for k in removed:
-            rows.pop(k, None)  # type: ignore[attr-defined]
-        rows |= {k: owed.write[k] for k in write.keys}  # type: ignore[operator]
+            rows.pop(k, None)
+        rows |= {k: owed.write[k] for k in write.keys}
 
     def reached(self, goal: Model, within: Within, *, published: str = "", left: Sequence[Rule] = ()) -> None:
         """After a command that ended well: all that it owed is done. ``left`` are purges that died and wait."""

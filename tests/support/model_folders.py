@@ -93,7 +93,7 @@ def saved(
 ) -> Path:
     """Save a model as sentence-transformers does; ``more`` goes to SentenceTransformer, ``config`` to the transformer."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
     (folder / "bare").mkdir(parents=True)
     bare(kind, **(config or {})).save_pretrained(folder / "bare")

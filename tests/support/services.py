@@ -61,6 +61,7 @@ class Server(ThreadingHTTPServer):
         self.billed = 0
         self.busy = self.most_busy = 0
         self.slow = 0.0
+        self.address = self.url  # as the configuration names it; may carry credentials
         self.of_poison = ""  # the fault of each request that holds a poisoned text; "" refuses it
 
     @property
@@ -144,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._send(403, {"message": texts}, error="AccessDeniedException")
         if not fault and any(POISON in text for text in texts):
             return self._send(400, {"message": texts}, error="ValidationException")
-        vectors = [vector_of(text) for text in texts]
+        vectors: list[Any] = [vector_of(text) for text in texts]
         order = list(range(len(texts)))
         if fault == "short":
             order.pop()
@@ -153,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault in ("nan", "zero", "null", "nulls", "wide"):
             at = next((place for place, text in enumerate(texts) if POISON in text), 0)
             bad = {"nan": [float("nan")] * DIM, "zero": [0.0] * DIM, "null": None, "nulls": [None] * DIM}
-            vectors[at] = bad[fault] if fault in bad else [*vectors[at], 1.0]  # type: ignore[assignment]
+            vectors[at] = bad[fault] if fault in bad else [*vectors[at], 1.0]
         elif fault == "narrow":
             vectors = [vector[:-1] for vector in vectors]
         if fault == "garbage":

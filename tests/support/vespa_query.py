@@ -47,7 +47,9 @@ class Query:
         self.keys = list(kind.documents)
         self.words: list[str] = []
         self.vector = self._input()
-        self.matches = self._expression(top=True)
+        matches = self._expression(top=True)
+        assert isinstance(matches, np.ndarray)
+        self.matches = matches
         if self._at != len(tokens):
             raise Refused(400, f"Could not parse the query after {tokens[self._at - 1][1]!r}")
 
@@ -99,7 +101,7 @@ class Query:
 
     # The filters of a conjunction restrict what a nearest-neighbour search in it looks at, so they are evaluated first.
 
-    def _expression(self, top: bool = False) -> np.ndarray:
+    def _expression(self, top: bool = False) -> np.ndarray | _Lazy:
         parts, operator = [self._term()], ""
         while self._peek().lower() in ("and", "or"):
             found = self._next()[1].lower()
@@ -147,7 +149,9 @@ class Query:
             return np.ones(len(self.keys), bool)
         if word == "nearestNeighbor":
             self._expect("(")
-            name, _, query = self._next()[1], self._expect(","), self._next()[1]
+            name = self._next()[1]
+            self._expect(",")
+            query = self._next()[1]
             self._expect(")")
             if name != "vector" or query != "q" or not self._kind.dim or "targetHits" not in notes:
                 raise Refused(400, f"nearestNeighbor({name}, {query}) needs an attribute, an input and targetHits")
@@ -182,7 +186,9 @@ class Query:
         notes = {}
         self._expect("{")
         while True:
-            name, _, value = self._next()[1], self._expect(":"), self._next()[1]
+            name = self._next()[1]
+            self._expect(":")
+            value = self._next()[1]
             notes[name] = value.strip("\"'")
             if self._next()[1] == "}":
                 return notes

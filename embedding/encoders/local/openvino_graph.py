@@ -12,9 +12,10 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -87,9 +88,9 @@ def _first_position(model: SentenceTransformer) -> int | None:
     They can where a token knows its place and its neighbours by what the model is given alone, and the vector is made
     of a text's own tokens in a way that ``_packed`` knows.
     """
-    from sentence_transformers.models import Dense, Normalize, Pooling
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling
 
-    inner, *rest = model
+    inner, *rest = cast(Iterable[Any], model)
     if not rest or not isinstance(rest[0], Pooling) or rest[0].pooling_mode not in ("mean", "cls"):
         return None
     if not all(isinstance(module, Dense | Normalize) for module in rest[1:]):
@@ -124,7 +125,7 @@ def _packed(model: SentenceTransformer, first: int) -> Any:
 
         def __init__(self) -> None:
             super().__init__()
-            inner, pooling, *rest = model
+            inner, pooling, *rest = cast(Iterable[Any], model)
             self.inner, self.of_first = inner.auto_model, pooling.pooling_mode == "cls"
             self.rest = torch.nn.ModuleList(rest)
 

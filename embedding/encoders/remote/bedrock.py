@@ -36,6 +36,10 @@ class BedrockService:
         self.texts_at_once = _COHERE_TEXTS if self._cohere else 1
         self._client = aws.client("bedrock-runtime", settings)
 
+    def close(self) -> None:
+        """See Service.close."""
+        self._client.close()
+
     def ask(self, texts: Sequence[str]) -> Answer:
         """See Service.ask."""
         if self._cohere:

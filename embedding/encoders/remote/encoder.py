@@ -70,6 +70,10 @@ class Service(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Close the connections that are kept for the next request."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -98,6 +102,10 @@ class RemoteEncoder:
         self._service = service
         self._settings = settings
         self._counting = threading.Lock()
+
+    def close(self) -> None:
+        """Close the connections that are kept for the next request."""
+        self._service.close()
 
     def encode(self, texts: Sequence[str], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """See Encoder.encode. A text that the service refuses, or fails on whenever it is asked, has a row of NaN.

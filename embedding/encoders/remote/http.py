@@ -40,6 +40,10 @@ class HttpService:
             limits=httpx2.Limits(max_connections=settings.concurrency),
         )
 
+    def close(self) -> None:
+        """See Service.close."""
+        self._client.close()
+
     def ask(self, texts: Sequence[str]) -> Answer:
         """See Service.ask."""
         body: dict[str, Any] = (

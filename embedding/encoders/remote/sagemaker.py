@@ -19,6 +19,10 @@ class SageMakerService:
         self._endpoint = settings.model
         self._client = aws.client("sagemaker-runtime", settings)
 
+    def close(self) -> None:
+        """See Service.close."""
+        self._client.close()
+
     def ask(self, texts: Sequence[str]) -> Answer:
         """See Service.ask."""
         with aws.errors_of(self.name):
