@@ -33,6 +33,7 @@ from indexers import open_index  # noqa: E402
 from indexers.base import Index  # noqa: E402
 from indexers.rows import INDEX_ROW  # noqa: E402
 from jobs.publish.publisher import Publisher  # noqa: E402
+from jobs.state.run_target import RunTarget  # noqa: E402
 from jobs.state.store import State  # noqa: E402
 from jobs.state.vector_column import pack  # noqa: E402
 from tests.support.milvus_server import MISSING, PYTHON, MilvusServer  # noqa: E402
@@ -93,16 +94,8 @@ def our_publish(index: Index, version: str, rows: pa.Table, folder: Path) -> flo
     for start in range(0, len(rows), SHARD_ROWS):
         pq.write_table(ready.slice(start, SHARD_ROWS), work / f"{start:08d}.parquet")
     began = time.perf_counter()
-    publisher = Publisher(
-        index,
-        state,
-        version,
-        run_id=RUN,
-        space_id=SPACE,
-        shard_rows=SHARD_ROWS,
-        before_commit=lambda: None,
-        progress=lambda _: None,
-    )
+    target = RunTarget(state, version, SPACE, RUN)
+    publisher = Publisher(index, target, shard_rows=SHARD_ROWS, before_commit=lambda: None, progress=lambda _: None)
     publisher.publish_ready(lambda: False)
     publisher.flush()
     seconds = time.perf_counter() - began

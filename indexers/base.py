@@ -35,6 +35,20 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What a search may find: at most ``k`` rows of one team; ``channels`` empty and ``kind`` None are all of them.
+
+    With ``text`` the search is hybrid: the nearest and the best matches of the words (BM25), fused by reciprocal rank.
+    """
+
+    team_id: str
+    channels: Sequence[str] = ()
+    kind: str | None = None
+    k: int = 10
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What an engine of this version can do. ``engine`` names both, as in "Milvus 2.3.5".
 
@@ -124,21 +138,11 @@ class Index(Protocol):
     def vector_error(self, version: str) -> float:
         """How far a stored number may be from the one written, relative to it; 0 where vectors are kept as they are."""
 
-    def search(
-        self,
-        version: str | None,
-        vector: np.ndarray,
-        *,
-        team_id: str,
-        channels: Sequence[str] = (),
-        kind: str | None = None,
-        k: int = 10,
-        text: str | None = None,
-    ) -> list[Hit]:
-        """Return the nearest rows of one team, best first; ``version`` None is the live one.
+    def search(self, version: str | None, vector: np.ndarray, request: SearchRequest) -> list[Hit]:
+        """Return the rows of one team nearest to the ``vector`` (float32, the version's dimension), best first.
 
-        With ``text`` the search is hybrid: the nearest and the best matches of the words (BM25), fused by reciprocal
-        rank. ConfigError where the engine, or this version's schema, has no BM25.
+        ``version`` None is the live one. Raises ConfigError where a hybrid search is asked of an engine, or of a
+        version's schema, that has no BM25.
         """
 
     def flush(self, version: str) -> None:

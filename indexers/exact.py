@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from embedding.errors import ConfigError, SpaceMismatchError
-from indexers.base import Capabilities, Hit, check_name, must_live, version_number
+from indexers.base import Capabilities, Hit, SearchRequest, check_name, must_live, version_number
 from indexers.rows import SCAN, checked_rows
 
 
@@ -121,28 +121,18 @@ class ExactIndex:
         self._version(version)
         return 0.0
 
-    def search(
-        self,
-        version: str | None,
-        vector: np.ndarray,
-        *,
-        team_id: str,
-        channels: Sequence[str] = (),
-        kind: str | None = None,
-        k: int = 10,
-        text: str | None = None,
-    ) -> list[Hit]:
+    def search(self, version: str | None, vector: np.ndarray, request: SearchRequest) -> list[Hit]:
         """See ``Index``."""
-        if text is not None:
+        if request.text is not None:
             raise ConfigError("hybrid search: the exact index has no BM25")
         version = version or must_live(self.live(), self._name)
         held = self._version(version)
         query = np.asarray(vector, dtype=np.float64)
         hits = []
         for chunk_id, row in held.rows.items():
-            if row["team_id"] != team_id or (channels and row["channel_id"] not in channels):
+            if row["team_id"] != request.team_id or (request.channels and row["channel_id"] not in request.channels):
                 continue
-            if kind is not None and row["kind"] != kind:
+            if request.kind is not None and row["kind"] != request.kind:
                 continue
             stored = held.vectors[chunk_id].astype(np.float64)
             lengths = float(np.linalg.norm(query) * np.linalg.norm(stored))
@@ -160,7 +150,7 @@ class ExactIndex:
                     meta=row["meta"],
                 )
             )
-        return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))[:k]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))[: request.k]
 
     def flush(self, version: str) -> None:
         """See ``Index``. Memory is all there is."""

@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from jobs.extract.changes import Extraction
 from jobs.maintenance.erase import finish_purges
 from jobs.pipeline import Pipeline
 from jobs.report import Report, new_run_id, record, recorded
 from jobs.scope import Scope
+from jobs.sources import open_sources
 from jobs.state.integrity import note_versions, versions_noted
 from jobs.state.lease import Lease
+from jobs.state.run_target import RunTarget
 from jobs.state.work_folder import check_disk, clear_work
 from jobs.state.write_intents import recover_write_intents
 
@@ -26,6 +29,16 @@ class RunSession:
     scope: Scope
     report: Report
     lease: Lease
+
+    def extraction(self) -> Extraction:
+        """What the run extracts: the configured sources, opened, in its scope."""
+        pipeline, report = self.pipeline, self.report
+        sources, chunking = open_sources(pipeline.config), pipeline.chunking()
+        return Extraction(pipeline.state, sources, chunking, self.scope, report.run_id, report.started_at)
+
+    def target(self, version: str) -> RunTarget:
+        """What the run writes: a ``version`` of the index, in the configured space."""
+        return RunTarget(self.pipeline.state, version, self.pipeline.space_id, self.report.run_id)
 
     def count_quarantined(self) -> None:
         """Put into the report how many rows of the scope are in quarantine, and how many are ignored by their kind."""

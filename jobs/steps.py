@@ -12,7 +12,6 @@ from jobs.plan.deletion_guard import guard_deletes
 from jobs.plan.plan import Plan, make_plan
 from jobs.report import Report
 from jobs.run_session import RunSession
-from jobs.sources import open_sources
 from jobs.state.quarantine import replace_texts
 from jobs.state.row_counts import expect
 
@@ -43,15 +42,7 @@ def extract_sources(session: RunSession, *, to_embed: bool) -> None:
         return pipeline.spark(reading)
 
     with report.timed("extract"), pipeline.progress.phase("extract"):
-        report.extracted = extract(
-            spark,
-            pipeline.state,
-            open_sources(pipeline.config),
-            pipeline.chunking(),
-            session.scope,
-            run_id=report.run_id,
-            now=report.started_at,
-        )
+        report.extracted = extract(spark, session.extraction())
     session.count_quarantined()
 
 
@@ -60,27 +51,14 @@ def plan_scope(session: RunSession, version: str) -> None:
     pipeline, report = session.pipeline, session.report
     with report.timed("plan"), pipeline.progress.phase("plan"):
         report.plan = make_plan(
-            pipeline.spark(),
-            pipeline.state,
-            session.scope,
-            run_id=report.run_id,
-            index=version,
-            space_id=pipeline.space_id,
-            shard_tokens=pipeline.config.model.shard_tokens,
+            pipeline.spark(), session.target(version), session.scope, shard_tokens=pipeline.config.model.shard_tokens
         )
 
 
 def guard(session: RunSession) -> None:
     """Raise MassDeleteError where the report's plan deletes more than the limits allow."""
     pipeline, report = session.pipeline, session.report
-    guard_deletes(
-        pipeline.spark(),
-        pipeline.state,
-        report.plan.delete,
-        pipeline.config.limits,
-        run_id=report.run_id,
-        index=report.index,
-    )
+    guard_deletes(pipeline.spark(), session.target(report.index), report.plan.delete, pipeline.config.limits)
 
 
 def embed_texts(
@@ -131,7 +109,7 @@ def apply_plan(session: RunSession, version: str, *, stop: Callable[[], bool]) -
     from jobs.publish.shard_queue import ShardQueue
 
     report = session.report
-    missing = _prepare(session, report.plan, ready=True)
+    missing = _prepare(session, version, report.plan, ready=True)
     with _publisher(session, version, report.plan) as publisher:
         with report.timed("publish"):
             if not publisher.publish_ready(stop):
@@ -155,7 +133,7 @@ def publish_rows(
     False where ``stop`` asked to leave off after a shard, with rows left.
     """
     report = session.report
-    _expect(_prepare(session, made, ready=False), left_out)
+    _expect(_prepare(session, version, made, ready=False), left_out)
     with _publisher(session, version, made) as publisher, report.timed("publish"):
         if not publisher.publish_ready(stop):
             return False
@@ -171,7 +149,7 @@ def _deleted(publisher: Publisher, made: Plan, stop: Callable[[], bool]) -> bool
     return True
 
 
-def _prepare(session: RunSession, made: Plan, *, ready: bool) -> int:
+def _prepare(session: RunSession, version: str, made: Plan, *, ready: bool) -> int:
     from jobs.publish.prepare import prepare
 
     pipeline, report = session.pipeline, session.report
@@ -179,14 +157,7 @@ def _prepare(session: RunSession, made: Plan, *, ready: bool) -> int:
         return 0
     rows = pipeline.config.index.shard_rows
     with report.timed("publish"), pipeline.progress.phase("prepare rows"):
-        return prepare(
-            pipeline.spark(),
-            pipeline.state,
-            run_id=report.run_id,
-            space_id=pipeline.space_id,
-            shard_rows=rows,
-            ready=ready,
-        )
+        return prepare(pipeline.spark(), session.target(version), shard_rows=rows, ready=ready)
 
 
 def _expect(missing: int, left_out: int) -> None:
@@ -205,10 +176,7 @@ def _publisher(session: RunSession, version: str, made: Plan) -> Iterator[Publis
     with pipeline.progress.bar("publish", made.writes + made.delete, "rows") as advance:
         publisher = Publisher(
             pipeline.index(),
-            pipeline.state,
-            version,
-            run_id=report.run_id,
-            space_id=pipeline.space_id,
+            session.target(version),
             shard_rows=pipeline.config.index.shard_rows,
             before_commit=session.lease.check,
             progress=advance,

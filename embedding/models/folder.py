@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from embedding.errors import ConfigError
 from embedding.models.config_json import canonical
+from embedding.models.modules import READERS, unsupported
 from embedding.models.tokenizer_json import lower_cases
 
 # Architectures whose vectors are compared with sentence-transformers' own (tests/embedding/test_model_folders.py), and
@@ -45,15 +46,6 @@ ARCHITECTURES = {
 }
 # In these a text's first token has the place after the padding token's: so many of the places are never used.
 _PLACES_AFTER_PADDING = {"camembert", "mpnet", "roberta", "xlm-roberta"}
-_POOLING = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
-_OLD_POOLING = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
 _WIDTH = ("hidden_size", "dim", "d_model")  # of a token's state, by its names in config.json
 _TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
 _LONGEST = 512  # of a text, where neither the tokenizer nor the model says
@@ -142,7 +134,7 @@ def read_folder(path: Path) -> ModelFolder:
     for entry, name in list(zip(entries, kinds, strict=True))[1:]:
         folder = _inside(path, entry.get("path", ""))
         said = _json(folder / "config.json", {}) if folder != path else {}
-        matters, dim = _READERS[name](said, dim)
+        matters, dim = READERS[name](said, dim)
         if name != "Dropout":  # which does nothing outside training
             modules.append(Module(name, matters, folder))
     if truncate := _json(path / "config_sentence_transformers.json", {}).get("truncate_dim"):
@@ -151,7 +143,7 @@ def read_folder(path: Path) -> ModelFolder:
         raise ValueError("vectors of no dimension")
     prompts = prompts_of(path)
     if any(prompts) and not modules[0].config["include_prompt"]:
-        raise _unsupported("a prompt whose tokens are left out of the pooling")
+        raise unsupported("a prompt whose tokens are left out of the pooling")
     return ModelFolder(transformer, canonical(config), tuple(modules), max_tokens, prompts, dim)
 
 
@@ -161,29 +153,25 @@ def _module_kinds(entries: Sequence[Mapping[str, Any]]) -> list[str]:
         raise ValueError("modules.json names no module")
     kinds = [str(entry["type"]).rsplit(".", 1)[-1] for entry in entries]
     for entry, kind in zip(entries, kinds, strict=True):
-        if not str(entry["type"]).startswith("sentence_transformers.") or kind not in _READERS:
-            raise _unsupported(f"module {entry['type']!r}")
+        if not str(entry["type"]).startswith("sentence_transformers.") or kind not in READERS:
+            raise unsupported(f"module {entry['type']!r}")
         if entry.get("kwargs"):
-            raise _unsupported(f"arguments of module {kind}: {', '.join(map(str, entry['kwargs']))}")
+            raise unsupported(f"arguments of module {kind}: {', '.join(map(str, entry['kwargs']))}")
     if kinds[0] != "Transformer" or kinds[1:2] != ["Pooling"] or {"Transformer", "Pooling"} & {*kinds[2:]}:
-        raise _unsupported(f"the order of its modules, {', '.join(kinds)}")
+        raise unsupported(f"the order of its modules, {', '.join(kinds)}")
     return kinds
 
 
 def _check_transformer(transformer: Path, config: Mapping[str, Any]) -> None:
     kind = config.get("model_type")
     if kind not in ARCHITECTURES:
-        raise _unsupported(f"architecture {kind!r}")
+        raise unsupported(f"architecture {kind!r}")
     if config.get("is_decoder") or config.get("add_cross_attention"):
-        raise _unsupported("a decoder")
+        raise unsupported("a decoder")
     if config.get("quantization_config"):
-        raise _unsupported("quantised weights (quantization_config)")
+        raise unsupported("quantised weights (quantization_config)")
     if (transformer / "adapter_config.json").is_file():
-        raise _unsupported("an adapter beside the weights; merge it into them")
-
-
-def _unsupported(what: str) -> ConfigError:
-    return ConfigError(f"model.name: the model has what this version does not support: {what}")
+        raise unsupported("an adapter beside the weights; merge it into them")
 
 
 def _json(file: Path, default: Any = None) -> Any:
@@ -225,12 +213,12 @@ def _limit(transformer: Path, config: Mapping[str, Any]) -> int:
     limit = said.pop("max_seq_length", None)
     lower = said.pop("do_lower_case", False)
     if lower and not lower_cases(transformer / "tokenizer.json"):
-        raise _unsupported("do_lower_case with a tokenizer that tells upper from lower case")
+        raise unsupported("do_lower_case with a tokenizer that tells upper from lower case")
     if said.pop("transformer_task", "feature-extraction") != "feature-extraction":
-        raise _unsupported("a transformer_task other than feature-extraction")
+        raise unsupported("a transformer_task other than feature-extraction")
     ways = said.pop("modality_config", {"text": _TEXT})
     if ways.get("text") != _TEXT or said.pop("module_output_name", "token_embeddings") != "token_embeddings":
-        raise _unsupported("a modality_config other than the last hidden states of text")
+        raise unsupported("a modality_config other than the last hidden states of text")
     for name in ("model", "config", "tokenizer", "processor"):
         given = {**(said.pop(f"{name}_args", None) or {}), **(said.pop(f"{name}_kwargs", None) or {})}
         if name in ("tokenizer", "processor"):
@@ -238,9 +226,9 @@ def _limit(transformer: Path, config: Mapping[str, Any]) -> int:
         for harmless in ("trust_remote_code", "torch_dtype", "dtype", "attn_implementation", "use_fast"):
             given.pop(harmless, None)
         if given:
-            raise _unsupported(f"{name} arguments in sentence_bert_config.json: {', '.join(sorted(given))}")
+            raise unsupported(f"{name} arguments in sentence_bert_config.json: {', '.join(sorted(given))}")
     if left := sorted(name for name, value in said.items() if value not in (None, {}, False)):
-        raise _unsupported(f"settings in sentence_bert_config.json: {', '.join(left)}")
+        raise unsupported(f"settings in sentence_bert_config.json: {', '.join(left)}")
     places = _places(config)
     if limit is None:
         limit = _json(transformer / "tokenizer_config.json", {}).get("model_max_length")
@@ -254,66 +242,6 @@ def _places(config: Mapping[str, Any]) -> int | None:
     if places is not None and config["model_type"] in _PLACES_AFTER_PADDING:
         places -= int(config.get("pad_token_id", 1)) + 1
     return places
-
-
-# -- the modules after it: what of their configuration matters, and how wide vectors are behind them -------------------
-
-
-def _pooling(said: Mapping[str, Any], dim: int) -> tuple[dict[str, Any], int]:
-    width = int(said["embedding_dimension"] if "embedding_dimension" in said else said["word_embedding_dimension"])
-    if width != dim:
-        raise ValueError(f"pooling of {width} dimensions over states of {dim}")
-    modes = said.get("pooling_mode")
-    if modes is None:
-        modes = [mode for name, mode in _OLD_POOLING.items() if said.get(name)] or ["mean"]
-    modes = [modes] if isinstance(modes, str) else list(modes)
-    if unknown := [mode for mode in modes if mode not in _POOLING]:
-        raise _unsupported(f"pooling {unknown[0]!r}")
-    return {"modes": modes, "include_prompt": bool(said.get("include_prompt", True))}, width * len(modes)
-
-
-def _of_vectors(said: Mapping[str, Any]) -> None:
-    for name in ("module_input_name", "module_output_name"):
-        if said.get(name) not in (None, "sentence_embedding"):
-            raise _unsupported(f"a module over {said[name]!r}")
-
-
-def _dense(said: Mapping[str, Any], dim: int) -> tuple[dict[str, Any], int]:
-    _of_vectors(said)
-    if int(said["in_features"]) != dim:
-        raise ValueError(f"a Dense module of {said['in_features']} dimensions over vectors of {dim}")
-    activation = str(said.get("activation_function", "torch.nn.modules.activation.Tanh"))
-    if not activation.startswith("torch."):
-        raise _unsupported(f"activation function {activation!r}")
-    matters = {"bias": bool(said.get("bias", True)), "activation": activation.rsplit(".", 1)[-1]}
-    if said.get("use_residual"):
-        matters["use_residual"] = True
-    return matters, int(said["out_features"])
-
-
-def _layer_norm(said: Mapping[str, Any], dim: int) -> tuple[dict[str, Any], int]:
-    if int(said["dimension"]) != dim:
-        raise ValueError(f"a LayerNorm module of {said['dimension']} dimensions over vectors of {dim}")
-    return {}, dim
-
-
-def _normalize(said: Mapping[str, Any], dim: int) -> tuple[dict[str, Any], int]:
-    _of_vectors(said)
-    return {}, dim
-
-
-def _as_it_is(said: Mapping[str, Any], dim: int) -> tuple[dict[str, Any], int]:
-    return {}, dim
-
-
-_READERS = {
-    "Transformer": _as_it_is,
-    "Pooling": _pooling,
-    "Dense": _dense,
-    "LayerNorm": _layer_norm,
-    "Normalize": _normalize,
-    "Dropout": _as_it_is,
-}
 
 
 Purpose = Literal["document", "query"]

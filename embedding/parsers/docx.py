@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from lxml import etree
 
@@ -19,6 +19,8 @@ _WP = "{http://schemas.openxmlformats.org/drawingml/2006/wordprocessingDrawing}"
 _R = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}"
 _V = "{urn:schemas-microsoft-com:vml}"
 
+_TEXT = f"{_W}t"
+_PROPERTIES = f"{_WP}docPr"  # of a drawing
 _HEADING_STYLE = re.compile(r"(?:heading|überschrift|titre)\s*([1-9])$", re.IGNORECASE)
 _SIDE_PARTS = ("footnotes", "endnotes", "comments", "header", "footer")
 # A table wider than Word allows is a damaged one.
@@ -171,41 +173,47 @@ class _Writer:
     def _inline(self, parent: etree._Element, parts: list[str]) -> None:
         for element in parent:
             tag = element.tag
-            if tag == f"{_W}t":
+            if tag == _TEXT:
                 parts.append(element.text or "")
             elif tag in _SIGNS:
                 parts.append(_SIGNS[tag])
             elif tag in _GONE or tag in _NO_TEXT:
                 continue
-            elif tag in (f"{M}oMath", f"{M}oMathPara"):
-                parts.append(math_text(element))
-            elif tag == f"{MC}AlternateContent":
-                branch = chosen(element)
-                if branch is not None:
-                    self._inline(branch, parts)
-            elif tag == f"{_W}txbxContent":
-                parts.extend(f"\n{text}" for text in self.texts_of(element))
-                parts.append("\n")
-            elif tag == f"{A}graphicData":
-                parts.extend(f"\n{line}" for line in graphic_lines(element, self._part, self._package))
-                self._inline(element, parts)
-            elif tag == f"{_W}sym":
-                code = int(element.get(f"{_W}char") or "0", 16)
-                parts.append(chr(code) if 0x20 <= code < 0xD800 else "")  # above: glyphs of a symbol font
-            elif tag == f"{_W}ruby":
-                # The reading above a word is no part of it, and comes first in the file.
-                for base in element.iterchildren(f"{_W}rubyBase"):
-                    self._inline(base, parts)
-                parts.extend(f"({self.text(reading)})" for reading in element.iterchildren(f"{_W}rt"))
-            elif tag == f"{_W}ddList":
-                parts.append(_choice(element))
+            elif tag in _INLINE:
+                _INLINE[tag](self, element, parts)
             else:
-                described = description(element) if tag == f"{_WP}docPr" else ""
-                if tag.__class__ is str and tag.startswith(_V):
-                    described = " ".join((element.get("alt") or "").split())
-                if described:
+                if described := _described(element):
                     parts.append(f"\n{described}\n")
                 self._inline(element, parts)
+
+    def _alternative(self, element: etree._Element, parts: list[str]) -> None:
+        branch = chosen(element)
+        if branch is not None:
+            self._inline(branch, parts)
+
+    def _text_box(self, element: etree._Element, parts: list[str]) -> None:
+        parts.extend(f"\n{text}" for text in self.texts_of(element))
+        parts.append("\n")
+
+    def _graphic(self, element: etree._Element, parts: list[str]) -> None:
+        parts.extend(f"\n{line}" for line in graphic_lines(element, self._part, self._package))
+        self._inline(element, parts)
+
+    def _ruby(self, element: etree._Element, parts: list[str]) -> None:
+        # The reading above a word is no part of it, and comes first in the file.
+        for base in element.iterchildren(f"{_W}rubyBase"):
+            self._inline(base, parts)
+        parts.extend(f"({self.text(reading)})" for reading in element.iterchildren(f"{_W}rt"))
+
+    def _symbol(self, element: etree._Element, parts: list[str]) -> None:
+        code = int(element.get(f"{_W}char") or "0", 16)
+        parts.append(chr(code) if 0x20 <= code < 0xD800 else "")  # above: glyphs of a symbol font
+
+    def _math(self, element: etree._Element, parts: list[str]) -> None:
+        parts.append(math_text(element))
+
+    def _drop_down(self, element: etree._Element, parts: list[str]) -> None:
+        parts.append(_choice(element))
 
     def _chunk(self, identifier: str | None) -> None:
         """Write a piece of HTML or plain text that Word would take in when it opens the file."""
@@ -220,6 +228,27 @@ class _Writer:
                 self._package.lose()
         except KeyError:
             self._package.lose()
+
+
+# What writes an element inside a paragraph that is neither text nor only a wrapper around it.
+_INLINE: dict[object, Callable[[_Writer, etree._Element, list[str]], None]] = {
+    f"{MC}AlternateContent": _Writer._alternative,
+    f"{_W}txbxContent": _Writer._text_box,
+    f"{A}graphicData": _Writer._graphic,
+    f"{_W}ruby": _Writer._ruby,
+    f"{_W}sym": _Writer._symbol,
+    f"{M}oMath": _Writer._math,
+    f"{M}oMathPara": _Writer._math,
+    f"{_W}ddList": _Writer._drop_down,
+}
+
+
+def _described(element: etree._Element) -> str:
+    """Return the description of a picture or a shape, "" for any other element."""
+    tag = element.tag
+    if tag.__class__ is str and tag.startswith(_V):
+        return " ".join((element.get("alt") or "").split())
+    return description(element) if tag == _PROPERTIES else ""
 
 
 def _inside(parent: etree._Element, tag: str) -> Iterator[etree._Element]:

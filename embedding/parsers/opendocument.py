@@ -17,6 +17,7 @@ from embedding.parsers.web import local_name, xml_tree
 
 # A spreadsheet's last cell may say that it stands for the 16,000 empty ones after it, its last row for a million.
 _MAX_REPEAT = 64
+_SIGNS = {"s": " ", "tab": " ", "tab-stop": " ", "line-break": "\n"}
 _SIDE = {"note": "footnotes", "annotation": "comments"}
 _TEXTLESS = frozenset(
     [
@@ -86,12 +87,7 @@ class _Writer:
                 self._out.add(self.inline(element))
                 walk.skip_subtree()
             elif name == "table":
-                if is_spreadsheet:
-                    self._out.mark({"sheet": _attribute(element, "name")})
-                self._out.lines(table_lines(self.bounded_rows(element)))
-                for shapes in element:
-                    if local_name(shapes) == "shapes":
-                        self._out.add(self.inline(shapes))
+                self._table(element, is_spreadsheet)
                 walk.skip_subtree()
             elif name == "page":
                 slide += 1
@@ -100,6 +96,15 @@ class _Writer:
                 self._out.add(element.text or "")
             elif name == "object":
                 self._out.lines(self.embedded(element))
+
+    def _table(self, table: etree._Element, is_sheet: bool) -> None:
+        """Write a table, and what is drawn upon it."""
+        if is_sheet:
+            self._out.mark({"sheet": _attribute(table, "name")})
+        self._out.lines(table_lines(self.bounded_rows(table)))
+        for shapes in table:
+            if local_name(shapes) == "shapes":
+                self._out.add(self.inline(shapes))
 
     def sides(self, styles: etree._Element | None) -> None:
         """Write what was met inside paragraphs, and each page style's header and footer."""
@@ -168,10 +173,8 @@ class _Writer:
         parts.append(parent.text or "")
         for node in parent:
             name = local_name(node) if isinstance(node.tag, str) else ""
-            if name in ("s", "tab", "tab-stop"):
-                parts.append(" ")
-            elif name == "line-break":
-                parts.append("\n")
+            if name in _SIGNS:
+                parts.append(_SIGNS[name])
             elif name in _SIDE:
                 self._aside(node)
             elif name in ("title", "desc"):

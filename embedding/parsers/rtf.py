@@ -5,122 +5,24 @@ A reader of our own: striprtf stops at ``\bin`` without a number and gives up he
 
 from __future__ import annotations
 
-import codecs
 import dataclasses
 import re
 
 from embedding.parsers.parsed import Limits, TextBuilder, table_lines
+from embedding.parsers.rtf_words import (
+    CHARACTERS,
+    CHARSETS,
+    DOCUMENT_CODECS,
+    OPTIONAL_TEXT,
+    PARAGRAPH_ENDS,
+    SIDE,
+    SKIPPED,
+    SYMBOLS,
+    code_page,
+)
 
 _TOKEN = re.compile(
     rb"\\(?:([a-zA-Z]{1,32})(-?\d{1,10})? ?|'([0-9a-fA-F]{2})|(.))|([{}])|[\r\n]+|([^\\{}\r\n]+)", re.DOTALL
-)
-
-_CHARSETS = {
-    0: "cp1252",
-    77: "mac_roman",
-    78: "cp932",
-    79: "big5",
-    80: "cp949",
-    81: "mac_arabic",
-    82: "cp1255",
-    83: "mac_greek",
-    84: "mac_cyrillic",
-    85: "gb18030",
-    87: "cp874",
-    89: "mac_latin2",
-    128: "cp932",
-    129: "cp949",
-    130: "johab",
-    134: "gb18030",
-    136: "big5",
-    161: "cp1253",
-    162: "cp1254",
-    163: "cp1258",
-    177: "cp1255",
-    178: "cp1256",
-    186: "cp1257",
-    204: "cp1251",
-    222: "cp874",
-    238: "cp1250",
-    254: "cp437",
-    255: "cp850",
-}
-_DOCUMENT_CODECS = {b"mac": "mac_roman", b"pc": "cp437", b"pca": "cp850"}
-_CODE_PAGES = {936: "gb18030", 1361: "johab", 10000: "mac_roman", 65001: "utf-8"}
-
-_CHARACTERS = {
-    b"tab": "\t",
-    b"line": "\n",
-    b"lbr": "\n",
-    b"emdash": "\u2014",
-    b"endash": "\u2013",
-    b"emspace": " ",
-    b"enspace": " ",
-    b"qmspace": " ",
-    b"bullet": "\u2022",
-    b"lquote": "\u2018",
-    b"rquote": "\u2019",
-    b"ldblquote": "\u201c",
-    b"rdblquote": "\u201d",
-    b"softline": "\n",
-    b"column": "\n",
-}
-_SYMBOLS = {b"~": "\xa0", b"_": "-", b"-": "", b"{": "{", b"}": "}", b"\\": "\\", b"\t": "\t"}
-_PARAGRAPH_ENDS = frozenset([b"par", b"sect", b"page", b"\n", b"\r"])
-
-# Text that is kept apart from the body, and the part it is named in a mark.
-_SIDE = {
-    b"header": "header",
-    b"headerl": "header",
-    b"headerr": "header",
-    b"headerf": "header",
-    b"footer": "footer",
-    b"footerl": "footer",
-    b"footerr": "footer",
-    b"footerf": "footer",
-    b"footnote": "footnotes",
-    b"annotation": "comments",
-}
-# Destinations marked as optional ("\*") that hold text nevertheless.
-_OPTIONAL_TEXT = frozenset([b"shpinst", b"shptxt", b"do", b"ud", b"moMath", b"moMathPara", b"picprop", *_SIDE])
-_SKIPPED = frozenset(
-    [
-        b"colortbl",
-        b"stylesheet",
-        b"listtable",
-        b"listoverridetable",
-        b"revtbl",
-        b"rsidtbl",
-        b"pict",
-        b"objdata",
-        b"fldinst",
-        b"datafield",
-        b"xe",
-        b"tc",
-        b"tcn",
-        b"txe",
-        b"rxe",
-        b"filetbl",
-        b"info",
-        b"nonesttables",
-        b"background",
-        b"upr",
-        b"shprslt",
-        b"mmathPict",
-        b"ftnsep",
-        b"ftnsepc",
-        b"aftnsep",
-        b"aftnsepc",
-        b"atnid",
-        b"atnauthor",
-        b"generator",
-        b"themedata",
-        b"fontemb",
-        b"fontfile",
-        b"falt",
-        b"panose",
-        b"sp",
-    ]
 )
 
 
@@ -167,17 +69,8 @@ class _Reader:
             opened, begins = begins, token[5] == b"{"
             position = token.end()
             word, number, code, symbol, brace, text = token.groups()
-            if brace == b"{":
-                self._flush()
-                self._stack.append(self._group)
-                self._group = dataclasses.replace(self._group, optional=False)
-                self._skip_characters = 0
-            elif brace:
-                self._flush()
-                if not self._stack:
-                    break
-                self._close(self._stack.pop())
-                if not self._stack:
+            if brace:
+                if not self._brace(brace):
                     break  # what stands behind the document's own group is none of it
             elif word == b"bin":
                 # Raw bytes follow, braces among them; without a number there are none of them.
@@ -186,16 +79,25 @@ class _Reader:
                 self._word(word, int(number) if number is not None else None)
             elif code:
                 self._text(bytes([int(code, 16)]), 1)
-            elif symbol == b"*":
-                self._group.optional = opened  # elsewhere it is a writer's slip and means nothing
             elif symbol is not None:
-                self._symbol(symbol)
+                self._symbol(symbol, opened)
             elif text:
                 self._text(text, len(text))
         self._flush()
         self._end_paragraph()
         self._end_table()
         self._write_sides()
+
+    def _brace(self, brace: bytes) -> bool:
+        """Begin or end a group; False where that ended the document."""
+        self._flush()
+        if brace == b"{":
+            self._stack.append(self._group)
+            self._group = dataclasses.replace(self._group, optional=False)
+            self._skip_characters = 0
+        elif self._stack:
+            self._close(self._stack.pop())
+        return bool(self._stack)
 
     def _close(self, outer: _Group) -> None:
         inner, self._group = self._group, outer
@@ -206,7 +108,7 @@ class _Reader:
     def _word(self, word: bytes, number: int | None) -> None:
         group = self._group
         optional, group.optional = group.optional, False
-        if optional and word not in _OPTIONAL_TEXT:
+        if optional and word not in OPTIONAL_TEXT:
             group.skip = True
         elif self._destination(word, group):
             return
@@ -217,9 +119,9 @@ class _Reader:
             self._skip_characters = group.fallback
             if not group.skip:
                 self._add(chr(number & 0xFFFF))
-        elif word in _CHARACTERS:
-            self._character(_CHARACTERS[word])
-        elif word in _PARAGRAPH_ENDS or word in (b"cell", b"row", b"nestcell", b"nestrow"):
+        elif word in CHARACTERS:
+            self._character(CHARACTERS[word])
+        elif word in PARAGRAPH_ENDS or word in (b"cell", b"row", b"nestcell", b"nestrow"):
             self._flush()
             if not group.skip and not group.story:
                 self._structure(word)
@@ -230,8 +132,8 @@ class _Reader:
 
     def _destination(self, word: bytes, group: _Group) -> bool:
         """Whether the word begins text of another kind; the group is told of it."""
-        if word in _SIDE:
-            group.story, group.skip, group.fallback = _SIDE[word], group.deleted, 1
+        if word in SIDE:
+            group.story, group.skip, group.fallback = SIDE[word], group.deleted, 1
         elif word == b"fonttbl":
             group.story, group.skip = "fonts", False
         elif word == b"title" and group.skip:
@@ -246,7 +148,7 @@ class _Reader:
         elif word in (b"listtext", b"pntext"):
             group.skip = True
             self._add("- ") if not group.story else None
-        elif word in _SKIPPED or (word.startswith(b"m") and word.endswith(b"Pr")):
+        elif word in SKIPPED or (word.startswith(b"m") and word.endswith(b"Pr")):
             group.skip = True
         else:
             return False
@@ -256,10 +158,10 @@ class _Reader:
     def _define_font(self, word: bytes, number: int | None) -> None:
         if word == b"f":
             self._font = number or 0
-        elif word == b"fcharset" and number in _CHARSETS:
-            self._fonts[self._font] = _CHARSETS[number]
+        elif word == b"fcharset" and number in CHARSETS:
+            self._fonts[self._font] = CHARSETS[number]
         elif word == b"cpg":
-            self._fonts[self._font] = _code_page(number)
+            self._fonts[self._font] = code_page(number)
 
     def _set(self, word: bytes, number: int | None, group: _Group) -> None:
         """Follow the properties that text depends on."""
@@ -271,9 +173,9 @@ class _Reader:
         elif word == b"uc":
             group.fallback = max(0, number if number is not None else 1)
         elif word == b"ansicpg":
-            self._document_codec = _code_page(number)
-        elif word in _DOCUMENT_CODECS:
-            self._document_codec = _DOCUMENT_CODECS[word]
+            self._document_codec = code_page(number)
+        elif word in DOCUMENT_CODECS:
+            self._document_codec = DOCUMENT_CODECS[word]
         elif word == b"deleted":
             self._flush()
             group.deleted = number != 0
@@ -284,11 +186,14 @@ class _Reader:
         elif word == b"outlinelevel":
             self._level = number + 1 if number is not None and 0 <= number < 9 else 0
 
-    def _symbol(self, symbol: bytes) -> None:
-        if symbol in (b"\n", b"\r"):
+    def _symbol(self, symbol: bytes, opened: bool) -> None:
+        """Take a control symbol; ``opened``: it is the first token of its group."""
+        if symbol == b"*":
+            self._group.optional = opened  # elsewhere it is a writer's slip and means nothing
+        elif symbol in (b"\n", b"\r"):
             self._word(b"par", None)
-        elif symbol in _SYMBOLS:
-            self._character(_SYMBOLS[symbol])
+        elif symbol in SYMBOLS:
+            self._character(SYMBOLS[symbol])
 
     def _character(self, text: str) -> None:
         if self._skip_characters:
@@ -360,15 +265,6 @@ class _Reader:
                     seen.add(line.strip())
                     self._out.mark({"part": story})
                     self._out.add(line.strip())
-
-
-def _code_page(number: int | None) -> str:
-    codec = _CODE_PAGES.get(number or 0, f"cp{number}")
-    try:
-        codecs.lookup(codec)
-    except LookupError:
-        return "cp1252"
-    return codec
 
 
 def _joined(parts: list[str]) -> str:

@@ -32,6 +32,7 @@ _OPENED = r"(?=[\"'(\[@#&*_~]{0,3}[\w\x00\u0080-\U0010ffff])"
 _BOLD = re.compile(rf"(?<![^\W_])(?<!\*)\*{_OPENED}([^*\n]*)(?<=[^\s*])\*(?![^\W_]|\*)")
 _ITALIC = re.compile(rf"(?<!\w)_{_OPENED}(?!_)([^_\n]*)(?<=[^\s_])_(?!\w)")
 _STRIKE = re.compile(rf"(?<![\w~])~{_OPENED}([^~\n]*)(?<=[^\s~])~(?![\w~])")
+_MENTIONS = frozenset(["user", "channel", "usergroup", "broadcast"])  # types of rich_text elements
 _TOKEN = re.compile(r"xox[A-Za-z0-9]-[\w%+/=-]+")
 _WORD = re.compile(r"[^\W_]+")
 _NUL = re.compile("\0")
@@ -182,15 +183,8 @@ class Reader:
             style = element.get("style")
             if isinstance(style, dict) and style.get("code") and kind == "text":
                 piece = f"`{text}`"
-            elif kind == "user":
-                piece = self.user(string(element.get("user_id")))
-            elif kind == "channel":
-                piece = self.channel(string(element.get("channel_id")))
-            elif kind == "usergroup":
-                group = string(element.get("usergroup_id"))
-                piece = self.groups.get(group, "@" + group)
-            elif kind == "broadcast":
-                piece = "@" + string(element.get("range"))
+            elif kind in _MENTIONS:
+                piece = self._mention(kind, element)
             elif kind == "emoji":
                 piece = " " * (last == "emoji") + string(element.get("name")).partition("::")[0].replace("_", " ")
             elif kind == "link":
@@ -204,6 +198,17 @@ class Reader:
             pieces.append(piece)
             last = kind
         return "".join(pieces)
+
+    def _mention(self, kind: str, element: Mapping[str, object]) -> str:
+        """The names of a rich_text element that mentions somebody; ``kind`` is one of _MENTIONS."""
+        if kind == "user":
+            return self.user(string(element.get("user_id")))
+        if kind == "channel":
+            return self.channel(string(element.get("channel_id")))
+        if kind == "usergroup":
+            group = string(element.get("usergroup_id"))
+            return self.groups.get(group, "@" + group)
+        return "@" + string(element.get("range"))
 
     def raw(self, text: str) -> str:
         """Text that is no markup: its URLs lose their queries, and are links."""

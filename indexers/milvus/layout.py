@@ -17,7 +17,7 @@ import pyarrow as pa
 from pymilvus import DataType, Function, FunctionType, MilvusClient
 
 from embedding.errors import ConfigError
-from indexers.base import Capabilities, Index, Settings
+from indexers.base import Capabilities, Index, SearchRequest, Settings
 from indexers.rows import INDEX_ROW, MAX_BYTES
 
 SPACE_KEY = "space_id"
@@ -159,7 +159,7 @@ def read_back(index: Index, scratch: str) -> str | None:
         return "rows written twice are not as they were last written"
     for number in range(_PROOF_TEAMS):
         mine = {key for key, (team, _) in second.items() if team == f"T{number}"}
-        hits = index.search(scratch, np.ones(PROOF_DIM, np.float32), team_id=f"T{number}", k=2 * len(mine))
+        hits = index.search(scratch, np.ones(PROOF_DIM, np.float32), SearchRequest(f"T{number}", k=2 * len(mine)))
         if {hit.chunk_id for hit in hits} != mine:
             return f"a team's search finds {len(mine & {hit.chunk_id for hit in hits})} of its {len(mine)} rows"
     return None

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pymilvus import AnnSearchRequest, MilvusClient, RRFRanker
 
 from embedding.errors import ConfigError, ResourceError
-from indexers.base import Capabilities, Hit, Settings, must_live, version_number
+from indexers.base import Capabilities, Hit, SearchRequest, Settings, must_live, version_number
 from indexers.milvus.connection import SLOW_CALL_SECONDS, Connection
 from indexers.milvus.layout import (
     COMPACTION_KEY,
@@ -115,39 +115,29 @@ class MilvusReader:
         """See ``Index``."""
         return 2.0**-11 if self._layout(version).float16 else 0.0
 
-    def search(
-        self,
-        version: str | None,
-        vector: np.ndarray,
-        *,
-        team_id: str,
-        channels: Sequence[str] = (),
-        kind: str | None = None,
-        k: int = 10,
-        text: str | None = None,
-    ) -> list[Hit]:
+    def search(self, version: str | None, vector: np.ndarray, request: SearchRequest) -> list[Hit]:
         """See ``Index``."""
         version = version or must_live(self.live(), self._name)
         query = np.asarray(vector, dtype=np.float32)
         asked: Any = query.astype(np.float16) if self._layout(version).float16 else query.tolist()
-        filters = search_filter(team_id, channels, kind)
+        filters = search_filter(request.team_id, request.channels, request.kind)
         self._load(version)
-        if text is not None:
-            return self._hybrid(version, asked, text, filters, k)
+        if request.text is not None:
+            return self._hybrid(version, asked, request.text, filters, request.k)
         (found,) = self._call(
             self._milvus.search,
             version,
             data=[asked],
             anns_field="vector",
             filter=filters,
-            limit=k,
+            limit=request.k,
             output_fields=_HIT_FIELDS,
-            search_params=self._nearest(k),
+            search_params=self._nearest(request.k),
             consistency_level="Strong",
         )
-        few = self._lite is None and len(found) < k
+        few = self._lite is None and len(found) < request.k
         if few and len(found) < self._count(version, filters) <= EXACT_ROWS:
-            return self._exact(version, query, filters, k)
+            return self._exact(version, query, filters, request.k)
         return _hits(found)
 
     # -- versions ----------------------------------------------------------------------------------------------------

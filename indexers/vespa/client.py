@@ -22,6 +22,7 @@ from vespa.exceptions import VespaError
 from vespa.io import VespaResponse
 
 from embedding.errors import ConfigError, ResourceError
+from indexers.vespa.strings import storable
 
 # As many as pyvespa's own feeder has: one thread each, and more of them gain nothing under one interpreter lock.
 IN_FLIGHT = 64
@@ -42,29 +43,6 @@ _MEANING = {
     504: "no answer in time",
     507: "the content cluster is out of memory or disk",
 }
-
-# Vespa takes no other characters in ids and strings (com.yahoo.text.Text.isTextCharacter).
-_REFUSED = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\ufdd0-\ufddf\uf8ff"
-    + "".join(f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(1, 17))
-    + "]"
-)
-_STORED = re.compile("\uf8ff([0-9a-f]*)\uf8ff")
-
-
-def storable(text: str) -> str:
-    """A string as Vespa takes it: what it refuses becomes its number between two U+F8FF, and so does U+F8FF itself."""
-    return _REFUSED.sub(lambda found: f"\uf8ff{ord(found[0]):x}\uf8ff", text)
-
-
-def searchable(text: str) -> str:
-    """``storable`` for what is searched by its whole value: an empty term means nothing to Vespa, two U+F8FF do."""
-    return storable(text) or "\uf8ff\uf8ff"
-
-
-def restored(text: str) -> str:
-    """The string that ``storable`` or ``searchable`` was given."""
-    return _STORED.sub(lambda found: chr(int(found[1], 16)) if found[1] else "", text)
 
 
 class RefusedError(ConfigError):

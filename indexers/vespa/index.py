@@ -14,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from embedding.errors import ConfigError, ResourceError, SpaceMismatchError
-from indexers.base import Capabilities, Hit, Settings, must_live, version_number
+from indexers.base import Capabilities, Hit, SearchRequest, Settings, must_live, version_number
 from indexers.rows import SCAN, checked_rows
-from indexers.vespa.client import RefusedError, VespaClient, restored, searchable, storable
+from indexers.vespa.client import RefusedError, VespaClient
 from indexers.vespa.package import FILTERS, LIVE, content_cluster, versions_type
+from indexers.vespa.strings import restored, searchable, storable
 
 DEPLOY = "run `embedmill vespa-package` and deploy what it writes (`vespa deploy build/vespa`)"
 # What the nearest-neighbour search and the words bring together before they are ranked; more of them cost time only.
@@ -146,23 +147,13 @@ class VespaIndex:
             if "vector" in fields
         }
 
-    def search(
-        self,
-        version: str | None,
-        vector: np.ndarray,
-        *,
-        team_id: str,
-        channels: Sequence[str] = (),
-        kind: str | None = None,
-        k: int = 10,
-        text: str | None = None,
-    ) -> list[Hit]:
+    def search(self, version: str | None, vector: np.ndarray, request: SearchRequest) -> list[Hit]:
         """See ``Index``."""
         version = version or must_live(self.live(), self._name)
-        body = search_body(version, vector, team_id=team_id, channels=channels, kind=kind, k=k, text=text)
+        body = search_body(version, vector, request)
         root = self._client.query(body, f"searching {version}")
         hits = [_hit(found) for found in root.get("children", [])]
-        if any(hit.team_id != team_id for hit in hits):
+        if any(hit.team_id != request.team_id for hit in hits):
             raise ResourceError(
                 f"{self._client.shown}: {version} answers with rows of another team; is its schema the one that "
                 "`embedmill vespa-package` wrote, and Vespa 8.440 or newer?"
@@ -244,26 +235,18 @@ def _owner_document(version: str) -> str:
     return f"{version}.owner"
 
 
-def search_body(
-    version: str,
-    vector: np.ndarray,
-    *,
-    team_id: str,
-    channels: Sequence[str] = (),
-    kind: str | None = None,
-    k: int = 10,
-    text: str | None = None,
-) -> dict[str, Any]:
+def search_body(version: str, vector: np.ndarray, request: SearchRequest) -> dict[str, Any]:
     """The query of a search. Every value is a parameter of its own, and none is part of the expression."""
-    values = {"team": searchable(team_id)}
+    channels, text = request.channels, request.text
+    values = {"team": searchable(request.team_id)}
     values |= {f"channel_{n}": searchable(channel) for n, channel in enumerate(channels)}
     filters = ["team_id contains @team"]
     if channels:
         filters.append("(" + " or ".join(f"channel_id contains @channel_{n}" for n in range(len(channels))) + ")")
-    if kind is not None:
+    if request.kind is not None:
         filters.append("kind contains @kind")
-        values["kind"] = searchable(kind)
-    wanted = max(TARGET_HITS, k)
+        values["kind"] = searchable(request.kind)
+    wanted = max(TARGET_HITS, request.k)
     found_by = f"({{targetHits:{wanted}}}nearestNeighbor(vector, q))"
     if text is not None:
         # "tokenize" reads the text as words alone, so that nothing in it is taken for the query language.
@@ -274,7 +257,7 @@ def search_body(
         "yql": f"select * from {version} where {found_by} and {' and '.join(filters)}",
         "ranking": "semantic" if text is None else "hybrid",
         "input.query(q)": np.asarray(vector, dtype=np.float32).tolist(),
-        "hits": k,
+        "hits": request.k,
         "presentation.summary": "hit",
         # A search that ran out of time says so, instead of answering from the part it has searched.
         "ranking.softtimeout.enable": False,

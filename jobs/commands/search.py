@@ -10,6 +10,7 @@ from embedding.encoders.choose import open_encoder
 from embedding.encoders.remote.encoder import RemoteEncoder
 from embedding.errors import EmbedmillError
 from embedding.models.packaged import tokenizer_file
+from indexers.base import SearchRequest
 from jobs.bodies.answers import HitBody, SearchBody
 from jobs.pipeline import Pipeline
 from jobs.scope import iso
@@ -53,15 +54,9 @@ def search(pipeline: Pipeline, query: Query) -> SearchBody:
         if isinstance(encoder, RemoteEncoder):
             encoder.close()
     # The version that was checked, and not the alias: that may have moved on to one of another space.
-    hits: list[Hit] = pipeline.index().search(
-        version,
-        vector,
-        team_id=query.team,
-        channels=query.channels,
-        kind=query.kind,
-        k=query.k,
-        text=query.text if query.hybrid else None,
-    )
+    words = query.text if query.hybrid else None
+    request = SearchRequest(query.team, query.channels, query.kind, query.k, words)
+    hits: list[Hit] = pipeline.index().search(version, vector, request)
     return SearchBody(space_id=pipeline.space_id, index=version, hits=tuple(_hit(hit) for hit in hits))
 
 

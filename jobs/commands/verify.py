@@ -13,7 +13,6 @@ from jobs.plan.deletion_guard import guard_deletes
 from jobs.plan.plan import Plan
 from jobs.run_session import RunSession, open_session
 from jobs.scope import Scope
-from jobs.sources import open_sources
 from jobs.state.integrity import note_versions
 from jobs.state.tables import TABLES
 from jobs.steps import extract_sources, publish_rows
@@ -42,39 +41,28 @@ def verify(
         pipeline.check_space(version)
         if repair:
             own_index(pipeline)
-        spark, state, sources = pipeline.spark(), pipeline.state, open_sources(pipeline.config)
+        spark, target, extraction = pipeline.spark(), session.target(version), session.extraction()
         with pipeline.progress.phase("verify"):
-            found, frame = compare(
-                spark, state, pipeline.index(), version, scope, run_id=report.run_id, space_id=pipeline.space_id
-            )
+            found, frame = compare(spark, target, pipeline.index(), scope)
         with pipeline.progress.phase("reading sources"):
-            wrong, partitions = check_sources(
-                spark,
-                state,
-                sources,
-                pipeline.chunking(),
-                scope,
-                scan=state.work(report.run_id) / "scan",
-                sample=found.sample,
-                turn=report.run_id,
-            )
+            wrong, partitions = check_sources(spark, extraction, scan=target.work / "scan", sample=found.sample)
         wrong = not_found(spark, frame, wrong)
         found = with_sources(found, wrong)
         mended = marked = 0
         if repair and found.total:
             gone = [one for one in wrong if one.gone]
-            writes, deleted = plan_repair(spark, state, frame, gone, run_id=report.run_id, deletes=deletes)
+            writes, deleted = plan_repair(spark, target, frame, gone, deletes=deletes)
             made = Plan(reuse=writes, delete=deleted)
             if not allow_mass_delete:
-                guard_deletes(spark, state, deleted, pipeline.config.limits, run_id=report.run_id, index=version)
-            marked = read_anew(state, wrong, gone if deletes else (), report.run_id)
+                guard_deletes(spark, target, deleted, pipeline.config.limits)
+            marked = read_anew(target.state, wrong, gone if deletes else (), report.run_id)
             publish_rows(session, version, made)
             mended = report.upserted + report.deleted
         report.rows_after = pipeline.index().count(version)
         session.count_quarantined()
         report.status = "ok" if found.total == mended else "failed"
-        waiting = changed_partitions(state, sources, pipeline.chunking()) - marked
-        held = tuple(one.body() for one in held_back(state))
+        waiting = changed_partitions(extraction) - marked
+        held = tuple(one.body() for one in held_back(target.state))
     return VerifyBody(
         run_id=report.run_id,
         index=version,

@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from embedding.records import Rejected
-from jobs.extract.held_deletions import At
-from jobs.extract.partition_reader import (
-    Chunking,
-)
-from jobs.extract.source_state import partition_fingerprint
+from jobs.extract.held_deletions import At, ids_held
+from jobs.extract.partition_reader import Chunking
 from jobs.scope import Scope
-from jobs.sources.base import NameMap, Partition, Source
+from jobs.sources.base import Listing, NameMap, Partition, Source
 from jobs.state.store import State
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    """Which partitions to read, and which are gone; which are known and could not be ``listed``, by reason.
+class Extraction:
+    """What one run extracts: the scope of its sources, read into a state. ``now`` is the time of the run (µs)."""
 
-    ``looked`` are the sources that were listed; what others had rejected stays.
+    state: State
+    sources: Sequence[Source]
+    chunking: Chunking
+    scope: Scope
+    run_id: str
+    now: int
+
+    def known(self) -> dict[At, dict[str, Any]]:
+        """Read the rows of ``sources``: what each partition was when it was last read."""
+        return {(r["source_id"], r["partition"]): r for r in self.state.read("sources").to_pylist()}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceChanges:
+    """How the listed sources differ from the ``known`` rows of the table ``sources``.
+
+    ``read`` are the partitions to read, with the number of their source; ``gone`` those that are no longer there;
+    ``unlisted`` those that are known and could not be listed, by reason. ``looked`` are the ids of the sources that
+    were listed, ``rejected`` what their listings refused; what others had rejected stays.
     """
 
+    known: dict[At, dict[str, Any]]
     read: list[tuple[int, Partition]]
     gone: list[At]
     rejected: list[tuple[Source, Rejected]]
@@ -30,17 +47,32 @@ class _Work:
     listed: frozenset[At]
     unlisted: Mapping[At, str]
 
+    @property
+    def held(self) -> set[str]:
+        """The documents that were held back before this run."""
+        return set().union(*(ids_held(row) for row in self.known.values() if row["held_back"] or row["held"]))
 
-def changed_partitions(state: State, sources: Sequence[Source], chunking: Chunking) -> int:
-    """How many partitions differ from what was read last; opens none."""
-    known = {(r["source_id"], r["partition"]): r for r in state.read("sources").to_pylist()}
-    work = choose_partitions(sources, known, chunking, Scope())
+    def held_elsewhere(self, read: Iterable[At]) -> dict[At, Sequence[str]]:
+        """The unreadable documents of partitions that are neither in ``read`` nor gone."""
+        done = {*read, *self.gone}
+        return {at: row["named"] for at, row in self.known.items() if row["named"] and at not in done}
+
+
+def partition_fingerprint(partition: Partition) -> str:
+    """Fingerprint of a partition where it is now."""
+    # A file's name need not be UTF-8.
+    return f"{partition.fingerprint}:{partition.path}".encode("utf-8", "backslashreplace").decode()
+
+
+def changed_partitions(extraction: Extraction) -> int:
+    """How many partitions differ from what was read last, whatever the scope; opens none."""
+    work = choose_partitions(extraction.sources, extraction.known(), extraction.chunking, Scope())
     return len(work.read) + len(work.gone)
 
 
 def choose_partitions(
-    sources: Sequence[Source], known: Mapping[At, Mapping[str, object]], chunking: Chunking, scope: Scope
-) -> _Work:
+    sources: Sequence[Source], known: dict[At, dict[str, Any]], chunking: Chunking, scope: Scope
+) -> SourceChanges:
     """Choose the partitions that must be read for a scope, and those that are gone."""
     chosen: dict[At, tuple[int, Partition]] = {}
     listed: dict[At, tuple[int, Partition]] = {}
@@ -52,9 +84,7 @@ def choose_partitions(
     for at in known:
         by_source.setdefault(at[0], []).append(at)
     for number, source in enumerate(sources):
-        if scope.teams and source.team_id is not None and source.team_id not in scope.teams:
-            continue
-        if scope.kind is not None and source.kind != scope.kind:
+        if not _in_scope(source, scope):
             continue
         listing = source.listing()
         looked.add(source.source_id)
@@ -65,21 +95,37 @@ def choose_partitions(
             listed[at] = (number, partition)
             if scope.may_hold(source, partition) and changed(known.get(at), partition, source, names, chunking):
                 chosen[at] = (number, partition)
-        # A listing with nothing in it is a fault, whatever it says of itself: an empty root is never a deletion.
-        complete = listing.complete and bool(listing.partitions)
-        # What was refused (a file or a folder that is now a link out of the root) is not gone, only out of reach.
-        refused = {r.key: r.reason for r in listing.rejected}
-        for at in by_source.get(source.source_id, ()):
-            if at in listed:
-                continue
-            if reason := below(at[1], refused):
-                unlisted[at] = reason
-            elif not complete:
-                unlisted[at] = next(iter(refused.values()), "nothing_listed")
-            elif not scope.channels and scope.since is None and scope.until is None:
-                gone.append(at)
+        missing, hidden = _absent(listing, [at for at in by_source.get(source.source_id, ()) if at not in listed])
+        unlisted |= hidden
+        if not scope.channels and scope.since is None and scope.until is None:
+            gone += missing
     _add_overlapping(chosen, listed, gone, known)
-    return _Work(list(chosen.values()), gone, rejected, frozenset(looked), frozenset(listed), unlisted)
+    return SourceChanges(known, list(chosen.values()), gone, rejected, frozenset(looked), frozenset(listed), unlisted)
+
+
+def _in_scope(source: Source, scope: Scope) -> bool:
+    """Whether a source may hold anything of a scope's teams and kind."""
+    if scope.teams and source.team_id is not None and source.team_id not in scope.teams:
+        return False
+    return scope.kind is None or source.kind == scope.kind
+
+
+def _absent(listing: Listing, unseen: Iterable[At]) -> tuple[list[At], dict[At, str]]:
+    """Of the known partitions that a listing does not show: those that are gone, and those it cannot tell of, why."""
+    # A listing with nothing in it is a fault, whatever it says of itself: an empty root is never a deletion.
+    complete = listing.complete and bool(listing.partitions)
+    # What was refused (a file or a folder that is now a link out of the root) is not gone, only out of reach.
+    refused = {r.key: r.reason for r in listing.rejected}
+    gone: list[At] = []
+    unlisted: dict[At, str] = {}
+    for at in unseen:
+        if reason := below(at[1], refused):
+            unlisted[at] = reason
+        elif not complete:
+            unlisted[at] = next(iter(refused.values()), "nothing_listed")
+        else:
+            gone.append(at)
+    return gone, unlisted
 
 
 def below(key: str, refused: Mapping[str, str]) -> str:

@@ -1,11 +1,12 @@
 """Commit: close the difference between what was read and the text tables ``chunks`` and ``removals``.
 
-Decided by ``diff``, and by ``held`` where something could not be read. Nothing is read from a source here.
+Decided by ``ownership``, and by ``held_deletions`` where something could not be read. Reads nothing from a source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,8 @@ import pyarrow.dataset as ds
 
 from embedding.records import CHUNK
 from jobs.extract import ownership
+from jobs.extract.extracted import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW
 from jobs.extract.held_deletions import Kept
-from jobs.extract.partition_reader import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW
 from jobs.state.row_counts import written
 from jobs.state.spark_frames import local_frame, read_table, write_parts
 from jobs.state.tables import REMOVALS
@@ -24,7 +25,9 @@ from jobs.state.tables import REMOVALS
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from jobs.extract.held_deletions import At, Judged
+    from jobs.extract.changes import Extraction, SourceChanges
+    from jobs.extract.held_deletions import At
+    from jobs.extract.readings import Readings
     from jobs.state.store import State
 
 _AT = [("source_id", pa.string()), ("partition", pa.string())]
@@ -33,6 +36,24 @@ _DOCUMENT = pa.schema([("doc_id", pa.string())])
 _PROTECTED = pa.schema([("doc_id", pa.string()), *_AT])
 _HOLDING = pa.schema([*_AT, ("anything", pa.bool_()), ("listed", pa.bool_()), ("reason", pa.string())])
 _NAMED = pa.schema([("doc_id", pa.string()), *_AT, ("named_reason", pa.string()), ("waits", pa.bool_())])
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Which partition owns each document, by what was ``read`` and what was known; nothing of it is committed yet.
+
+    ``claims`` are the frames of ``ownership.rank_owners``, ``winners`` those of them that count, ``decided`` the
+    documents (doc_id) that they decide. ``overlaps`` are the partitions that hold the same documents, ``elsewhere`` the
+    unreadable documents of partitions that were not read. ``removals`` is false where none was read or is known.
+    """
+
+    read: ownership.Read
+    claims: DataFrame
+    winners: DataFrame
+    decided: DataFrame
+    overlaps: Mapping[At, set[str]]
+    elsewhere: Mapping[At, Sequence[str]]
+    removals: bool
 
 
 @dataclass(slots=True)
@@ -45,80 +66,29 @@ class Committed:
     document from another one.
     """
 
-    overlaps: dict[At, set[str]] = field(default_factory=dict)
+    overlaps: Mapping[At, set[str]] = field(default_factory=dict)
     lost: list[dict[str, object]] = field(default_factory=list)
     kept: dict[At, list[Kept]] = field(default_factory=dict)
     let_go: set[str] = field(default_factory=set)
     again: set[At] = field(default_factory=set)
 
 
-def commit(
-    spark: SparkSession,
-    state: State,
-    rows: DataFrame,
-    judged: Mapping[At, Judged],
-    whole: Mapping[At, bool],
-    gone: Sequence[At],
-    source_order: Sequence[str],
-    work: Path,
-    *,
-    removals: bool,
-    held: Collection[str],
-    elsewhere: Mapping[At, Collection[str]],
-    begin: Callable[[dict[At, set[str]]], None],
-) -> Committed:
-    """Bring ``chunks`` and ``removals`` up to date with the ``rows`` (EXTRACTED) that were read.
+@contextmanager
+def decide(
+    spark: SparkSession, extraction: Extraction, changes: SourceChanges, readings: Readings, rows: DataFrame
+) -> Iterator[Decision]:
+    """Decide which partition owns each document of the ``rows`` (EXTRACTED) that were read.
 
-    ``judged`` says by partition what the reading lets us conclude, and ``whole`` whether it came to its end; ``gone``
-    are partitions that are no longer there. ``removals`` is false where none was read or is known. ``held`` are the
-    documents that were held back before, ``elsewhere`` those that partitions not read now have, unreadable. ``begin``
-    is told which partitions overlap, before the first commit.
+    The frames of the decision are persisted within the block.
     """
-    read = _frames(spark, state, rows, judged, gone, removals, elsewhere)
-    claims = ownership.rank_owners(read, source_order).persist()
-    winners = ownership.winning(read.staged, claims).persist()
-    decided = ownership.decided_by(winners, ownership.taken_away(claims))
-    done = Committed()
-    try:
-        for pair in ownership.overlapping(claims).toArrow().to_pylist():
-            done.overlaps.setdefault((pair["source_id"], pair["partition"]), set()).add(pair["other"])
-        begin(done.overlaps)
-        if removals:
-            _merge(state, "removals", ownership.changed_removals(read), work)
-        write_parts(state, "chunks", ownership.new_chunks(winners, read.chunks))
-        _merge(state, "chunks", ownership.changed_chunks(winners, read, decided), work)
-        if done.overlaps:
-            done.lost = [_lost(loser) for loser in ownership.losing(claims).toArrow().to_pylist()]
-        done.kept = _kept(spark, read, judged, whole, decided)
-        if elsewhere:
-            owners = ownership.handed_on(read, decided).toArrow().to_pylist()
-            done.again = {(r["source_id"], r["partition"]) for r in owners} & elsewhere.keys()
-        if held:
-            ours = local_frame(spark, _DOCUMENT, [{"doc_id": doc} for doc in sorted(held)])
-            done.let_go = set(ours.join(decided, on="doc_id", how="left_semi").toArrow()["doc_id"].to_pylist())
-    finally:
-        winners.unpersist()
-        claims.unpersist()
-    return done
-
-
-def _frames(
-    spark: SparkSession,
-    state: State,
-    rows: DataFrame,
-    judged: Mapping[At, Judged],
-    gone: Sequence[At],
-    removals: bool,
-    elsewhere: Mapping[At, Collection[str]],
-) -> ownership.Read:
-    covered = {*(at for at, found in judged.items() if found.covered), *gone}
-    settled = covered - {at for at, found in judged.items() if found.suspects}
-    spared = {at: {*found.named, *found.waiting} for at, found in judged.items()} | dict(elsewhere)
-    protected = [
-        {"doc_id": doc, "source_id": at[0], "partition": at[1]} for at, docs in spared.items() for doc in sorted(docs)
-    ]
+    state = extraction.state
+    removals = readings.removals or state.count("removals") > 0
+    elsewhere = changes.held_elsewhere(readings.partitions)
+    protected = _protected(readings, elsewhere)
+    covered = {*(at for at, found in readings.judged.items() if found.covered), *changes.gone}
+    settled = covered - {at for at, found in readings.judged.items() if found.suspects}
     none = local_frame(spark, REMOVALS, [])
-    return ownership.Read(
+    read = ownership.Read(
         staged=rows.where(f"row = '{CHUNK_ROW}'").select(*CHUNK.names),
         removed=rows.where(f"row = '{REMOVED_ROW}'").select(*REMOVALS.names) if removals else none,
         chunks=read_table(spark, state, "chunks"),
@@ -127,6 +97,48 @@ def _frames(
         settled=local_frame(spark, _COVERED, [{"source_id": s, "partition": p} for s, p in sorted(settled)]),
         protected=local_frame(spark, _PROTECTED, protected),
     )
+    claims = ownership.rank_owners(read, [source.source_id for source in extraction.sources]).persist()
+    winners = ownership.winning(read.staged, claims).persist()
+    decided = ownership.decided_by(winners, ownership.taken_away(claims))
+    overlaps: dict[At, set[str]] = {}
+    try:
+        for pair in ownership.overlapping(claims).toArrow().to_pylist():
+            overlaps.setdefault((pair["source_id"], pair["partition"]), set()).add(pair["other"])
+        yield Decision(read, claims, winners, decided, overlaps, elsewhere, removals)
+    finally:
+        winners.unpersist()
+        claims.unpersist()
+
+
+def _protected(readings: Readings, elsewhere: Mapping[At, Sequence[str]]) -> list[dict[str, object]]:
+    """Rows of _PROTECTED: documents that were seen, or may have been, and could not be read."""
+    spared = {at: {*found.named, *found.waiting} for at, found in readings.judged.items()} | dict(elsewhere)
+    return [
+        {"doc_id": doc, "source_id": at[0], "partition": at[1]} for at, docs in spared.items() for doc in sorted(docs)
+    ]
+
+
+def commit(
+    spark: SparkSession, extraction: Extraction, changes: SourceChanges, readings: Readings, decision: Decision
+) -> Committed:
+    """Bring ``chunks`` and ``removals`` up to date with what was decided."""
+    state, read, decided = extraction.state, decision.read, decision.decided
+    work = state.work(extraction.run_id)
+    done = Committed(decision.overlaps)
+    if decision.removals:
+        _merge(state, "removals", ownership.changed_removals(read), work)
+    write_parts(state, "chunks", ownership.new_chunks(decision.winners, read.chunks))
+    _merge(state, "chunks", ownership.changed_chunks(decision.winners, read, decided), work)
+    if done.overlaps:
+        done.lost = [_lost(loser) for loser in ownership.losing(decision.claims).toArrow().to_pylist()]
+    done.kept = _kept(spark, readings, decision)
+    if decision.elsewhere:
+        owners = ownership.handed_on(read, decided).toArrow().to_pylist()
+        done.again = {(r["source_id"], r["partition"]) for r in owners} & decision.elsewhere.keys()
+    if held := changes.held:
+        ours = local_frame(spark, _DOCUMENT, [{"doc_id": doc} for doc in sorted(held)])
+        done.let_go = set(ours.join(decided, on="doc_id", how="left_semi").toArrow()["doc_id"].to_pylist())
+    return done
 
 
 def _merge(state: State, name: str, changes: DataFrame, work: Path) -> None:
@@ -136,9 +148,9 @@ def _merge(state: State, name: str, changes: DataFrame, work: Path) -> None:
         state.merge(name, ds.dataset(str(folder), format="parquet").scanner().to_reader())
 
 
-def _kept(
-    spark: SparkSession, read: ownership.Read, judged: Mapping[At, Judged], whole: Mapping[At, bool], decided: DataFrame
-) -> dict[At, list[Kept]]:
+def _kept(spark: SparkSession, readings: Readings, decision: Decision) -> dict[At, list[Kept]]:
+    """By partition the documents that stay although it does not show them."""
+    judged, whole = readings.judged, {at: row["whole"] for at, row in readings.partitions.items()}
     holding = [
         {
             "source_id": at[0],
@@ -160,7 +172,9 @@ def _kept(
             {"doc_id": doc, "source_id": at[0], "partition": at[1], "named_reason": reason, "waits": waits}
             for doc, (reason, waits) in reasons.items()
         ]
-    frame = ownership.staying(read, local_frame(spark, _HOLDING, holding), local_frame(spark, _NAMED, named), decided)
+    frame = ownership.staying(
+        decision.read, local_frame(spark, _HOLDING, holding), local_frame(spark, _NAMED, named), decision.decided
+    )
     kept: dict[At, list[Kept]] = {}
     for row in frame.toArrow().to_pylist():
         kept.setdefault((row["source_id"], row["partition"]), []).append(

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +18,15 @@ from embedding import ids
 from embedding.chunking import Chunker, ChunkLimits
 from embedding.records import CHUNK, Document, Rejected, Removed, Skipped
 from indexers.rows import too_long
+from jobs.extract.extracted import (
+    CHUNK_ROW,
+    EXTRACTED,
+    PARTITION_ROW,
+    REJECTED_ROW,
+    REMOVED_ROW,
+    reject_row,
+    removed_row,
+)
 from jobs.extract.isolated_reader import reader_of
 from jobs.sources.base import Partition, Source
 from jobs.state.purge_rules import PurgeRule
@@ -25,39 +34,6 @@ from jobs.telemetry.error_reporting import without_messages
 
 _BATCH_DOCUMENTS = 2_000
 _BATCH_CHARACTERS = 4_000_000
-
-# A partition on its way to an executor. Its path is bytes: a file's name need not be UTF-8.
-TO_READ = pa.schema(
-    [
-        ("source", pa.int32()),
-        ("key", pa.string()),
-        ("path", pa.binary()),
-        ("fingerprint", pa.string()),
-        ("size", pa.int64()),
-        ("channel_id", pa.string()),
-        ("first", pa.int64()),
-    ]
-)
-CHUNK_ROW, REMOVED_ROW, REJECTED_ROW, PARTITION_ROW = "chunk", "removed", "rejected", "partition"
-# What comes back: chunks, removals, rejects and one line for each partition, told apart by ``row``.
-EXTRACTED = pa.schema(
-    [
-        pa.field("row", pa.string()),
-        *[f.with_nullable(True) for f in CHUNK],
-        pa.field("key", pa.string()),
-        pa.field("reason", pa.string()),
-        pa.field("detail", pa.string()),
-        pa.field("retry", pa.bool_()),
-        pa.field("whole", pa.bool_()),
-        pa.field("digest", pa.string()),
-        pa.field("ignored", pa.bool_()),
-        pa.field("deleted", pa.bool_()),
-        pa.field("documents", pa.int64()),
-        pa.field("sent", pa.string()),  # JSON, the partition's rows by ``row``
-        pa.field("skipped", pa.string()),  # JSON, count by reason
-        pa.field("refs", pa.list_(pa.string())),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +44,6 @@ class Chunking:
     limits: ChunkLimits
     hash_key: bytes
     version: str
-
-
-def to_read(source: int, partition: Partition) -> dict[str, object]:
-    """A row of TO_READ: a partition of the source with this number."""
-    row = {**asdict(partition), "source": source, "path": os.fsencode(partition.path)}
-    return {name: row[name] for name in TO_READ.names}
 
 
 def reader(
@@ -165,7 +135,7 @@ class _Task:
                 case Removed():
                     tally.skip(record.reason, 1)
                     tally.send(REMOVED_ROW, 1)
-                    self._removed.append(_removed_row(tally, record))
+                    self._removed.append(removed_row(source, partition.key, record))
                     if len(self._removed) >= _BATCH_DOCUMENTS:
                         yield from self._send_removed()
                 case Skipped():
@@ -228,27 +198,6 @@ class _Task:
         yield from pa.Table.from_arrays(filled, schema=EXTRACTED).to_batches()
 
 
-def reject_row(source: Source, partition: str, reject: Rejected) -> dict[str, object]:
-    """The quarantine row of a record, with what its source knows of it."""
-    return {
-        "row": REJECTED_ROW,
-        "source_id": source.source_id,
-        "partition": partition,
-        "key": reject.key,
-        "team_id": source.team_id or "",
-        "channel_id": reject.channel_id,
-        "kind": source.kind,
-        "created_at": reject.created_at,
-        "reason": reject.reason,
-        "detail": reject.detail,
-        "retry": reject.retry,
-        "whole": reject.whole,
-        "doc_id": reject.doc_id,
-        "digest": reject.digest,
-        "ignored": reject.ignored,
-    }
-
-
 def _cuts(chunks: pa.Table, tally: _Tally, document: Document) -> int:
     """How many chunks a document was cut into."""
     values = (document.doc_id, tally.source.source_id, tally.partition.key, document.version)
@@ -256,21 +205,6 @@ def _cuts(chunks: pa.Table, tally: _Tally, document: Document) -> int:
     for column, value in zip(("source_id", "partition", "version"), values[1:], strict=True):
         mask = pc.and_(mask, pc.equal(chunks[column], value))
     return int(pc.sum(mask).as_py() or 0)
-
-
-def _removed_row(tally: _Tally, removed: Removed) -> dict[str, object]:
-    return {
-        "row": REMOVED_ROW,
-        "source_id": tally.source.source_id,
-        "partition": tally.partition.key,
-        "doc_id": removed.doc_id,
-        "team_id": removed.team_id,
-        "channel_id": removed.channel_id,
-        "kind": removed.kind,
-        "created_at": removed.created_at,
-        "version": removed.version,
-        "deleted": removed.deleted,
-    }
 
 
 def _chunks(documents: list[tuple[_Tally, Document]], chunker: Chunker, hash_key: bytes) -> pa.Table:

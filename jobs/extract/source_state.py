@@ -1,33 +1,21 @@
-"""Seen: the rows of ``sources``, which say of each partition what it was when it was last read."""
+"""Source state: the rows of ``sources``, which say of each partition what it was when it was last read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
+from jobs.extract.changes import Extraction, SourceChanges, partition_fingerprint
 from jobs.extract.held_deletions import At, held_back_columns, ids_held, without
-from jobs.sources.base import NameMap, Partition, Source
+from jobs.sources.base import NameMap
 
 if TYPE_CHECKING:
     from jobs.extract.commit import Committed
-    from jobs.extract.held_deletions import Judged
-    from jobs.extract.partition_reader import Chunking
-    from jobs.state.store import State
-
-
-def partition_fingerprint(partition: Partition) -> str:
-    """Fingerprint of a partition where it is now."""
-    # A file's name need not be UTF-8.
-    return f"{partition.fingerprint}:{partition.path}".encode("utf-8", "backslashreplace").decode()
+    from jobs.extract.readings import Readings
 
 
 def begin_sources(
-    state: State,
-    known: Mapping[At, Mapping[str, Any]],
-    read: Sequence[At],
-    gone: Sequence[At],
-    overlaps: Mapping[At, set[str]],
-    run_id: str,
+    extraction: Extraction, changes: SourceChanges, readings: Readings, overlaps: Mapping[At, set[str]]
 ) -> None:
     """Before anything of them is committed: note the partitions that were read, and those gone, as not yet read.
 
@@ -36,49 +24,40 @@ def begin_sources(
     it change back.
     """
     rows: list[dict[str, object]] = []
-    for at in [*read, *gone]:
-        row = known.get(at)
+    for at in [*readings.partitions, *changes.gone]:
+        row = changes.known.get(at)
         others = set((row and row["overlaps"]) or ()) | overlaps.get(at, set())
         base = dict(row) if row else {"source_id": at[0], "partition": at[1]}
-        rows.append(base | {"fingerprint": "", "overlaps": sorted(others), "run_id": run_id, "_delete": False})
-    state.change("sources", rows)
+        stamp = {"fingerprint": "", "overlaps": sorted(others), "run_id": extraction.run_id, "_delete": False}
+        rows.append(base | stamp)
+    extraction.state.change("sources", rows)
 
 
-def end_sources(
-    state: State,
-    sources: Sequence[Source],
-    known: Mapping[At, Mapping[str, Any]],
-    read: Sequence[tuple[int, Partition]],
-    gone: Sequence[At],
-    partitions: Sequence[Mapping[str, Any]],
-    judged: Mapping[At, Judged],
-    done: Committed,
-    chunking: Chunking,
-    *,
-    run_id: str,
-    now: int,
-) -> None:
-    """Once all else is committed: note what was read and how it was found, and forget what is gone."""
+def end_sources(extraction: Extraction, changes: SourceChanges, readings: Readings, done: Committed) -> None:
+    """Once all else is committed: note what was read and how it was found, and drop the rows of what is gone."""
+    sources, known, gone = extraction.sources, changes.known, changes.gone
     names = {source.source_id: NameMap(source.names) for source in sources}
-    listed = {(sources[n].source_id, p.key): (sources[n], p) for n, p in read}
+    listed = {(sources[n].source_id, p.key): (sources[n], p) for n, p in changes.read}
     rows: list[dict[str, object]] = []
-    for row in partitions:
-        at = (row["source_id"], row["partition"])
+    for at, row in readings.partitions.items():
         source, partition = listed[at]
+        left_open = held_back_columns(
+            known.get(at), readings.judged[at], row["whole"], done.kept.get(at, ()), done.let_go, extraction.now
+        )
         rows.append(
             {
                 "source_id": at[0],
                 "partition": at[1],
                 "fingerprint": partition_fingerprint(partition),
-                "reader": f"{source.reader}:{chunking.version}",
+                "reader": f"{source.reader}:{extraction.chunking.version}",
                 "refs": row["refs"],
                 "refs_hash": names[at[0]].fingerprint(row["refs"]),
                 "overlaps": sorted(done.overlaps.get(at, ())),
                 "retry": row["retry"],
                 "documents": row["documents"],
-                "run_id": run_id,
+                "run_id": extraction.run_id,
                 "_delete": False,
-                **held_back_columns(known.get(at), judged[at], row["whole"], done.kept.get(at, ()), done.let_go, now),
+                **left_open,
             }
         )
     rows += [{"source_id": s, "partition": p, "_delete": True} for s, p in gone]
@@ -87,4 +66,4 @@ def end_sources(
             # What a partition holds back is counted when it is read.
             fingerprint = "" if at in done.again else row["fingerprint"]
             rows.append(without(row, done.let_go) | {"fingerprint": fingerprint, "_delete": False})
-    state.change("sources", rows)
+    extraction.state.change("sources", rows)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from jobs.config_sections import Limits
+    from jobs.state.run_target import RunTarget
     from jobs.state.store import State
 
 
@@ -53,16 +54,16 @@ def check_deletes(losses: Iterable[Loss], limits: Limits, *, what: str = "rows")
             )
 
 
-def planned_losses(spark: SparkSession, state: State, *, run_id: str, index: str) -> list[Loss]:
+def planned_losses(spark: SparkSession, target: RunTarget) -> list[Loss]:
     """What the deletes in a run's work folder (team_id, chunk_id) take from each team and source of an index."""
     from pyspark.sql import functions as F
 
     from jobs.state.spark_frames import as_named
 
-    deletes = as_named(spark).parquet(str(state.work(run_id) / "deletes")).select("team_id", "chunk_id").distinct()
+    deletes = as_named(spark).parquet(str(target.work / "deletes")).select("team_id", "chunk_id").distinct()
     key = ["team_id", "chunk_id"]
     counted = (
-        _held(spark, state, index)
+        _held(spark, target.state, target.version)
         .join(deletes.withColumn("goes", F.lit(1)), on=key, how="full_outer")  # a ghost is in no ledger
         .groupBy("team_id", F.coalesce("source", F.lit("")).alias("source"))
         .agg(F.count("*").alias("held"), F.count("goes").alias("deleted"))
@@ -87,10 +88,10 @@ def cutover_losses(spark: SparkSession, state: State, *, live: str, version: str
     ]
 
 
-def guard_deletes(spark: SparkSession, state: State, deletes: int, limits: Limits, *, run_id: str, index: str) -> None:
+def guard_deletes(spark: SparkSession, target: RunTarget, deletes: int, limits: Limits) -> None:
     """Raise MassDeleteError where the ``deletes`` in a run's work folder are too many. Asks the tables if it may be."""
     if deletes > limits.max_delete_rows:
-        check_deletes(planned_losses(spark, state, run_id=run_id, index=index), limits)
+        check_deletes(planned_losses(spark, target), limits)
 
 
 def _held(spark: SparkSession, state: State, index: str) -> DataFrame:

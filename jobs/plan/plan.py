@@ -19,8 +19,8 @@ from embedding.errors import BudgetError
 from jobs.plan import actions
 from jobs.scope import Scope
 from jobs.state.row_counts import expect, rows_in
+from jobs.state.run_target import RunTarget
 from jobs.state.spark_frames import dealt, read_table
-from jobs.state.store import State
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,15 +83,13 @@ class Budget:
 NO_LIMIT = Budget()
 
 
-def make_plan(
-    spark: SparkSession, state: State, scope: Scope, *, run_id: str, index: str, space_id: str, shard_tokens: int
-) -> Plan:
+def make_plan(spark: SparkSession, target: RunTarget, scope: Scope, *, shard_tokens: int) -> Plan:
     """Compute the plan of a scope against an index version, and write it to the run's work folder."""
-    work = state.work(run_id)
+    state, work = target.state, target.work
     chunks = read_table(spark, state, "chunks")
-    published = read_table(spark, state, "published", {"index": index})
+    published = read_table(spark, state, "published", {"index": target.version})
     chunks, published = actions.in_scope(chunks, published, scope)
-    vectors = read_table(spark, state, "vectors", {"space_id": space_id})
+    vectors = read_table(spark, state, "vectors", {"space_id": target.space_id})
     acted = actions.actions(chunks, published, vectors).persist()
     try:
         counts = {r["action"]: r["count"] for r in acted.groupBy("action").count().collect()}
@@ -126,7 +124,7 @@ def make_plan(
         unchanged=counts.get("unchanged", 0),
         tokens=tokens,
         shards=shards,
-        published=state.count("published", pc.field("index") == index),
+        published=state.count("published", pc.field("index") == target.version),
     )
 
 

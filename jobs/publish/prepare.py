@@ -10,26 +10,27 @@ import pyarrow.parquet as pq
 from jobs.plan.plan import READY
 from jobs.publish.publisher import parquet_files
 from jobs.state.spark_frames import as_named, gathered, read_table
-from jobs.state.store import State
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from jobs.state.run_target import RunTarget
 
-def prepare(spark: SparkSession, state: State, *, run_id: str, space_id: str, shard_rows: int, ready: bool) -> int:
+
+def prepare(spark: SparkSession, target: RunTarget, *, shard_rows: int, ready: bool) -> int:
     """Join planned rows with their vectors into files of at most ``shard_rows``; returns how many rows have none.
 
     All rows, or only those that the plan found ``ready``. A row without a vector is one whose text could not be
     encoded: it is in quarantine and is not published.
     """
-    work = state.work(run_id)
+    work = target.work
     planned = work / "rows" / f"shard={READY}" if ready else work / "rows"
     if not planned.exists():
         return 0
     rows = gathered(as_named(spark).parquet(str(planned)).drop("shard"))
     wanted = rows.select("team_id", "content_hash").distinct()
     vectors = (
-        read_table(spark, state, "vectors", {"space_id": space_id})
+        read_table(spark, target.state, "vectors", {"space_id": target.space_id})
         .join(wanted, on=["team_id", "content_hash"], how="left_semi")
         .dropDuplicates(["team_id", "content_hash"])  # two killed runs may both have stored it; the vectors are equal
         .select("team_id", "content_hash", "vector")

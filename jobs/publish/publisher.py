@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.state.parts import Part, write_part
+from jobs.state.run_target import RunTarget
 from jobs.state.store import State
 from jobs.state.tables import PUBLISHED, TABLES
 from jobs.state.vector_column import unpack
@@ -36,19 +37,15 @@ class Publisher:
     def __init__(
         self,
         index: Index,
-        state: State,
-        version: str,
+        target: RunTarget,
         *,
-        run_id: str,
-        space_id: str,
         shard_rows: int,
         before_commit: Callable[[], None],
         progress: Callable[[int], None],
     ) -> None:
-        self._index, self._state, self._version = index, state, version
-        self._run_id, self._space_id, self._shard_rows = run_id, space_id, shard_rows
+        self._index, self._target, self._shard_rows = index, target, shard_rows
         self._before_commit, self._progress = before_commit, progress
-        self._work = state.work(run_id)
+        self._state, self._version, self._work = target.state, target.version, target.work
         self.upserted = self.deleted = self.left_out = 0
 
     def publish_ready(self, stop: Callable[[], bool]) -> bool:
@@ -79,8 +76,8 @@ class Publisher:
     def delete_rows(self, stop: Callable[[], bool]) -> bool:
         """Remove what the plan says; False where ``stop``, asked after each shard, said to leave off."""
         for shard in _shards(parquet_files(self._work / "deletes"), self._shard_rows):
-            ledger = _ledger(shard, self._version, self._space_id, self._run_id, delete=True)
-            with record_intent(self._state, self._run_id, ledger):
+            ledger = _ledger(shard, self._target, delete=True)
+            with record_intent(self._state, self._target.run_id, ledger):
                 self._before_commit()
                 self._index.delete(self._version, shard["chunk_id"].to_pylist())
                 self._state.merge("published", ledger)
@@ -101,8 +98,8 @@ class Publisher:
             self.flush()
 
     def _write(self, shard: pa.Table) -> None:
-        rows, ledger = _with_vectors(shard), _ledger(shard, self._version, self._space_id, self._run_id, delete=False)
-        with record_intent(self._state, self._run_id, ledger):
+        rows, ledger = _with_vectors(shard), _ledger(shard, self._target, delete=False)
+        with record_intent(self._state, self._target.run_id, ledger):
             self._before_commit()
             refused = self._index.upsert(self._version, rows)
             if refused:
@@ -152,9 +149,9 @@ def _record(state: State, ledger: pa.Table, held: pa.ChunkedArray) -> None:
         state.merge("published", ledger.filter(held))
 
 
-def _ledger(shard: pa.Table, version: str, space_id: str, run_id: str, *, delete: bool) -> pa.Table:
+def _ledger(shard: pa.Table, target: RunTarget, *, delete: bool) -> pa.Table:
     size = len(shard)
-    constant = {"index": version, "space_id": space_id, "run_id": run_id}
+    constant = {"index": target.version, "space_id": target.space_id, "run_id": target.run_id}
     columns = []
     for field in PUBLISHED:
         if field.name in constant:

@@ -11,7 +11,7 @@ import os
 import re
 import unicodedata
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -163,11 +163,7 @@ def _walk(root: Path, below: str, above: tuple[Path, ...], tree: Tree) -> None:
     folder = root / below
     if not os.access(folder, os.R_OK | os.X_OK):  # one that may be listed and not entered is one fault, not one a file
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
-    for found in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        path = f"{below}/{found.name}" if below else found.name
-        parts = _parts(path)
-        if not parts or parts[-1] in _JUNK or parts[-1].startswith("."):
-            continue
+    for found, path, parts in _entries(folder, below):
         if ".." in parts or ("\\" in found.name and (_DRIVE.match(found.name) or found.name[0] == "\\")):
             tree.refuse(Refusal((), path, "unsafe_path", _LEAVES), complete=not _wanted(parts[-1:] * 2))
             continue
@@ -187,3 +183,15 @@ def _walk(root: Path, below: str, above: tuple[Path, ...], tree: Tree) -> None:
                 tree.add(parts, Entry(path, stat_fingerprint(status), status.st_size))
         except OSError as error:
             tree.refuse(Refusal(parts, path, "unreadable_folder", error.strerror or "", retry=True))
+
+
+def _entries(folder: Path, below: str) -> Iterator[tuple[os.DirEntry[str], str, Parts]]:
+    """The entries of a folder in the order of their names, but for junk: each with its path from the root, its parts.
+
+    ``below`` is the folder's path from the root.
+    """
+    for found in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        path = f"{below}/{found.name}" if below else found.name
+        parts = _parts(path)
+        if parts and parts[-1] not in _JUNK and not parts[-1].startswith("."):
+            yield found, path, parts

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from embedding.records import Document, Removed
+
+if TYPE_CHECKING:
+    from jobs.state.store import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +30,11 @@ class PurgeRule:
             and (not self.ids or document.doc_id in self.ids)
             and (self.before is None or document.created_at < self.before)
         )
+
+
+def purge_rules(state: State) -> list[PurgeRule]:
+    """Read the rules of all purges so far."""
+    return [
+        PurgeRule(r["team_id"], r["channel_id"], frozenset(r["ids"] or ()), r["before"], r["purged_at"])
+        for r in state.read("purges").to_pylist()
+    ]

@@ -8,10 +8,8 @@ from __future__ import annotations
 import copy
 import json
 import os
-import secrets
 import shutil
 import socket
-import stat
 import time
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
@@ -25,20 +23,14 @@ from deltalake.exceptions import TableNotFoundError
 from deltalake.schema import Schema
 from deltalake.transaction import AddAction
 
-from embedding.errors import ConfigError, DamagedStateError, EmbedmillError, LeaseHeldError, ResourceError
-from jobs.state.atomic_file import replace_file
+from embedding.errors import EmbedmillError, LeaseHeldError
 from jobs.state.fencing import LOST, check, fenced, newest, numbered, refuse_unfenced
+from jobs.state.hash_key import open_hash_key
 from jobs.state.integrity import Damage, damage_error, versions_noted
 from jobs.state.parts import _WRITTEN_BY_PEOPLE, Part
 from jobs.state.path_alias import LINKED, delta_files, delta_uri
+from jobs.state.state_folder import open_folder, read_spaces, write_spaces
 from jobs.state.tables import TABLES
-
-FORMAT = 3
-HASH_KEY_BYTES = 32
-LEAST_KEY_BYTES, MOST_KEY_BYTES = 16, 64  # of one that is given; the second is all that BLAKE2 takes
-MARKER = "embedmill.json"
-# Any of these shows that a folder is ours. The marker alone would not do: it comes only once the lease is held.
-_OURS = (MARKER, "hash.key", "lease.json", "work", *TABLES)
 
 
 class State:
@@ -56,16 +48,8 @@ class State:
         self.root = root
         self.cut = cut
         self._fence = fence
-        try:
-            root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.private = close_to_others(root)
-            self._marker = root / MARKER
-            ours = any((root / name).exists() for name in _OURS)
-            if not ours and any(p.name != "milvus.db" for p in root.iterdir() if p.name[0] != "."):
-                raise ConfigError(f"state.uri: {root} is not empty and not embedmill's; give a folder of its own")
-        except OSError as error:
-            raise ResourceError(f"state.uri: cannot use {root}: {error.strerror}") from None
-        self.hash_key = self._key(hash_key)
+        self.private = open_folder(root)
+        self.hash_key = open_hash_key(root, hash_key)
 
     # -- space ---------------------------------------------------------------------------------------------------
 
@@ -74,19 +58,7 @@ class State:
 
         Raises ConfigError for a state of another format.
         """
-        if not self._marker.exists():
-            return {}
-        try:
-            found = json.loads(self._marker.read_text())
-        except ValueError:
-            raise DamagedStateError(
-                f"state.uri: {self._marker} is damaged; remove it: the next run writes it again"
-            ) from None
-        if found["format"] != FORMAT:
-            raise ConfigError(
-                f"state.uri: {self.root} has format {found['format']}, this version writes {FORMAT}; give a new folder"
-            )
-        return dict(found["spaces"])
+        return read_spaces(self.root)
 
     def note_space(self, space_id: str, model: str) -> None:
         """Remember a space, its model's name and its cut. Call it only while holding the lease."""
@@ -97,29 +69,7 @@ class State:
     def keep_spaces(self, spaces: Mapping[str, Mapping[str, str]]) -> None:
         """Remember these spaces and no others. Call it only while holding the lease."""
         refuse_unfenced(self._fence)
-        replace_file(self._marker, json.dumps({"format": FORMAT, "spaces": dict(spaces)}).encode())
-
-    def _key(self, given: str) -> bytes:
-        if given:
-            try:
-                key = bytes.fromhex(given)
-            except ValueError:
-                raise ConfigError("state.hash_key: must be hexadecimal") from None
-            if not LEAST_KEY_BYTES <= len(key) <= MOST_KEY_BYTES:
-                raise ConfigError(
-                    f"state.hash_key: give {2 * LEAST_KEY_BYTES} to {2 * MOST_KEY_BYTES} hexadecimal digits "
-                    f"({LEAST_KEY_BYTES} to {MOST_KEY_BYTES} bytes), not {len(given)}"
-                )
-            return key
-        file = self.root / "hash.key"
-        if not file.exists() and not versions_noted(self.root):
-            replace_file(file, secrets.token_bytes(HASH_KEY_BYTES))
-        key = file.read_bytes() if file.exists() else b""
-        if len(key) != HASH_KEY_BYTES:  # with another key every text would count as new
-            raise DamagedStateError(
-                f"state.uri: {file} is damaged; put it back from a backup, or give its bytes as state.hash_key"
-            )
-        return key
+        write_spaces(self.root, spaces)
 
     # -- tables --------------------------------------------------------------------------------------------------
 
@@ -375,17 +325,6 @@ def _vacuum(folder: Path, current: Set[Path], hours: int) -> list[str]:
             file.unlink()
             gone.append(str(file.relative_to(folder)))
     return gone
-
-
-def close_to_others(folder: Path) -> bool:
-    """Take the rights of group and others off a folder, whatever the umask; False where it is not ours to change."""
-    mode = stat.S_IMODE(folder.stat().st_mode)
-    if mode & 0o077:
-        try:
-            folder.chmod(mode & ~0o077)
-        except PermissionError:
-            return False
-    return True
 
 
 def _rewritten(name: str) -> WriterProperties:

@@ -19,8 +19,8 @@ from pyspark.sql import functions as F
 from jobs.plan.actions import in_scope
 from jobs.scope import Scope
 from jobs.state.quarantine import texts_left_out
+from jobs.state.run_target import RunTarget
 from jobs.state.spark_frames import as_named, gathered, local_frame, read_table
-from jobs.state.store import State
 from jobs.state.vector_column import unpack
 from jobs.verify.source_check import Wrong
 
@@ -72,25 +72,18 @@ def with_sources(found: Differences, wrong: Sequence[Wrong]) -> Differences:
 
 
 def compare(
-    spark: SparkSession,
-    state: State,
-    index: Index,
-    version: str,
-    scope: Scope,
-    *,
-    run_id: str,
-    space_id: str,
-    sample: int = SAMPLE,
+    spark: SparkSession, target: RunTarget, index: Index, scope: Scope, *, sample: int = SAMPLE
 ) -> tuple[Differences, DataFrame]:
     """Compare index, ledger and desired state within a scope, and the vectors of ``sample`` rows.
 
-    Returns the differences, and a frame of them (team_id, chunk_id, problem) for ``plan_repair``.
+    Returns the differences, and a frame of them (team_id, chunk_id, problem) for ``plan_repair``. Leaves what the index
+    holds (SCAN) as Parquet files in ``scan`` of the run's work folder.
     """
-    work = state.work(run_id)
-    _write_scan(index, version, work / "scan")
+    state, scan = target.state, target.work / "scan"
+    _write_scan(index, target.version, scan)
     chunks = read_table(spark, state, "chunks")
-    desired, ledger = in_scope(chunks, read_table(spark, state, "published", {"index": version}), scope)
-    _, held = in_scope(chunks, gathered(as_named(spark).parquet(str(work / "scan"))), scope)
+    desired, ledger = in_scope(chunks, read_table(spark, state, "published", {"index": target.version}), scope)
+    _, held = in_scope(chunks, gathered(as_named(spark).parquet(str(scan))), scope)
     key = ["team_id", "chunk_id"]
     joined = (
         _hashes(desired, "d")
@@ -115,7 +108,7 @@ def compare(
     counts = {kind: 0 for kind in _KINDS}
     counts |= {r["problem"]: r["count"] for r in found.groupBy("problem").count().collect()}
     examples = [r["chunk_id"] for r in found.select("chunk_id").orderBy("chunk_id").limit(10).collect()]
-    wrong, sample_ids = _sample_vectors(spark, state, index, version, held, space_id, sample)
+    wrong, sample_ids = _sample_vectors(spark, target, index, held, sample)
     if wrong:
         counts["vector"] = len(wrong)
         examples += [chunk for _, chunk in wrong[:10]]
@@ -128,15 +121,15 @@ def compare(
 
 
 def plan_repair(
-    spark: SparkSession, state: State, found: DataFrame, gone: Sequence[Wrong], *, run_id: str, deletes: bool = True
+    spark: SparkSession, target: RunTarget, found: DataFrame, gone: Sequence[Wrong], *, deletes: bool = True
 ) -> tuple[int, int]:
     """Write the work that ``publish`` needs to mend ``found``; returns rows to write and rows to delete.
 
     What is pending is a run's business and stays; without ``deletes`` so does what the index has too much. ``gone`` are
     rows that their source does not show.
     """
-    work = state.work(run_id)
-    chunks = read_table(spark, state, "chunks")
+    work = target.work
+    chunks = read_table(spark, target.state, "chunks")
     key = ["team_id", "chunk_id"]
     write = found.where("problem IN ('missing', 'stale', 'unledgered', 'vector')").select(*key).distinct()
     rows = chunks.join(write, on=key, how="left_semi").withColumn("held", F.lit(True))
@@ -162,25 +155,20 @@ def _write_scan(index: Index, version: str, folder) -> None:  # type: ignore[no-
 
 
 def _sample_vectors(
-    spark: SparkSession,
-    state: State,
-    index: Index,
-    version: str,
-    held: DataFrame,
-    space_id: str,
-    size: int,
+    spark: SparkSession, target: RunTarget, index: Index, held: DataFrame, size: int
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """Of ``size`` rows of the index those whose vector is not the one in the store of record, and which had one."""
     sample = (
         held.select("team_id", "chunk_id", "content_hash").orderBy(F.xxhash64("chunk_id", "content_hash")).limit(size)
     )
-    stored = read_table(spark, state, "vectors", {"space_id": space_id}).select("team_id", "content_hash", "vector")
+    vectors = read_table(spark, target.state, "vectors", {"space_id": target.space_id})
+    stored = vectors.select("team_id", "content_hash", "vector")
     rows: pa.Table = (
         sample.join(stored, on=["team_id", "content_hash"], how="inner").dropDuplicates(["chunk_id"])
     ).toArrow()
     wrong = []
-    error = max(1e-5, index.vector_error(version))  # what the engine's way to keep vectors loses
-    found = index.fetch_vectors(version, rows["chunk_id"].to_pylist()) if len(rows) else {}
+    error = max(1e-5, index.vector_error(target.version))  # what the engine's way to keep vectors loses
+    found = index.fetch_vectors(target.version, rows["chunk_id"].to_pylist()) if len(rows) else {}
     for row, expected in zip(rows.drop_columns(["vector"]).to_pylist(), unpack(rows["vector"]), strict=True):
         vector = found.get(row["chunk_id"])
         if vector is not None and not np.allclose(vector, expected, error, 1e-5):

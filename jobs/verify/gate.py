@@ -16,9 +16,11 @@ import pyarrow as pa
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
+from indexers.base import SearchRequest
 from jobs.bodies import run as bodies
 from jobs.scope import Scope
-from jobs.state.spark_frames import read_table
+from jobs.state.run_target import RunTarget
+from jobs.state.spark_frames import read_table, spark_ddl
 from jobs.state.vector_column import unpack
 from jobs.verify.compare import compare
 
@@ -80,9 +82,8 @@ def examine(pipeline: Pipeline, version: str, live: str | None, scope: Scope, *,
     settings, index = pipeline.config.gate, pipeline.index()
     index.wait_until_indexed(version)
     spark, state = pipeline.spark(), pipeline.state
-    found, _ = compare(
-        spark, state, index, version, scope, run_id=run_id, space_id=pipeline.space_id, sample=settings.vectors
-    )
+    target = RunTarget(state, version, pipeline.space_id, run_id)
+    found, _ = compare(spark, target, index, scope, sample=settings.vectors)
     wrong = found.counts["vector"]
     checks = [
         Check(
@@ -157,8 +158,6 @@ def exact_scores(rows: DataFrame, queries: list[Query]) -> dict[tuple[int, bool]
                         schema=_EXACT,
                     )
 
-    from jobs.state.spark_frames import spark_ddl
-
     scored = rows.select("team_id", "channel_id", "vector").where(F.col("team_id").isin(list(by_team)))
     best: dict[tuple[int, bool], list[float]] = {}
     for row in scored.mapInArrow(score, spark_ddl(_EXACT)).toArrow().to_pylist():
@@ -176,9 +175,8 @@ def ask(
     for query in queries:
         for channel in (False, True):
             best = exact.get((query.number, channel), [])
-            hits = index.search(
-                version, query.vector, team_id=query.team_id, channels=[query.channel_id] if channel else (), k=K
-            )
+            request = SearchRequest(query.team_id, channels=[query.channel_id] if channel else (), k=K)
+            hits = index.search(version, query.vector, request)
             asked += 1
             leaks += sum(hit.team_id != query.team_id for hit in hits)
             strays += sum(channel and hit.channel_id != query.channel_id for hit in hits)
@@ -208,8 +206,8 @@ def compare_answers(index: Index, live: str, version: str, queries: list[Query])
     for query in queries:
         if query.chunk_id not in before:
             continue
-        old = _others(index.search(live, before[query.chunk_id], team_id=query.team_id, k=K + 1), query)
-        new = _others(index.search(version, query.vector, team_id=query.team_id, k=K + 1), query)
+        old = _others(index.search(live, before[query.chunk_id], SearchRequest(query.team_id, k=K + 1)), query)
+        new = _others(index.search(version, query.vector, SearchRequest(query.team_id, k=K + 1)), query)
         if old and new:
             documents = {h.doc_id for h in old}
             overlaps.append(len(documents & {h.doc_id for h in new}) / len(documents))

@@ -18,17 +18,17 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from embedding.ids import document_ids
-from jobs.extract.changes import changed
-from jobs.extract.extract import purge_rules
-from jobs.extract.partition_reader import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW, TO_READ, Chunking, reader, to_read
+from jobs.extract.changes import Extraction, changed
+from jobs.extract.extracted import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW, TO_READ, to_read
+from jobs.extract.partition_reader import reader
 from jobs.extract.unlisted_partitions import forgotten
-from jobs.sources.base import NameMap, Partition, Source
+from jobs.sources.base import NameMap, Partition
+from jobs.state.purge_rules import purge_rules
 from jobs.state.spark_frames import local_frame, read_table
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from jobs.scope import Scope
     from jobs.state.store import State
 
 PARTITIONS = 64
@@ -90,22 +90,20 @@ class Shown:
 # -- which partitions --------------------------------------------------------------------------------------------------
 
 
-def choose(
-    state: State, sources: Sequence[Source], chunking: Chunking, scope: Scope, wanted: Iterable[At], turn: str
-) -> list[tuple[int, Partition]]:
-    """Partitions to read: those that are ``wanted``, then others in an order that changes with ``turn``.
+def choose(extraction: Extraction, wanted: Iterable[At]) -> list[tuple[int, Partition]]:
+    """Choose the partitions to read: those that are ``wanted``, then others in an order that changes with the run.
 
     All that are as they were read last, or as many as the bounds allow.
     """
-    known = {(r["source_id"], r["partition"]): r for r in state.read("sources").to_pylist()}
+    known, scope, chunking = extraction.known(), extraction.scope, extraction.chunking
     first = set(wanted)
     listed: list[tuple[bool, bytes, int, Partition]] = []
-    for number, source in enumerate(sources):
+    for number, source in enumerate(extraction.sources):
         partitions, names = source.listing().partitions, NameMap(source.names)
         for partition in partitions:
             at = (source.source_id, partition.key)
             if scope.may_hold(source, partition) and not changed(known.get(at), partition, source, names, chunking):
-                place = hashlib.blake2b(repr((turn, at)).encode("utf-8", "backslashreplace"), digest_size=8).digest()
+                place = _place(extraction.run_id, at)
                 listed.append((at not in first, place, number, partition))
     chosen: list[tuple[int, Partition]] = []
     size = 0
@@ -116,18 +114,22 @@ def choose(
     return chosen
 
 
+def _place(run_id: str, at: At) -> bytes:
+    """A partition's place in a run's order."""
+    return hashlib.blake2b(repr((run_id, at)).encode("utf-8", "backslashreplace"), digest_size=8).digest()
+
+
 # -- what they show ----------------------------------------------------------------------------------------------------
 
 
-def read_again(
-    state: State, sources: Sequence[Source], chunking: Chunking, chosen: Sequence[tuple[int, Partition]]
-) -> Shown:
+def read_again(extraction: Extraction, chosen: Sequence[tuple[int, Partition]]) -> Shown:
     """Read the partitions in this process, in bounded memory: of a text only its hash is kept."""
+    sources = extraction.sources
     rank = {source.source_id: n for n, source in enumerate(sources)}
     shown = Shown()
     texts: dict[tuple[str, At, int], Event] = {}
     asked = pa.Table.from_pylist([to_read(n, partition) for n, partition in chosen], schema=TO_READ).to_batches()
-    for batch in reader(list(sources), chunking, purge_rules(state))(iter(asked)):
+    for batch in reader(list(sources), extraction.chunking, purge_rules(extraction.state))(iter(asked)):
         for row in batch.drop_columns(["text", "meta"]).to_pylist():
             at = (row["source_id"], row["partition"])
             if row["row"] == CHUNK_ROW:
@@ -180,15 +182,7 @@ def differing(
 
 
 def check_sources(
-    spark: SparkSession,
-    state: State,
-    sources: Sequence[Source],
-    chunking: Chunking,
-    scope: Scope,
-    *,
-    scan: Path,
-    sample: Sequence[str],
-    turn: str,
+    spark: SparkSession, extraction: Extraction, *, scan: Path, sample: Sequence[str]
 ) -> tuple[list[Wrong], int]:
     """Compare what the index holds (``scan``, Parquet files of SCAN) with sampled partitions of its sources.
 
@@ -196,6 +190,7 @@ def check_sources(
     read. Partitions that changed since they were read are a run's business, also those that change meanwhile; those
     that are in no table of what was read are nobody's, and count as read and empty.
     """
+    state, sources = extraction.state, extraction.sources
     chunks = read_table(spark, state, "chunks").select(*_CHUNK)
     wanted = [{"doc_id": chunk} for chunk in sample]
     near = chunks.join(
@@ -203,11 +198,11 @@ def check_sources(
     )
     owners = near.select("source_id", "partition").distinct().toArrow().to_pylist() if wanted else []
     first = {(row["source_id"], row["partition"]) for row in owners}
-    chosen = choose(state, sources, chunking, scope, first, turn)
+    chosen = choose(extraction, first)
     lost = forgotten(spark, state, sources)
     if not chosen and not lost:
         return [], 0
-    shown = read_again(state, sources, chunking, chosen)
+    shown = read_again(extraction, chosen)
     read = {(sources[n].source_id, p.key) for n, p in chosen} | lost
     _leave_open(state, shown, read)
     stored = _stored(spark, state, [source.source_id for source in sources], shown, read)
@@ -217,12 +212,12 @@ def check_sources(
         event = now or believed
         assert event is not None
         about = event.about
-        if scope.covers(about["team_id"], about["channel_id"], about["kind"], about["created_at"]):
+        if extraction.scope.covers(about["team_id"], about["channel_id"], about["kind"], about["created_at"]):
             said = [one.at for one in (now, believed, *shown.events.get(doc, ())) if one is not None]
             at = next((place for place in said if place in read), event.at)
             found += [Wrong(about["team_id"], chunk, at, not (now and chunk in now.chunks)) for chunk in sorted(wrong)]
     if found:  # was the source changed while it was read?
-        again = {(sources[n].source_id, p.key) for n, p in choose(state, sources, chunking, scope, read, turn)}
+        again = {(sources[n].source_id, p.key) for n, p in choose(extraction, read)}
         found = [wrong for wrong in found if wrong.at in again or wrong.at in lost]
     return found, len(chosen)
 

@@ -99,7 +99,8 @@ def assert_seen(steps: int = 20, examples: int = 50) -> None:
 def test_the_ledger_before_the_index_is_seen(mutate: Callable[..., None]) -> None:
     record = '        _record(self._state, ledger, shard["held"])\n'
     intent = (
-        "    with record_intent(self._state, self._run_id, ledger):\n        self._before_commit()\n        refused"
+        "    with record_intent(self._state, self._target.run_id, ledger):\n"
+        "        self._before_commit()\n        refused"
     )
     mutate(publisher.Publisher._write, (record, ""), (intent, record[4:] + intent))
     assert_seen()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from indexers import open_index
-from indexers.base import Index
+from indexers.base import Index, SearchRequest
 from indexers.exact import ExactIndex
 from indexers.vespa.package import write_package
 from tests.indexers.test_index_contract import DIM, HOSTILE, V1, rows
@@ -111,11 +111,12 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_a_search_finds_rows_of_its_team_alone(
     both: Both, team: str, channels: list[str], kind: str | None, k: int
 ) -> None:
+    asked = SearchRequest(team, channels, kind, k)
     vector = np.ones(DIM, np.float32)
     # All that the filter lets through: every row is as near as any other, so fewer than all of them are any of them.
-    expected = both.oracle.search(V1, vector, team_id=team, channels=channels, kind=kind, k=1000)
+    expected = both.oracle.search(V1, vector, replace(asked, k=1000))
     try:
-        hits = both.engine.search(V1, vector, team_id=team, channels=channels, kind=kind, k=k)
+        hits = both.engine.search(V1, vector, asked)
     except Exception as error:  # whatever it is: refusing is safe, quoting is not
         assert SECRET not in str(error) and not expected, f"{type(error).__name__}: {error}"
         return

@@ -21,7 +21,7 @@ from pymilvus import MilvusClient
 
 from embedding.errors import ConfigError, LeaseHeldError, ResourceError, SpaceMismatchError
 from indexers import Settings, open_index
-from indexers.base import Index
+from indexers.base import Index, SearchRequest
 from indexers.milvus.index import MilvusIndex
 from indexers.milvus.wire import batches, literal, search_filter
 from indexers.rows import INDEX_ROW, SCAN, too_long
@@ -157,7 +157,7 @@ def test_upsert_replaces_by_key(index: Index) -> None:
     }
     expected = vectors_of(rows(["b#0"], seed=2))[0]
     assert np.abs(index.fetch_vectors(V1, ["b#0"])["b#0"] - expected).max() < 1e-6
-    assert [h.text for h in index.search(V1, expected, team_id="T0", k=1)] == ["text 0"]
+    assert [h.text for h in index.search(V1, expected, SearchRequest("T0", k=1))] == ["text 0"]
 
 
 def test_a_replaced_row_leaves_its_old_team(index: Index) -> None:
@@ -166,8 +166,8 @@ def test_a_replaced_row_leaves_its_old_team(index: Index) -> None:
     moved = rows(["a#0"], team_id="T1")
     index.upsert(V1, moved)
     vector = vectors_of(moved)[0]
-    assert index.search(V1, vector, team_id="T0") == []
-    assert len(index.search(V1, vector, team_id="T1")) == 1
+    assert index.search(V1, vector, SearchRequest("T0")) == []
+    assert len(index.search(V1, vector, SearchRequest("T1"))) == 1
 
 
 def test_delete(index: Index) -> None:
@@ -179,7 +179,7 @@ def test_delete(index: Index) -> None:
     assert index.count(V1) == 8
     assert scanned(index)["chunk_id"].to_pylist() == [f"{i}#0" for i in (0, 1, 2, 4, 5, 6, 8, 9)]
     assert set(index.fetch_vectors(V1, ["3#0", "4#0"])) == {"4#0"}
-    hits = index.search(V1, vectors_of(table)[3], team_id="T0", k=10)
+    hits = index.search(V1, vectors_of(table)[3], SearchRequest("T0", k=10))
     assert "3#0" not in {hit.chunk_id for hit in hits}
     index.upsert(V1, table.slice(3, 1))
     assert index.count(V1) == 9
@@ -189,7 +189,7 @@ def test_an_empty_index_answers(index: Index) -> None:
     assert index.count(V1) == 0
     assert list(index.scan(V1)) == []
     assert index.fetch_vectors(V1, ["a#0"]) == {}
-    assert index.search(V1, np.ones(DIM, np.float32), team_id="T0") == []
+    assert index.search(V1, np.ones(DIM, np.float32), SearchRequest("T0")) == []
     index.upsert(V1, INDEX_ROW.empty_table())
     assert index.count(V1) == 0
 
@@ -205,14 +205,14 @@ def test_search_sees_only_the_filters_rows(index: Index) -> None:
     index.upsert(V1, table)
     vectors = vectors_of(table)
     for team in range(10):
-        hits = index.search(V1, vectors[team], team_id=f"T{team}", k=100)
+        hits = index.search(V1, vectors[team], SearchRequest(f"T{team}", k=100))
         assert {h.chunk_id for h in hits} == {f"{i}#0" for i in range(600) if i % 10 == team}
         assert hits[0].chunk_id == f"{team}#0"
-    hits = index.search(V1, vectors[0], team_id="T0", channels=["C1", "C2"], kind="file", k=100)
+    hits = index.search(V1, vectors[0], SearchRequest("T0", channels=["C1", "C2"], kind="file", k=100))
     expected = {i for i in range(600) if i % 10 == 0 and i % 7 in (1, 2) and i % 3}
     assert {h.chunk_id for h in hits} == {f"{i}#0" for i in expected}
-    assert index.search(V1, vectors[0], team_id="T", k=5) == []
-    assert index.search(V1, vectors[0], team_id="T0", channels=["C"], k=5) == []
+    assert index.search(V1, vectors[0], SearchRequest("T", k=5)) == []
+    assert index.search(V1, vectors[0], SearchRequest("T0", channels=["C"], k=5)) == []
 
 
 def test_scores_are_cosines_and_the_order_is_the_oracles(index: Index) -> None:
@@ -221,10 +221,10 @@ def test_scores_are_cosines_and_the_order_is_the_oracles(index: Index) -> None:
     vectors = vectors_of(table).astype(np.float64)
     query = 3.0 * vectors[42] + 0.1 * vectors[7]
     cosines = vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query)
-    hits = index.search(V1, query.astype(np.float32), team_id="T0", k=20)
+    hits = index.search(V1, query.astype(np.float32), SearchRequest("T0", k=20))
     assert [h.chunk_id for h in hits] == [f"{i}#0" for i in np.argsort(-cosines)[:20]]
     assert np.abs(np.array([h.score for h in hits]) - np.sort(cosines)[::-1][:20]).max() < 1e-5
-    (best,) = index.search(V1, vectors[42].astype(np.float32), team_id="T0", k=1)
+    (best,) = index.search(V1, vectors[42].astype(np.float32), SearchRequest("T0", k=1))
     assert best.score == pytest.approx(1.0, abs=1e-5)
     assert (best.chunk_id, best.doc_id, best.text, best.created_at) == ("42#0", "42", "text 42", 42)
     assert (best.team_id, best.channel_id, best.channel_name, best.kind) == ("T0", "C0", "Général", "file")
@@ -240,7 +240,7 @@ def test_hostile_values_are_only_values(index: Index) -> None:
     got = index.fetch_vectors(V1, HOSTILE)
     for i, value in enumerate(HOSTILE):
         assert np.abs(got[value] - vectors[i]).max() < 1e-6
-        (hit,) = index.search(V1, vectors[i], team_id=value[:100], channels=[value], k=10)
+        (hit,) = index.search(V1, vectors[i], SearchRequest(value[:100], channels=[value], k=10))
         assert (hit.chunk_id, hit.text) == (value, value)
     for value in HOSTILE:
         index.delete(V1, [value])
@@ -287,7 +287,7 @@ def test_a_hundred_thousand_rows(index: Index) -> None:
     for team, channel in ((0, 5), (7, 0), (19, 6)):
         wanted = (numbers % 20 == team) & (numbers % 7 == channel) & (numbers % 3 != 0) & (numbers % 25 != 5)
         mine = {ids[n]: matrix[n] for n in np.flatnonzero(wanted)}
-        hits = index.search(V1, query, team_id=f"T{team}", channels=[f"C{channel}"], kind="file", k=1_000)
+        hits = index.search(V1, query, SearchRequest(f"T{team}", channels=[f"C{channel}"], kind="file", k=1_000))
         assert {hit.chunk_id for hit in hits} == set(mine), "all rows of the filter and no others"
         held = np.stack(list(mine.values()))
         cosines = held @ query / np.linalg.norm(held, axis=1) / np.linalg.norm(query)
@@ -297,7 +297,7 @@ def test_a_hundred_thousand_rows(index: Index) -> None:
 def test_the_alias_moves(index: Index) -> None:
     assert index.live() is None
     with pytest.raises(ConfigError, match="no live version"):
-        index.search(None, np.ones(DIM, np.float32), team_id="T0")
+        index.search(None, np.ones(DIM, np.float32), SearchRequest("T0"))
     index.upsert(V1, rows(["old#0"]))
     index.point_alias(V1)
     index.point_alias(V1)
@@ -305,9 +305,9 @@ def test_the_alias_moves(index: Index) -> None:
     index.create_version(V2, space_id="space-b", dim=DIM)
     index.upsert(V2, rows(["new#0"]))
     query = vectors_of(rows(["x"]))[0]
-    assert [h.chunk_id for h in index.search(None, query, team_id="T0")] == ["old#0"]
+    assert [h.chunk_id for h in index.search(None, query, SearchRequest("T0"))] == ["old#0"]
     index.point_alias(V2)
-    assert [h.chunk_id for h in index.search(None, query, team_id="T0")] == ["new#0"]
+    assert [h.chunk_id for h in index.search(None, query, SearchRequest("T0"))] == ["new#0"]
     assert (index.live(), index.versions(), index.space_of(V2)) == (V2, [V1, V2], "space-b")
     with pytest.raises(ConfigError, match="live"):
         index.drop_version(V2)
@@ -359,7 +359,7 @@ def test_everything_survives_a_reopen(index: Index, connect: Callable[[], Index]
     again = connect()
     assert (again.live(), again.versions(), again.space_of(V1), again.count(V1)) == (V1, [V1], "space-a", 49)
     assert scanned(again).equals(matching(table.slice(1)))
-    (hit,) = again.search(None, vectors_of(table)[7], team_id="T0", k=1)
+    (hit,) = again.search(None, vectors_of(table)[7], SearchRequest("T0", k=1))
     assert hit.chunk_id == "7#0"
 
 
@@ -408,7 +408,7 @@ def test_compaction_keeps_what_lives(index: Index) -> None:
     index.compact(V1)
     kept = table.filter(pa.array([i % 2 == 1 for i in range(200)]))
     assert scanned(index).equals(matching(kept))
-    (hit,) = index.search(V1, vectors_of(table)[11], team_id="T0", k=1)
+    (hit,) = index.search(V1, vectors_of(table)[11], SearchRequest("T0", k=1))
     assert hit.chunk_id == "11#0"
     index.compact(V1)
     index.delete(V1, kept["chunk_id"].to_pylist())

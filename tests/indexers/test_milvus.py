@@ -30,6 +30,7 @@ from pymilvus.grpc_gen import milvus_pb2_grpc
 
 from embedding.errors import ConfigError, ReadBackError, ResourceError
 from indexers import Settings, open_index
+from indexers.base import SearchRequest
 from indexers.milvus.index import MilvusIndex
 from indexers.milvus.layout import capabilities_of
 from indexers.milvus.wire import encode
@@ -221,7 +222,7 @@ def test_a_server_that_reads_back_a_partition_key_gets_one(tls: TlsServer, caplo
     table = rows([f"{n}#0" for n in range(50)], team_id=[f"T{n % 5}" for n in range(50)])
     index.upsert(V1, table)
     index.upsert(V1, table)
-    assert len(index.search(V1, vectors_of(table)[0], team_id="T0", k=20)) == 10 and index.count(V1) == 50
+    assert len(index.search(V1, vectors_of(table)[0], SearchRequest("T0", k=20))) == 10 and index.count(V1) == 50
     index.close()
 
 
@@ -285,7 +286,7 @@ def test_milvus_lite_searches_by_words_where_the_version_has_them(tmp_path: Path
     index = open_index("milvus", uri, "messages")
     index.create_version(V1, space_id="s", dim=DIM)
     with pytest.raises(ConfigError, match="messages__v1 on Milvus Lite .* set index.hybrid = true and reindex"):
-        index.search(V1, np.ones(DIM, np.float32), team_id="T0", text="parcel")
+        index.search(V1, np.ones(DIM, np.float32), SearchRequest("T0", text="parcel"))
     index.close()
 
     index = open_index("milvus", uri, "messages", settings=Settings(hybrid=True))
@@ -301,10 +302,10 @@ def test_milvus_lite_searches_by_words_where_the_version_has_them(tmp_path: Path
     index.upsert(V2, table.slice(0, 60))
     index.delete(V2, ["14#0"])
     vectors = vectors_of(table)
-    found = index.search(V2, vectors[61], team_id="T0", k=20, text="signing 63")
+    found = index.search(V2, vectors[61], SearchRequest("T0", k=20, text="signing 63"))
     assert {"63#0", "61#0"} < {hit.chunk_id for hit in found}, "the best by words, and the best by vector"
     assert {hit.team_id for hit in found} == {"T0"} and [h.score for h in found] == sorted(h.score for h in found)[::-1]
-    narrow = index.search(V2, vectors[0], team_id="T0", channels=["C2"], kind="message", k=50, text="parcel")
+    narrow = index.search(V2, vectors[0], SearchRequest("T0", channels=["C2"], kind="message", k=50, text="parcel"))
     assert {h.chunk_id for h in narrow} == {f"{n}#0" for n in range(120) if n // 6 % 2 == 0 and n % 4 == 2 and n != 14}
     assert narrow[0].text.startswith(("the parcel", "a parcel"))
     index.close()

@@ -17,6 +17,7 @@ import pytest
 
 from embedding.errors import ConfigError, ReadBackError
 from indexers import Settings, open_index
+from indexers.base import SearchRequest
 from indexers.milvus.index import MilvusIndex
 from indexers.milvus.layout import COMPACTION_KEY, PROVEN_KEY, Layout
 from tests.indexers.test_index_contract import DIM, rows, scanned, vectors_of
@@ -56,7 +57,7 @@ def test_a_tenants_search_finds_all_of_its_rows_and_no_others(milvus_server: Mil
             index.wait_until_indexed(version)
         for team in range(10):
             mine = {i for n, i in enumerate(ids) if n % 10 == team}
-            found = index.search(version, vectors[team], team_id=f"T{team}", k=600)
+            found = index.search(version, vectors[team], SearchRequest(f"T{team}", k=600))
             assert {hit.chunk_id for hit in found} == mine and {hit.team_id for hit in found} == {f"T{team}"}
             ours = vectors[[n for n in range(5_000) if n % 10 == team]].astype(np.float64)
             cosines = ours @ vectors[team] / np.linalg.norm(ours, axis=1) / np.linalg.norm(vectors[team])
@@ -103,7 +104,7 @@ def test_what_this_server_does_not_have_is_refused_before_it_is_tried(milvus_ser
     index = open_index("milvus", milvus_server.uri, name)
     index.create_version(f"{name}__v1", space_id="space", dim=DIM)
     with pytest.raises(ConfigError, match="--hybrid: .* on Milvus 2.3.5-lite has no index of words; it has no BM25"):
-        index.search(f"{name}__v1", np.ones(DIM, np.float32), team_id="T0", text="words")
+        index.search(f"{name}__v1", np.ones(DIM, np.float32), SearchRequest("T0", text="words"))
     index.close()
 
 
@@ -237,7 +238,7 @@ def test_searches_during_a_reindex_a_cutover_and_a_rollback(
         while not stop.is_set():
             for vector in vectors:
                 try:
-                    hits = index.search(None, vector, team_id="T01", channels=["C9"], k=5)
+                    hits = index.search(None, vector, SearchRequest("T01", channels=["C9"], k=5))
                     answers.append((len(hits), *sorted({hit.text.split()[0] for hit in hits})))
                 except Exception as error:
                     faults.append(repr(error))

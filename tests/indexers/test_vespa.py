@@ -13,10 +13,12 @@ from vespa.package import ApplicationPackage
 
 from embedding.errors import ConfigError, EmbedmillError, ResourceError
 from indexers import Settings, open_index
+from indexers.base import SearchRequest
 from indexers.rows import SCAN
-from indexers.vespa.client import IN_FLIGHT, restored, searchable, storable
+from indexers.vespa.client import IN_FLIGHT
 from indexers.vespa.index import VespaIndex, search_body
 from indexers.vespa.package import application, read_dims, write_package
+from indexers.vespa.strings import restored, searchable, storable
 from tests.indexers.test_index_contract import DIM, HOSTILE, V1, V2, rows, scanned, vectors_of
 from tests.support.vespa_server import VespaServer
 
@@ -111,7 +113,7 @@ def test_reads_are_asked_again_too(
         "a visit goes on where it was broken off"
     )
     server.plan("", fault, "", "", fault)
-    assert index.search(V1, vectors_of(table)[3], team_id="T0", k=1)[0].chunk_id == "3#0"
+    assert index.search(V1, vectors_of(table)[3], SearchRequest("T0", k=1))[0].chunk_id == "3#0"
     assert len(index.fetch_vectors(V1, ["1#0", "2#0", "3#0"])) == 3
     server.plan("", "", fault)
     index.create_version(V2, space_id="space-a", dim=DIM)
@@ -160,7 +162,7 @@ def test_an_answer_from_a_part_of_the_documents_is_none(index: VespaIndex, serve
     index.upsert(V1, table)
     server.plan("partial")
     with pytest.raises(ResourceError, match="only a part of the documents could be searched"):
-        index.search(V1, vectors_of(table)[0], team_id="T0")
+        index.search(V1, vectors_of(table)[0], SearchRequest("T0"))
     server.plan("", "partial")
     with pytest.raises(ResourceError, match="counting messages__v1: only a part"):
         index.count(V1)
@@ -237,9 +239,9 @@ def test_teams_that_differ_in_case_are_two(index: VespaIndex) -> None:
     table = rows(["a#0", "b#0"], team_id=["T01", "t01"], channel_id=["C", "c"])
     index.upsert(V1, table)
     vector = vectors_of(table)[0]
-    assert [h.chunk_id for h in index.search(V1, vector, team_id="T01")] == ["a#0"]
-    assert [h.chunk_id for h in index.search(V1, vector, team_id="t01", channels=["c", "C"])] == ["b#0"]
-    assert index.search(V1, vector, team_id="t01", channels=["C"]) == []
+    assert [h.chunk_id for h in index.search(V1, vector, SearchRequest("T01"))] == ["a#0"]
+    assert [h.chunk_id for h in index.search(V1, vector, SearchRequest("t01", channels=["c", "C"]))] == ["b#0"]
+    assert index.search(V1, vector, SearchRequest("t01", channels=["C"])) == []
 
 
 def test_a_schema_whose_filter_leaks_is_caught(
@@ -254,7 +256,7 @@ def test_a_schema_whose_filter_leaks_is_caught(
     index.create_version("messages__v4", space_id="s", dim=DIM)
     index.upsert("messages__v4", rows(["a#0", "b#0"], team_id=["T01", "t01"]))
     with pytest.raises(ResourceError, match="messages__v4 answers with rows of another team"):
-        index.search("messages__v4", np.ones(DIM), team_id="T01")
+        index.search("messages__v4", np.ones(DIM), SearchRequest("T01"))
 
 
 def test_hybrid_search_fuses_words_and_vectors_within_the_team(index: VespaIndex) -> None:
@@ -263,16 +265,16 @@ def test_hybrid_search_fuses_words_and_vectors_within_the_team(index: VespaIndex
     table = rows(ids, text=texts, team_id=["T1", "T1", "T2"] + ["T1"] * (len(texts) - 3))
     index.upsert(V1, table)
     query = vectors_of(table)[1]
-    nearest = index.search(V1, query, team_id="T1", k=5)
+    nearest = index.search(V1, query, SearchRequest("T1", k=5))
     assert nearest[0].chunk_id == "1#0" and nearest[0].score == pytest.approx(1.0, abs=1e-5)
     assert "0#0" not in {h.chunk_id for h in nearest}
-    fused = index.search(V1, query, team_id="T1", k=5, text="parcel lockers")
+    fused = index.search(V1, query, SearchRequest("T1", k=5, text="parcel lockers"))
     assert {h.chunk_id for h in fused[:2]} == {"0#0", "1#0"}
     assert fused[0].score <= 2 / 61 and fused[0].score > fused[2].score
-    assert index.search(V1, query, team_id="T2", k=5, text="parcel")[0].chunk_id == "2#0"
+    assert index.search(V1, query, SearchRequest("T2", k=5, text="parcel"))[0].chunk_id == "2#0"
     # Nothing in a text is query language: not a field, a sign, a quote, or no word at all.
     for text in ('team_id:T2 +parcel -lunch "', '" or true', "@team", "!?", "{targetHits:1}"):
-        assert {h.team_id for h in index.search(V1, query, team_id="T1", k=200, text=text)} == {"T1"}
+        assert {h.team_id for h in index.search(V1, query, SearchRequest("T1", k=200, text=text))} == {"T1"}
 
 
 def test_searches_of_many_threads_go_on_while_the_pointer_moves(index: VespaIndex) -> None:
@@ -286,7 +288,7 @@ def test_searches_of_many_threads_go_on_while_the_pointer_moves(index: VespaInde
     def search() -> None:
         while not done.is_set():
             try:
-                texts = {hit.text for hit in index.search(None, query, team_id="T0", k=20)}
+                texts = {hit.text for hit in index.search(None, query, SearchRequest("T0", k=20))}
             except Exception as error:  # whatever it is, a search must not meet it
                 texts = {repr(error)}
             if texts not in ({V1}, {V2}):
@@ -306,13 +308,13 @@ def test_searches_of_many_threads_go_on_while_the_pointer_moves(index: VespaInde
 
 def test_no_value_is_part_of_the_query() -> None:
     for value in HOSTILE:
-        body = search_body(V1, np.ones(4), team_id=value, channels=[value, "C"], kind=value, k=3, text=value)
+        body = search_body(V1, np.ones(4), SearchRequest(value, channels=[value, "C"], kind=value, k=3, text=value))
         assert (
             body["yql"]
-            == search_body(V1, np.ones(4), team_id="T", channels=["C", "D"], kind="file", k=3, text="x")["yql"]
+            == search_body(V1, np.ones(4), SearchRequest("T", channels=["C", "D"], kind="file", k=3, text="x"))["yql"]
         )
         assert restored(body["team"]) == value
-    assert "team_id contains @team" in search_body(V1, np.ones(4), team_id="T")["yql"]
+    assert "team_id contains @team" in search_body(V1, np.ones(4), SearchRequest("T"))["yql"]
 
 
 def test_strings_are_stored_as_vespa_takes_them() -> None:
@@ -327,7 +329,7 @@ def test_a_channel_can_be_nothing(index: VespaIndex) -> None:
     table = rows(["a#0", "b#0"], channel_id=["", "C"], created_at=[0, 1])
     index.upsert(V1, table)
     assert scanned(index)["channel_id"].to_pylist() == ["", "C"]
-    (hit,) = index.search(V1, vectors_of(table)[0], team_id="T0", channels=[""])
+    (hit,) = index.search(V1, vectors_of(table)[0], SearchRequest("T0", channels=[""]))
     assert (hit.chunk_id, hit.channel_id, hit.created_at) == ("a#0", "", 0)
 
 

@@ -17,6 +17,7 @@ from indexers.exact import ExactIndex
 from jobs.publish.publisher import Publisher
 from jobs.publish.shard_queue import ShardQueue
 from jobs.state.parts import Part, write_part
+from jobs.state.run_target import RunTarget
 from jobs.state.store import State
 from jobs.state.vector_column import pack
 
@@ -58,10 +59,7 @@ class Published:
         pq.write_table(planned, folder / "part.parquet")
         self.publisher = Publisher(
             self.index,
-            self.state,
-            VERSION,
-            run_id=RUN,
-            space_id=SPACE,
+            RunTarget(self.state, VERSION, SPACE, RUN),
             shard_rows=shard_rows,
             before_commit=lambda: None,
             progress=self._tell,

@@ -15,13 +15,14 @@ import pytest
 from embedding.errors import EmbedmillError
 from indexers.exact import ExactIndex
 from jobs.extract import extract
-from jobs.extract.extract import _told
-from jobs.extract.partition_reader import CHUNK_ROW, EXTRACTED, PARTITION_ROW
+from jobs.extract.extracted import CHUNK_ROW, EXTRACTED, PARTITION_ROW
+from jobs.extract.readings import told
 from jobs.plan import plan
 from jobs.plan.plan import Plan
 from jobs.publish.publisher import Publisher
 from jobs.state.parts import write_part
 from jobs.state.row_counts import expect, rows_in
+from jobs.state.run_target import RunTarget
 from jobs.state.store import State
 from jobs.state.tables import TABLES
 from jobs.steps import _deleted
@@ -56,7 +57,7 @@ GOOD = [tally("1", 2), chunk("1", 0), chunk("1", 1), tally("2", 0)]
 
 
 def test_every_partition_that_was_asked_for_comes_back_once_with_all_its_rows(tmp_path: Path) -> None:
-    partitions, rejects = _told(staged(tmp_path / "good", *GOOD), ASKED)
+    partitions, rejects = told(staged(tmp_path / "good", *GOOD), ASKED)
     assert (len(partitions), rejects) == (2, [])
 
 
@@ -74,7 +75,7 @@ def test_every_partition_that_was_asked_for_comes_back_once_with_all_its_rows(tm
 )
 def test_any_other_answer_is_refused(tmp_path: Path, rows: list[dict[str, Any]], says: str) -> None:
     with pytest.raises(EmbedmillError, match=f"extract: {says}"):
-        _told(staged(tmp_path / "bad", *rows), ASKED)
+        told(staged(tmp_path / "bad", *rows), ASKED)
 
 
 def test_a_file_that_no_worker_wrote_here_is_not_committed(tmp_path: Path) -> None:
@@ -98,10 +99,7 @@ def test_a_plan_whose_deletes_are_not_where_it_wrote_them_is_not_carried_out(tmp
     state = State(tmp_path / "state")
     publisher = Publisher(
         ExactIndex(),
-        state,
-        "v",
-        run_id="r",
-        space_id="s",
+        RunTarget(state, "v", "s", "r"),
         shard_rows=9,
         before_commit=lambda: None,
         progress=lambda rows: None,
@@ -113,14 +111,14 @@ def test_a_plan_whose_deletes_are_not_where_it_wrote_them_is_not_carried_out(tmp
 def test_a_run_whose_executors_wrote_elsewhere_fails_and_changes_nothing(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real: Callable[..., None] = extract._read_partitions
+    real: Callable[..., None] = extract.read_partitions
 
     def elsewhere(*given: Any) -> None:
         real(*given)
         for file in given[-1].iterdir():
             file.unlink()
 
-    monkeypatch.setattr(extract, "_read_partitions", elsewhere)
+    monkeypatch.setattr(extract, "read_partitions", elsewhere)
     failed = workspace.run()
     assert failed.code == 1 and "extract: 4 source partitions were asked for and 0 came back" in failed.err
     status = workspace.call("status").body

@@ -18,6 +18,7 @@ from embedding.records import Document, Kind, Record, Rejected, Removed
 from jobs.bodies.answers import VerifyBody
 from jobs.commands.run import run
 from jobs.commands.verify import verify
+from jobs.extract.changes import Extraction
 from jobs.scope import Scope
 from jobs.sources import open_sources
 from jobs.sources.base import Listing, Partition
@@ -171,7 +172,8 @@ def test_partitions_of_sampled_rows_come_first_and_the_others_in_turn(
 
     def chosen(turn: str, *wanted: str) -> list[str]:
         first = {(sources[0].source_id, key) for key in wanted}
-        return [p.key for _, p in choose(pipeline.state, sources, pipeline.chunking(), Scope(), first, turn)]
+        extraction = Extraction(pipeline.state, sources, pipeline.chunking(), Scope(), turn, now=0)
+        return [p.key for _, p in choose(extraction, first)]
 
     assert len(chosen("one")) == 4
     monkeypatch.setattr("jobs.verify.source_check.PARTITIONS", 1)
@@ -216,7 +218,8 @@ def test_what_a_partition_says_is_read_as_events(sound: Workspace) -> None:
     pipeline, at = open_pipeline(sound.config), ("told", "day")
 
     def told(*records: Record) -> Shown:
-        return read_again(pipeline.state, [Telling(*records)], pipeline.chunking(), [(0, Partition("day", "", "", 1))])
+        extraction = Extraction(pipeline.state, [Telling(*records)], pipeline.chunking(), Scope(), "run", now=0)
+        return read_again(extraction, [(0, Partition("day", "", "", 1))])
 
     shown = told(text, ended, emptied, *unread)
     content = ids.content_hash(pipeline.state.hash_key, TEAM, "said and edited")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedding.records import Document, Kind, Record, Rejected, Removed
+from jobs.extract.changes import Extraction
 from jobs.extract.extract import ExtractReport, extract
 from jobs.extract.held_deletions import HeldBack, held_back
 from jobs.pipeline import Pipeline
@@ -148,14 +149,10 @@ class Stories:
         self.runs += 1
         self.pipeline = pipeline = self._reopened(death)
         listed: list[Source] = [source for ours in self.sources.values() for source in ours.values()]
+        state, chunking = writing(pipeline.state), pipeline.chunking()
         return extract(
             pipeline.spark,
-            writing(pipeline.state),
-            listed,
-            pipeline.chunking(),
-            scope or Scope(),
-            run_id=f"run-{self.runs}",
-            now=self.runs * 1_000_000,
+            Extraction(state, listed, chunking, scope or Scope(), f"run-{self.runs}", self.runs * 1_000_000),
         )
 
     def _reopened(self, death: Death | None) -> Pipeline:

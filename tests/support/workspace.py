@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from jobs.cli.app import app
 from jobs.config import load_config
-from jobs.extract.source_state import partition_fingerprint
+from jobs.extract.changes import partition_fingerprint
 from jobs.pipeline import Pipeline
 from jobs.sources import open_sources
 from jobs.state.integrity import note_versions

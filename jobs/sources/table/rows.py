@@ -6,8 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +25,13 @@ if TYPE_CHECKING:
     from jobs.config_sections import Columns
 
 _UNITS = ("created_unit", "updated_unit")
+# Of a row whose document and version are known: a reason and a detail, the first that applies counts.
+_FAULTS = (
+    ("bad_deleted", "none of the values that say yes or no"),
+    ("bad_channel_id", "not a text or a number"),
+    ("bad_text", "not a text"),
+)
+_BAD_DELETED = 1
 _NEEDED = ("id", "created_at")  # without these no row of a file is anything
 
 
@@ -37,9 +43,27 @@ class _Facts:
     teams: Cells
     created: Cells
     versions: np.ndarray  # µs
-    updated_bad: np.ndarray
     deleted: Cells
     competes: np.ndarray
+
+
+class _Row(NamedTuple):
+    """The cells of one row. The first four mean nothing where it is not ``sound``: its document or version is unknown.
+
+    ``fault`` is a number of _FAULTS, 0 for none; ``text`` means nothing where it has none (``has_text``).
+    """
+
+    key: str
+    team: str
+    created: int  # µs
+    version: int  # µs
+    sound: bool
+    fault: int
+    deleted: bool
+    has_text: bool
+    text: str
+    channel_id: str
+    channel_name: str | None
 
 
 class Rows:
@@ -99,6 +123,28 @@ class Rows:
         except UnicodeEncodeError:  # of a folder whose name is not UTF-8
             return [partition[column]] * batch.rows
 
+    def cells(self, batch: Batch, facts: _Facts, partition: Mapping[str, Any]) -> Iterator[_Row]:
+        """The cells of a batch, row by row."""
+        texts = values.texts(self.column("text", batch, partition))
+        channels, names = (values.keys(self.column(name, batch, partition)) for name in ("channel_id", "channel_name"))
+        removes = facts.deleted.values
+        faults = [facts.deleted.state == BAD, channels.state == BAD, ~removes & (texts.state == BAD)]
+        ids_of_channels = zip(channels.values.to_pylist(), (channels.state == FINE).tolist(), strict=True)
+        columns = (
+            facts.keys.values.to_pylist(),
+            facts.teams.values.to_pylist(),
+            facts.created.values.tolist(),
+            facts.versions.tolist(),
+            facts.competes.tolist(),
+            np.select(faults, range(1, 1 + len(faults)), 0).tolist(),
+            removes.tolist(),
+            (texts.state == FINE).tolist(),
+            texts.values,
+            [channel if fine else "" for channel, fine in ids_of_channels],
+            names.values.to_pylist(),
+        )
+        return map(_Row._make, zip(*columns, strict=True))
+
     def _facts(self, batch: Batch, partition: Mapping[str, Any]) -> _Facts:
         rows = batch.rows
         keys = values.keys(self.column("id", batch, partition))
@@ -119,7 +165,7 @@ class Rows:
         )
         versions = np.where(updated.state == FINE, updated.values, created.values)
         competes = (keys.state == FINE) & (teams.state == FINE) & (created.state == FINE) & (updated.state != BAD)
-        return _Facts(keys, teams, created, versions, updated.state == BAD, deleted, competes)
+        return _Facts(keys, teams, created, versions, deleted, competes)
 
     def _deleted(self, batch: Batch, partition: Mapping[str, Any]) -> Cells:
         flags = values.flags(self.column("deleted", batch, partition))
@@ -146,89 +192,75 @@ class _Reading:
 
     def batch(self, batch: Batch, facts: _Facts, partition: Mapping[str, Any]) -> Iterator[Record]:
         """Records of one batch."""
-        rows = self._rows
-        keys, teams = facts.keys.values.to_pylist(), facts.teams.values.to_pylist()
-        texts = values.texts(rows.column("text", batch, partition))
-        channels, names = (values.keys(rows.column(name, batch, partition)) for name in ("channel_id", "channel_name"))
-        ids_of_channels, names_of_channels = channels.values.to_pylist(), names.values.to_pylist()
-        states = zip(
-            facts.keys.state.tolist(),
-            facts.teams.state.tolist(),
-            facts.created.state.tolist(),
-            facts.deleted.state.tolist(),
-            texts.state.tolist(),
-            channels.state.tolist(),
-            strict=True,
-        )
-        created, versions = facts.created.values.tolist(), facts.versions.tolist()
-        for at, (key_state, team_state, created_state, deleted_state, text_state, channel_state) in enumerate(states):
-            row, key, team = self.row, keys[at], teams[at]
+        winners = self._winners
+        for at, row in enumerate(self._rows.cells(batch, facts, partition)):
+            number = self.row
             self.row += 1
-            if key_state != FINE:
-                reason = "missing_id" if key_state == NONE else "bad_id"
-                yield Rejected(self._key(f"@{row}", row), reason, digest=self._digest(batch, partition, at))
+            if not row.sound:
+                yield self._unsound(number, row, at, facts, batch, partition)
                 continue
-            if team_state != FINE:
-                detail = "use 1 to 64 letters, digits, '_', '.' or '-'"
-                yield Rejected(self._key(key, row), "bad_team_id", detail, digest=self._digest(batch, partition, at))
-                continue
-            doc_id = ids.row_id(team, key, rows.qualifier)
-            channel = (ids_of_channels[at] or "") if channel_state == FINE else ""
-            rejected = partial(self._rejected, row, key, channel, doc_id)
-            if created_state != FINE:
-                detail = "no time" if created_state == NONE else "not a time, or not in its unit"
-                yield rejected("bad_created_at", detail)
-                continue
-            moment, version = created[at], versions[at]
-            if facts.updated_bad[at]:
-                yield rejected("bad_updated_at", "not a time, or not in its unit", moment)
-                continue
-            text = clean_text(texts.values[at]) if text_state == FINE else ""
-            if self._winners.lost(row):
-                if row in self._winners.tied and text and deleted_state != BAD:
-                    self._winners.remember(row, key, text)
+            text = clean_text(row.text) if row.has_text else ""
+            if winners.lost(number):
+                if number in winners.tied and text and row.fault != _BAD_DELETED:
+                    winners.remember(number, row.key, text)
                 else:
                     yield Skipped("superseded")
                 continue
-            record: Record
-            if deleted_state == BAD:
-                record = rejected("bad_deleted", "none of the values that say yes or no", moment)
-            elif channel_state == BAD:
-                record = rejected("bad_channel_id", "not a text or a number", moment)
-            elif facts.deleted.values[at]:
-                record = Removed(doc_id, team, channel, "message", moment, version, "deleted")
-            elif text_state == BAD:
-                record = rejected("bad_text", "not a text", moment)
-            elif not text:
-                record = Removed(doc_id, team, channel, "message", moment, version, "empty_text", deleted=False)
-            else:
-                record = Document(
-                    doc_id=doc_id,
-                    team_id=team,
-                    channel_id=channel,
-                    channel_name=names_of_channels[at] or "",
-                    kind="message",
-                    created_at=moment,
-                    updated_at=version,
-                    version=version,
-                    text=text,
-                )
+            record = self._record(number, row, text)
             yield record
-            different, same = self._winners.others(row, text)
+            different, same = winners.others(number, text)
             if same:
                 yield Skipped("superseded", same)
             for _ in different:
                 # Only beside a document: what it names is protected, unless the same reading has it.
                 if isinstance(record, Document):
                     detail = "another row has this id and this version, with another text"
-                    yield rejected("duplicate_id", detail, moment)
+                    yield self._rejected(number, row, "duplicate_id", detail)
                 else:
                     yield Skipped("superseded")
 
-    def _rejected(
-        self, row: int, key: str, channel: str, doc_id: str, reason: str, detail: str = "", moment: int | None = None
+    def _unsound(
+        self, number: int, row: _Row, at: int, facts: _Facts, batch: Batch, partition: Mapping[str, Any]
     ) -> Rejected:
-        return Rejected(self._key(key, row), reason, detail, channel, moment, doc_id=doc_id)
+        """Why a row, in place ``at`` of its batch, has no document or no version."""
+        if (state := facts.keys.state[at]) != FINE:
+            reason, digest = "missing_id" if state == NONE else "bad_id", self._digest(batch, partition, at)
+            return Rejected(self._key(f"@{number}", number), reason, digest=digest)
+        if facts.teams.state[at] != FINE:
+            detail, digest = "use 1 to 64 letters, digits, '_', '.' or '-'", self._digest(batch, partition, at)
+            return Rejected(self._key(row.key, number), "bad_team_id", detail, digest=digest)
+        if (state := facts.created.state[at]) != FINE:
+            detail = "no time" if state == NONE else "not a time, or not in its unit"
+            return self._rejected(number, row, "bad_created_at", detail, dated=False)
+        return self._rejected(number, row, "bad_updated_at", "not a time, or not in its unit")
+
+    def _record(self, number: int, row: _Row, text: str) -> Record:
+        """What the newest row of a document says of it."""
+        if row.fault:
+            return self._rejected(number, row, *_FAULTS[row.fault - 1])
+        doc_id = ids.row_id(row.team, row.key, self._rows.qualifier)
+        if row.deleted or not text:
+            reason = "deleted" if row.deleted else "empty_text"
+            return Removed(
+                doc_id, row.team, row.channel_id, "message", row.created, row.version, reason, deleted=row.deleted
+            )
+        return Document(
+            doc_id=doc_id,
+            team_id=row.team,
+            channel_id=row.channel_id,
+            channel_name=row.channel_name or "",
+            kind="message",
+            created_at=row.created,
+            updated_at=row.version,
+            version=row.version,
+            text=text,
+        )
+
+    def _rejected(self, number: int, row: _Row, reason: str, detail: str, *, dated: bool = True) -> Rejected:
+        """A row whose document is known; ``dated`` where its time is."""
+        doc_id = ids.row_id(row.team, row.key, self._rows.qualifier)
+        moment = row.created if dated else None
+        return Rejected(self._key(row.key, number), reason, detail, row.channel_id, moment, doc_id=doc_id)
 
     def _key(self, key: str, row: int) -> str:
         """A key for the quarantine that no other row of the file has."""

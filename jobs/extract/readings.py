@@ -1,0 +1,105 @@
+"""Have the executors read partitions, and collect what they say of each.
+
+Listing is the driver's; opening, parsing, normalising and chunking are the executors' (``partition_reader``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from jobs.extract.changes import Extraction, SourceChanges
+from jobs.extract.extracted import CHUNK_ROW, EXTRACTED, PARTITION_ROW, REJECTED_ROW, REMOVED_ROW, TO_READ, to_read
+from jobs.extract.held_deletions import At, Judged, judge
+from jobs.extract.partition_reader import reader
+from jobs.state.purge_rules import purge_rules
+from jobs.state.row_counts import expect
+from jobs.state.spark_frames import local_frame, spark_ddl
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from jobs.sources.base import Partition
+
+_TO_READ = pa.schema([("task", pa.int32()), *TO_READ])
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What the executors say of the partitions that they read.
+
+    ``partitions`` are the PARTITION_ROW rows of EXTRACTED by partition, ``rejects`` the REJECTED_ROW rows of all;
+    ``judged`` says by partition what the reading lets us conclude.
+    """
+
+    partitions: Mapping[At, Mapping[str, Any]]
+    rejects: Sequence[dict[str, Any]]
+    judged: Mapping[At, Judged]
+
+    @property
+    def removals(self) -> bool:
+        """Whether any partition shows that a document was taken away."""
+        return any(REMOVED_ROW in row["sent"] for row in self.partitions.values())
+
+
+def collect_readings(staged: Path, extraction: Extraction, changes: SourceChanges) -> Readings:
+    """Collect what ``read_partitions`` left in the folder ``staged``.
+
+    Raises EmbedmillError where that is not what the executors were asked for.
+    """
+    asked = {(extraction.sources[n].source_id, p.key) for n, p in changes.read}
+    rows, rejects = told(staged, asked)
+    partitions = {(row["source_id"], row["partition"]): row for row in rows}
+    by_partition: dict[At, list[dict[str, Any]]] = {}
+    for reject in rejects:
+        by_partition.setdefault((reject["source_id"], reject["partition"]), []).append(reject)
+    judged = {
+        at: judge(changes.known.get(at), row["whole"], by_partition.get(at, ())) for at, row in partitions.items()
+    }
+    return Readings(partitions, rejects, judged)
+
+
+def told(staged: Path, asked: set[At]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What the executors say of each partition, and what they rejected.
+
+    Raises EmbedmillError where that is not what they were asked for: each partition once, with all its rows.
+    """
+    staged.mkdir(exist_ok=True)
+    data = ds.dataset(str(staged), schema=EXTRACTED, format="parquet")
+    told = data.to_table(filter=pc.field("row").isin([PARTITION_ROW, REJECTED_ROW])).to_pylist()
+    partitions = [r for r in told if r["row"] == PARTITION_ROW]
+    found = Counter((r["source_id"], r["partition"]) for r in partitions)
+    expect("extract", "source partitions", len(asked), sum(min(n, 1) for at, n in found.items() if at in asked))
+    expect("extract", "readings of source partitions", len(asked), found.total())
+    there: Counter[tuple[str, str, str]] = Counter()
+    for batch in data.to_batches(columns=["row", "source_id", "partition"]):
+        rows = pa.Table.from_batches([batch]).group_by(batch.schema.names).aggregate([([], "count_all")])
+        for row in rows.to_pylist():
+            there[row["row"], row["source_id"], row["partition"]] += row["count_all"]
+    for partition in partitions:
+        sent = json.loads(partition["sent"])
+        for kind in (CHUNK_ROW, REMOVED_ROW, REJECTED_ROW):
+            at = kind, partition["source_id"], partition["partition"]
+            expect("extract", f"{kind} rows of a partition", sent.get(kind, 0), there[at])
+    return partitions, [r for r in told if r["row"] == REJECTED_ROW]
+
+
+def read_partitions(
+    spark: SparkSession, extraction: Extraction, work: Sequence[tuple[int, Partition]], staged: Path
+) -> None:
+    """Have the executors read ``work``, and write what they find (EXTRACTED) as Parquet files to ``staged``."""
+    # Largest first and dealt round, so that no task ends up with all the heavy ones.
+    ordered = sorted(work, key=lambda item: -item[1].size)
+    width = max(1, min(len(ordered), spark.sparkContext.defaultParallelism * 4))
+    rows = [{**to_read(n, p), "task": place % width} for place, (n, p) in enumerate(ordered)]
+    frame = local_frame(spark, _TO_READ, rows).repartitionById(width, "task").drop("task")
+    read = reader(list(extraction.sources), extraction.chunking, purge_rules(extraction.state))
+    frame.mapInArrow(read, spark_ddl(EXTRACTED)).write.parquet(str(staged), mode="overwrite")

@@ -1,0 +1,23 @@
+"""What a run writes: an index version of one embedding space, planned and recorded in a state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.state.store import State
+
+
+@dataclass(frozen=True, slots=True)
+class RunTarget:
+    """The index ``version`` ("messages__v1") that a run plans, publishes or compares; its rows carry all three ids."""
+
+    state: State
+    version: str
+    space_id: str
+    run_id: str
+
+    @property
+    def work(self) -> Path:
+        """The run's work folder."""
+        return self.state.work(self.run_id)

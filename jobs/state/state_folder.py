@@ -1,0 +1,68 @@
+"""The folder of a state: whether it is ours, private to the user, and the marker with its format and its spaces."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from embedding.errors import ConfigError, DamagedStateError, ResourceError
+from jobs.state.atomic_file import replace_file
+from jobs.state.tables import TABLES
+
+FORMAT = 3
+MARKER = "embedmill.json"
+# Any of these shows that a folder is ours. The marker alone would not do: it comes only once the lease is held.
+_OURS = (MARKER, "hash.key", "lease.json", "work", *TABLES)
+
+
+def open_folder(root: Path) -> bool:
+    """Create the folder where it is missing; returns whether it is closed to other users.
+
+    Raises ConfigError for a folder with something else in it, ResourceError where it cannot be used.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private = close_to_others(root)
+        ours = any((root / name).exists() for name in _OURS)
+        if not ours and any(p.name != "milvus.db" for p in root.iterdir() if p.name[0] != "."):
+            raise ConfigError(f"state.uri: {root} is not empty and not embedmill's; give a folder of its own")
+    except OSError as error:
+        raise ResourceError(f"state.uri: cannot use {root}: {error.strerror}") from None
+    return private
+
+
+def close_to_others(folder: Path) -> bool:
+    """Take the rights of group and others off a folder, whatever the umask; False where it is not ours to change."""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & 0o077:
+        try:
+            folder.chmod(mode & ~0o077)
+        except PermissionError:
+            return False
+    return True
+
+
+def read_spaces(root: Path) -> dict[str, dict[str, str]]:
+    """What the marker says was made here: ``model`` and ``cut`` by space_id; nothing where there is no marker.
+
+    Raises DamagedStateError for a marker that cannot be read, ConfigError for one of another format.
+    """
+    marker = root / MARKER
+    if not marker.exists():
+        return {}
+    try:
+        found = json.loads(marker.read_text())
+    except ValueError:
+        raise DamagedStateError(f"state.uri: {marker} is damaged; remove it: the next run writes it again") from None
+    if found["format"] != FORMAT:
+        raise ConfigError(
+            f"state.uri: {root} has format {found['format']}, this version writes {FORMAT}; give a new folder"
+        )
+    return dict(found["spaces"])
+
+
+def write_spaces(root: Path, spaces: Mapping[str, Mapping[str, str]]) -> None:
+    """Write the marker with these spaces."""
+    replace_file(root / MARKER, json.dumps({"format": FORMAT, "spaces": dict(spaces)}).encode())
