@@ -72,15 +72,16 @@ class Bench:
         }
         if debug:
             environment["EMBEDMILL_DEBUG"] = "1"
-        printed = [(self.outside / f"{self.runs}-{arguments[0]}.{name}").open("wb") for name in ("out", "err")]
-        return subprocess.Popen(
-            [sys.executable, "-m", "jobs.cli", *arguments, "--config", str(self.space.config), "--json"],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=printed[0],
-            stderr=printed[1],
-            cwd=self.outside,
-        )
+        printed = self.outside / f"{self.runs}-{arguments[0]}"
+        with Path(f"{printed}.out").open("wb") as out, Path(f"{printed}.err").open("wb") as err:
+            return subprocess.Popen(
+                [sys.executable, "-m", "jobs.cli", *arguments, "--config", str(self.space.config), "--json"],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=err,
+                cwd=self.outside,
+            )
 
     def run(self, *arguments: str, words: str = "", faults: str = "", debug: bool = False) -> tuple[int, Any]:
         """Run a command to its end; its exit code and its object."""

@@ -551,7 +551,9 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     yield process
     process.kill()
     process.wait()
-    process.stdout.close()
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None
+        pipe.close()
 
 
 def test_a_second_process_is_refused_in_one_line(holder: subprocess.Popen[str], tmp_path: Path) -> None:

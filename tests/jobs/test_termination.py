@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -52,6 +53,19 @@ work()
 """
 
 
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def ended() -> Iterator[None]:
+    """End what a test started, and close its pipes."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        process.kill()
+        process.communicate()
+
+
 def working(how: str, grace: float) -> tuple[subprocess.Popen[str], psutil.Process]:
     process = subprocess.Popen(
         [sys.executable, "-c", WORKING, how, str(grace)],
@@ -60,6 +74,7 @@ def working(how: str, grace: float) -> tuple[subprocess.Popen[str], psutil.Proce
         stderr=subprocess.PIPE,
         text=True,
     )
+    STARTED.append(process)
     assert process.stdout is not None
     return process, psutil.Process(int(process.stdout.readline()))
 

@@ -18,10 +18,9 @@ from typing import Any
 
 import httpx
 import psutil
-from typer.testing import CliRunner
 
-from jobs.cli.app import app
 from tests.support.paths import ROOT
+from tests.support.warm_command import WarmCommand, invoke
 
 BIN = Path(sys.executable).parent
 
@@ -34,10 +33,8 @@ def copy_sample(root: Path) -> Path:
 
 def embedmill(config: Path, *arguments: str, **environment: str) -> tuple[int, Any]:
     """Run a command in this process, whose Spark is shared by all tests; returns its exit code and its object."""
-    ran = CliRunner().invoke(app, [*arguments, "--json", "--config", str(config)], env=environment)
-    if ran.exception is not None and not isinstance(ran.exception, SystemExit):
-        raise ran.exception
-    return ran.exit_code, json.loads(ran.stdout)
+    ran = invoke([*arguments, "--json", "--config", str(config)], environment)
+    return ran["code"], json.loads(ran["stdout"])
 
 
 def free_port() -> int:
@@ -133,19 +130,26 @@ class Airflow:
                 self.start(name)
             self.wait("a token", self._login, 120)
 
-    def command(self, *arguments: str, check: bool = True, seconds: float = 600) -> str:
-        """Run an airflow command; returns what it printed."""
-        ran = subprocess.run(
-            [BIN / "airflow", *arguments],
-            env=self.environment,
-            cwd=self.root,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=seconds,
-        )
-        assert not check or ran.returncode == 0, f"airflow {' '.join(arguments)}: {ran.stdout[-4000:]}"
-        return ran.stdout
+    def command(self, *arguments: str, jobs: WarmCommand | None = None, seconds: float = 600) -> str:
+        """Run an airflow command, whose jobs ``jobs`` does where it is given; returns what it printed."""
+        with tempfile.TemporaryFile("w+") as output:
+            ran = subprocess.Popen(
+                [BIN / "airflow", *arguments],
+                env=self.environment | ({"EMBEDMILL_COMMAND": jobs.command} if jobs else {}),
+                cwd=self.root,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            try:
+                assert jobs is None or jobs.serve(ran) > 0, "no task ran a command"
+                code = ran.wait(seconds)
+            finally:
+                ran.kill()
+            output.seek(0)
+            printed = output.read()
+        assert code == 0, f"airflow {' '.join(arguments)}: {printed[-4000:]}"
+        return printed
 
     def start(self, name: str) -> None:
         """Start one of its processes."""

@@ -51,12 +51,10 @@ def start_markitdown(paths: list[Path], into: Path) -> subprocess.Popen[bytes]:
     """Start reading all files in one process, into ``into/NUMBER.txt``."""
     listed = into / "files"
     listed.write_text("\n".join(map(str, paths)))
-    return subprocess.Popen(
-        [str(MARKITDOWN), __file__, str(into)],
-        stdin=listed.open(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    with listed.open() as given:
+        return subprocess.Popen(
+            [str(MARKITDOWN), __file__, str(into)], stdin=given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
 
 
 def _convert(into: Path) -> None:

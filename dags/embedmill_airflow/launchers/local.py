@@ -52,7 +52,7 @@ class Local:
         assert process.stdout is not None and process.stderr is not None
         told: list[str] = []
         readers = [
-            threading.Thread(target=told.extend, args=(process.stdout,), daemon=True),
+            threading.Thread(target=_keep, args=(process.stdout, told), daemon=True),
             threading.Thread(target=_show, args=(process.stderr, log), daemon=True),
         ]
         for reader in readers:
@@ -93,10 +93,16 @@ def _end_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _keep(stream: IO[str], told: list[str]) -> None:
+    with stream:
+        told.extend(stream)
+
+
 def _show(stream: IO[str], log: Any) -> None:
-    for line in stream:
-        if line.strip():
-            log.info("%s", line.rstrip())
+    with stream:
+        for line in stream:
+            if line.strip():
+                log.info("%s", line.rstrip())
 
 
 def _object(text: str) -> dict[str, Any] | None:
