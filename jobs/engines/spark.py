@@ -48,8 +48,8 @@ _SMALL = {
         for rule in ("PushDownLeftSemiAntiJoin", "PushLeftSemiLeftAntiThroughJoin")
     ),
 }
-# The fast compiler alone. With it Java reserves 48 MB for compiled code, which a dozen runs in one JVM fill; from then on
-# it discards code and compiles it again, a third more work for each run.
+# The fast compiler alone. With it Java reserves 48 MB for compiled code, which a dozen runs in one JVM fill; from then
+# on it discards code and compiles it again, a third more work for each run.
 _QUICK_JAVA = " -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=200m"
 _LARGE = {"spark.sql.shuffle.partitions": "8", "spark.sql.parquet.compression.codec": "zstd"}
 
