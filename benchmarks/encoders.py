@@ -23,7 +23,7 @@ import performance
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
-from spine import MODEL, SEED, environment, machine, run_mill
+from spine import MODEL, SEED, environment, machine, run_command
 
 from embedding.models.packaged import model_path
 
@@ -181,7 +181,7 @@ class Bench:
             f'[[sources]]\nkind = "slack_export"\nuri = "{export}"\nteam_id = "{chats.TEAM}"\n'
             f'[model]\nname = "{MODEL}"\nbackend = "{backend}"\ncache = "{self._cache}"\n'
         )
-        report, seen = run_mill(config, folder / "logs", look=memory)
+        report, seen = run_command(config, folder / "logs", look=memory)
         actor = seen.by_label()["ray actor"] if memory else {}
         return {
             "seconds": seen.seconds,

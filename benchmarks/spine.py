@@ -178,7 +178,7 @@ def environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith("EMBEDMILL")} | {"PYTHONPATH": str(ROOT)}
 
 
-def run_mill(config: Path, logs: Path, *, look: bool = True) -> tuple[dict[str, Any], watch.Watched]:
+def run_command(config: Path, logs: Path, *, look: bool = True) -> tuple[dict[str, Any], watch.Watched]:
     """`embedmill run` as a process of its own: its report, and what was seen of it. SystemExit where it fails."""
     command = [sys.executable, "-m", "jobs.cli", "run", "--config", str(config), "--json"]
     seen = watch.watch(command, cwd=ROOT, env=environment(), logs=logs, label="driver", look=look)
@@ -188,7 +188,7 @@ def run_mill(config: Path, logs: Path, *, look: bool = True) -> tuple[dict[str, 
 
 
 def _run(config: Path, logs: Path, messages: int) -> Run:
-    report, seen = run_mill(config, logs)
+    report, seen = run_command(config, logs)
     tokens, embed = report["tokens"]["embedded"], report["seconds"]["embed"]
     return {
         "wall": round(seen.seconds, 2),

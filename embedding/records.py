@@ -57,7 +57,8 @@ class Rejected:
     nothing may be concluded from what is absent. ``doc_id`` names the document, where that is known, so that what is
     published of it stays. Where it is not known, ``digest`` tells this record from others (hex, of its own bytes): one
     that was there before cannot be a document that is missing now. ``ignored`` is true where nothing is wrong with the
-    record and embedmill has no use for its kind (a picture): it is counted apart, fails no run and protects nothing.
+    record and embedmill has no use for its kind (a picture): it is counted by itself, fails no run and protects
+    nothing.
     """
 
     key: str

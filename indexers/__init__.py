@@ -5,7 +5,7 @@ What is true of an engine stands in its own folder; here is only what must be kn
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,13 +21,16 @@ __all__ = ["INDEXES", "IndexKind", "Settings", "find_index", "index_kinds", "ope
 
 @dataclass(frozen=True, slots=True)
 class IndexKind:
-    """How an index is opened: ``open`` takes its uri, its name and the settings of ``[index]``.
+    """What is known of an engine before it is opened.
 
-    ``server`` names what must answer at the uri where only an http(s) address will do. ``lasting``: its rows outlive
-    the process, so a configuration may name it.
+    ``open`` takes the uri, the name and the settings of ``[index]``. ``max_bytes`` returns the longest value of each
+    string column of INDEX_ROW, in UTF-8 bytes; it is asked where texts are read, so it imports no client. ``server``
+    names what must answer at the uri where only an http(s) address will do. ``lasting``: its rows outlive the process,
+    so a configuration may name it.
     """
 
     open: Callable[[str, str, Settings], Index]
+    max_bytes: Callable[[], Mapping[str, int]]
     server: str = ""
     lasting: bool = True
 
@@ -52,10 +55,28 @@ def _vespa(uri: str, name: str, settings: Settings) -> Index:
     return VespaIndex(uri, name, settings)
 
 
+def _milvus_bytes() -> Mapping[str, int]:
+    from indexers.milvus.limits import MAX_BYTES
+
+    return MAX_BYTES
+
+
+def _exact_bytes() -> Mapping[str, int]:
+    from indexers.exact import MAX_BYTES
+
+    return MAX_BYTES
+
+
+def _vespa_bytes() -> Mapping[str, int]:
+    from indexers.vespa.limits import MAX_BYTES
+
+    return MAX_BYTES
+
+
 INDEXES: dict[str, IndexKind] = {
-    "milvus": IndexKind(_milvus),
-    "vespa": IndexKind(_vespa, server="Vespa's container"),
-    "exact": IndexKind(_exact, lasting=False),
+    "milvus": IndexKind(_milvus, _milvus_bytes),
+    "vespa": IndexKind(_vespa, _vespa_bytes, server="Vespa's container"),
+    "exact": IndexKind(_exact, _exact_bytes, lasting=False),
 }
 
 

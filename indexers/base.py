@@ -7,7 +7,7 @@ one embedding space; the name itself is an alias that points at the live version
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -16,6 +16,20 @@ from embedding.errors import ConfigError
 if TYPE_CHECKING:  # the configuration imports this module, and needs neither
     import numpy as np
     import pyarrow as pa
+
+
+# Longest ids, names and hashes that this project writes, in UTF-8 bytes (``embedding.ids``): every engine must take
+# them. Beside them an engine's limits name ``text`` and ``meta``.
+KEY_BYTES: Mapping[str, int] = {
+    "chunk_id": 512,
+    "team_id": 256,
+    "channel_id": 512,
+    "channel_name": 1024,
+    "kind": 16,
+    "doc_id": 512,
+    "content_hash": 64,
+    "meta_hash": 64,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +132,9 @@ class Index(Protocol):
 
     def upsert(self, version: str, rows: pa.RecordBatch | pa.Table) -> list[str]:
         """Insert or replace rows (INDEX_ROW) by ``chunk_id``. A failed call may have written some of them.
+
+        Raises ValueError, and writes nothing, for a value over the engine's ``IndexKind.max_bytes()``, a key that
+        occurs twice, and a vector that is not finite or of another dimension.
 
         Returns the keys that were refused because the index holds a newer version of them; always none of an engine
         that is not ``conditional``.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from embedding.errors import ConfigError, SpaceMismatchError
-from indexers.base import Capabilities, Hit, SearchRequest, check_name, must_live, version_number
+from indexers.base import KEY_BYTES, Capabilities, Hit, SearchRequest, check_name, must_live, version_number
 from indexers.rows import SCAN, checked_rows
+
+# UTF-8 bytes by column. Memory has no limit; these are those of the engines that it stands in for.
+MAX_BYTES: Mapping[str, int] = {**KEY_BYTES, "text": 65_535, "meta": 65_535}
 
 
 @dataclass
@@ -83,7 +86,7 @@ class ExactIndex:
     def upsert(self, version: str, rows: pa.RecordBatch | pa.Table) -> list[str]:
         """See ``Index``."""
         held = self._version(version)
-        table, vectors = checked_rows(rows, held.dim)
+        table, vectors = checked_rows(rows, held.dim, MAX_BYTES)
         refused = []
         for row, vector in zip(table.drop_columns(["vector"]).to_pylist(), vectors, strict=True):
             key = row["chunk_id"]

@@ -1,6 +1,8 @@
-"""Rows of an index: the Arrow schemas that go in and come out, their limits, and the check of both."""
+"""Rows of an index: the Arrow schemas that go in and come out, and their checks against the limits of an engine."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -36,33 +38,22 @@ SCAN = pa.schema(
 )
 
 
-# Longest value of each string, in UTF-8 bytes. 65,535 is the most a Milvus VARCHAR takes.
-MAX_BYTES = {
-    "chunk_id": 512,
-    "team_id": 256,
-    "channel_id": 512,
-    "channel_name": 1024,
-    "kind": 16,
-    "doc_id": 512,
-    "text": 65_535,
-    "meta": 65_535,
-    "content_hash": 64,
-    "meta_hash": 64,
-}
+def checked_rows(
+    rows: pa.RecordBatch | pa.Table, dim: int, max_bytes: Mapping[str, int]
+) -> tuple[pa.Table, np.ndarray]:
+    """Return the rows as one table of INDEX_ROW and their vectors as a float32 matrix (rows, dim).
 
-
-def checked_rows(rows: pa.RecordBatch | pa.Table, dim: int) -> tuple[pa.Table, np.ndarray]:
-    """Return the rows as one table of INDEX_ROW and their vectors as a (rows, dim) matrix.
+    ``max_bytes``: the engine's limits by column, in UTF-8 bytes (``IndexKind.max_bytes()``).
 
     Raises ValueError for what an engine would store wrong in silence or refuse half-way: a key twice (Milvus 2.3
-    keeps both), a vector of another dimension or with NaN, a value over MAX_BYTES. These are faults of the caller.
+    keeps both), a vector of another dimension or with NaN, a value over its limit. These are faults of the caller.
     """
     table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
     table = table.select(INDEX_ROW.names).cast(INDEX_ROW)
     if pc.count_distinct(table["chunk_id"]).as_py() != len(table):
         raise ValueError("a chunk_id occurs twice in one upsert")
-    for chunk_id, column in too_long(table).items():
-        raise ValueError(f"{column} of {chunk_id[:200]} is over {MAX_BYTES[column]} bytes")
+    for chunk_id, column in too_long(table, max_bytes).items():
+        raise ValueError(f"{column} of {chunk_id[:200]} is over {max_bytes[column]} bytes")
     if pc.any(pc.not_equal(pc.list_value_length(table["vector"]), dim)).as_py():
         raise ValueError(f"a vector does not have the index's {dim} dimensions")
     parts = [chunk.flatten().to_numpy() for chunk in table["vector"].chunks]
@@ -72,10 +63,13 @@ def checked_rows(rows: pa.RecordBatch | pa.Table, dim: int) -> tuple[pa.Table, n
     return table, matrix
 
 
-def too_long(rows: pa.RecordBatch | pa.Table) -> dict[str, str]:
-    """Map ``chunk_id`` to the first field that no index can hold (MAX_BYTES), for the caller to quarantine."""
+def too_long(rows: pa.RecordBatch | pa.Table, max_bytes: Mapping[str, int]) -> dict[str, str]:
+    """Map ``chunk_id`` to the first column over its limit, for the caller to quarantine.
+
+    ``rows`` have ``chunk_id`` and the columns of ``max_bytes``, which are limits in UTF-8 bytes.
+    """
     found: dict[str, str] = {}
-    for column, limit in MAX_BYTES.items():
+    for column, limit in max_bytes.items():
         over = pc.greater(pc.binary_length(rows[column]), limit)
         for chunk_id in rows["chunk_id"].filter(over).to_pylist():
             found.setdefault(chunk_id, column)

@@ -1,4 +1,4 @@
-"""Known: whether a team or a channel that somebody named is anywhere. A name with a slip would else look like success.
+"""Checks that a team or a channel of an option is known. A misspelt name would otherwise match nothing and succeed.
 
 Teams are those of sources, texts and ledger, channels those of listings, texts and ledger. Of a table whose rows say
 them only reading it tells.
@@ -82,7 +82,7 @@ def _listed_channels(sources: Iterable[Source]) -> tuple[set[str], bool]:
         listing = source.listing()
         of = {partition.channel_id for partition in listing.partitions}
         all_said &= listing.complete and None not in of
-        # Names are of users too. A channel that nobody has written in has no partition.
+        # Names are of users too. A channel without messages has no partition.
         found |= {channel for channel in of if channel} | {name for name in source.names if name[:1] in "CDG"}
     return found, all_said
 

@@ -21,6 +21,7 @@ from embedding.models.packaged import model_path, own_engine, tokenizer_file
 from embedding.models.space import Space, describe_space
 from embedding.text.slack import NORMALISER_VERSION
 from embedding.tokens.counter import prompt_tokens
+from indexers import Settings, find_index, open_index
 from jobs import termination
 from jobs.config import Config
 from jobs.engines.spark import start_spark
@@ -62,8 +63,6 @@ class Pipeline:
     def index(self) -> Index:
         """The index, opened on first use."""
         if self._index is None:
-            from indexers import Settings, open_index
-
             target, files = self.config.index, {}
             for key in ("tls_ca", "tls_cert", "tls_key"):
                 given = getattr(target, key)
@@ -103,7 +102,7 @@ class Pipeline:
             refuse_other(self.state.root, version, index.owner_of(version))  # made by another state a moment ago
 
     def check_space(self, version: str) -> None:
-        """Refuse an index of another space, naming both."""
+        """Refuse an index of another space, naming both. Raises SpaceMismatchError."""
         found = self.index().space_of(version)
         if found != self.space_id:
             model, ours = self.state.spaces().get(found, {}).get("model", "unknown"), self.config.model.name
@@ -171,7 +170,9 @@ class Pipeline:
 
     def chunking(self) -> Chunking:
         """What executors cut text with."""
-        return Chunking(str(tokenizer_file(self.model)), self.limits, self.state.hash_key, self.space.chunker)
+        tokenizer = str(tokenizer_file(self.model))
+        max_bytes = dict(find_index(self.config.index.kind).max_bytes())
+        return Chunking(tokenizer, self.limits, self.state.hash_key, self.space.chunker, max_bytes)
 
     def close(self) -> None:
         """Let go of the index; the next use opens it again."""
@@ -183,7 +184,10 @@ class Pipeline:
 
 
 def describe(config: Config, model: Path) -> tuple[ChunkLimits, Space]:
-    """The chunk limits and the embedding space of a configuration."""
+    """The chunk limits and the embedding space of a configuration.
+
+    Raises ConfigError for limits that the model does not have.
+    """
     backend = check_backend(config.model.backend)
     if backend is not None and backend.precisions is not None and own_engine(model) is not None:
         raise ConfigError(f'model.backend: {config.model.name} brings its own engine; use "auto"')

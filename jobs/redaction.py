@@ -1,4 +1,4 @@
-"""Masking: what may be shown of a configuration. A secret is recognised by its type, its key's name, or its form."""
+"""Redaction: what may be shown of a configuration. A secret is recognised by its type, its key's name, or its form."""
 
 from __future__ import annotations
 

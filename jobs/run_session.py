@@ -14,7 +14,7 @@ from jobs.pipeline import Pipeline
 from jobs.report import Report, new_run_id, record, recorded
 from jobs.scope import Scope
 from jobs.sources import open_sources
-from jobs.state.integrity import note_versions, versions_noted
+from jobs.state.integrity import record_versions, recorded_versions
 from jobs.state.lease import Lease
 from jobs.state.run_target import RunTarget
 from jobs.state.work_folder import check_disk, clear_work
@@ -73,7 +73,7 @@ def open_session(
         report.scratch_cleared = clear_work(state.root, keep="" if first else run_id)
         recover_write_intents(state)
         # While tables are rebuilt no text is known yet, so that every vector would seem to be of a purged one.
-        if command not in ("purge", "takeover") and None not in versions_noted(state.root).values():
+        if command not in ("purge", "takeover") and None not in recorded_versions(state.root).values():
             finish_purges(pipeline, lease)
         before = None if first else recorded(state, run_id)
         if before is not None:
@@ -86,7 +86,7 @@ def open_session(
             report.finished_at = int(time.time() * 1_000_000)
             if lease.held():
                 record(state, report)
-                note_versions(state.root)
+                record_versions(state.root)
                 clear_work(state.root, keep=run_id if given and report.status in ("running", "failed") else "")
             else:  # the other scratch is of the run that took over; the lost lease explains whatever failed here
                 shutil.rmtree(state.work(run_id), ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Ending: what a signal that asks this process to end does. One line, the engines ended with it, and soon.
+"""Termination by a signal: one line is printed, and this process ends with its engines within seconds.
 
 A signal is an exception in the main thread, so that a run is recorded as failed and its lease given up. Where that
 thread is inside an engine's own code, or what it then does takes too long, a thread of our own ends the process and all
@@ -46,7 +46,7 @@ def heed(say: Callable[[int], None]) -> None:
 
 
 def first_to_tell() -> bool:
-    """Whether nobody has told of the signal yet, neither the main thread nor the one that ends the process."""
+    """Whether this call is the first to report the signal, in the main thread or the one that ends the process."""
     return _told.acquire(blocking=False)
 
 
@@ -85,7 +85,7 @@ def _watch(readable: int, say: Callable[[int], None]) -> None:
 
 
 def _second(readable: int, deadline: float) -> None:
-    """A second signal is somebody who will not wait."""
+    """Hurry on a second signal: its sender will not wait."""
     while time.monotonic() < deadline:
         if os.read(readable, 1)[0] in ASKS:
             _hurry.set()

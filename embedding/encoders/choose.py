@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from filelock import FileLock
 
+from embedding.atomic_file import replace_file
 from embedding.encoders.backends import AUTO, BACKENDS, check_backend
 from embedding.encoders.base import Encoder
 from embedding.encoders.fidelity import PROBES_VERSION, Fidelity, compare, measure, probes, refuse
@@ -131,13 +132,11 @@ def _verdict(spec: EncoderSpec, reference: Callable[[], Encoder]) -> Fidelity | 
 
 
 def _kept(file: Path, measured: Callable[[], Fidelity]) -> Fidelity:
-    """A verdict from its file, or measured and written there."""
+    """A verdict from its file, or measured and written there. Several processes may do so at once."""
     if file.is_file():
         return Fidelity(**json.loads(file.read_text()))
     fidelity = measured()
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(asdict(fidelity)))
-    os.replace(part, file)
+    replace_file(file, json.dumps(asdict(fidelity)).encode(), durable=False)
     return fidelity
 
 

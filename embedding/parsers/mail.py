@@ -52,7 +52,10 @@ def parse_eml(data: bytes, out: TextBuilder, limits: Limits) -> None:
 
 
 def parse_mbox(data: bytes, out: TextBuilder, limits: Limits) -> None:
-    """Write each message of a mailbox; its subject is the heading. One that cannot be read is counted."""
+    """Write each message of a mailbox; its subject is the heading. One that cannot be read is counted.
+
+    Raises RejectedRecord past MAX_MESSAGES messages.
+    """
     borders = list(islice(_MBOX_BORDER.finditer(data), MAX_MESSAGES + 1))
     if len(borders) > MAX_MESSAGES:
         raise RejectedRecord("too_much_text", f"more than {MAX_MESSAGES} messages")

@@ -41,6 +41,8 @@ def parse_odf(data: bytes, out: TextBuilder, limits: Limits) -> None:
     """Write headings, paragraphs and tables, then notes, comments, headers and footers.
 
     Marks are headings, ``{"sheet": name}``, ``{"slide": n}`` or ``{"part": name}``.
+
+    Raises RejectedRecord for an encrypted file.
     """
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = set(archive.namelist())

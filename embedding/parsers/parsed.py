@@ -66,7 +66,10 @@ class TextBuilder:
         self._pending = dict(meta)
 
     def add(self, block: str, separator: str = "\n\n") -> None:
-        """Append a block; ``separator`` is a single newline between lines of one list or table."""
+        """Append a block; ``separator`` is a single newline between lines of one list or table.
+
+        Raises RejectedRecord past the limit of characters.
+        """
         cleaned = clean_text(block)
         if not cleaned:
             return
@@ -111,7 +114,7 @@ class TextBuilder:
         self.meta[key] = seen + 1 if isinstance(seen, int) else 1
 
     def build(self, media_type: str, fallback_title: str) -> ParsedFile:
-        """Return the finished file; a file without any text is rejected, since nothing could be found by it."""
+        """Return the finished file. Raises RejectedRecord for one without text, which no search could find."""
         if not self._parts:
             raise RejectedRecord("no_text", media_type)
         title = " ".join(clean_text(self.title).split())[:MAX_TITLE] or fallback_title

@@ -130,7 +130,10 @@ def _write_records(value: object, out: TextBuilder) -> None:
 
 
 def parse_ndjson(text: str, out: TextBuilder, limits: Limits) -> None:
-    """Write one paragraph per line's record; a line that is no JSON costs itself alone and is counted."""
+    """Write one paragraph per line's record; a line that is no JSON costs itself alone and is counted.
+
+    Raises RejectedRecord where no line is a record.
+    """
     text = text.removeprefix("\ufeff")
     records: list[object] = []
     lost = 0

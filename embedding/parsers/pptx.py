@@ -21,7 +21,10 @@ _MAX_COLUMNS = 75
 
 
 def parse_pptx(data: bytes, out: TextBuilder, limits: Limits) -> None:
-    """Write each slide's shapes, tables, notes and comments; marks are ``{"slide": n, "heading": title}``."""
+    """Write each slide's shapes, tables, notes and comments; marks are ``{"slide": n, "heading": title}``.
+
+    Raises RejectedRecord where no slide can be read.
+    """
     package = Package(data, out)
     main = package.main("pptx")
     targets = {relation.id: relation.target for relation in package.relations(main)}

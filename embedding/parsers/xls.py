@@ -14,7 +14,7 @@ from embedding.parsers.xlsx import shown
 
 
 def parse_xls(data: bytes, out: TextBuilder, limits: Limits) -> None:
-    """Write a workbook as ``parse_xlsx`` does."""
+    """Write a workbook as ``parse_xlsx`` does. Raises RejectedRecord for an encrypted file."""
     try:
         book = xlrd.open_workbook(file_contents=data, logfile=io.StringIO(), on_demand=True)
     except xlrd.XLRDError as error:

@@ -34,7 +34,10 @@ _MAX_MERGED_ROWS = 1_000_000
 
 
 def parse_xlsx(data: bytes, out: TextBuilder, limits: Limits) -> None:
-    """Write each sheet, hidden ones included, as a table of shown values; marks are ``{"sheet": name}``."""
+    """Write each sheet, hidden ones included, as a table of shown values; marks are ``{"sheet": name}``.
+
+    Raises RejectedRecord where no sheet can be read.
+    """
     package = Package(data, out)
     main = package.main("xlsx")
     book = package.root(main)

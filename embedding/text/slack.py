@@ -113,7 +113,7 @@ def _add_blocks(blocks: object, reader: Reader, parts: Parts) -> bool:
             continue
         for value in (block.get("title"), block.get("text"), block.get("description"), block.get("alt_text")):
             found |= _add_text_object(value, reader, parts)
-        # fields of a section, elements of a context; an action's buttons are no text anybody wrote
+        # fields of a section, elements of a context; an action's buttons are no text of a person
         if block.get("type") != "actions":
             for entry in (*dicts(block.get("fields")), *dicts(block.get("elements"))):
                 found |= _add_text_object(entry.get("text") or entry.get("alt_text"), reader, parts)

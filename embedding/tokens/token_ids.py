@@ -39,7 +39,7 @@ class TokenIds:
 
     @property
     def lengths(self) -> npt.NDArray[np.int32]:
-        """Tokens of each text."""
+        """Tokens of each text: int32 of shape (texts,)."""
         return np.diff(self.offsets)
 
     def part(self, start: int, stop: int) -> TokenIds:

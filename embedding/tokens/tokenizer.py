@@ -1,4 +1,4 @@
-"""Tokens: texts to token ids with the model's own tokenizer, apart from the encoder so that it may run elsewhere."""
+"""Tokens: texts to token ids with the model's own tokenizer, without the encoder so that it may run elsewhere."""
 
 from __future__ import annotations
 

@@ -75,6 +75,8 @@ class Connection:
         that is away for longer than a moment, nor what a server says will pass.
 
         ``quotes`` is for calls that carry a text: what an engine says of their failure may quote it, and is left out.
+
+        Raises ResourceError.
         """
         seconds = CALL_SECONDS if seconds is None else seconds
         retrying = Retrying(

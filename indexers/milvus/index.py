@@ -32,6 +32,7 @@ from indexers.milvus.layout import (
     schema_of,
     wanted_layout,
 )
+from indexers.milvus.limits import MAX_BYTES
 from indexers.milvus.lite import LOCK_SECONDS
 from indexers.milvus.reader import Held, MilvusReader
 from indexers.milvus.wire import any_of, batches, encode, insert_request, upsert_request
@@ -87,7 +88,7 @@ class MilvusIndex(MilvusReader):
     def upsert(self, version: str, rows: pa.RecordBatch | pa.Table) -> list[str]:
         """See ``Index``. Requests go to a server side by side; their keys differ, so their order says nothing."""
         held = self._describe(version)
-        table, vectors = checked_rows(rows, held.dim)
+        table, vectors = checked_rows(rows, held.dim, MAX_BYTES)
         if not len(table):
             return []
         self._assure(version, held)

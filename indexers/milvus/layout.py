@@ -18,12 +18,13 @@ from pymilvus import DataType, Function, FunctionType, MilvusClient
 
 from embedding.errors import ConfigError
 from indexers.base import Capabilities, Index, SearchRequest, Settings
-from indexers.rows import INDEX_ROW, MAX_BYTES
+from indexers.milvus.limits import MAX_BYTES
+from indexers.rows import INDEX_ROW
 
 SPACE_KEY = "space_id"
 OWNER_KEY = "owner_state"
 PROVEN_KEY = "read_back_on"
-# Milvus's own name for whether it compacts a collection by itself. A server before 2.4 that is killed forgets deletes
+# Milvus's own name for whether it compacts a collection by itself. A server before 2.4 that is killed loses deletes
 # which it had written to its files: where those of two segments came while both were compacted into one, its catalogue
 # keeps one file for all (completeMixCompactionMutation and copyDeltaFiles in internal/datacoord/meta.go; on 2.3.5 three
 # of four segments lost theirs in each of two trials, and none where it does not compact by itself). From 2.4 on deletes

@@ -22,7 +22,11 @@ _mutex = threading.Lock()
 
 
 def open_lite(path: Path, lock_timeout: float = LOCK_SECONDS) -> str:
-    """Start or join Milvus Lite on a directory and return its local address."""
+    """Start or join Milvus Lite on a directory and return its local address.
+
+    Raises ConfigError without the package or for a path that is a file, ResourceError where it cannot be created or
+    opened, LeaseHeldError where another process holds it.
+    """
     try:
         servers = lite_servers()
     except ImportError:

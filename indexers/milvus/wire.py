@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pymilvus import DataType
 
 from indexers.milvus.compat import milvus_pb2, schema_pb2
-from indexers.rows import MAX_BYTES
+from indexers.milvus.limits import MAX_BYTES
 
 # More rows in a request gained nothing, on Milvus Lite or on a server (384 dimensions, 2 cores).
 UPSERT_ROWS = 1_000

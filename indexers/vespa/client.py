@@ -65,7 +65,10 @@ class _Application(Vespa):
 
 
 class VespaClient:
-    """A connection to one container, for documents of one namespace and one content cluster."""
+    """A connection to one container, for documents of one namespace and one content cluster.
+
+    Raises ConfigError for another address than http(s) and for certificates that cannot be read.
+    """
 
     def __init__(
         self, uri: str, *, namespace: str, cluster: str, token: str = "", cert: str = "", key: str = ""
@@ -155,7 +158,7 @@ class VespaClient:
             raise self._failed(f"deleting everything from {kind}", error) from None
 
     def query(self, body: Mapping[str, Any], what: str) -> dict[str, Any]:
-        """Search; an answer that does not cover all documents is an error."""
+        """Search; an answer that does not cover all documents is an error. Raises ResourceError."""
 
         async def send(session: VespaAsync, asked: Mapping[str, Any]) -> VespaResponse:
             return await session.query(

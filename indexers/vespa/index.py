@@ -17,6 +17,7 @@ from embedding.errors import ConfigError, ResourceError, SpaceMismatchError
 from indexers.base import Capabilities, Hit, SearchRequest, Settings, must_live, version_number
 from indexers.rows import SCAN, checked_rows
 from indexers.vespa.client import RefusedError, VespaClient
+from indexers.vespa.limits import MAX_BYTES
 from indexers.vespa.package import FILTERS, LIVE, content_cluster, versions_type
 from indexers.vespa.strings import restored, searchable, storable
 
@@ -28,7 +29,10 @@ _HIT_STRINGS = ("chunk_id", "team_id", "channel_id", "channel_name", "kind", "do
 
 
 class VespaIndex:
-    """Implements ``Index`` over the http(s) address of a Vespa container."""
+    """Implements ``Index`` over the http(s) address of a Vespa container.
+
+    Raises ConfigError for settings that Vespa has no use for.
+    """
 
     def __init__(self, uri: str, name: str, settings: Settings | None = None) -> None:
         settings = settings or Settings()
@@ -113,7 +117,7 @@ class VespaIndex:
 
     def upsert(self, version: str, rows: pa.RecordBatch | pa.Table) -> list[str]:
         """See ``Index``. A row replaces one of the same or an older source version; that is Vespa's to hold."""
-        table, vectors = checked_rows(rows, self._describe(version)[1])
+        table, vectors = checked_rows(rows, self._describe(version)[1], MAX_BYTES)
         try:
             return self._client.put(
                 version, _documents(table, vectors), lambda fields: f"{version}.version <= {fields['version']}"
@@ -236,7 +240,10 @@ def _owner_document(version: str) -> str:
 
 
 def search_body(version: str, vector: np.ndarray, request: SearchRequest) -> dict[str, Any]:
-    """The query of a search. Every value is a parameter of its own, and none is part of the expression."""
+    """The query of a search; ``vector`` is float32 of shape (dim,).
+
+    Every value is a parameter of its own, and none is part of the expression.
+    """
     channels, text = request.channels, request.text
     values = {"team": searchable(request.team_id)}
     values |= {f"channel_{n}": searchable(channel) for n, channel in enumerate(channels)}

@@ -88,7 +88,7 @@ class LastRun(Body):
 
 
 class Quarantine(Body):
-    """Rows by reason; ``total`` is of ``reasons``, the ignored ones are apart."""
+    """Rows by reason; ``total`` is of ``reasons``, the ignored ones are counted separately."""
 
     total: int
     reasons: dict[str, int]

@@ -4,7 +4,7 @@ A cluster keeps a job's standard output and error in one log, so the launcher gi
 finds the exit code and the JSON object in the line that begins with it. A job that is killed writes no such line.
 
 `spark-submit` runs this file by its path; then the folder that Python puts on the path is this package's own, whose
-modules (`plan`, `state`, …) must not be found by anybody else's import.
+modules (`plan`, `state`, …) must not be found by the imports of others.
 """
 
 from __future__ import annotations

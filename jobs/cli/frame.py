@@ -1,4 +1,4 @@
-"""What is around every command: the pipeline that it opens, and how what it answers, or what went wrong, is told."""
+"""Shared by all commands: opening the pipeline, printing the answer, and turning an error into a line and a code."""
 
 from __future__ import annotations
 
@@ -36,7 +36,11 @@ class Unread(Exception):
 def opened_pipeline(
     config: Path | None, model: str | None = None, index: str | None = None, *, rebuild: bool = False
 ) -> Iterator[Pipeline]:
-    """Open a configuration's pipeline, the terminal kept for our own lines. ``rebuild`` opens a damaged state too."""
+    """Open a configuration's pipeline, the terminal kept for our own lines. ``rebuild`` opens a damaged state too.
+
+    Raises ConfigError where ``index`` is not the configured one, DamagedStateError or LostPurgesError for a damaged
+    state.
+    """
     from jobs.config import default_config_file, load_config
     from jobs.engines.environment import quiet_engines
     from jobs.engines.terminal import own_terminal

@@ -131,7 +131,7 @@ def takeover(body: TakeoverBody) -> str:
     """Whose the versions were."""
     rows = []
     for version in body.versions:
-        owner = version.owner_before or "nobody's"
+        owner = version.owner_before or "without an owner"
         rows.append((version.name, "ours already" if owner == body.state_id else f"ours now, was {owner}"))
     text = f"state {body.state_id} owns the index"
     return "\n".join([text, _table(rows), "`embedmill verify` shows what differs"]) if rows else f"{text}; it is empty"

@@ -14,6 +14,8 @@ def make(pipeline: Pipeline, out: Path, *, versions: int) -> PackageBody:
 
     Where Vespa does not answer, it is not deployed yet, or away: then the versions that a package in the folder has
     are kept as they are, whatever the model is now.
+
+    Raises ConfigError for an index of another kind.
     """
     if pipeline.config.index.kind != "vespa":
         raise ConfigError('index.kind: only "vespa" has an application package')

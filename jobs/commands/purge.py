@@ -16,6 +16,7 @@ from jobs.known_names import known_teams
 from jobs.maintenance import erase
 from jobs.run_session import open_session
 from jobs.scope import Scope
+from jobs.state.team_rows import read_teams
 from jobs.versions import own_index
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _check_team(pipeline: Pipeline, team: str) -> None:
 def _ahead(pipeline: Pipeline, rule: erase.Rule) -> list[dict[str, Any]]:
     """Rules for documents that a purge takes and that are dated after it: each version of them stays away."""
     needed = [*erase.NEEDED, "version"]
-    rows = pipeline.state.every_cut().read_team("chunks", rule["team_id"], needed)
+    rows = read_teams(pipeline.state.every_cut(), "chunks", [rule["team_id"]], needed)
     rows = erase.target_of(rule).of(rows.filter(pc.greater(rows["version"], rule["purged_at"])))
     newest: dict[str, int] = {}
     for chunk, version in zip(rows["chunk_id"].to_pylist(), rows["version"].to_pylist(), strict=True):

@@ -33,6 +33,8 @@ def reindex(
 
     Returns the run report with ``gate``, ``activated`` and ``previous`` (the version that was live). A version that
     the gate refuses stays beside the live one, and the next reindex goes on with it.
+
+    Raises ConfigError where a part of the scope is to be activated.
     """
     whole = scope == Scope()
     if activate and not whole:

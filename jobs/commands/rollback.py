@@ -6,6 +6,10 @@ are removed before the alias moves, by the tables alone and without an engine; t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,6 +23,7 @@ from jobs.plan.plan import Plan
 from jobs.run_session import open_session
 from jobs.scope import Scope
 from jobs.state.store import State
+from jobs.state.team_rows import count_by_team, group_teams, read_teams
 from jobs.steps import publish_rows
 from jobs.versions import own_index
 
@@ -31,6 +36,8 @@ def rollback(pipeline: Pipeline, *, allow_mass_delete: bool = False, wait: float
 
     ``removed`` counts rows whose document is gone, or is another one, by what the sources showed last. Raises
     MassDeleteError where many of them are gone that the live version still has: no run was let delete those.
+
+    Raises ConfigError where there is no version before the live one.
     """
     with open_session(pipeline, "rollback", Scope(), wait) as session:
         report, lease = session.report, session.lease
@@ -42,16 +49,12 @@ def rollback(pipeline: Pipeline, *, allow_mass_delete: bool = False, wait: float
             raise ConfigError(f"there is no version before {live or 'the first run'}; nothing was changed")
         report.index = version = earlier[-1]
         space = index.space_of(version)
-        live_cut = cut_of(pipeline, index.space_of(live))
-        doomed = outdated(pipeline.state, version, cut_of(pipeline, space), live_cut)
+        move = Move(version, cut_of(pipeline, space), live, cut_of(pipeline, index.space_of(live)))
+        count, losses = plan_deletes(pipeline.state, move, pipeline.state.work(report.run_id) / "deletes")
         if not allow_mass_delete:
-            losses = pending_losses(pipeline.state, doomed, version, live, live_cut)
             check_deletes(losses, pipeline.config.limits)
-        if len(doomed):
-            folder = pipeline.state.work(report.run_id) / "deletes"
-            folder.mkdir()
-            pq.write_table(doomed, folder / "rows.parquet")
-            publish_rows(session, version, Plan(delete=len(doomed)))
+        if count:
+            publish_rows(session, version, Plan(delete=count))
         lease.check()
         index.point_alias(version)
         report.rows_after = index.count(version)
@@ -74,30 +77,55 @@ def cut_of(pipeline: Pipeline, space_id: str) -> str:
     return pipeline.state.spaces().get(space_id, {}).get("cut") or pipeline.space.chunking_id
 
 
-def outdated(state: State, version: str, cut: str, live_cut: str) -> pa.Table:
-    """Rows of a version (team_id, chunk_id), whose texts are cut one way, that are not what the sources showed last.
+@dataclass(frozen=True, slots=True)
+class Move:
+    """From the ``live`` version back to ``version``, and the way in which the texts of each are cut."""
+
+    version: str
+    cut: str
+    live: str
+    live_cut: str
+
+
+def plan_deletes(state: State, move: Move, folder: Path) -> tuple[int, list[Loss]]:
+    """Write the rows to delete (team_id, chunk_id) below ``folder``; returns their number and what each team loses.
+
+    Memory holds a few teams at a time.
+    """
+    folder.mkdir()
+    count, losses = 0, []
+    for number, teams in enumerate(group_teams(count_by_team(state, "published", {"index": move.version}))):
+        doomed = outdated(state, move, teams)
+        losses += pending_losses(state, move, teams, doomed)
+        if len(doomed):
+            pq.write_table(doomed, folder / f"{number}.parquet")
+        count += len(doomed)
+    return count, losses
+
+
+def outdated(state: State, move: Move, teams: Sequence[str]) -> pa.Table:
+    """Rows of the version (team_id, chunk_id) of these teams that are not what the sources showed last.
 
     That is in the chunks of the live version's cut, which runs keep up to date. Of another cut a document is known
     by its version, and by its text where that is one chunk in both.
     """
-    ledger = state.read("published", [*_KEY, "content_hash"], pc.field("index") == version)
-    then = _chunks(state, cut)
-    current = then if cut == live_cut else _unchanged(then, _chunks(state, live_cut))
+    ledger = read_teams(state, "published", teams, [*_KEY, "content_hash"], {"index": move.version})
+    then = _chunks(state, move.cut, teams)
+    current = then if move.cut == move.live_cut else _unchanged(then, _chunks(state, move.live_cut, teams))
     key = [*_KEY, "content_hash"]
     return ledger.join(current.select(key), keys=key, join_type="left anti").select(_KEY).combine_chunks()
 
 
-def pending_losses(state: State, doomed: pa.Table, version: str, live: str, live_cut: str) -> list[Loss]:
-    """What ``doomed`` rows of a version take from each team and source of documents that are gone and still shown live.
+def pending_losses(state: State, move: Move, teams: Sequence[str], doomed: pa.Table) -> list[Loss]:
+    """What ``doomed`` rows (team_id, chunk_id) take from each team and source: documents gone, and still shown live.
 
     No run has deleted those; all others are edits, or were deleted by a run that passed the guard.
     """
-    ledger = state.read("published", ["index", *_KEY, "source_id"], pc.field("index").isin([version, live]))
-    here = ledger.filter(pc.equal(ledger["index"], version))
-    shown = document_ids(ledger.filter(pc.equal(ledger["index"], live))["chunk_id"])
+    here = read_teams(state, "published", teams, [*_KEY, "source_id"], {"index": move.version})
+    shown = document_ids(read_teams(state, "published", teams, ["chunk_id"], {"index": move.live})["chunk_id"])
     goes = here.join(doomed.append_column("goes", pa.array([1] * len(doomed), pa.int64())), keys=_KEY)
     documents = document_ids(goes["chunk_id"])
-    gone = pc.invert(pc.is_in(documents, _chunks(state, live_cut)["doc_id"]))
+    gone = pc.invert(pc.is_in(documents, _chunks(state, move.live_cut, teams)["doc_id"]))
     pending = pc.and_(pc.is_valid(goes["goes"]), pc.and_(gone, pc.is_in(documents, shown)))
     goes = goes.append_column("pending", pending.cast(pa.int64()))
     grouped = goes.group_by(["team_id", "source_id"]).aggregate([("chunk_id", "count"), ("pending", "sum")])
@@ -106,8 +134,8 @@ def pending_losses(state: State, doomed: pa.Table, version: str, live: str, live
     ]
 
 
-def _chunks(state: State, cut: str) -> pa.Table:
-    return state.of_cut(cut).read("chunks", [*_KEY, "doc_id", "version", "content_hash"])
+def _chunks(state: State, cut: str, teams: Sequence[str]) -> pa.Table:
+    return read_teams(state.of_cut(cut), "chunks", teams, [*_KEY, "doc_id", "version", "content_hash"])
 
 
 def _unchanged(then: pa.Table, now: pa.Table) -> pa.Table:

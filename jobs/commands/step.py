@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from embedding.atomic_file import replace_file
 from jobs.bodies.run import StepBody
 from jobs.commands.plan import plan_body
 from jobs.plan.estimate import estimate
 from jobs.plan.plan import NO_LIMIT, Budget, Plan
 from jobs.run_session import RunSession, open_session
-from jobs.state.atomic_file import replace_file
 from jobs.steps import apply_plan, embed_texts, extract_sources, final_status, guard, never, plan_scope, publish_rows
 from jobs.versions import AGAIN_SECONDS, ensure_live, version_to_build
 

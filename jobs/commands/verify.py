@@ -13,7 +13,7 @@ from jobs.plan.deletion_guard import guard_deletes
 from jobs.plan.plan import Plan
 from jobs.run_session import RunSession, open_session
 from jobs.scope import Scope
-from jobs.state.integrity import note_versions
+from jobs.state.integrity import record_versions
 from jobs.state.tables import TABLES
 from jobs.steps import extract_sources, publish_rows
 from jobs.verify.compare import compare, not_found, plan_repair, with_sources
@@ -30,6 +30,8 @@ def verify(
     """Compare index, ledger, desired state and sources; with ``repair`` rebuild damaged tables first, and mend.
 
     Raises MassDeleteError, before anything is changed, for a repair that would delete more than ``limits`` allow.
+
+    Raises EmbedmillError where there is no index yet.
     """
     rebuilt = rebuild(pipeline, wait=wait) if repair else []
     with open_session(pipeline, "verify", scope, wait) as session:
@@ -92,5 +94,5 @@ def finish_rebuild(session: RunSession, names: list[str]) -> bool:
     if FILLED_BY_READING & set(names):
         extract_sources(session, to_embed=False)
         whole = "chunks" not in names or not session.report.extracted.rejected
-    note_versions(session.pipeline.state.root, rebuilt=TABLES)
+    record_versions(session.pipeline.state.root, rebuilt=TABLES)
     return whole

@@ -49,7 +49,7 @@ def actor_pool(model: Model, shards: int, cluster: Mapping[str, float]) -> Actor
 
 
 def warm_up() -> None:
-    """Have a Ray of our own start what each dataset needs, and import what ours does, while nobody waits for it."""
+    """Start what each dataset needs in a Ray of our own, and import what ours needs, ahead of the first dataset."""
     import ray
 
     empty = ray.data.from_items([{"path": ""}])

@@ -1,7 +1,7 @@
-"""Attempts: an actor's diary of one shard, so that the next actor knows what the last one died of.
+"""The attempt log of one shard, by which an actor knows at which texts an earlier actor was killed.
 
-A line is written before each step. Whoever finds a step without its end knows that it killed a process: of all texts
-at once nothing follows but that they must be taken one by one, of a single text that it is the one.
+A line is written before each step. A step without an end killed a process: after a step of all texts they are encoded
+one by one, and a single text without an end is poisonous.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _ALL = "all"
 
 
 class Attempts:
-    """The diary in ``file``, read on opening: ``poisonous`` are rows that killed a process each."""
+    """The log in ``file``, read on opening: ``poisonous`` are rows that killed a process each."""
 
     def __init__(self, file: Path) -> None:
         self._file = file

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 
 def in_a_row(table: pa.Table, **columns: object) -> pa.Table:
-    """A table as the value ``rows`` of a single row, beside others."""
+    """A table as the value ``rows`` (large_binary, an Arrow stream) of a single row, beside further ``columns``."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
@@ -23,10 +23,10 @@ def in_a_row(table: pa.Table, **columns: object) -> pa.Table:
 
 
 def out_of_a_row(row: pa.Table) -> pa.Table:
-    """The table that ``in_a_row`` put into a row."""
+    """The table that ``in_a_row`` put into the column ``rows`` of a row."""
     return pa.ipc.open_stream(row["rows"][0].as_buffer()).read_all()
 
 
 def one_by_one(batch: pa.Table, work: Callable[[pa.Table], pa.Table]) -> pa.Table:
-    """Each row of a batch to a row. Ray may hand on several at once."""
+    """Apply ``work``, which maps one row to one row, to each row of a batch. Columns are those of ``work``."""
     return pa.concat_tables([work(batch.slice(row, 1)) for row in range(len(batch))])

@@ -47,9 +47,9 @@ def _tokens(spec: EncoderSpec) -> Tokens:
 
 @without_messages()
 def cut_shard(batch: pa.Table, spec: EncoderSpec) -> pa.Table:
-    """``path`` of a shard to its rows (team_id, content_hash, tokens, and text, or ids where they do) in one.
+    """Cut the shard at ``path`` into rows (team_id, content_hash, tokens, and text, or ids where they do) in one row.
 
-    Beside them shard, which is the path, and unreadable: texts of which the tokenizer knows next to nothing.
+    Beside them are shard, which is the path, and unreadable: texts of which the tokenizer knows next to nothing.
     """
 
     def cut(row: pa.Table) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Starting and stopping Spark and Ray: sized, quiet, and with one line for the user when they cannot start."""
+"""Starts Spark: sized, quiet, with one line for the user when it cannot start."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from jobs.engines.class_archive import ClassArchive, check_java
 from jobs.engines.compat import start_jvm
 from jobs.redaction import SECRET_NAMES, is_secret, masked
 from jobs.state.path_alias import plain
+from jobs.state.spark_frames import SMALL_SESSION
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -30,9 +31,9 @@ rootLogger.level = off
 """
 
 
-# What small work takes its time for is not the work, but planning it, compiling it, and starting stages and tasks.
+# Small work spends its time on planning, on compiling, and on starting stages and tasks.
 _SMALL = {
-    "spark.sql.shuffle.partitions": "1",  # what ``frames.gathered`` goes by
+    "spark.sql.shuffle.partitions": "1",
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.adaptive.enabled": "false",  # planning anew after each stage is a job a stage
     "spark.sql.sources.bucketing.autoBucketedScan.enabled": "false",  # or each persist clones the session
@@ -47,8 +48,8 @@ _SMALL = {
         for rule in ("PushDownLeftSemiAntiJoin", "PushLeftSemiLeftAntiThroughJoin")
     ),
 }
-# The fast compiler alone. With it Java reserves 48 MB for compiled code, which a dozen runs in one JVM fill; from then on
-# it discards code and compiles it again, a third more work for each run.
+# The fast compiler alone. With it Java reserves 48 MB for compiled code, which a dozen runs in one JVM fill; from then
+# on it discards code and compiles it again, a third more work for each run.
 _QUICK_JAVA = " -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=200m"
 _LARGE = {"spark.sql.shuffle.partitions": "8", "spark.sql.parquet.compression.codec": "zstd"}
 
@@ -56,8 +57,9 @@ _LARGE = {"spark.sql.shuffle.partitions": "8", "spark.sql.parquet.compression.co
 def start_spark(config: Config, scratch: Path, log: Path, *, small: bool, reads: bool) -> SparkSession:
     """The Spark session of this process, started on first use with ``scratch`` for its temporary files.
 
-    ``small`` says that the work is less than what Spark's optimising compilers cost, ``reads`` that sources are read
-    first, as in a run.
+    ``small``: the work costs less than Spark's optimising compilers. Of a local master this is written to the session's
+    property ``SMALL_SESSION``, which no ``spark.properties`` of the user changes. ``reads``: sources are read first, as
+    in a run.
 
     Under `spark-submit` the master, the driver's address, its memory and its folders are what that was given.
 
@@ -106,7 +108,9 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool, reads:
         "spark.executorEnv.OMP_NUM_THREADS": "1",
         "spark.redaction.regex": SECRET_NAMES,  # what Spark's event log and pages show of settings
         **(_SMALL if quick else _LARGE),
-    } | config.spark.properties
+        **config.spark.properties,
+        SMALL_SESSION: str(quick).lower(),
+    }
     if not submitted:
         settings = machine | settings
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)

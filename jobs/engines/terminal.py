@@ -41,7 +41,7 @@ def own_terminal(log: Path) -> Iterator[None]:
 
 
 class OwnOutput:
-    """Standard output for the thread that makes it, until ``end``: what others print, or anybody later, is dropped.
+    """Standard output for the thread that makes it, until ``end``; of other threads, or later, all is dropped.
 
     Ray's threads print the news of dead workers until the very end, after ``own_terminal``, and one JSON object is
     promised. Where ``out`` is descriptor 1, that is standard error from then on, for whatever writes there by itself.

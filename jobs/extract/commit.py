@@ -1,6 +1,6 @@
-"""Commit: close the difference between what was read and the text tables ``chunks`` and ``removals``.
+"""Commits the difference between what was read and the text tables ``chunks`` and ``removals``.
 
-Decided by ``ownership``, and by ``held_deletions`` where something could not be read. Reads nothing from a source.
+``ownership`` decides, and ``held_deletions`` where something could not be read. Nothing is read from a source here.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def decide(
     elsewhere = changes.held_elsewhere(readings.partitions)
     protected = _protected(readings, elsewhere)
     covered = {*(at for at, found in readings.judged.items() if found.covered), *changes.gone}
-    settled = covered - {at for at, found in readings.judged.items() if found.suspects}
+    certain = covered - {at for at, found in readings.judged.items() if found.suspects}
     none = local_frame(spark, REMOVALS, [])
     read = ownership.Read(
         staged=rows.where(f"row = '{CHUNK_ROW}'").select(*CHUNK.names),
@@ -94,7 +94,7 @@ def decide(
         chunks=read_table(spark, state, "chunks"),
         removals=read_table(spark, state, "removals") if removals else none,
         covered=local_frame(spark, _COVERED, [{"source_id": s, "partition": p} for s, p in sorted(covered)]),
-        settled=local_frame(spark, _COVERED, [{"source_id": s, "partition": p} for s, p in sorted(settled)]),
+        certain=local_frame(spark, _COVERED, [{"source_id": s, "partition": p} for s, p in sorted(certain)]),
         protected=local_frame(spark, _PROTECTED, protected),
     )
     claims = ownership.rank_owners(read, [source.source_id for source in extraction.sources]).persist()

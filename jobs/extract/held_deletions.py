@@ -1,4 +1,4 @@
-"""Held: deletions that wait, because a record that could not be read may be the document that is missing.
+"""Held deletions: those that wait, because a record that could not be read may be the document that is missing.
 
 A document that its partition no longer shows is deleted, unless it may be there in a form that cannot be read. Which
 documents that are is decided here from what was rejected, purely; what is held back is kept with the partition's row
@@ -91,7 +91,7 @@ def judge(row: Mapping[str, Any] | None, whole: bool, rejects: Sequence[Mapping[
     """Decide what follows from a reading with these ``rejects`` (rows of EXTRACTED), ``whole`` or not.
 
     ``row`` is what ``sources`` says of the last one. A record that names no document and was there at the last whole
-    reading cannot be a document that was still seen then: only records that are new since may be what is missing.
+    reading cannot be a document that was still read then: only records that are new since may be what is missing.
     """
     faults = [r for r in rejects if not r["ignored"]]
     named = {r["doc_id"]: r["reason"] for r in faults if r["doc_id"]}
@@ -171,7 +171,7 @@ def without(row: Mapping[str, Any], documents: Collection[str]) -> dict[str, Any
     return {**row, "held": held or None, "held_back": json.dumps(said) if said else None}
 
 
-def forget_held(state: State, documents: Set[str]) -> bool:
+def drop_held(state: State, documents: Set[str]) -> bool:
     """Take documents out of what is held back, of every cut; returns whether any was there."""
     found = False
     for cut in state.values("sources", "cut"):

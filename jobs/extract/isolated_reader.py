@@ -1,4 +1,4 @@
-"""Apart: a partition is read in a process with limits, so that a hostile one costs itself alone.
+"""Reads each partition in a subprocess with CPU and memory limits, so that a bad file cannot fail the task.
 
 Each executor process keeps one such process for all its partitions, which costs a file half a millisecond. One
 that goes past a limit or crashes ends it; the partition goes to quarantine and the next one gets a new process.
@@ -185,7 +185,7 @@ def serve(descriptor: int, memory: int) -> None:
     except MemoryError:
         os._exit(_NO_MEMORY)
     except (EOFError, ConnectionError):
-        os._exit(0)  # nobody asks any more
+        os._exit(0)  # the task has ended
 
 
 def _limit_time(seconds: float) -> None:
@@ -195,7 +195,7 @@ def _limit_time(seconds: float) -> None:
 
 
 def _peak_bytes() -> int:
-    """The most memory this process has held; Linux alone says so of a process apart from who started it."""
+    """Peak memory of this process in bytes. Only Linux reports it without that of the process that forked it."""
     try:
         with open("/proc/self/status") as status:
             return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM"))

@@ -26,8 +26,8 @@ class Read:
 
     ``staged`` (CHUNK) and ``removed`` (REMOVALS) were read now; ``chunks`` and ``removals`` are the state's.
     ``covered`` (source_id, partition) were read whole now, or are gone: what is known of them alone counts no more.
-    Documents in ``protected`` (doc_id, source_id, partition) were seen there but could not be processed, or may have
-    been: what is known of them counts. ``settled`` are the covered ones without a suspect
+    Documents in ``protected`` (doc_id, source_id, partition) are there but could not be processed, or may have
+    been: what is known of them counts. ``certain`` are the covered ones without a suspect
     (``jobs.extract.held_deletions``): in others a deletion that is no longer there may be the record that cannot be
     read, and still counts.
     """
@@ -38,7 +38,7 @@ class Read:
     removals: DataFrame
     covered: DataFrame
     protected: DataFrame
-    settled: DataFrame
+    certain: DataFrame
 
 
 def rank_owners(read: Read, source_order: Sequence[str]) -> DataFrame:
@@ -49,6 +49,9 @@ def rank_owners(read: Read, source_order: Sequence[str]) -> DataFrame:
     the later partition: an order that does not depend on what is read first. A winner that is ``removed`` is no text.
 
     One row a document, partition and version, with all ``owners`` of the document; used often, so worth a ``persist``.
+
+    Columns: doc_id, source_id, partition, version, team_id, channel_id, kind, created_at, texts, staged, removed,
+    deleted, rank, place, owners, best_texts, best_version and best_owner.
     """
     rank = F.coalesce(
         F.create_map(*[c for n, s in enumerate(source_order) for c in (F.lit(s), F.lit(n))])[F.col("source_id")],
@@ -67,7 +70,7 @@ def rank_owners(read: Read, source_order: Sequence[str]) -> DataFrame:
         )
 
     known = earlier(read.chunks.select(*_CLAIMING), read.covered, ["doc_id"])
-    gone = earlier(read.removals, read.settled, ["doc_id", *_OWNER])
+    gone = earlier(read.removals, read.certain, ["doc_id", *_OWNER])
     claims = _texts(read.staged, True).unionByName(_texts(known, False))
     claims = claims.unionByName(_removals(read.removed, True)).unionByName(_removals(gone, False))
     best = Window.partitionBy("doc_id").orderBy(
@@ -100,7 +103,7 @@ def _removals(rows: DataFrame, staged: bool) -> DataFrame:
 
 
 def winning(staged: DataFrame, claims: DataFrame) -> DataFrame:
-    """Chunks of ``staged`` whose partition owns their document."""
+    """Chunks (CHUNK) of ``staged`` whose partition owns their document; ``claims`` as of ``rank_owners``."""
     won = claims.where("place = 1 AND staged AND NOT removed").select("doc_id", *_OWNER, "version")
     return staged.join(won, on=["doc_id", *_OWNER, "version"], how="left_semi").select(*staged.columns)
 
@@ -126,7 +129,10 @@ def overlapping(claims: DataFrame) -> DataFrame:
 
 
 def losing(claims: DataFrame) -> DataFrame:
-    """Documents that another claim wins, as new as theirs and with another text: read now, or owners until now."""
+    """Claims that another one wins, as new as theirs and with another text: read now, or owners until now.
+
+    Columns are those of ``rank_owners``.
+    """
     other = F.concat_ws("\0", *_OWNER) != F.col("best_owner")
     return claims.where("place > 1 AND texts != best_texts AND version = best_version").where(other)
 
@@ -136,7 +142,7 @@ def _text_hash() -> Column:
 
 
 def new_chunks(winners: DataFrame, chunks: DataFrame) -> DataFrame:
-    """Chunks that were read and are not in the state."""
+    """Chunks (CHUNK) of ``winners`` that are not in the state's ``chunks``."""
     return winners.join(chunks.select("team_id", "chunk_id"), on=["team_id", "chunk_id"], how="left_anti")
 
 
@@ -146,6 +152,8 @@ def changed_chunks(winners: DataFrame, read: Read, decided: DataFrame) -> DataFr
     Removed are chunks whose partition is covered and which were not found, those past the end of a document that was
     read and is now shorter, and those of documents that were taken away, wherever they lie (``decided``: doc_id).
     Protected documents stay, unless a reading of theirs or an event won.
+
+    Columns are CHUNK and ``_delete`` (boolean).
     """
     chunks = read.chunks
     watched = chunks.select("team_id", "chunk_id", *[F.col(c).alias(f"old_{c}") for c in _WATCHED])
@@ -179,7 +187,7 @@ def handed_on(read: Read, decided: DataFrame) -> DataFrame:
 def _handed_on(read: Read, kept: DataFrame) -> DataFrame:
     """Chunks whose partition let go of them while another one has their document, unreadable: from now on it owns them.
 
-    Else nobody would look for them again, and they would stay for ever.
+    Otherwise no run would look for them again, and they would never be deleted.
     """
     new = kept.groupBy("doc_id").agg(F.max_by(F.struct(*_OWNER), F.struct(*_OWNER)).alias("new"))
     back = kept.select("doc_id", *_OWNER)  # where the owner itself has it, unreadable, there is nothing to hand on
@@ -193,14 +201,17 @@ def _handed_on(read: Read, kept: DataFrame) -> DataFrame:
 
 
 def changed_removals(read: Read) -> DataFrame:
-    """Rows of ``removals`` to write, and (with ``_delete``) to remove: those of covered partitions that are no more."""
+    """Rows of ``removals`` to write, and (with ``_delete``) to remove: those of covered partitions that are no more.
+
+    Columns are REMOVALS and ``_delete`` (boolean).
+    """
     key = ["doc_id", *_OWNER]
     names = read.removals.columns
     # Twice in one partition: the claims are ranked one by one, and of what is kept the strongest will do.
     best = Window.partitionBy(*key).orderBy(F.desc("version"), F.desc("deleted"))
     now = read.removed.select(*names).withColumn("n", F.row_number().over(best)).where("n = 1").drop("n")
     before = read.removals.select(*key, F.struct("version", "deleted").alias("before"))
-    covered = read.settled.withColumn("covered", F.lit(True))
+    covered = read.certain.withColumn("covered", F.lit(True))
     event = F.struct("version", "deleted")
     fresh = (
         now.join(before, on=key, how="left")
@@ -209,7 +220,7 @@ def changed_removals(read: Read) -> DataFrame:
         .where(F.col("before").isNull() | (event > F.col("before")) | ((event != F.col("before")) & F.col("covered")))
     )
     gone = (
-        read.removals.join(read.settled, on=_OWNER, how="left_semi")
+        read.removals.join(read.certain, on=_OWNER, how="left_semi")
         .join(now, on=key, how="left_anti")
         .join(read.protected, on=key, how="left_anti")  # the event cannot be read any more: it still counts
     )

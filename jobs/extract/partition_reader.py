@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -38,12 +38,13 @@ _BATCH_CHARACTERS = 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class Chunking:
-    """What an executor needs to cut and hash text."""
+    """What an executor needs to cut and hash text. ``max_bytes``: the index's limits by column, in UTF-8 bytes."""
 
     tokenizer_file: str
     limits: ChunkLimits
     hash_key: bytes
     version: str
+    max_bytes: Mapping[str, int]
 
 
 def reader(
@@ -63,7 +64,7 @@ def reader(
                 (limits for source, partition in todo if (limits := source.isolation_limits(partition))), None
             ):
                 reader_of(limits).start()  # its imports go on while the tokenizer is loaded
-            task = _Task(Chunker(chunking.tokenizer_file, chunking.limits), chunking.hash_key, rules)
+            task = _Task(chunking, rules)
             for source, partition in todo:
                 yield from task.read(source, partition)
             yield from task.finish()
@@ -107,8 +108,9 @@ class _Tally:
 class _Task:
     """One executor task: documents wait until there are enough of them for the tokenizer to be fast."""
 
-    def __init__(self, chunker: Chunker, hash_key: bytes, rules: list[PurgeRule]) -> None:
-        self._chunker, self._hash_key, self._rules = chunker, hash_key, rules
+    def __init__(self, chunking: Chunking, rules: list[PurgeRule]) -> None:
+        self._chunker = Chunker(chunking.tokenizer_file, chunking.limits)
+        self._hash_key, self._max_bytes, self._rules = chunking.hash_key, chunking.max_bytes, rules
         self._waiting: list[tuple[_Tally, Document]] = []
         self._characters = 0
         self._tallies: list[_Tally] = []
@@ -164,11 +166,11 @@ class _Task:
         tally.retry |= reject.retry
 
     def _cut(self) -> Iterator[pa.RecordBatch]:
-        """Cut what waits; a document with a value that no index can hold goes to quarantine instead."""
+        """Cut what waits; a document with a value longer than the index takes goes to quarantine."""
         if not self._waiting:
             return
         chunks = _chunks(self._waiting, self._chunker, self._hash_key)
-        over = {ids.document_id(chunk): column for chunk, column in too_long(chunks).items()}
+        over = {ids.document_id(chunk): column for chunk, column in too_long(chunks, self._max_bytes).items()}
         if over:
             for tally, document in self._waiting:
                 if column := over.get(document.doc_id):

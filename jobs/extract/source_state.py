@@ -1,4 +1,4 @@
-"""Source state: the rows of ``sources``, which say of each partition what it was when it was last read."""
+"""Writes the rows of ``sources``: the state of each source partition when it was last read."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 def begin_sources(
     extraction: Extraction, changes: SourceChanges, readings: Readings, overlaps: Mapping[At, set[str]]
 ) -> None:
-    """Before anything of them is committed: note the partitions that were read, and those gone, as not yet read.
+    """Record the partitions that were read, and those gone, as not yet read. Call it before their first commit.
 
-    A run that dies then leaves no chunk whose partition nobody knows, to be missed when it goes; no document with an
-    owner of whom nobody knows that another partition has it too; and no partition that is taken for what it was, should
-    it change back.
+    After a crash every chunk's partition is then recorded, so that its chunks are deleted when it goes; so are the
+    other partitions of a document; and a partition that changes back is read again.
     """
     rows: list[dict[str, object]] = []
     for at in [*readings.partitions, *changes.gone]:
@@ -34,7 +33,7 @@ def begin_sources(
 
 
 def end_sources(extraction: Extraction, changes: SourceChanges, readings: Readings, done: Committed) -> None:
-    """Once all else is committed: note what was read and how it was found, and drop the rows of what is gone."""
+    """Record what was read and delete the rows of what is gone. Call it after all other commits."""
     sources, known, gone = extraction.sources, changes.known, changes.gone
     names = {source.source_id: NameMap(source.names) for source in sources}
     listed = {(sources[n].source_id, p.key): (sources[n], p) for n, p in changes.read}

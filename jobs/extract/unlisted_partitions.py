@@ -1,7 +1,6 @@
-"""Forgotten: partitions that texts come from, and that neither ``sources`` nor any listing knows.
+"""Finds partitions that texts come from, and that neither ``sources`` nor a listing names.
 
-A run deletes what a partition held when it goes out of ``sources``. One that is not in there can never go, so that its
-texts would stay for good.
+A run deletes the texts of a partition when it leaves ``sources``. Texts of one that is not in it would always stay.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 _AT = pa.schema([("source_id", pa.string()), ("partition", pa.string())])
 
 
-def forgotten(spark: SparkSession, state: State, sources: Sequence[Source]) -> set[At]:
+def find_unlisted(spark: SparkSession, state: State, sources: Sequence[Source]) -> set[At]:
     """Partitions of configured sources that ``chunks`` names, ``sources`` does not, and a whole listing shows gone."""
     by_id = {source.source_id: source for source in sources}  # of an entry that was taken out nothing is deleted
     known = local_frame(spark, _AT, state.read("sources", _AT.names).to_pylist())

@@ -20,10 +20,11 @@ import pyarrow.compute as pc
 
 from embedding.ids import document_id, document_ids, hashed_id
 from jobs.bodies import purge as bodies
-from jobs.extract.held_deletions import forget_held
+from jobs.extract.held_deletions import drop_held
 from jobs.report import Report, record
 from jobs.scope import Scope
 from jobs.state.erasure import empty_engine_log, erase_dropped
+from jobs.state.team_rows import read_teams
 from jobs.state.work_folder import scratch_left
 from jobs.versions import own_index
 
@@ -113,15 +114,15 @@ def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: 
     state, everywhere = pipeline.state, pipeline.state.every_cut()
     target = target_of(rules[0])
     team = target.team
-    all_chunks = everywhere.read_team("chunks", team, [*NEEDED, "content_hash", "version"])
+    all_chunks = read_teams(everywhere, "chunks", [team], [*NEEDED, "content_hash", "version"])
     chunks = target.of(all_chunks)
-    held = target.of(everywhere.read_team("published", team, NEEDED))
+    held = target.of(read_teams(everywhere, "published", [team], NEEDED))
     spared = _spared(rules, chunks)  # a newer version is a new document; there is one where this is done again
     doomed = (set(chunks["chunk_id"].to_pylist()) | set(held["chunk_id"].to_pylist())) - spared
     stay = all_chunks.filter(pc.invert(pc.is_in(all_chunks["chunk_id"], pa.array(doomed, pa.string()))))
     # All that no text of the team needs: a document's earlier texts, and deleted documents, are in no table, but their
     # vectors are.
-    stored = set(everywhere.read_team("vectors", team, ["content_hash"])["content_hash"].to_pylist())
+    stored = set(read_teams(everywhere, "vectors", [team], ["content_hash"])["content_hash"].to_pylist())
     unused = stored - set(stay["content_hash"].to_pylist())
     removed = {"vectors": _drop(pipeline, "vectors", team, "content_hash", unused)}
     removed["chunks"] = _drop(pipeline, "chunks", team, "chunk_id", doomed)
@@ -132,7 +133,7 @@ def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: 
     removed["removals"] = _drop_removals(pipeline, target, rules[0]["purged_at"])
     documents = {document_id(chunk) for chunk in doomed | found}
     unmatched = sorted(target.ids - documents - {document_id(key) for key in named})
-    changed = [*_HOLDING, *["sources"] * forget_held(state, documents)]
+    changed = [*_HOLDING, *["sources"] * drop_held(state, documents)]
     files = sum(erase_dropped(state, name) for name in changed)
     empty_engine_log(state)
     return bodies.Receipt(
@@ -215,7 +216,7 @@ def _drop_quarantine(pipeline: Pipeline, target: Target, named: Iterable[str]) -
 def _drop_removals(pipeline: Pipeline, target: Target, purged_at: int) -> int:
     """What said that a document was deleted, up to the purge: its rule keeps away all that this could stand against."""
     columns = ["doc_id", "team_id", "channel_id", "created_at", "version"]
-    rows = pipeline.state.every_cut().read_team("removals", target.team, columns)
+    rows = read_teams(pipeline.state.every_cut(), "removals", [target.team], columns)
     rows = target.of(rows.filter(pc.less_equal(rows["version"], purged_at)).rename_columns(["chunk_id", *columns[1:]]))
     return _drop(
         pipeline, "removals", target.team, "doc_id", set(rows["chunk_id"].to_pylist()), f" AND version <= {purged_at}"

@@ -7,16 +7,23 @@ ended the tables count as damaged, so that a rebuild that was killed is simply b
 
 from __future__ import annotations
 
+import shutil
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
+from indexers.rows import SCAN
 from jobs.report import new_run_id
-from jobs.state.integrity import Damage, damage_error, find_damage, note_versions, rows_of
+from jobs.state.integrity import Damage, damage_error, find_damage, record_versions, rows_of
 from jobs.state.parts import Part, write_part
 from jobs.state.store import State
+from jobs.state.team_rows import group_teams, read_teams
 from jobs.state.vector_column import pack
 from jobs.versions import own_index
 
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
 # What extract fills, and all of it by reading everything.
 FILLED_BY_READING = frozenset({"sources", "chunks", "removals", "quarantine"})
 _FETCH = 2_000  # vectors of one request
+_TEXT_KEY = ["team_id", "content_hash"]
 
 
 def rebuild(pipeline: Pipeline, *, wait: float) -> list[str]:
@@ -46,7 +54,7 @@ def rebuild(pipeline: Pipeline, *, wait: float) -> list[str]:
             return []
         own_index(pipeline)  # what is read back from another state's would count as ours
         reads = bool(FILLED_BY_READING & set(names))
-        note_versions(state.root, rebuilding={*names, "sources"} if reads else names)
+        record_versions(state.root, rebuilding={*names, "sources"} if reads else names)
         for name in names:
             _keep_good_files(state, name, lease, [d for d in found if d.table == name])
         if reads:
@@ -132,29 +140,45 @@ def _ledger_from_index(pipeline: Pipeline, state: State, lease: Lease, run_id: s
 
 
 def _vectors_from_index(pipeline: Pipeline, state: State, lease: Lease, run_id: str) -> None:
-    """Store again the vectors that index versions hold and ``vectors`` does not."""
-    for version in pipeline.index().versions() if pipeline.has_index() else ():
-        space_id = pipeline.index().space_of(version)
-        batches = [b.select(["team_id", "content_hash", "chunk_id"]) for b in pipeline.index().scan(version)]
-        if not batches:
-            continue
-        key = ["team_id", "content_hash"]
-        stored = state.read("vectors", key, pc.field("space_id") == space_id)
-        lost = pa.Table.from_batches(batches).join(stored, keys=key, join_type="left anti")
-        lost = lost.group_by(key).aggregate([("chunk_id", "min")])
-        for start in range(0, len(lost), _FETCH):
-            rows = lost.slice(start, _FETCH)
-            vectors = pipeline.index().fetch_vectors(version, rows["chunk_id_min"].to_pylist())
-            rows = rows.filter(pc.is_in(rows["chunk_id_min"], pa.array(list(vectors), pa.string())))
-            if not len(rows):
-                continue
-            matrix = np.stack([vectors[chunk] for chunk in rows["chunk_id_min"].to_pylist()]).astype(np.float32)
-            columns = {
-                "space_id": pa.array([space_id] * len(rows), pa.string()),
-                "team_id": rows["team_id"],
-                "content_hash": rows["content_hash"],
-                "vector": pack(matrix),
-                "run_id": pa.array([run_id] * len(rows), pa.string()),
-            }
-            lease.check()
-            state.append("vectors", write_part(str(state.root), "vectors", pa.table(columns)))
+    """Store again the vectors that index versions hold and ``vectors`` does not; a few teams' keys at a time."""
+    scanned = state.work(run_id) / "scan.parquet"
+    try:
+        for version in pipeline.index().versions() if pipeline.has_index() else ():
+            space_id = pipeline.index().space_of(version)
+            for teams in group_teams(_scan_keys(pipeline, version, scanned)):
+                held = ds.dataset(scanned).to_table(filter=pc.field("team_id").isin(teams))
+                stored = read_teams(state, "vectors", teams, _TEXT_KEY, {"space_id": space_id})
+                lost = held.join(stored, keys=_TEXT_KEY, join_type="left anti")
+                lost = lost.group_by(_TEXT_KEY).aggregate([("chunk_id", "min")])
+                for start in range(0, len(lost), _FETCH):
+                    rows = _fetched(pipeline, version, lost.slice(start, _FETCH))
+                    if not len(rows):
+                        continue
+                    for column, value in (("space_id", space_id), ("run_id", run_id)):
+                        rows = rows.append_column(column, pa.array([value] * len(rows), pa.string()))
+                    lease.check()
+                    state.append("vectors", write_part(str(state.root), "vectors", rows))
+    finally:
+        shutil.rmtree(scanned.parent, ignore_errors=True)
+
+
+def _scan_keys(pipeline: Pipeline, version: str, file: Path) -> Counter[str]:
+    """Write team_id, content_hash and chunk_id of a version's rows to a Parquet file; returns rows by team."""
+    columns = [*_TEXT_KEY, "chunk_id"]
+    counts: Counter[str] = Counter()
+    with pq.ParquetWriter(file, pa.schema([SCAN.field(column) for column in columns])) as sink:
+        for batch in pipeline.index().scan(version):
+            sink.write_batch(batch.select(columns))
+            for found in pc.value_counts(batch["team_id"]).to_pylist():
+                counts[found["values"]] += found["counts"]
+    return counts
+
+
+def _fetched(pipeline: Pipeline, version: str, rows: pa.Table) -> pa.Table:
+    """Of rows (team_id, content_hash, chunk_id_min) those whose vector the index has: team_id, content_hash, vector."""
+    vectors = pipeline.index().fetch_vectors(version, rows["chunk_id_min"].to_pylist())
+    rows = rows.filter(pc.is_in(rows["chunk_id_min"], pa.array(list(vectors), pa.string())))
+    if not len(rows):
+        return rows
+    matrix = np.stack([vectors[chunk] for chunk in rows["chunk_id_min"].to_pylist()]).astype(np.float32)
+    return rows.select(_TEXT_KEY).append_column("vector", pack(matrix))

@@ -13,6 +13,8 @@ def in_scope(chunks: DataFrame, published: DataFrame, scope: Scope) -> tuple[Dat
     """Chunks and ledger rows of a scope: a row whose chunk there is lies where the chunk does, any other by itself.
 
     The two may differ: a file that was written again is of another time.
+
+    Both keep their columns: CHUNK and PUBLISHED.
     """
     if scope == Scope():
         return chunks, published
@@ -25,7 +27,7 @@ def in_scope(chunks: DataFrame, published: DataFrame, scope: Scope) -> tuple[Dat
 
 
 def actions(chunks: DataFrame, published: DataFrame, vectors: DataFrame) -> DataFrame:
-    """What has to happen to each chunk: embed, reuse, update, unchanged or delete.
+    """The action for each chunk: embed, reuse, update, unchanged or delete.
 
     ``chunks`` and ``published`` are already within the scope and the index; ``vectors`` (team_id, content_hash) within
     the space. Of several chunks with one text the first embeds and the others reuse its vector.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Loss:
     """Of the rows that an index holds of a team and a source: how many, and how many of them would be deleted.
 
-    ``source_id`` is empty where nobody knows it any more: in a ledger of an earlier version, or of a row in no table.
+    ``source_id`` is empty where it is not known: in a ledger of an earlier version, or of a row in no table.
     """
 
     team_id: str

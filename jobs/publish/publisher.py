@@ -59,7 +59,7 @@ class Publisher:
     def publish_shard(self, shard: str, parts: Sequence[Part], stop: Callable[[], bool]) -> bool:
         """Write the rows that waited for a shard of texts ("shard=3"), whose vectors are in ``parts`` of the table.
 
-        False where ``stop`` said to leave off; see ``prepared``.
+        False where ``stop`` said to leave off; see ``publish_ready``.
         """
         vectors = _stored(self._state, parts)
         keys = _content_keys(vectors).combine_chunks()
@@ -88,7 +88,7 @@ class Publisher:
         return True
 
     def flush(self) -> None:
-        """Have the index make durable what it was given, if it was given anything."""
+        """Flush pending writes to the index, if there are any."""
         if self.upserted or self.deleted:
             self._index.flush(self._version)
 
@@ -128,7 +128,7 @@ def _stored(state: State, parts: Sequence[Part]) -> pa.Table:
 
 
 def _content_keys(rows: pa.Table) -> pa.ChunkedArray:
-    """What a text is known by, in one column."""
+    """The key of a text in one column: team_id and content_hash, joined by NUL."""
     return pc.binary_join_element_wise(rows["team_id"], rows["content_hash"], "\0")
 
 

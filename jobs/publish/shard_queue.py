@@ -42,7 +42,7 @@ class ShardQueue:
         return self._last.result()
 
     def _publish(self, before: Future[bool], shard: str, parts: Sequence[Part]) -> bool:
-        # Nothing after what has failed or left off.
+        # Nothing is published after a shard that failed or stopped.
         going = before.result() and self._publisher.publish_shard(shard, parts, self._stop)
         self._left -= 1
         if going and self._left == 1:

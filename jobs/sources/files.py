@@ -36,7 +36,7 @@ class FilesSource:
         self.names: Mapping[str, str] = {}
 
     def listing(self) -> Listing:
-        """See Source.listing."""
+        """See Source.listing. Raises SourceError for a missing or empty folder."""
         if not self.root.is_dir():
             raise SourceError(f"files source: no such folder: {self.root}")
         partitions: list[Partition] = []

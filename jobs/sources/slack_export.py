@@ -73,7 +73,10 @@ class SlackExport:
         return self._names
 
     def listing(self) -> Listing:
-        """See Source.listing. Reads the small files that name users and channels."""
+        """See Source.listing. Reads the small files that name users and channels.
+
+        Raises SourceError for a missing or empty export.
+        """
         if not self.root.exists():
             raise SourceError(f"slack_export source: no such export: {self.root}")
         if self.root.is_dir():

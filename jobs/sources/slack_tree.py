@@ -93,7 +93,10 @@ def zip_tree(archive: zipfile.ZipFile) -> Tree:
 
 
 def folder_tree(root: Path) -> Tree:
-    """The files below a folder. Links are followed as long as they stay below it."""
+    """The files below a folder. Links are followed as long as they stay below it.
+
+    Raises SourceError where the root cannot be listed.
+    """
     tree = Tree()
     try:
         _walk(root, "", (root,), tree)

@@ -52,7 +52,7 @@ def refuse_unfenced(number: int) -> None:
 
 
 def newest(uris: Iterable[str]) -> int:
-    """The highest number that any of the tables has seen; one that is missing or damaged tells none."""
+    """The highest number that any of the tables was committed under; 0 for one that is missing or damaged."""
     found = 0
     for uri in uris:
         with suppress(DeltaError, ValueError):  # the command that works with a damaged table names it

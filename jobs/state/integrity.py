@@ -1,7 +1,7 @@
-"""Health: which tables of the state are damaged, and in which file. Mends nothing; that is ``rebuild``.
+"""Finds which tables of the state are damaged, and in which file. Repairs nothing; that is ``rebuild``.
 
-Beside the tables lies a note of the version that the last run left each of them at: a table that is gone, or that has
-lost the end of its log, looks like an older one that is whole, and only the note tells.
+``tables.json`` beside the tables records the version at which the last run left each of them: a table that is missing,
+or that has lost the end of its log, looks like an older one that is whole.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
+from embedding.atomic_file import replace_file
 from embedding.errors import DamagedStateError, EmbedmillError, LostPurgesError
-from jobs.state.atomic_file import replace_file
 from jobs.state.path_alias import delta_uri
 from jobs.state.tables import TABLES
 
-NOTE = "tables.json"
+RECORD = "tables.json"
 _ENTRY = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint.*\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One fault: ``file`` lies below the state's folder. Of a data file the others are good; of a ``log`` who knows."""
+    """One fault; ``file`` is below the state's folder. With ``log`` it is the table's log, else that file alone."""
 
     table: str
     file: str
@@ -47,26 +47,27 @@ def damage_error(root: Path, damage: Damage) -> EmbedmillError:
     return DamagedStateError(f"{where}; run `embedmill verify --repair`, which rebuilds the table")
 
 
-# -- the note ----------------------------------------------------------------------------------------------------------
+# -- the record --------------------------------------------------------------------------------------------------------
 
 
-def versions_noted(root: Path) -> dict[str, int | None]:
+def recorded_versions(root: Path) -> dict[str, int | None]:
     """Version of each table when the last run ended; None of one whose rebuilding has begun and not ended."""
     try:
-        found = json.loads((root / NOTE).read_text())
+        found = json.loads((root / RECORD).read_text())
         return {name: found[name] for name in TABLES if name in found}
     except (FileNotFoundError, ValueError):
         return {}
 
 
-def note_versions(root: Path, *, rebuilding: Collection[str] = (), rebuilt: Collection[str] = ()) -> None:
-    """Note every table's version. What is ``rebuilding`` counts as damaged until it is ``rebuilt``. Under the lease."""
-    before = versions_noted(root)
+def record_versions(root: Path, *, rebuilding: Collection[str] = (), rebuilt: Collection[str] = ()) -> None:
+    """Record every table's version; tables ``rebuilding`` count as damaged until ``rebuilt``. Needs the lease."""
+    before = recorded_versions(root)
     unfinished = ({name for name, version in before.items() if version is None} | set(rebuilding)) - set(rebuilt)
     now = {name: _newest(root / name) for name in TABLES}
-    noted = {name: None if name in unfinished else now[name] for name in TABLES if name in unfinished or now[name] >= 0}
-    if noted != before:
-        replace_file(root / NOTE, json.dumps(noted).encode())
+    there = [name for name in TABLES if name in unfinished or now[name] >= 0]
+    recorded = {name: None if name in unfinished else now[name] for name in there}
+    if recorded != before:
+        replace_file(root / RECORD, json.dumps(recorded).encode())
 
 
 def _newest(table: Path) -> int:
@@ -85,28 +86,28 @@ def _versions(table: Path, name: re.Pattern[str]) -> Iterator[int]:
 
 
 def first_damage(root: Path) -> Damage | None:
-    """What can be seen without opening a file: missing, gone back, unfinished, empty. Takes milliseconds."""
-    noted = versions_noted(root)  # before the logs, which only grow
+    """The first fault that shows without opening a data file: missing, gone back, unfinished, empty. Milliseconds."""
+    recorded = recorded_versions(root)  # before the logs, which only grow
     for name in sorted(TABLES, key=lambda n: n != "purges"):
-        for damage in _seen(root, name, noted):
+        for damage in _visible_damage(root, name, recorded):
             return damage
     return None
 
 
 def find_damage(root: Path) -> list[Damage]:
     """Every fault of every table, by reading all of it. ``purges`` comes first, since it alone cannot be rebuilt."""
-    noted = versions_noted(root)
+    recorded = recorded_versions(root)
     found: list[Damage] = []
     for name in sorted(TABLES, key=lambda n: n != "purges"):
-        if (root / name).exists() or name in noted:
-            found += list(_seen(root, name, noted)) or _read(root, name)
+        if (root / name).exists() or name in recorded:
+            found += list(_visible_damage(root, name, recorded)) or _read(root, name)
     return found
 
 
-def _seen(root: Path, name: str, noted: dict[str, int | None]) -> Iterator[Damage]:
-    if name not in noted:
+def _visible_damage(root: Path, name: str, recorded: dict[str, int | None]) -> Iterator[Damage]:
+    if name not in recorded:
         return
-    log, version, newest = f"{name}/_delta_log", noted[name], _newest(root / name)
+    log, version, newest = f"{name}/_delta_log", recorded[name], _newest(root / name)
     if version is None:
         yield Damage(name, name, "is being rebuilt, or was when that was killed", log=True)
     elif not (root / log).is_dir():

@@ -1,8 +1,8 @@
 """One writer on a state at a time: a lease with a holder, a heartbeat and an expiry.
 
 The lease is a small JSON file; reading and changing it happens under an operating-system lock. A holder on this
-machine whose process is gone has lost the lease at once, any other when its heartbeat expires. Who holds it may be
-stopped, lose it and go on unaware: its ``number``, higher than any before, is what the tables tell it by (``fence``).
+machine whose process is gone has lost the lease at once, any other when its heartbeat expires. A paused holder can lose
+the lease without noticing; the fencing token, its ``number``, makes its later commits fail (``fencing``).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
+from embedding.atomic_file import replace_file
 from embedding.errors import LeaseHeldError
-from jobs.state.atomic_file import replace_file
 from jobs.state.fencing import LOST
 
 _FRESH_SECONDS = 5.0  # who waits says so every second; an older sign is of a run that was killed
@@ -140,9 +140,9 @@ class Lease:
             raise LeaseHeldError("another run was stopped while it changed the lease; end it or let it go on") from None
 
     def _expired(self, held: _Held) -> bool:
-        """On this machine by its own clock, which nobody sets; else by the time of day, which must agree among hosts.
+        """On this machine by its monotonic clock; else by the time of day, which must agree among hosts.
 
-        Where it does not, a lease that was seen without a heartbeat for its whole length has expired as well.
+        Where it does not, a lease that has shown no heartbeat for its whole length has expired as well.
         """
         now = time.monotonic()
         if held != self._seen[0]:
@@ -161,7 +161,7 @@ class Lease:
 
 
 def holder(root: Path) -> str:
-    """The run that holds a state's lease now, "" for none. For whoever only looks: nothing is locked."""
+    """The run that holds a state's lease now, "" for none. Locks nothing."""
     try:
         held = json.loads((root / "lease.json").read_text())
         gone = is_here(held) and (is_gone(held) or time.monotonic() - float(held["beat"]) >= float(held["seconds"]))
@@ -196,7 +196,7 @@ def started_at(process: psutil.Process) -> float:
 
 
 def is_gone(held: _Held) -> bool:
-    """Whether a process of this machine has ended, also where nobody has buried it."""
+    """Whether a process of this machine has ended; a zombie has."""
     try:
         process = psutil.Process(int(held["pid"]))
         another = abs(started_at(process) - float(held["process_started"])) >= 2

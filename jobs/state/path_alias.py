@@ -1,4 +1,4 @@
-"""Alias: another name for a path that an engine cannot take as it is.
+"""Path aliases: another name for a path that an engine cannot take as it is.
 
 Any path that the file system takes is a legal one. Java's options end at a blank, Spark's folders at a comma, Java's
 archives at a colon, and deltalake has troubles of its own. To them a path is shown through a link below a private

@@ -1,7 +1,7 @@
-"""Counted: what workers were asked for against what came back. A worker that writes elsewhere must not pass for none.
+"""Compares the rows that workers were asked for with the rows that came back, and raises where they differ.
 
 Where a machine does not see the state (another disk under the same path, a folder that is not mounted), Spark and Ray
-end well and nothing is there. So every hand-over compares counts that two parties made.
+end well and nothing is there. So every hand-over compares two counts, one of each side.
 """
 
 from __future__ import annotations

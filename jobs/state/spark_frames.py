@@ -15,6 +15,8 @@ from jobs.telemetry.error_reporting import without_messages
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 
+SMALL_SESSION = "spark.embedmill.small"  # "true" in a session that was started for small work
+
 _DDL = {
     pa.string(): "string",
     pa.int64(): "long",
@@ -51,33 +53,36 @@ def as_named(spark: SparkSession) -> DataFrameReader:
 
 
 def gathered(frame: DataFrame) -> DataFrame:
-    """In a session for small work (``start_spark``) the frame as one partition; else the frame.
+    """In a session for small work (``SMALL_SESSION``) the frame as one partition; else the frame. Columns stay.
 
-    Spark knows that one partition needs no exchange. A query is then one stage of one task and not a stage for each
-    join and grouping, and it is stages that small work takes its time for.
+    One partition needs no exchange: a query is one stage of one task instead of a stage for each join and grouping, and
+    starting stages is most of the time of small work.
     """
     return frame.coalesce(1) if _small(frame) else frame
 
 
 def dealt(frame: DataFrame, *by: str | Column, parts: int | None = None) -> DataFrame:
-    """The frame with rows of the same ``by`` in one partition, so that what is written by them comes to few files."""
+    """The frame with rows of the same ``by`` in one partition: writing by them makes few files. Columns stay."""
     if _small(frame):
         return frame
     return frame.repartition(parts, *by) if parts else frame.repartition(*by)
 
 
 def _small(frame: DataFrame) -> bool:
-    return frame.sparkSession.conf.get("spark.sql.shuffle.partitions") == "1"
+    return frame.sparkSession.conf.get(SMALL_SESSION, "false") == "true"
 
 
 def local_frame(spark: SparkSession, schema: pa.Schema, rows: Sequence[Mapping[str, object]]) -> DataFrame:
-    """A few rows of the driver as a frame. Spark knows their number: it leaves out joins with no rows at all."""
+    """A few rows of the driver as a frame with the columns of ``schema``.
+
+    Spark knows their number, and leaves out joins with no rows at all.
+    """
     frame = spark.createDataFrame(pa.Table.from_pylist(list(rows), schema=schema), spark_ddl(schema))
     return gathered(frame) if rows else frame
 
 
 def write_parts(state: State, name: str, frame: DataFrame) -> int:
-    """Write a frame as new files of a table, on the executors, and commit them. Returns the number of rows."""
+    """Write a frame with a table's columns as new files of it, on the executors, and commit them; returns its rows."""
     root, cut = str(state.root), state.cut or ""
     names = TABLES[name].schema.names
 

@@ -6,14 +6,17 @@ import re
 import uuid
 from pathlib import Path
 
+from embedding.atomic_file import replace_file
 from embedding.errors import DamagedStateError, OwnershipError
-from jobs.state.atomic_file import replace_file
 
 FILE = "state.id"
 
 
 def state_id(root: Path) -> str:
-    """The id of a state, "" of one that has never written. A copy or a restored backup keeps it."""
+    """The id of a state, "" of one that has never written. A copy or a restored backup keeps it.
+
+    Raises DamagedStateError for a file that is no id.
+    """
     file = root / FILE
     try:
         found = file.read_text().strip()

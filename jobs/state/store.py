@@ -23,10 +23,10 @@ from deltalake.exceptions import TableNotFoundError
 from deltalake.schema import Schema
 from deltalake.transaction import AddAction
 
-from embedding.errors import EmbedmillError, LeaseHeldError
+from embedding.errors import ConfigError, EmbedmillError, LeaseHeldError
 from jobs.state.fencing import LOST, check, fenced, newest, numbered, refuse_unfenced
-from jobs.state.hash_key import open_hash_key
-from jobs.state.integrity import Damage, damage_error, versions_noted
+from jobs.state.hash_key import given_key, make_key, stored_key
+from jobs.state.integrity import Damage, damage_error, recorded_versions
 from jobs.state.parts import _WRITTEN_BY_PEOPLE, Part
 from jobs.state.path_alias import LINKED, delta_files, delta_uri
 from jobs.state.state_folder import open_folder, read_spaces, write_spaces
@@ -34,14 +34,17 @@ from jobs.state.tables import TABLES
 
 
 class State:
-    """Handle on the tables below ``root``. Opening creates what is missing, private to the user.
+    """Handle on the tables below ``root``. Opening creates the folder, private to the user.
 
     Of the tables that are kept for each way of cutting texts it shows and changes the rows of ``cut`` alone; without
     one it shows all, and changes none.
 
-    ``fence`` is the number of the lease under which it commits. Without one it is open for reading: every method that
-    changes what is there raises ValueError; only a table that is missing is created, empty. ``for_writing`` gives the
-    same tables with a number.
+    ``fence`` is the number of the lease under which it commits, and creates a table or the hash key that is missing.
+    Without one it is open for reading: a table that never was there has no rows, and every method that changes what is
+    there raises ValueError. ``for_writing`` gives the same tables with a number.
+
+    Raises ConfigError for a folder that is not embedmill's and for a hash key of another length, ResourceError for one
+    that cannot be used, DamagedStateError where the hash key was lost.
     """
 
     def __init__(self, root: Path, *, cut: str | None = None, hash_key: str = "", fence: int = 0) -> None:
@@ -49,14 +52,24 @@ class State:
         self.cut = cut
         self._fence = fence
         self.private = open_folder(root)
-        self.hash_key = open_hash_key(root, hash_key)
+        self._key = given_key(hash_key) or stored_key(root)
+        if fence and not self._key:
+            self._key = make_key(root)
+
+    @property
+    def hash_key(self) -> bytes:
+        """The key of content hashes. Raises ConfigError where nothing has been written yet."""
+        self._key = self._key or stored_key(self.root)
+        if not self._key:
+            raise ConfigError(f"state.uri: nothing was written to {self.root} yet; run `embedmill run` first")
+        return self._key
 
     # -- space ---------------------------------------------------------------------------------------------------
 
     def spaces(self) -> dict[str, dict[str, str]]:
         """What was made here: ``model`` and ``cut`` by space_id.
 
-        Raises ConfigError for a state of another format.
+        Raises ConfigError for a state of another format, DamagedStateError for a marker that is no JSON.
         """
         return read_spaces(self.root)
 
@@ -74,24 +87,31 @@ class State:
     # -- tables --------------------------------------------------------------------------------------------------
 
     def table(self, name: str) -> DeltaTable:
-        """Open a table at its newest version, creating it when it is missing and never was there.
+        """Open a table at its newest version; one that never was there is created where this is open for writing.
 
-        Raises DamagedStateError, or LostPurgesError, for one that was there.
+        Raises DamagedStateError, or LostPurgesError, for one that was there, and ValueError for one that never was in a
+        state that is open for reading.
         """
+        if (found := self._found(name)) is not None:
+            return found
+        refuse_unfenced(self._fence)
         spec = TABLES[name]
-        uri = delta_uri(self.root / name)
+        return DeltaTable.create(
+            delta_uri(self.root / name),
+            schema=spec.stored,
+            mode="ignore",
+            partition_by=spec.stored_by,
+            commit_properties=numbered(self._fence),
+        )
+
+    def _found(self, name: str) -> DeltaTable | None:
+        """The table, None for one that never was there. Raises DamagedStateError or LostPurgesError."""
         try:
-            return DeltaTable(uri)
+            return DeltaTable(delta_uri(self.root / name))
         except TableNotFoundError:
-            if versions_noted(self.root).get(name) is not None:
+            if recorded_versions(self.root).get(name) is not None:
                 raise damage_error(self.root, Damage(name, name, "is missing", log=True)) from None
-            return DeltaTable.create(
-                uri,
-                schema=spec.stored,
-                mode="ignore",
-                partition_by=spec.stored_by,
-                commit_properties=numbered(self._fence) if self._fence else None,
-            )
+            return None
 
     def _grown(self, name: str) -> DeltaTable:
         """The table, to be written to, with the columns that an earlier version of embedmill did not know."""
@@ -106,28 +126,21 @@ class State:
     def files(self, name: str, partition: Mapping[str, str] | None = None) -> list[str]:
         """Paths of a table's current files, for Spark."""
         filters = self._within(name) + [(column, "=", value) for column, value in (partition or {}).items()]
-        return [str(file) for file in delta_files(self.table(name), self.root / name, filters)]
+        table = self._found(name)
+        return [str(file) for file in delta_files(table, self.root / name, filters)] if table is not None else []
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
-        """Read a table into memory. Only for tables whose size does not grow with the number of chunks."""
+        """Read a table into memory: ``columns``, or all, of the rows for which ``where`` holds.
+
+        Only for tables whose size does not grow with the number of chunks; see ``team_rows`` for the others.
+        """
         wanted = list(columns or TABLES[name].schema.names)
         if where is None:
-            return self._dataset(name).to_table(columns=wanted)
+            return self.dataset(name).to_table(columns=wanted)
         # Filtered afterwards and not in the scan: file statistics come back as string views, which a pushed-down
         # filter cannot compare. The two columns that make rows heavy are read only where asked for.
         light = [c for c in TABLES[name].schema.names if c in wanted or c not in ("text", "vector")]
-        return self._dataset(name).to_table(columns=light).filter(where).select(wanted)
-
-    def read_team(self, name: str, team: str, columns: Sequence[str]) -> pa.Table:
-        """Read one team's rows of a table of any size, batch by batch. Memory holds the team's rows of ``columns``.
-
-        Of a table that is partitioned by team, only that team's files are opened.
-        """
-        dataset = self._dataset(name, [("team_id", "=", team)] if "team_id" in TABLES[name].partition_by else [])
-        wanted = list(dict.fromkeys([*columns, "team_id"]))
-        batches = (batch.filter(pc.equal(batch["team_id"], team)) for batch in dataset.to_batches(columns=wanted))
-        schema = pa.schema([TABLES[name].stored.field(column) for column in wanted])
-        return pa.Table.from_batches(batches, schema=schema).select(list(columns))
+        return self.dataset(name).to_table(columns=light).filter(where).select(wanted)
 
     def append(self, name: str, parts: Sequence[Part]) -> None:
         """Commit files that workers wrote, all in one transaction.
@@ -189,20 +202,23 @@ class State:
 
     def count(self, name: str, where: pc.Expression | None = None) -> int:
         """Number of rows."""
-        return int(self._dataset(name).count_rows(filter=where))
+        return int(self.dataset(name).count_rows(filter=where))
 
     def distinct(self, name: str, columns: Sequence[str]) -> set[tuple[Any, ...]]:
         """The different values of some columns."""
         found: set[tuple[Any, ...]] = set()
-        for batch in self._dataset(name).to_batches(columns=list(columns)):
+        for batch in self.dataset(name).to_batches(columns=list(columns)):
             different = pa.Table.from_batches([batch]).group_by(list(columns)).aggregate([])
             found.update(zip(*(different[column].to_pylist() for column in columns), strict=True))
         return found
 
-    def _dataset(self, name: str, filters: Sequence[tuple[str, str, str]] = ()) -> ds.Dataset:
-        """The rows of this cut, of the partitions for which ``filters`` hold."""
+    def dataset(self, name: str, filters: Sequence[tuple[str, str, str | list[str]]] = ()) -> ds.Dataset:
+        """The rows of this cut with every stored column, of the partitions for which ``filters`` hold; loads none."""
+        table = self._found(name)
+        if table is None:
+            return ds.dataset(TABLES[name].stored.empty_table())
         within = [*self._within(name), *filters]
-        return self.table(name).to_pyarrow_dataset(schema=TABLES[name].stored, file_pruning_predicate=within or None)
+        return table.to_pyarrow_dataset(schema=TABLES[name].stored, file_pruning_predicate=within or None)
 
     def _within(self, name: str) -> list[tuple[str, str, str]]:
         return [("cut", "=", self.cut)] if TABLES[name].per_cut and self.cut is not None else []
@@ -221,11 +237,13 @@ class State:
         """The same tables, to commit to under the lease of this number (1 or higher)."""
         state = copy.copy(self)
         state._fence = fence
+        state._key = self._key or stored_key(self.root) or make_key(self.root)
         return state
 
     def values(self, name: str, column: str) -> list[str]:
         """Values of a partition column, of every cut."""
-        return sorted({str(partition[column]) for partition in self.table(name).partitions()})
+        table = self._found(name)
+        return sorted({str(partition[column]) for partition in table.partitions()}) if table is not None else []
 
     def drop(self, name: str, where: str) -> int:
         """Delete the rows, of every cut, for which an SQL condition holds; returns how many."""
@@ -264,7 +282,7 @@ class State:
         """Remove a table and create it empty; with ``keep_files`` only its log is removed.
 
         Its log begins with this lease's number. No commit guards the removal: ask the lease just before. Raises
-        LeaseHeldError where any table has seen a later lease.
+        LeaseHeldError where a later lease has committed to any table.
         """
         refuse_unfenced(self._fence)
         if self.newest_fence() > self._fence:
@@ -290,7 +308,7 @@ class State:
         table.cleanup_metadata()
 
     def newest_fence(self) -> int:
-        """The highest number of a lease that any table has seen."""
+        """The highest number of a lease under which any table was committed to."""
         return newest(delta_uri(self.root / name) for name in TABLES)
 
     def raise_fence(self) -> None:
@@ -307,7 +325,7 @@ class State:
 
     @property
     def engine_log(self) -> Path:
-        """What the engines wrote to standard error, for whoever looks into a fault of theirs."""
+        """What the engines wrote to standard error."""
         return self.root / "work" / "engines.log"
 
     def work(self, run_id: str) -> Path:

@@ -1,7 +1,7 @@
 """The scratch folders below the state: of runs, which hold their plan and texts, and of the engines of processes.
 
-The scratch of a run is cleared by whoever holds the lease next. Engines outlive a run, so a process says with a sign of
-life in their folder that it still is: on this machine its own number tells, elsewhere the sign's age.
+The next holder of the lease clears the scratch of a run. Engines outlive a run, so a process keeps a sign of life in
+their folder: on this machine its process id is checked, elsewhere the age of the sign.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import psutil
 
+from embedding.atomic_file import replace_file
 from embedding.errors import ResourceError
-from jobs.state.atomic_file import replace_file
 from jobs.state.lease import is_gone, is_here, machine_id, started_at
 
 _ALIVE = "alive.json"
@@ -30,8 +30,8 @@ _mutex = threading.Lock()
 def clear_work(root: Path, *, keep: str = "") -> int:
     """Drop the scratch of other runs than ``keep``, not of running engines. Call it only while holding the lease.
 
-    What was planned in it is void once another run has written: whoever finds it gone plans anew. Returns how many
-    folders went.
+    A plan in it is void once another run has written: a step that finds it gone plans anew. Returns the number of
+    folders removed.
     """
     work, gone = root / "work", 0
     for folder in work.iterdir() if work.exists() else ():
@@ -53,7 +53,7 @@ def scratch_left(root: Path) -> int:
 def show_life(folder: Path, seconds: int) -> None:
     """While this process lives, say so in its engines' folder: four times in ``seconds``, the length of a lease.
 
-    Whoever takes a lease over that has expired thus finds the sign of the same process too old as well.
+    So a process that takes over an expired lease finds the sign of its old holder too old as well.
     """
     with _mutex:
         _sign(folder, seconds)

@@ -57,7 +57,7 @@ class Differences:
 
 
 def not_found(spark: SparkSession, found: DataFrame, wrong: Sequence[Wrong]) -> list[Wrong]:
-    """Those of ``wrong`` that no other check has found."""
+    """Those of ``wrong`` that no other check has found. ``found`` has at least team_id and chunk_id."""
     if not wrong:
         return []
     rows = local_frame(spark, _KEY, [{"team_id": one.team_id, "chunk_id": one.chunk_id} for one in wrong])
@@ -123,10 +123,10 @@ def compare(
 def plan_repair(
     spark: SparkSession, target: RunTarget, found: DataFrame, gone: Sequence[Wrong], *, deletes: bool = True
 ) -> tuple[int, int]:
-    """Write the work that ``publish`` needs to mend ``found``; returns rows to write and rows to delete.
+    """Write the work that ``publish`` needs to repair ``found`` (team_id, chunk_id, problem).
 
-    What is pending is a run's business and stays; without ``deletes`` so does what the index has too much. ``gone`` are
-    rows that their source does not show.
+    Returns rows to write and rows to delete. What is pending is a run's business and stays; without ``deletes`` so do
+    the surplus rows of the index. ``gone`` are rows that their source does not show.
     """
     work = target.work
     chunks = read_table(spark, target.state, "chunks")

@@ -112,7 +112,10 @@ def examine(pipeline: Pipeline, version: str, live: str | None, scope: Scope, *,
 
 
 def choose_queries(rows: DataFrame, *, teams: int, each: int) -> list[Query]:
-    """Stored vectors of the largest teams as queries, and for each team some of another team's."""
+    """Stored vectors of the largest teams as queries, and for each team some of another team's.
+
+    ``rows`` are team_id, channel_id, chunk_id and vector (binary, ``vector_column``).
+    """
     largest = [
         r["team_id"] for r in rows.groupBy("team_id").count().orderBy(F.desc("count"), "team_id").limit(teams).collect()
     ]
@@ -135,7 +138,10 @@ def choose_queries(rows: DataFrame, *, teams: int, each: int) -> list[Query]:
 
 
 def exact_scores(rows: DataFrame, queries: list[Query]) -> dict[tuple[int, bool], list[float]]:
-    """The K best cosines of each query, best first: over all rows of its team, and (True) over those of its channel."""
+    """The K best cosines of each query, best first: over all rows of its team, and (True) over those of its channel.
+
+    ``rows`` are team_id, channel_id and vector (binary).
+    """
     by_team: dict[str, list[Query]] = {}
     for query in queries:
         by_team.setdefault(query.team_id, []).append(query)

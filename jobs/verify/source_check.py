@@ -1,4 +1,4 @@
-"""Read again: sampled partitions are read from their source anew, and what they show is compared with the index.
+"""Reads sampled partitions from their source again and compares what they show with the index.
 
 The other checks of ``verify`` compare tables and index with each other: where all of them are wrong in the same way,
 only the source itself tells. What partitions show is decided by a run's own reader; which event of a document counts,
@@ -21,7 +21,7 @@ from embedding.ids import document_ids
 from jobs.extract.changes import Extraction, changed
 from jobs.extract.extracted import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW, TO_READ, to_read
 from jobs.extract.partition_reader import reader
-from jobs.extract.unlisted_partitions import forgotten
+from jobs.extract.unlisted_partitions import find_unlisted
 from jobs.sources.base import NameMap, Partition
 from jobs.state.purge_rules import purge_rules
 from jobs.state.spark_frames import local_frame, read_table
@@ -188,7 +188,7 @@ def check_sources(
 
     ``sample`` are chunk ids whose partitions come first. Returns the rows that differ, and how many partitions were
     read. Partitions that changed since they were read are a run's business, also those that change meanwhile; those
-    that are in no table of what was read are nobody's, and count as read and empty.
+    that are in no table of what was read count as read and empty.
     """
     state, sources = extraction.state, extraction.sources
     chunks = read_table(spark, state, "chunks").select(*_CHUNK)
@@ -199,7 +199,7 @@ def check_sources(
     owners = near.select("source_id", "partition").distinct().toArrow().to_pylist() if wanted else []
     first = {(row["source_id"], row["partition"]) for row in owners}
     chosen = choose(extraction, first)
-    lost = forgotten(spark, state, sources)
+    lost = find_unlisted(spark, state, sources)
     if not chosen and not lost:
         return [], 0
     shown = read_again(extraction, chosen)
@@ -223,7 +223,7 @@ def check_sources(
 
 
 def read_anew(state: State, wrong: Sequence[Wrong], gone: Sequence[Wrong], run_id: str) -> int:
-    """Have the next run read again the partitions that rows were ``wrong`` of, and forget the texts that are ``gone``.
+    """Have the next run read again the partitions of ``wrong`` rows, and drop the texts that are ``gone``.
 
     Returns how many partitions. Call it only while holding the lease.
     """

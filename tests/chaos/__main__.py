@@ -78,21 +78,21 @@ def series(
             outcome.repeated = max(outcome.repeated, world.repeated())
             if not met:
                 break
-        world.settle(outcome)
+        world.recover(outcome)
         tell(f"{outcome.tried}/{times}, {outcome.missed} missed, {outcome.bad} bad, {outcome.repeated} shards repeated")
         assert outcome.missed <= 2 * times + 3, "the fault never meets a run"
 
 
 def learn_usual(world: World) -> None:
-    """How long a run takes that nobody disturbs, from the second on; moments are drawn from that."""
-    world.settle(Outcome())
+    """How long an undisturbed run takes, from the second on; moments are drawn from that."""
+    world.recover(Outcome())
     world.change()
     began = time.monotonic()
     run = world.start()
     run.communicate()
     assert run.returncode == 0
     world.usual_seconds = time.monotonic() - began
-    world.settle(Outcome())
+    world.recover(Outcome())
 
 
 def _telling(tell: Callable[[str], None], name: str) -> Callable[[str], None]:

@@ -101,7 +101,7 @@ def _children(pid: int, name: str) -> list[psutil.Process]:
 
 
 def _end(world: World, run: subprocess.Popen[bytes]) -> None:
-    """End a run. What it had started goes without anybody's help, which ``settle`` looks after."""
+    """End a run. Its child processes must end by themselves, which ``recover`` checks."""
     with suppress(psutil.NoSuchProcess):
         due = time.monotonic() + WAIT_SECONDS
         world.orphans += [(due, child) for child in psutil.Process(run.pid).children(recursive=True)]

@@ -78,7 +78,7 @@ class World:
         for space in (self.hit, self.calm):
             self._configure(space, uri if space is self.hit else "")
         (root / "calm" / "state").mkdir(mode=0o700)
-        State(root / "hit" / "state")
+        State(root / "hit" / "state", fence=1)
         shutil.copy(root / "hit" / "state" / "hash.key", root / "calm" / "state" / "hash.key")  # so that hashes compare
         self._said: dict[str, dict[int, str]] = {"general": {}, "random": {}}
         self._known: set[str] = set()  # every key that was ever in the index
@@ -139,7 +139,7 @@ class World:
             env=os.environ | (environment or {}),
         )
 
-    def settle(self, outcome: Outcome) -> None:
+    def recover(self, outcome: Outcome) -> None:
         """Run again, let the calm state catch up, and compare."""
         outcome.compared += 1
         again = self.hit.run("--allow-mass-delete", "--wait", "90")

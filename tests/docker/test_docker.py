@@ -431,7 +431,7 @@ def test_health_of_a_real_server(address: str, path: str, expected: str, fault: 
 
 def test_a_server_that_is_not_there_is_not_healthy() -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound and not listening: refused, and nobody else gets it
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: refused, and no other process gets it
         assert "refused" in healthy().fault(f"http://127.0.0.1:{taken.getsockname()[1]}/")
 
 

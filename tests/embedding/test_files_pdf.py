@@ -1,4 +1,4 @@
-"""PDF: what was filled in and noted on a page is read with it, and what has no code is said to be lost."""
+"""PDF: what was filled in and noted on a page is read with it, and glyphs without a code are reported as lost."""
 
 from __future__ import annotations
 

@@ -101,9 +101,9 @@ def poison(space: Workspace, add: Callable[[Workspace], None]) -> Poisoned:
 
 
 @pytest.fixture(scope="module")
-def settled(tmp_path_factory: pytest.TempPathFactory, _ran_once: Workspace) -> Workspace:
+def ran_before(tmp_path_factory: pytest.TempPathFactory, _ran_once: Workspace) -> Workspace:
     """A workspace that was run and that no test may change."""
-    return copied(_ran_once, tmp_path_factory.mktemp("settled") / "ws")
+    return copied(_ran_once, tmp_path_factory.mktemp("ran_before") / "ws")
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------
@@ -454,7 +454,7 @@ def test_bad_files_cost_nothing_that_was_published(bad_files: Poisoned) -> None:
 
 @pytest.mark.parametrize("what", ["a day file", "a channel's folder"])
 def test_day_behind_a_link_out_of_the_export_is_not_deleted(ran: Workspace, what: str) -> None:
-    """Nobody looked behind the link, so the messages there were not found missing."""
+    """What is behind the link was not read, so the messages there were not found missing."""
     before = published(ran)
     hidden = ran.export / "general" / (f"{DAY}.json" if what == "a day file" else "")
     shutil.move(hidden, ran.root / "outside")
@@ -552,15 +552,15 @@ def test_what_may_not_be_read_is_kept_and_tried_again(ran: Workspace, unprivileg
 
 
 @pytest.fixture
-def untouched(settled: Workspace) -> Iterator[Workspace]:
+def untouched(ran_before: Workspace) -> Iterator[Workspace]:
     """A workspace with a configuration of its own, whose state and index must not change."""
-    before = snapshot(settled.root / "state")
-    other = copy.copy(settled)
-    other.config = settled.root / "other.toml"
-    other.config.write_text(settled.config.read_text())
+    before = snapshot(ran_before.root / "state")
+    other = copy.copy(ran_before)
+    other.config = ran_before.root / "other.toml"
+    other.config.write_text(ran_before.config.read_text())
     yield other
     other.config.unlink()
-    assert snapshot(settled.root / "state") == before
+    assert snapshot(ran_before.root / "state") == before
 
 
 @pytest.mark.parametrize("command", ["run", "plan", "verify", "status"])
@@ -601,9 +601,9 @@ def test_wrong_configuration_is_one_line_and_touches_nothing(
     assert_one_line(refused.err, str(untouched.config), fault)
 
 
-def test_missing_configuration_says_where_it_is_looked_for(settled: Workspace) -> None:
-    other = copy.copy(settled)
-    other.config = settled.root / "nowhere.toml"
+def test_missing_configuration_says_where_it_is_looked_for(ran_before: Workspace) -> None:
+    other = copy.copy(ran_before)
+    other.config = ran_before.root / "nowhere.toml"
     refused = other.run()
     assert refused.code == 2
     assert_one_line(refused.err, "nowhere.toml", "--config", "EMBEDMILL_CONFIG")

@@ -17,7 +17,7 @@ from tests.chaos.world import VERSION, Outcome, World
 @pytest.mark.long
 def test_a_run_that_is_killed_and_run_again_leaves_what_an_undisturbed_one_does(tmp_path: Path) -> None:
     world, outcome = World(tmp_path, seed=7), Outcome()
-    world.settle(outcome)
+    world.recover(outcome)
     series(world, kill_driver, 2, outcome, print)
     assert outcome.tried >= 2 and outcome.bad == 0 and outcome.repeated <= 1
 

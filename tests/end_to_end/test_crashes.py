@@ -169,7 +169,7 @@ def test_a_purge_that_is_carried_out_again_spares_what_is_newer(published: Works
     assert held(published)[f"{doc_id}#0"] == "Written anew after the purge"
     writing(State(published.root / "state")).drop(
         "runs", "true"
-    )  # as a rebuilt table: nobody knows that the purge had ended
+    )  # as a rebuilt table: no row says that the purge had ended
     go(published)
     assert held(published)[f"{doc_id}#0"] == "Written anew after the purge"
     assert len(ledger(published)) == State(published.root / "state").count("chunks") == 8

@@ -1,4 +1,4 @@
-"""Of a fault that nobody foresaw type and place are said; its message, which may quote a document, never."""
+"""Of an unexpected fault type and place are said; its message, which may quote a document, never."""
 
 from __future__ import annotations
 

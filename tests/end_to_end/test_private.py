@@ -1,4 +1,4 @@
-"""What a run leaves can be read by its user alone, whatever the umask and whoever made the folder."""
+"""What a run leaves can be read by its user alone, for any umask and any maker of the folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def readable_by_others(root: Path) -> list[Path]:
     found = []
     for folder, names, files in os.walk(root):
         if not stat.S_IMODE(os.stat(folder).st_mode) & 0o011:
-            names.clear()  # nobody else gets in here
+            names.clear()  # closed to others
             continue
         found += [Path(folder, f) for f in files if stat.S_IMODE(os.stat(Path(folder, f)).st_mode) & 0o044]
     return found

@@ -178,7 +178,7 @@ def test_in_all_orders_and_overlaps(start: Path, tmp_path: Path, sequence: list[
 @pytest.mark.long
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 3, 0, 1)], ids=str)
 def test_all_four_started_at_once_as_processes(tmp_path: Path, order: tuple[int, ...]) -> None:
-    """They wait for the lease, and the build lets the others in; whoever comes first, the end is the same."""
+    """They wait for the lease, and the build lets the others in; in any order the end is the same."""
     space = prepare(tmp_path / "ws")
     assert space.run().code == 0
     go_on(space)

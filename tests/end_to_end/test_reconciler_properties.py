@@ -59,7 +59,7 @@ class Reconciling(RuleBasedStateMachine):
         (self.workspace.files / "always.txt").write_text("A root that is empty is an error.\n")
         pipeline = Pipeline(load_config(self.workspace.config), Progress())
         self.chunker = Chunker(pipeline.model / "tokenizer.json", pipeline.limits)
-        self.hash_key = pipeline.state.hash_key
+        self.hash_key = pipeline.state.for_writing(1).hash_key
         self.names = {"C1": "general", "C2": "random"}
         self.said: dict[str, dict[str, str]] = {channel: {} for channel in CHANNELS}  # ts: text
         self.filed: dict[str, str] = {"always.txt": "A root that is empty is an error."}

@@ -20,7 +20,7 @@ from milvus_lite.engine.collection import Collection
 from pymilvus import MilvusClient
 
 from embedding.errors import ConfigError, LeaseHeldError, ResourceError, SpaceMismatchError
-from indexers import Settings, open_index
+from indexers import INDEXES, Settings, find_index, open_index
 from indexers.base import Index, SearchRequest
 from indexers.milvus.index import MilvusIndex
 from indexers.milvus.wire import batches, literal, search_filter
@@ -427,13 +427,22 @@ def test_rows_that_no_engine_can_hold_are_refused_whole(index: Index) -> None:
     with pytest.raises(ValueError, match="NaN"):
         index.upsert(V1, rows(["a#0"], vector=[[float("nan")] * DIM]))
     long = rows(["a#0", "b#0"], text=["fine", "é" * 40_000])
-    assert too_long(long) == {"b#0": "text"}
-    assert too_long(bad) == {}
+    limits = find_index(index.capabilities().engine.split()[0].lower()).max_bytes()
+    assert too_long(long, limits) == {"b#0": "text"}
+    assert too_long(bad, limits) == {}
     with pytest.raises(ValueError, match="text of b#0 is over 65535 bytes"):
         index.upsert(V1, long)
     assert index.count(V1) == 0
     index.upsert(V1, rows(["a#0"], text="é" * 32_767))
     assert index.count(V1) == 1
+
+
+def test_an_engine_s_limits_are_asked_without_its_client() -> None:
+    ask = "import sys, indexers; [kind.max_bytes() for kind in indexers.INDEXES.values()]; "
+    asked = subprocess.run([sys.executable, "-c", ask + "print({'pymilvus', 'vespa'} & set(sys.modules))"], stdout=-1)
+    assert asked.stdout == b"set()\n"
+    for kind in INDEXES.values():
+        assert set(kind.max_bytes()) == {f.name for f in INDEX_ROW if f.type == pa.string()}
 
 
 def test_unknown_kind_and_bad_name() -> None:

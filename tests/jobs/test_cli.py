@@ -67,7 +67,7 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 
 
 def piped(*arguments: str | bytes, reads: int = 0, given: bytes = b"") -> tuple[int, str]:
-    """Exit code and standard error of a command whose output nobody reads past some bytes."""
+    """Exit code and standard error of a command whose output is not read past some bytes."""
     with subprocess.Popen(
         [sys.executable, "-m", "jobs.cli", *arguments],
         stdin=subprocess.PIPE,
@@ -144,7 +144,7 @@ def test_team_of_a_table_is_known_once_it_was_read(workspace: Workspace) -> None
     table = '[[sources]]\nkind = "table"\nuri = "rows.json"\nformat = "json"\n[sources.columns]\n'
     table += 'id = "i"\ntext = "t"\ncreated_at = "c"\nteam_id = "w"\n'
     workspace.config.write_text(table + '[model]\nbackend = "hash"\n[spark]\nmaster = "local[2]"\n')
-    assert workspace.run("--team", "W1").code == 0, "nobody could know it before"
+    assert workspace.run("--team", "W1").code == 0, "it was not known before"
     refused = workspace.run("--team", "W7")
     assert refused.code == 2 and refused.body["error"]["message"].endswith("known: W0, W1")
 

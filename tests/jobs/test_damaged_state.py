@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from jobs.state.integrity import find_damage, first_damage, note_versions
+from jobs.state.integrity import find_damage, first_damage, record_versions
 from jobs.state.store import State
 from jobs.state.tables import TABLES
 from tests.support.workspace import DAY, TEAM, TEXTS, Ran, Workspace, counts, message
@@ -101,7 +101,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
             values = {f.name: f"v{number}" for f in spec.schema if pa.types.is_string(f.type)}
             values |= {f.name: bytes(400) for f in spec.schema if pa.types.is_binary(f.type)}
             state.change(name, [{**values, "_delete": False}])
-    note_versions(state.root)
+    record_versions(state.root)
     return state.root
 
 
@@ -236,9 +236,9 @@ def test_index_rows_of_an_unreadable_day_stay_although_their_chunks_are_lost(who
 
 def test_killed_rebuild_is_begun_again(whole: Workspace) -> None:
     root = whole.root / "state"
-    note_versions(root, rebuilding=["published"])
+    record_versions(root, rebuilding=["published"])
     shutil.rmtree(root / "published")
-    State(root).table("published")
+    State(root, fence=1).table("published")
     assert_named(whole.run(), "published", root / "published")
     rebuilt = whole.verify("--repair")
     assert rebuilt.code == 0 and rebuilt.body["rebuilt"] == ["published"]

@@ -36,7 +36,7 @@ def test_few_of_the_whole_and_of_each_team_may_be_all_of_a_source() -> None:
         [],
         [Loss("T1", "s1", 10, 10)],  # no more than max_delete_rows
         [Loss("T1", "s1", 1_000, 190), Loss("T2", "s2", 1_000, 190)],  # no more than the fraction, of either
-        [Loss("T1", "", 12, 11), Loss("T1", "s1", 1_000, 0)],  # nobody knows whose they were: no group of their own
+        [Loss("T1", "", 12, 11), Loss("T1", "s1", 1_000, 0)],  # of an unknown source: no group of their own
     ],
 )
 def test_what_is_few_passes(losses: list[Loss]) -> None:

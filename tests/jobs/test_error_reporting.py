@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
+import pyarrow as pa
 import pytest
 
-from jobs.state.atomic_file import replace_file
+from jobs.state.parts import write_part
+from jobs.state.tables import TABLES
 from jobs.telemetry.error_reporting import describe, without_messages
 
 SECRET = "a text of a document"
@@ -15,14 +16,14 @@ SECRET = "a text of a document"
 
 def fault_in(folder: Path) -> BaseException:
     """One that is raised by a library, called by a module two folders down."""
-    with pytest.raises(TypeError) as caught:
-        replace_file(folder / "file", cast(bytes, SECRET))
+    with pytest.raises(pa.ArrowInvalid, match=SECRET) as caught:
+        write_part(str(folder), "chunks", pa.table({name: [SECRET] for name in TABLES["chunks"].schema.names}))
     return caught.value
 
 
 def test_the_place_is_the_last_of_ours_however_deep_its_folder(tmp_path: Path) -> None:
     said = describe(fault_in(tmp_path))
-    assert said.startswith("unexpected TypeError at jobs/state/atomic_file.py:") and SECRET not in said
+    assert said.startswith("unexpected ArrowInvalid at jobs/state/parts.py:") and SECRET not in said
 
 
 def test_what_a_worker_says_is_passed_on(tmp_path: Path) -> None:

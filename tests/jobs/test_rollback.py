@@ -17,7 +17,16 @@ from jobs.commands.rollback import rollback
 from jobs.commands.run import run
 from jobs.commands.verify import verify
 from jobs.scope import Scope
-from tests.support.in_process import Death, Killed, WatchedIndex, copied_with_index, open_pipeline, without_ray
+from tests.support.in_process import (
+    GROWING,
+    Death,
+    Killed,
+    WatchedIndex,
+    copied_with_index,
+    open_pipeline,
+    tables_loaded,
+    without_ray,
+)
 from tests.support.workspace import TEAM, TEXTS, Workspace, message
 
 LONG = " ".join(f"Door {n} of the harbour office moves." for n in range(30))
@@ -136,3 +145,12 @@ def test_a_rollback_that_died_has_not_moved_the_alias_and_is_done_again(
     go(space)
     assert verify(open_pipeline(space.config), Scope()).status == "ok"
     assert any("Call the courier" in text for text in shown(space, V1).values())
+
+
+def test_a_rollback_loads_no_table_that_grows_with_the_chunks(
+    tmp_path: Path, _same: tuple[Workspace, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space, _ = changed_since(tmp_path / "ws", _same, "")
+    whole = tables_loaded(monkeypatch)
+    assert rollback(open_pipeline(space.config)).removed > 0
+    assert whole and not GROWING & set(whole)

@@ -14,7 +14,7 @@ import pytest
 
 from embedding.errors import EmbedmillError
 from indexers.exact import ExactIndex
-from jobs.extract import extract
+from jobs.extract import extract, readings
 from jobs.extract.extracted import CHUNK_ROW, EXTRACTED, PARTITION_ROW
 from jobs.extract.readings import told
 from jobs.plan import plan
@@ -111,7 +111,7 @@ def test_a_plan_whose_deletes_are_not_where_it_wrote_them_is_not_carried_out(tmp
 def test_a_run_whose_executors_wrote_elsewhere_fails_and_changes_nothing(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real: Callable[..., None] = extract.read_partitions
+    real: Callable[..., None] = readings.read_partitions
 
     def elsewhere(*given: Any) -> None:
         real(*given)

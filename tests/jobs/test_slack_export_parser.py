@@ -160,7 +160,7 @@ def test_rejections(record: object, key: str, reason: str) -> None:
     assert isinstance(found, Rejected)
     assert (found.key, found.reason, found.channel_id, found.whole) == (key, reason, "C1", False)
     assert found.doc_id == ("" if key.startswith("@") else f"T01/m/C1/{key}")
-    assert bool(found.digest) == (found.doc_id == ""), "what has no id is told from others by its content"
+    assert bool(found.digest) == (found.doc_id == ""), "a record without an id is told from others by its content"
 
 
 def test_a_rejection_tells_the_fault_but_no_text() -> None:

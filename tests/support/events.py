@@ -61,7 +61,7 @@ def nameless(content: str, reason: str = "missing_id") -> Said:
 
 
 def torn(reason: str = "cut_off") -> Said:
-    """Here the partition ends, and nobody knows what came after."""
+    """Here the partition ends; what came after is not known."""
     return Said("torn", reason=reason)
 
 

@@ -132,7 +132,7 @@ class History:
     partitions: dict[str, list[Said]] = field(default_factory=dict)
     clock: int = 0
     oracle: Oracle = field(default_factory=Oracle)
-    told: list[str] = field(default_factory=list)  # what happened, for whoever reads a failure
+    told: list[str] = field(default_factory=list)  # what happened, shown with a failure
 
     def change(self) -> None:
         """One to three things happen."""

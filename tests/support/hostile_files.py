@@ -1,4 +1,4 @@
-"""Files and messages made to harm whoever reads them. Each is made when it is asked for: some are large."""
+"""Files and messages made to harm their reader. Each is made when it is asked for: some are large."""
 
 from __future__ import annotations
 

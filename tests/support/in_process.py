@@ -7,6 +7,7 @@ workers are called one after the other here. A run of a few documents then costs
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -82,6 +83,23 @@ class Death:
         self.writes.append(replace(write(), purging=self.purging))
         if fatal:
             raise Killed
+
+
+GROWING = {"chunks", "published", "removals", "vectors"}  # tables with a row a chunk or document
+
+
+def tables_loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the tables that the product loads whole from now on; the list grows."""
+    whole: list[str] = []
+    real = State.read
+
+    def watched(state: State, name: str, *given: Any, **named: Any) -> Any:
+        if sys._getframe(1).f_globals["__name__"].startswith("jobs."):  # not the double's own look at the keys
+            whole.append(name)
+        return real(state, name, *given, **named)
+
+    monkeypatch.setattr(State, "read", watched)
+    return whole
 
 
 class WatchedIndex(ExactIndex):
@@ -214,7 +232,9 @@ def open_pipeline(config: Path, death: Death | None = None) -> Pipeline:
     """A pipeline as a new process would open it. Its exact index is found again by the path of the configuration."""
     pipeline = Pipeline(load_config(config), Progress())
     index = WatchedIndex(pipeline.config.index_uri, pipeline.config.index.name)
-    state = WatchedState(pipeline.state.root, cut=pipeline.state.cut, hash_key=pipeline.state.hash_key.hex())
+    state = WatchedState(
+        pipeline.state.root, cut=pipeline.state.cut, hash_key=pipeline.config.state.hash_key.get_secret_value()
+    )
     index.death = state.death = death or Death()
     pipeline._index, pipeline.state = index, state
     pipeline.close = lambda: None  # type: ignore[method-assign]  # replaced, for this pipeline alone

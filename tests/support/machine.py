@@ -80,7 +80,7 @@ class Machine(RuleBasedStateMachine):
         pipeline = open_pipeline(self.config)
         self.chunker = Chunker(pipeline.model / "tokenizer.json", pipeline.limits)
         self.numbers = {source.source_id: n for n, source in enumerate(open_sources(pipeline.config))}
-        key = pipeline.state.hash_key
+        key = pipeline.state.for_writing(1).hash_key
         self.model = Model(cache(lambda team, text: ids.content_hash(key, team, text)), (*EXPORTS.values(), "T01"))
         self.night: Within | None = None
         self.sound = True
@@ -255,7 +255,7 @@ class Machine(RuleBasedStateMachine):
         """Let the model say what a command owes, do it, and judge what it wrote; its report, or None if it died."""
         model, fatal, self.sound = self.model, Death(*death), False
         goal = copy.deepcopy(model)
-        goal.settle()
+        goal.recover()
         if name != "purge":
             for unfinished in goal.unfinished:
                 goal.carry_out(unfinished)

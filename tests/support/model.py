@@ -215,8 +215,8 @@ class Model:
 
     # -- judging a command ---------------------------------------------------------------------------------------------
 
-    def settle(self) -> None:
-        """What was in flight when a run died is believed of no more."""
+    def recover(self) -> None:
+        """Hold the rows that a killed run was writing for unknown."""
         for write in self.pending:
             held = self.ledger[write.version]
             for k in write.keys | (write.removed & held.keys()):
@@ -262,7 +262,7 @@ class Model:
                     doomed |= self.doomed(rule)
                 unused |= self.unused(self.unfinished, doomed)
             elif write.where == "doubt" and write.done:
-                self.settle()
+                self.recover()
             elif write.where == "quarantine" and write.done and not write.purging:
                 self.quarantine = set(goal.quarantine)
             elif write.where == "alias" and write.done:

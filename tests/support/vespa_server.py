@@ -53,7 +53,7 @@ class VespaServer:
         self.uri = f"http://127.0.0.1:{self._process.stdout.readline().strip()}"
 
     def plan(self, *faults: str, slow: float = 0.0, token: str = "") -> None:
-        """Fail the next requests for documents and searches so, "" for one that does not fail; forget what was seen.
+        """Fail the next requests for documents and searches so, "" for one that does not fail; clear the counts.
 
         A fault is a status ("429"), "stall" for no answer, "reset" for a connection that breaks before the work is
         done, "lost" for one that breaks after it, or "partial" for a search that saw half of the documents.

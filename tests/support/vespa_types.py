@@ -73,7 +73,7 @@ class Type:
             self.vectors[self.slots[key]] = vector
 
     def remove(self, key: str) -> None:
-        """Forget a document."""
+        """Remove a document."""
         if self.documents.pop(key, None) is not None:
             self._order = None
             if key in self.slots:

@@ -17,7 +17,7 @@ from jobs.config import load_config
 from jobs.extract.changes import partition_fingerprint
 from jobs.pipeline import Pipeline
 from jobs.sources import open_sources
-from jobs.state.integrity import note_versions
+from jobs.state.integrity import record_versions
 from jobs.state.store import State
 from jobs.telemetry.progress import Progress
 from tests.support.paths import ROOT
@@ -147,7 +147,7 @@ def copied(space: Workspace, root: Path) -> Workspace:
     }
     rows = state.read("sources").to_pylist()
     state.change("sources", [r | {"fingerprint": now[r["source_id"], r["partition"]], "_delete": False} for r in rows])
-    note_versions(state.root)
+    record_versions(state.root)
     return copy
 
 

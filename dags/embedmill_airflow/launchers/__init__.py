@@ -20,7 +20,7 @@ class Job:
 
     ``name`` is unique per run and step: lowercase letters, digits and '-', at most 47 characters. ``arguments`` are
     those of the console script, ``engine`` is what it works with ("spark", "ray" or "none"), ``environment`` what is
-    set for it and may be seen.
+    set for it and may be shown.
     """
 
     name: str

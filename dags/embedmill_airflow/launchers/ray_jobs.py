@@ -7,7 +7,7 @@ the same id. A later try finds by the name what an earlier one began:
     ended well, but unread   take its outcome: the task died between the job's end and its own
     failed or stopped        begin a new one
 
-A job that ended well is forgotten once its outcome was taken, so that clearing the task runs it again.
+A job that ended well is removed once its outcome was taken, so that clearing the task runs it again.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 
 def token_batches(tokens: npt.NDArray[np.integer], budget: int) -> Iterator[npt.NDArray[np.intp]]:
-    """Yield index arrays that cover ``range(len(tokens))`` once, longest texts first.
+    """Yield index arrays (intp, one dimension) that cover ``range(len(tokens))`` once, longest texts first.
 
     Within a batch, rows x longest row stays within ``budget`` tokens; a text that is longer than the budget on its
     own is a batch of one. The longest come first so that a budget too large for the device fails at once.

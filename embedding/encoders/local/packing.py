@@ -38,7 +38,7 @@ class Packing:
 
 
 def pack(lengths: npt.NDArray[np.integer], width: int, slots: int) -> Packing:
-    """Pack texts of ``lengths`` tokens, none above ``width``, into few rows of at most ``slots`` texts.
+    """Pack texts of ``lengths`` tokens (integers, at most ``width``) into few rows of at most ``slots`` texts.
 
     Each row is filled with the longest text that still fits, until none does. Texts of one length are alike, so rows of
     one filling are made together: the work is by fillings, of which there are few, and not by texts.

@@ -56,7 +56,10 @@ class TorchEncoder:
         return self.encode_ids(self._tokens.ids(texts))
 
     def published(self, texts: Sequence[str], max_tokens: int) -> npt.NDArray[np.float32]:
-        """What sentence-transformers gives for documents by its own ways: its tokenizer's settings, padding, prompt."""
+        """What sentence-transformers gives for documents by its own ways: its tokenizer's settings, padding, prompt.
+
+        Float32 of shape (texts, dim).
+        """
         self._model.max_seq_length = max_tokens
         found = self._model.encode_document(list(texts), batch_size=8, show_progress_bar=False)
         return np.asarray(found, np.float32)

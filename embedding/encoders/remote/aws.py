@@ -49,7 +49,10 @@ def client(name: str, settings: RemoteSettings) -> Any:
 
 @contextmanager
 def errors_of(name: str) -> Iterator[None]:
-    """Say AWS's errors in our words. Their messages are left out: they may quote the request."""
+    """Say AWS's errors in our words. Their messages are left out: they may quote the request.
+
+    Raises RefusedInput, TryAgain, and ConfigError where access is denied.
+    """
     from botocore.exceptions import (
         BotoCoreError,
         ClientError,

@@ -19,7 +19,7 @@ _PURPOSES = {"document": "search_document", "query": "search_query"}
 
 
 class BedrockService:
-    """One model in one region."""
+    """One model in one region. Raises ConfigError for a model that is not known."""
 
     def __init__(self, settings: RemoteSettings, purpose: Purpose) -> None:
         self.name = f"bedrock {settings.model}"

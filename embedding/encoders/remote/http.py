@@ -45,7 +45,7 @@ class HttpService:
         self._client.close()
 
     def ask(self, texts: Sequence[str]) -> Answer:
-        """See Service.ask."""
+        """See Service.ask. Raises ConfigError where access is denied or the model is not there."""
         body: dict[str, Any] = (
             {"model": self._model, "input": list(texts), "encoding_format": "float"}
             if self._openai

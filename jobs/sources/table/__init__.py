@@ -54,7 +54,10 @@ class TableSource:
         return self.__dict__ | {"_snapshot": None}  # an executor reads the log itself, at the same version
 
     def listing(self) -> Listing:
-        """See Source.listing. Looks into files only as far as it must to know that every column is in one of them."""
+        """See Source.listing. Looks into files only as far as it must to know that every column is in one of them.
+
+        Raises SourceError for a missing or empty table and a missing column.
+        """
         if not self.root.exists():
             raise SourceError(f"table source: no such path: {self.root}")
         if self.format == "delta":
@@ -153,7 +156,7 @@ class TableSource:
             path = Path(partition.path)
             missing -= set(walk.partition_values(path, self.root))
             if budget <= 0:
-                missing &= {self.rows.columns[name] for name in _REQUIRED}  # of others it may be in what was not seen
+                missing &= {self.rows.columns[name] for name in _REQUIRED}  # others may be in what was not read
             if not missing:
                 return set()
             try:

@@ -26,7 +26,10 @@ class Standings:
         self.rows = 0
 
     def add(self, teams: pa.Array, keys: pa.Array, versions: np.ndarray, deleted: np.ndarray, ok: np.ndarray) -> None:
-        """One batch. Rows that are not ``ok`` have no document or no version: they stand outside."""
+        """Add one batch: arrays of one value a row, ``versions`` int64 (µs), ``deleted`` and ``ok`` bool.
+
+        Rows that are not ``ok`` have no document or no version, and do not compete.
+        """
         documents = pc.binary_join_element_wise(teams.filter(pa.array(ok)), keys.filter(pa.array(ok)), _BETWEEN)
         self._documents.append(documents)
         self._versions.append(versions[ok])

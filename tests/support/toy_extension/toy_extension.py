@@ -17,7 +17,7 @@ from embedding.parsers import FORMATS, Format, Limits
 from embedding.parsers.parsed import TextBuilder
 from embedding.records import Document, Kind, Record, Rejected
 from indexers import INDEXES, IndexKind, Settings
-from indexers.exact import ExactIndex
+from indexers.exact import MAX_BYTES, ExactIndex
 from jobs.config_sections import SourceSection
 from jobs.sources import add_source
 from jobs.sources.base import Listing, Partition, ReadLimits, SourceContext, stat_fingerprint
@@ -124,4 +124,4 @@ def open_toy(uri: str, name: str, settings: Settings) -> ExactIndex:
     return ExactIndex(uri, name)
 
 
-INDEXES["toy"] = IndexKind(open_toy)
+INDEXES["toy"] = IndexKind(open_toy, lambda: MAX_BYTES)

@@ -15,12 +15,30 @@ from jobs.state.erasure import erase_dropped
 from jobs.state.parts import write_part
 from jobs.state.store import State
 from jobs.state.tables import TABLES
+from jobs.state.team_rows import count_by_team, group_teams, read_teams
 from tests.support.canary import Canary, places
 
 
 def test_a_start_that_died_before_the_first_table_can_be_repeated(tmp_path: Path) -> None:
-    first = State(tmp_path / "state")
-    assert State(tmp_path / "state").hash_key == first.hash_key
+    first = State(tmp_path / "state", fence=1)
+    assert State(tmp_path / "state").hash_key == first.hash_key == State(tmp_path / "state", fence=2).hash_key
+
+
+def test_a_state_that_is_open_for_reading_creates_nothing_but_its_folder(tmp_path: Path) -> None:
+    reading = State(tmp_path / "state", cut="one")
+    for name, spec in TABLES.items():
+        assert reading.read(name).schema.names == spec.schema.names and reading.count(name) == 0
+        assert reading.files(name) == [] and reading.distinct(name, spec.key) == set()
+        assert read_teams(reading, "chunks", ["T1"], ["text"]).num_rows == 0
+        with pytest.raises(ValueError, match="open for reading"):
+            reading.table(name)
+    assert reading.values("chunks", "team_id") == [] and reading.newest_fence() == 0 and reading.spaces() == {}
+    with pytest.raises(ConfigError, match="nothing was written to .*; run `embedmill run` first"):
+        _ = reading.hash_key
+    assert list((tmp_path / "state").iterdir()) == []
+    writing = reading.for_writing(1)
+    assert len(writing.hash_key) == 32 and reading.hash_key == writing.hash_key
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["hash.key"]
 
 
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
@@ -112,6 +130,9 @@ PURGE: dict[str, object] = {
 }
 
 
+LEDGER = [("v1", "T1", 1), ("v1", "T1", 2), ("v1", "T2", 3), ("v1", "T3", 4), ("v2", "T1", 5)]
+
+
 def vector() -> pa.Table:
     blank = {field.name: "" for field in TABLES["vectors"].schema} | {"vector": b""}
     return pa.Table.from_pylist([blank])
@@ -158,5 +179,18 @@ def test_a_team_is_read_without_the_files_of_others(tmp_path: Path, name: str) -
     for file in state.files(name, {"team_id": "T2"}):
         Path(file).unlink()
     column = TABLES[name].key[-1]
-    assert state.every_cut().read_team(name, "T1", [column]).to_pylist() == [{column: "k"}]
-    assert state.read_team(name, "T3", [column]).num_rows == 0
+    assert read_teams(state.every_cut(), name, ["T1"], [column]).to_pylist() == [{column: "k"}]
+    assert read_teams(state, name, ["T3"], [column]).num_rows == 0
+
+
+def test_rows_are_counted_by_team_and_grouped_within_a_limit(tmp_path: Path) -> None:
+    state = State(tmp_path, cut="one", fence=1)
+    rows = [{"index": index, "team_id": team, "chunk_id": f"{n}"} for index, team, n in LEDGER]
+    blank = {field.name: None for field in TABLES["published"].schema}
+    state.change("published", [blank | row | {"_delete": False} for row in rows])
+    counts = count_by_team(state, "published", {"index": "v1"})
+    assert counts == {"T1": 2, "T2": 1, "T3": 1}
+    assert list(group_teams(counts, 2)) == [["T1"], ["T2", "T3"]]
+    assert list(group_teams(counts, 1)) == [["T1"], ["T2"], ["T3"]] and list(group_teams({})) == []
+    read = read_teams(state, "published", ["T1", "T3"], ["chunk_id", "team_id"], {"index": "v1"})
+    assert sorted(tuple(r.values()) for r in read.to_pylist()) == [("1", "T1"), ("2", "T1"), ("4", "T3")]

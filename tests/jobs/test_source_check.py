@@ -93,7 +93,7 @@ def test_a_row_that_no_source_shows_is_seen_and_removed(sound: Workspace) -> Non
     body = check(sound)
     assert (body.status, found(body), body.sampled_source_partitions) == ("ok", {}, 4), "all, of so few"
     assert body.held_back == () and body.source_partitions_marked == 0
-    plant(sound, PLANTED, "what nobody has said", version=1 << 60)
+    plant(sound, PLANTED, "what no source shows", version=1 << 60)
     assert check(sound, Scope(channels=("C2",))).status == "ok", "it is outside the scope"
     body = check(sound, Scope(channels=("C1",)))
     assert (body.status, found(body), body.examples) == ("differs", {"source": 1}, (f"{PLANTED}#0",))
@@ -106,14 +106,14 @@ def test_a_row_that_no_source_shows_is_seen_and_removed(sound: Workspace) -> Non
 
 def test_a_row_of_a_partition_that_nobody_knows_is_seen_and_removed(sound: Workspace) -> None:
     """No run can find it gone: a run looks for partitions that ``sources`` has and the listing has not."""
-    plant(sound, PLANTED, "what nobody has said", partition="C1/2025-03-09")
+    plant(sound, PLANTED, "what no source shows", partition="C1/2025-03-09")
     plant(sound, f"{TEAM}/f/gone.txt", "of a source that was taken out", source_id="files-elsewhere")
     go(sound)
     body = check(sound)
     assert (body.status, found(body), body.examples) == ("differs", {"source": 1}, (f"{PLANTED}#0",))
     assert check(sound, repair=True).status == "repaired" and f"{PLANTED}#0" not in texts(sound)
     assert check(sound).status == "ok"
-    plant(sound, PLANTED, "what nobody has said", partition="C1/2025-03-09")
+    plant(sound, PLANTED, "what no source shows", partition="C1/2025-03-09")
     (sound.export / "general" / "2025-03-09.json").symlink_to("/etc/hostname")
     assert check(sound).status == "ok", "it may be there"
 
@@ -141,7 +141,7 @@ def test_a_deletion_that_was_passed_over_is_seen(sound: Workspace) -> None:
 
 
 def test_what_changed_or_cannot_be_read_is_no_difference(sound: Workspace) -> None:
-    plant(sound, PLANTED, "what nobody has said")
+    plant(sound, PLANTED, "what no source shows")
     sound.day("general", [message(n, text) for n, text in enumerate(TEXTS[:3])])
     body = check(sound)
     assert (body.status, body.source_partitions_changed, body.sampled_source_partitions) == ("ok", 1, 3)
@@ -231,7 +231,7 @@ def test_what_a_partition_says_is_read_as_events(sound: Workspace) -> None:
         emptied.doc_id: [(7, False, {}, at)],
     }
     assert (shown.unreadable, shown.open) == ({f"{TEAM}/m/C1/4"}, set())
-    assert told(text, Rejected("5", "torn")).open == {at}, "nobody knows which document that is"
+    assert told(text, Rejected("5", "torn")).open == {at}, "it may be any document"
 
 
 # -- the comparison by itself ------------------------------------------------------------------------------------------

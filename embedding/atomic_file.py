@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def replace_file(file: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a small private file so that a crash leaves the old one or the new one.
+    """Write a small private file so that a crash leaves the old one or the new one. Of two writers the later wins.
 
     Without ``durable`` it is not flushed to the disk: a loss of power may lose it, and no write waits for the disk.
     """

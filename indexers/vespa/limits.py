@@ -1,0 +1,10 @@
+"""Limits of the index in Vespa on the strings of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from indexers.base import KEY_BYTES
+
+# UTF-8 bytes by column. Vespa takes longer ones; these are Milvus's, so that both can be built from one state.
+MAX_BYTES: Mapping[str, int] = {**KEY_BYTES, "text": 65_535, "meta": 65_535}
