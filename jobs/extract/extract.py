@@ -1,7 +1,7 @@
 """Extract: read the source partitions that changed and bring the text tables up to date with them.
 
-The order of the commits is that the partitions are being read (``begin_sources``), removals, chunks, quarantine,
-sources: a crash between two of them reads the same partitions again and finds nothing left to change.
+The order of the commits is: that the partitions are being read (``begin_sources``), removals, chunks, quarantine,
+sources. After a crash between two of them the same partitions are read again, and nothing is left to change.
 """
 
 from __future__ import annotations

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from embedding.atomic_file import replace_file
 from embedding.errors import ConfigError, DamagedStateError, ResourceError
+from jobs.state.hash_key import KEY_FILE
 from jobs.state.tables import TABLES
 
 FORMAT = 3
 MARKER = "embedmill.json"
 # Any of these shows that a folder is ours. The marker alone would not do: it comes only once the lease is held.
-_OURS = (MARKER, "hash.key", "lease.json", "work", *TABLES)
+_OURS = (MARKER, KEY_FILE, "lease.json", "work", *TABLES)
 
 
 def open_folder(root: Path) -> bool:
