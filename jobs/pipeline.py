@@ -98,6 +98,8 @@ class Pipeline:
         if version not in index.versions():
             if self.state.count("published", pc.field("index") == version):
                 self.state.drop("published", f"`index` = '{version}'")
+            if version in (served := self.state.served() or ()):  # of an index that was lost
+                self.state.keep_served(name for name in served if name != version)
             index.create_version(version, space_id=self.space_id, dim=self.space.dim, owner=own_id(self.state.root))
             refuse_other(self.state.root, version, index.owner_of(version))  # made by another state a moment ago
 

@@ -22,9 +22,31 @@ def ensure_live(pipeline: Pipeline) -> str:
     if version is None:
         version = pipeline.first_version
         pipeline.ensure_version(version)
-        index.point_alias(version)
+        go_live(pipeline, version)
     pipeline.check_space(version)
     return version
+
+
+def go_live(pipeline: Pipeline, version: str) -> None:
+    """Point the alias at a version, and remember that it was live. Call it only while holding the lease."""
+    index, state = pipeline.index(), pipeline.state
+    if version not in (state.served() or ()):
+        # First: a version that is live without being noted would never be gone back to.
+        state.keep_served(dict.fromkeys([*served_versions(pipeline), version]))
+    index.point_alias(version)
+
+
+def served_versions(pipeline: Pipeline) -> list[str]:
+    """Versions of the index, oldest first, that were ever live.
+
+    A build that the gate refused, or of a part of the sources, is none of them, also where a later one went live. Of a
+    state that no release with this note has written to, they are all up to the live one.
+    """
+    index = pipeline.index()
+    versions, live, noted = index.versions(), index.live(), pipeline.state.served()
+    if noted is None:
+        return versions[: versions.index(live) + 1] if live else []
+    return [version for version in versions if version in noted or version == live]
 
 
 def version_to_build(pipeline: Pipeline, live: str | None) -> str:
@@ -43,13 +65,15 @@ def version_to_build(pipeline: Pipeline, live: str | None) -> str:
     return version
 
 
-def versions_to_keep(versions: list[str], live: str | None, keep: int) -> list[str]:
-    """Of ``versions``, oldest first: ``keep`` up to the live one, at least one before it, and the newest build."""
+def versions_to_keep(versions: list[str], served: list[str], live: str | None, keep: int) -> list[str]:
+    """Of ``versions``, oldest first: the last ``keep`` that were ``served`` up to the live one, and the newest build.
+
+    At least one before the live one stays.
+    """
     if live is None:
         return list(versions)
-    at = versions.index(live)
-    served, builds = versions[: at + 1], versions[at + 1 :]
-    return served[-max(2, keep) :] + builds[-1:]
+    builds = versions[versions.index(live) + 1 :]
+    return served[: served.index(live) + 1][-max(2, keep) :] + builds[-1:]
 
 
 def own_index(pipeline: Pipeline) -> None:

@@ -9,7 +9,7 @@ from jobs.bodies.answers import GcBody
 from jobs.pipeline import Pipeline
 from jobs.run_session import open_session
 from jobs.scope import Scope
-from jobs.versions import own_index, versions_to_keep
+from jobs.versions import own_index, served_versions, versions_to_keep
 
 _PER_CUT = ("sources", "chunks", "removals", "quarantine")
 VACUUM_HOURS = 1  # a search or a status that began before may still read the files
@@ -18,7 +18,7 @@ VACUUM_HOURS = 1  # a search or a status that began before may still read the fi
 def gc(
     pipeline: Pipeline, *, keep: int | None = None, vectors: bool = False, dry_run: bool = False, wait: float = 0.0
 ) -> GcBody:
-    """Drop versions; never the live one, the one before it, or the newest that is being built.
+    """Drop versions; never the live one, the one that was live before it, or the newest that is being built.
 
     ``vectors`` also drops the stored vectors of spaces that no version is left of: using such a model again would
     encode everything once more. Returns what was kept, what was (or would be) dropped, and what was compacted.
@@ -29,7 +29,8 @@ def gc(
         index = pipeline.index()
         own_index(pipeline)
         live = index.live()
-        kept = versions_to_keep(index.versions(), live, keep or pipeline.config.index.keep_versions)
+        most = keep or pipeline.config.index.keep_versions
+        kept = versions_to_keep(index.versions(), served_versions(pipeline), live, most)
         spaces = {v: index.space_of(v) for v in kept}
         known = state.spaces()
         used = set(spaces.values()) | {pipeline.space_id}

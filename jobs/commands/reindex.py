@@ -18,7 +18,7 @@ from jobs.run_session import open_session
 from jobs.scope import Scope
 from jobs.steps import apply_plan, extract_sources, final_status, plan_scope
 from jobs.verify.gate import examine
-from jobs.versions import AGAIN_SECONDS, version_to_build
+from jobs.versions import AGAIN_SECONDS, go_live, version_to_build
 
 
 def reindex(
@@ -62,7 +62,7 @@ def reindex(
                 move = verdict.passed and (whole if activate is None else activate)
                 if move:
                     lease.check()
-                    pipeline.index().point_alias(version)
+                    go_live(pipeline, version)
                 report.status = final_status(report) if verdict.passed else "failed"
                 break
             report.status = "partial"

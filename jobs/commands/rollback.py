@@ -1,4 +1,4 @@
-"""Rollback: point the alias at the version before the live one, once nothing in it is gone from the sources.
+"""Rollback: point the alias at the version that was live before, once nothing in it is gone from the sources.
 
 Since the cutover no run has written to that version: it holds what was deleted, edited or purged meanwhile. Those rows
 are removed before the alias moves, by the tables alone and without an engine; the next run brings in what is new.
@@ -25,28 +25,28 @@ from jobs.scope import Scope
 from jobs.state.store import State
 from jobs.state.team_rows import count_by_team, group_teams, read_teams
 from jobs.steps import publish_rows
-from jobs.versions import own_index
+from jobs.versions import go_live, own_index, served_versions
 
 _KEY = ["team_id", "chunk_id"]
 _DOCUMENT = ["team_id", "doc_id"]
 
 
 def rollback(pipeline: Pipeline, *, allow_mass_delete: bool = False, wait: float = 0.0) -> RollbackBody:
-    """Clean the version before the live one and point the alias at it. Starts no engine, so it takes seconds.
+    """Clean the version that was live before and point the alias at it. Starts no engine, so it takes seconds.
 
     ``removed`` counts rows whose document is gone, or is another one, by what the sources showed last. Raises
     MassDeleteError where many of them are gone that the live version still has: no run was let delete those.
 
-    Raises ConfigError where there is no version before the live one.
+    Raises ConfigError where no version was live before this one.
     """
     with open_session(pipeline, "rollback", Scope(), wait) as session:
         report, lease = session.report, session.lease
         index = pipeline.index()
         own_index(pipeline)
-        live, versions = index.live(), index.versions()
-        earlier = versions[: versions.index(live)] if live else []
+        live, served = index.live(), served_versions(pipeline)
+        earlier = served[: served.index(live)] if live else []
         if live is None or not earlier:
-            raise ConfigError(f"there is no version before {live or 'the first run'}; nothing was changed")
+            raise ConfigError(f"no version was live before {live or 'the first run'}; nothing was changed")
         report.index = version = earlier[-1]
         space = index.space_of(version)
         move = Move(version, cut_of(pipeline, space), live, cut_of(pipeline, index.space_of(live)))
@@ -56,7 +56,7 @@ def rollback(pipeline: Pipeline, *, allow_mass_delete: bool = False, wait: float
         if count:
             publish_rows(session, version, Plan(delete=count))
         lease.check()
-        index.point_alias(version)
+        go_live(pipeline, version)
         report.rows_after = index.count(version)
         report.status = "ok"
     model = pipeline.state.spaces().get(space, {}).get("model", "")

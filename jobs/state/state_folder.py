@@ -1,10 +1,11 @@
-"""The folder of a state: whether it is ours, private to the user, and the marker with its format and its spaces."""
+"""The folder of a state: whether it is ours, private to the user, and its marker (format, spaces, live versions)."""
 
 from __future__ import annotations
 
 import json
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedding.atomic_file import replace_file
@@ -45,14 +46,25 @@ def close_to_others(folder: Path) -> bool:
     return True
 
 
-def read_spaces(root: Path) -> dict[str, dict[str, str]]:
-    """What the marker says was made here: ``model`` and ``cut`` by space_id; nothing where there is no marker.
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What the marker of a state holds: ``model`` and ``cut`` by space_id, and the index versions that were ever live.
+
+    ``served`` is None in a state that only releases without it have written to.
+    """
+
+    spaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    served: tuple[str, ...] | None = None
+
+
+def read_marker(root: Path) -> Marker:
+    """Read the marker; an empty one where there is none.
 
     Raises DamagedStateError for a marker that cannot be read, ConfigError for one of another format.
     """
     marker = root / MARKER
     if not marker.exists():
-        return {}
+        return Marker()
     try:
         found = json.loads(marker.read_text())
     except ValueError:
@@ -61,9 +73,13 @@ def read_spaces(root: Path) -> dict[str, dict[str, str]]:
         raise ConfigError(
             f"state.uri: {root} has format {found['format']}, this version writes {FORMAT}; give a new folder"
         )
-    return dict(found["spaces"])
+    served = found.get("served")
+    return Marker(found["spaces"], None if served is None else tuple(served))
 
 
-def write_spaces(root: Path, spaces: Mapping[str, Mapping[str, str]]) -> None:
-    """Write the marker with these spaces."""
-    replace_file(root / MARKER, json.dumps({"format": FORMAT, "spaces": dict(spaces)}).encode())
+def write_marker(root: Path, marker: Marker) -> None:
+    """Write the marker."""
+    body: dict[str, object] = {"format": FORMAT, "spaces": dict(marker.spaces)}
+    if marker.served is not None:
+        body["served"] = marker.served
+    replace_file(root / MARKER, json.dumps(body).encode())

@@ -1,4 +1,4 @@
-"""The state: ACID tables (Delta Lake) below one folder, the hash key, and which spaces it has served.
+"""The state: ACID tables (Delta Lake) below one folder, the hash key, the spaces, and the versions that were live.
 
 Distributed writers call ``write_part`` and hand back a ``Part``; only the driver commits, in one transaction.
 """
@@ -11,7 +11,8 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,7 +30,7 @@ from jobs.state.hash_key import given_key, make_key, stored_key
 from jobs.state.integrity import Damage, damage_error, recorded_versions
 from jobs.state.parts import _WRITTEN_BY_PEOPLE, Part
 from jobs.state.path_alias import LINKED, delta_files, delta_uri
-from jobs.state.state_folder import open_folder, read_spaces, write_spaces
+from jobs.state.state_folder import Marker, open_folder, read_marker, write_marker
 from jobs.state.tables import TABLES
 
 
@@ -71,18 +72,25 @@ class State:
 
         Raises ConfigError for a state of another format, DamagedStateError for a marker that is no JSON.
         """
-        return read_spaces(self.root)
+        return {space_id: dict(space) for space_id, space in read_marker(self.root).spaces.items()}
 
     def note_space(self, space_id: str, model: str) -> None:
         """Remember a space, its model's name and its cut. Call it only while holding the lease."""
-        known = self.spaces()
-        if space_id not in known:
-            self.keep_spaces(known | {space_id: {"model": model, "cut": self.cut or ""}})
+        marker = read_marker(self.root)
+        if space_id not in marker.spaces:
+            self._mark(replace(marker, spaces={**marker.spaces, space_id: {"model": model, "cut": self.cut or ""}}))
 
-    def keep_spaces(self, spaces: Mapping[str, Mapping[str, str]]) -> None:
-        """Remember these spaces and no others. Call it only while holding the lease."""
+    def served(self) -> tuple[str, ...] | None:
+        """Index versions that were ever live; None where only releases that did not note them have written."""
+        return read_marker(self.root).served
+
+    def keep_served(self, versions: Iterable[str]) -> None:
+        """Remember these versions, and no others, as ever live. Call it only while holding the lease."""
+        self._mark(replace(read_marker(self.root), served=tuple(versions)))
+
+    def _mark(self, marker: Marker) -> None:
         refuse_unfenced(self._fence)
-        write_spaces(self.root, spaces)
+        write_marker(self.root, marker)
 
     # -- tables --------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from embedding.errors import MassDeleteError
+from embedding.errors import ConfigError, MassDeleteError
+from indexers import exact
+from jobs.commands.gc import gc
 from jobs.commands.purge import purge
 from jobs.commands.reindex import reindex
 from jobs.commands.rollback import rollback
@@ -154,3 +158,53 @@ def test_a_rollback_loads_no_table_that_grows_with_the_chunks(
     whole = tables_loaded(monkeypatch)
     assert rollback(open_pipeline(space.config)).removed > 0
     assert whole and not GROWING & set(whole)
+
+
+def build_after(space: Workspace, tokens: int, scope: Scope) -> bool:
+    """Reindex into the space of another chunk length; returns whether the alias moved."""
+    text = re.sub(r"max_tokens = \d+\n", "", space.config.read_text())
+    space.config.write_text(text.replace("[model]\n", f"[model]\nmax_tokens = {tokens}\n"))
+    return reindex(open_pipeline(space.config), scope).activated
+
+
+def test_a_version_that_was_never_live_is_not_gone_back_to(tmp_path: Path) -> None:
+    """A build of a part, or one that the gate refused, stays below the version of another space that goes live later."""
+    space = Workspace(tmp_path / "ws")
+    go(space)
+    assert not build_after(space, 16, Scope(channels=("C1",)))
+    assert build_after(space, 24, Scope()) and live(space) == "messages__v3"
+    assert rollback(open_pipeline(space.config)).index == live(space) == V1
+    with pytest.raises(ConfigError, match="no version was live before messages__v1"):
+        rollback(open_pipeline(space.config))
+
+
+def test_a_version_that_was_never_live_does_not_take_the_place_of_one_that_was(tmp_path: Path) -> None:
+    space = Workspace(tmp_path / "ws")
+    go(space)
+    assert not build_after(space, 16, Scope(channels=("C1",)))
+    assert build_after(space, 24, Scope())
+    collected = gc(open_pipeline(space.config), keep=2)
+    assert collected.kept == (V1, "messages__v3") and collected.dropped == ("messages__v2",)
+
+
+def test_the_version_before_is_found_in_a_state_that_noted_none(tmp_path: Path, _same: tuple[Workspace, str]) -> None:
+    """Earlier releases did not note which versions were live: there it is the one below."""
+    space, _ = changed_since(tmp_path / "ws", _same, "")
+    marker = space.root / "state" / "embedmill.json"
+    noted = json.loads(marker.read_text())
+    assert noted.pop("served") == [V1, "messages__v2"]
+    marker.write_text(json.dumps(noted))
+    assert rollback(open_pipeline(space.config)).index == V1
+    assert json.loads(marker.read_text())["served"] == [V1, "messages__v2"]
+
+
+def test_a_version_of_an_index_that_was_lost_is_no_longer_one_that_was_live(tmp_path: Path) -> None:
+    space = Workspace(tmp_path / "ws")
+    go(space)
+    assert build_after(space, 16, Scope())
+    state = open_pipeline(space.config).state
+    assert state.served() == (V1, "messages__v2")
+    exact._STORES.pop(open_pipeline(space.config).config.index_uri)
+    go(space)
+    assert not build_after(space, 24, Scope(channels=("C1",)))
+    assert state.served() == (V1,)

@@ -208,7 +208,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def collect(self) -> None:
         self.counted["gc"] += 1
-        kept = versions_to_keep(self._versions(), self.model.live or None, 2)
+        kept = versions_to_keep(self._versions(), self._versions(), self.model.live or None, 2)
         self._command("gc", _ALL, (0, True), gc, read=False, publish=False)
         agree(self._versions() == kept, "other versions were dropped than may be")
 
