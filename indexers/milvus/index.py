@@ -19,6 +19,7 @@ from embedding.errors import ConfigError, ReadBackError, ResourceError, SpaceMis
 from indexers.base import Settings, check_name, version_number
 from indexers.milvus.compat import NOT_AWAITED, compact_collection
 from indexers.milvus.connection import SLOW_CALL_SECONDS
+from indexers.milvus.filters import any_of
 from indexers.milvus.layout import (
     COMPACTION_KEY,
     OWNER_KEY,
@@ -35,7 +36,7 @@ from indexers.milvus.layout import (
 from indexers.milvus.limits import MAX_BYTES
 from indexers.milvus.lite import LOCK_SECONDS
 from indexers.milvus.reader import Held, MilvusReader
-from indexers.milvus.wire import any_of, batches, encode, insert_request, upsert_request
+from indexers.milvus.wire import batches, encode, insert_request, upsert_request
 from indexers.rows import checked_rows
 
 DELETE_KEYS = 1_000

@@ -16,6 +16,7 @@ from pymilvus import AnnSearchRequest, MilvusClient, RRFRanker
 from embedding.errors import ConfigError, ResourceError
 from indexers.base import Capabilities, Hit, SearchRequest, Settings, must_live, version_number
 from indexers.milvus.connection import SLOW_CALL_SECONDS, Connection
+from indexers.milvus.filters import any_of, literal, search_filter
 from indexers.milvus.layout import (
     COMPACTION_KEY,
     OWNER_KEY,
@@ -26,7 +27,6 @@ from indexers.milvus.layout import (
     capabilities_of,
     layout_of,
 )
-from indexers.milvus.wire import any_of, literal, search_filter
 from indexers.rows import SCAN
 
 FETCH_KEYS = 1_000

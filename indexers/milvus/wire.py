@@ -1,4 +1,4 @@
-"""What goes over the wire to Milvus: filter expressions, and rows cut into requests and encoded by column.
+"""What goes over the wire to Milvus: rows cut into requests and encoded by column.
 
 pymilvus takes rows as dicts and encodes them value by value: with 384 dimensions that was half of the time of an
 upsert into Milvus Lite, and more than a server needs to take the rows. A column at a time costs a twentieth of it.
@@ -6,7 +6,7 @@ upsert into Milvus Lite, and more than a server needs to take the rows. A column
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -20,32 +20,6 @@ from indexers.milvus.limits import MAX_BYTES
 UPSERT_ROWS = 1_000
 # A server takes requests of 64 MiB unless it is set up otherwise; managed ones take less.
 UPSERT_BYTES = 8 << 20
-
-_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-
-
-def literal(value: str) -> str:
-    r"""Quote a string for a filter expression.
-
-    Only the escapes that both engines' grammars have: JSON's own ``\u0001`` is an error in Milvus Lite, and
-    servers before 2.5 have no filter templates. Any other character stands for itself.
-    """
-    return '"' + "".join(_ESCAPES.get(char, char) for char in value) + '"'
-
-
-def any_of(column: str, values: Sequence[str]) -> str:
-    """Filter expression: the column holds one of the values."""
-    return f"{column} in [{', '.join(map(literal, values))}]"
-
-
-def search_filter(team_id: str, channels: Sequence[str], kind: str | None) -> str:
-    """Filter expression of a search. The team is always in it."""
-    parts = [f"team_id == {literal(team_id)}"]
-    if channels:
-        parts.append(any_of("channel_id", channels))
-    if kind is not None:
-        parts.append(f"kind == {literal(kind)}")
-    return " and ".join(parts)
 
 
 def batches(table: pa.Table, dim: int) -> Iterator[tuple[int, int]]:

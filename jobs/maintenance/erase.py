@@ -23,7 +23,7 @@ from jobs.bodies import purge as bodies
 from jobs.extract.held_deletions import drop_held
 from jobs.report import Report, record
 from jobs.scope import Scope
-from jobs.state.erasure import empty_engine_log, erase_dropped
+from jobs.state.old_files import empty_engine_log, erase_dropped
 from jobs.state.team_rows import read_teams
 from jobs.state.work_folder import scratch_left
 from jobs.versions import own_index

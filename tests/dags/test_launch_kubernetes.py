@@ -50,7 +50,7 @@ def job(kind: str, name: str = "embedmill-a-step-0123456789ab") -> Any:
 
 
 def rendered(kind: str, environment: dict[str, str] = FULL) -> dict[str, Any]:
-    from embedmill_airflow.launchers.resources import Settings, render
+    from embedmill_airflow.launchers.manifests import Settings, render
 
     made = render(job(kind), Settings.read(environment), "a-mark")
     assert made["kind"] == kind
@@ -153,7 +153,7 @@ def test_a_resource_holds_the_command_and_the_mark_and_names_the_secret_alone(ki
 
 
 def test_a_name_that_kuberay_refuses_is_refused_here() -> None:
-    from embedmill_airflow.launchers.resources import Settings, render
+    from embedmill_airflow.launchers.manifests import Settings, render
 
     with pytest.raises(ValueError, match="more than 47"):
         render(job("RayJob", "e" * 48), Settings("embedmill"), "a-mark")
@@ -168,14 +168,14 @@ def test_a_name_that_kuberay_refuses_is_refused_here() -> None:
     ],
 )
 def test_a_wrong_setting_is_named(environment: dict[str, str], said: str) -> None:
-    from embedmill_airflow.launchers.resources import Settings
+    from embedmill_airflow.launchers.manifests import Settings
 
     with pytest.raises(ValueError, match=said):
         Settings.read(environment)
 
 
 def test_the_docs_name_every_setting_with_its_default() -> None:
-    from embedmill_airflow.launchers.resources import Settings
+    from embedmill_airflow.launchers.manifests import Settings
 
     page = (ROOT / "docs" / "kubernetes.md").read_text()
     for one in dataclasses.fields(Settings):
@@ -185,7 +185,7 @@ def test_the_docs_name_every_setting_with_its_default() -> None:
 
 
 def test_the_versions_are_those_that_are_installed() -> None:
-    from embedmill_airflow.launchers.resources import Settings
+    from embedmill_airflow.launchers.manifests import Settings
 
     settings = Settings("embedmill")
     assert settings.spark_version == importlib.metadata.version("pyspark")
@@ -193,7 +193,7 @@ def test_the_versions_are_those_that_are_installed() -> None:
 
 
 def test_a_status_is_read_as_what_it_means() -> None:
-    from embedmill_airflow.launchers.resources import state
+    from embedmill_airflow.launchers.manifests import state
 
     def spark(word: str | None) -> str:
         status = {} if word is None else {"status": {"applicationState": {"state": word}}}
@@ -232,7 +232,7 @@ import asyncio, importlib, json, logging, sys, time
 sys.path.insert(0, {dags!r})
 from embedmill_airflow.launchers import Job, JobLost, Outcome
 from embedmill_airflow.launchers.kubernetes import Kubernetes
-from embedmill_airflow.launchers.resources import Settings
+from embedmill_airflow.launchers.manifests import Settings
 log = logging.getLogger("task")
 log.setLevel(logging.INFO)
 log.propagate = False

@@ -22,8 +22,9 @@ from pymilvus import MilvusClient
 from embedding.errors import ConfigError, LeaseHeldError, ResourceError, SpaceMismatchError
 from indexers import INDEXES, Settings, find_index, open_index
 from indexers.base import Index, SearchRequest
+from indexers.milvus.filters import literal, search_filter
 from indexers.milvus.index import MilvusIndex
-from indexers.milvus.wire import batches, literal, search_filter
+from indexers.milvus.wire import batches
 from indexers.rows import INDEX_ROW, SCAN, too_long
 from indexers.vespa.package import write_package
 from tests.support.paths import ROOT

@@ -18,7 +18,7 @@ from embedding.models.packaged import model_path
 from embedding.models.space import describe_space
 from jobs.engines.class_archive import ClassArchive, check_java
 from jobs.engines.spark import _names_in_utf8
-from jobs.state.erasure import erase_dropped
+from jobs.state.old_files import erase_dropped
 from jobs.state.parts import write_part
 from jobs.state.path_alias import plain
 from jobs.state.store import State

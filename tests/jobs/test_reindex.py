@@ -236,7 +236,7 @@ def test_a_filter_that_leaks_is_refused(ran: Workspace, monkeypatch: pytest.Monk
     second_team(ran)
     assert ran.run().code == 0
     import indexers.milvus.reader as milvus
-    from indexers.milvus.wire import search_filter as real
+    from indexers.milvus.filters import search_filter as real
 
     def leaking(team_id: str, channels: Any, kind: str | None) -> str:
         return "" if leak == "team" else real(team_id, (), kind)

@@ -11,7 +11,7 @@ import pytest
 
 from embedding.errors import ConfigError, LeaseHeldError
 from embedding.records import CHUNK
-from jobs.state.erasure import erase_dropped
+from jobs.state.old_files import erase_dropped
 from jobs.state.parts import write_part
 from jobs.state.store import State
 from jobs.state.tables import TABLES

@@ -49,7 +49,7 @@ def _ray_jobs(environment: Mapping[str, str]) -> Any:
 
 def _kubernetes(environment: Mapping[str, str]) -> Any:
     from embedmill_airflow.launchers.kubernetes import Kubernetes
-    from embedmill_airflow.launchers.resources import Settings
+    from embedmill_airflow.launchers.manifests import Settings
 
     return Kubernetes(Settings.read(environment))
 

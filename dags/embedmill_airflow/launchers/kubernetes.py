@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from embedmill_airflow.launchers import Job, JobLost, Outcome
+from embedmill_airflow.launchers.manifests import ANNOTATION, KINDS, Settings, State, kind, reason, render, state
 from embedmill_airflow.launchers.outcome import Shown, new_mark, outcome
-from embedmill_airflow.launchers.resources import ANNOTATION, KINDS, Settings, State, kind, reason, render, state
 
 
 class Kubernetes:

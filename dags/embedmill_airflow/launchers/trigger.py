@@ -13,7 +13,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from embedmill_airflow.launchers.resources import KINDS, State, state
+from embedmill_airflow.launchers.manifests import KINDS, State, state
 
 
 class CustomObjectTrigger(BaseTrigger):
