@@ -184,6 +184,8 @@ class Airflow:
         for left in alive:
             left.kill()
         psutil.wait_procs(alive, timeout=10)
+        for process in self.processes.values():
+            process.wait(10)
         if self.postgres:
             self.postgres.stop()
 
