@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pyarrow.compute as pc
@@ -82,7 +82,7 @@ def _check_team(pipeline: Pipeline, team: str) -> None:
     raise ConfigError(f"--team: nothing is known of team {team!r}; known are {shown}; nothing was purged")
 
 
-def _ahead(pipeline: Pipeline, rule: erase.Rule) -> list[dict[str, Any]]:
+def _ahead(pipeline: Pipeline, rule: erase.Rule) -> list[erase.Rule]:
     """Rules for documents that a purge takes and that are dated after it: each version of them stays away."""
     needed = [*erase.NEEDED, "version"]
     rows = read_teams(pipeline.state.every_cut(), "chunks", [rule["team_id"]], needed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from embedding.records import Rejected
 from jobs.extract.held_deletions import At, ids_held
@@ -12,6 +11,7 @@ from jobs.extract.partition_reader import Chunking
 from jobs.scope import Scope
 from jobs.sources.base import Listing, NameMap, Partition, Source
 from jobs.state.store import State
+from jobs.state.tables import SourceRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Extraction:
     run_id: str
     now: int
 
-    def known(self) -> dict[At, dict[str, Any]]:
+    def known(self) -> dict[At, SourceRow]:
         """Read the rows of ``sources``: what each partition was when it was last read."""
         return {(r["source_id"], r["partition"]): r for r in self.state.read("sources").to_pylist()}
 
@@ -39,7 +39,7 @@ class SourceChanges:
     were listed, ``rejected`` what their listings refused; what others had rejected stays.
     """
 
-    known: dict[At, dict[str, Any]]
+    known: dict[At, SourceRow]
     read: list[tuple[int, Partition]]
     gone: list[At]
     rejected: list[tuple[Source, Rejected]]
@@ -71,7 +71,7 @@ def changed_partitions(extraction: Extraction) -> int:
 
 
 def choose_partitions(
-    sources: Sequence[Source], known: dict[At, dict[str, Any]], chunking: Chunking, scope: Scope
+    sources: Sequence[Source], known: dict[At, SourceRow], chunking: Chunking, scope: Scope
 ) -> SourceChanges:
     """Choose the partitions that must be read for a scope, and those that are gone."""
     chosen: dict[At, tuple[int, Partition]] = {}
@@ -134,16 +134,14 @@ def below(key: str, refused: Mapping[str, str]) -> str:
     return next((refused[name] for name in (key, *folders) if name in refused), "")
 
 
-def changed(
-    row: Mapping[str, object] | None, partition: Partition, source: Source, names: NameMap, chunking: Chunking
-) -> bool:
+def changed(row: SourceRow | None, partition: Partition, source: Source, names: NameMap, chunking: Chunking) -> bool:
     """Whether a partition is not as it was read last, by its ``row`` of ``sources``."""
     return (
         row is None
         or bool(row["retry"])
         or row["fingerprint"] != partition_fingerprint(partition)
         or row["reader"] != f"{source.reader}:{chunking.version}"
-        or row["refs_hash"] != names.fingerprint(row["refs"] or [])  # type: ignore[arg-type]
+        or row["refs_hash"] != names.fingerprint(row["refs"] or [])
     )
 
 
@@ -151,14 +149,19 @@ def _add_overlapping(
     chosen: dict[At, tuple[int, Partition]],
     listed: Mapping[At, tuple[int, Partition]],
     gone: Sequence[At],
-    known: Mapping[At, Mapping[str, object]],
+    known: Mapping[At, SourceRow],
 ) -> None:
     """Where two partitions hold one document, a change of either must look at both again."""
     moved = set(chosen) | set(gone)
     for at, row in known.items():
-        others = {tuple(o.split("\0", 1)) for o in row["overlaps"] or []}  # type: ignore[attr-defined]
+        others = {_at(pair) for pair in row["overlaps"] or ()}
         group = others | {at}
         if others and group & moved:
             for member in group:
                 if member in listed:
                     chosen[member] = listed[member]
+
+
+def _at(pair: str) -> At:
+    source_id, partition = pair.split("\0", 1)
+    return source_id, partition

@@ -164,7 +164,7 @@ def _kept(spark: SparkSession, readings: Readings, decision: Decision) -> dict[A
     ]
     if not holding:
         return {}
-    named: list[dict[str, Any]] = []
+    named: list[dict[str, object]] = []
     for at, found in judged.items():
         reasons = {doc: (found.reason, whole[at]) for doc in found.waiting if found.covered}
         reasons |= {doc: (reason, False) for doc, reason in found.named.items()}

@@ -7,7 +7,7 @@ sources. After a crash between two of them the same partitions are read again, a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,7 @@ class ExtractReport:
     ignored: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
 
-    def count_rejects(self, rejects: list[dict[str, object]]) -> None:
+    def count_rejects(self, rejects: Sequence[Mapping[str, object]]) -> None:
         """Set how many rows of quarantine are faults, and how many are ignored by their kind."""
         self.ignored = sum(bool(r["ignored"]) for r in rejects)
         self.rejected = len(rejects) - self.ignored
@@ -86,7 +86,7 @@ def extract(spark_of: Callable[[int], SparkSession], extraction: Extraction) -> 
 
 
 def _quarantine(
-    extraction: Extraction, changes: SourceChanges, rejects: list[dict[str, object]], touched: set[At]
+    extraction: Extraction, changes: SourceChanges, rejects: Sequence[Mapping[str, object]], touched: set[At]
 ) -> None:
     """Replace what is in quarantine of the partitions that were ``touched`` and of the listings that were looked at."""
     read = touched | {(source, "") for source in changes.looked}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from typing import TypedDict
 
 import pyarrow as pa
 
@@ -42,6 +43,38 @@ EXTRACTED = pa.schema(
         pa.field("refs", pa.list_(pa.string())),
     ]
 )
+
+
+class PartitionRow(TypedDict):
+    """A PARTITION_ROW of EXTRACTED in Python: what a task says of a partition that it read."""
+
+    source_id: str
+    partition: str
+    documents: int
+    skipped: str
+    sent: str
+    retry: bool
+    whole: bool
+    refs: list[str]
+
+
+class RejectedRow(TypedDict):
+    """A REJECTED_ROW of EXTRACTED in Python: a record on its way to quarantine."""
+
+    source_id: str
+    partition: str
+    team_id: str
+    channel_id: str
+    kind: str
+    created_at: int | None
+    key: str
+    reason: str
+    detail: str
+    retry: bool
+    whole: bool
+    doc_id: str
+    digest: str
+    ignored: bool
 
 
 def to_read(source: int, partition: Partition) -> dict[str, object]:

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 
@@ -19,7 +19,9 @@ from jobs.bodies.answers import HeldBackBody
 from jobs.scope import iso
 
 if TYPE_CHECKING:
+    from jobs.extract.extracted import RejectedRow
     from jobs.state.store import State
+    from jobs.state.tables import SourceRow
 
 At = tuple[str, str]  # source_id, partition
 
@@ -87,7 +89,7 @@ class Judged:
         return not self.covered or bool(self.named) or bool(self.waiting)
 
 
-def judge(row: Mapping[str, Any] | None, whole: bool, rejects: Sequence[Mapping[str, Any]]) -> Judged:
+def judge(row: SourceRow | None, whole: bool, rejects: Sequence[RejectedRow]) -> Judged:
     """Decide what follows from a reading with these ``rejects`` (rows of EXTRACTED), ``whole`` or not.
 
     ``row`` is what ``sources`` says of the last one. A record that names no document and was there at the last whole
@@ -130,7 +132,7 @@ class Kept:
 
 
 def held_back_columns(
-    row: Mapping[str, Any] | None, judged: Judged, whole: bool, kept: Iterable[Kept], let_go: Collection[str], now: int
+    row: SourceRow | None, judged: Judged, whole: bool, kept: Iterable[Kept], let_go: Collection[str], now: int
 ) -> dict[str, object]:
     """The columns of ``sources`` that say what is left open.
 
@@ -154,13 +156,13 @@ def held_back_columns(
     }
 
 
-def ids_held(row: Mapping[str, Any]) -> set[str]:
+def ids_held(row: SourceRow) -> set[str]:
     """The documents that a row of ``sources`` names as held back."""
     said = json.loads(row["held_back"] or "{}").values()
     return set(row["held"] or ()).union(*(one["ids"] for one in said))
 
 
-def without(row: Mapping[str, Any], documents: Collection[str]) -> dict[str, Any]:
+def without(row: SourceRow, documents: Collection[str]) -> SourceRow:
     """A row of ``sources`` once these documents are held back no more."""
     said = {}
     for reason, one in json.loads(row["held_back"] or "{}").items():
@@ -180,7 +182,7 @@ def drop_held(state: State, documents: Set[str]) -> bool:
         for row in one.read("sources").to_pylist():
             named = set(row["named"] or ())
             if named & documents or ids_held(row) & documents:
-                rows.append(without(row, documents) | {"named": sorted(named - documents) or None, "_delete": False})
+                rows.append({**without(row, documents), "named": sorted(named - documents) or None, "_delete": False})
         one.change("sources", rows)
         found |= bool(rows)
     return found
@@ -188,7 +190,7 @@ def drop_held(state: State, documents: Set[str]) -> bool:
 
 def note_unlisted(
     state: State,
-    known: dict[At, dict[str, Any]],
+    known: Mapping[At, SourceRow],
     unlisted: Mapping[At, str],
     listed: Iterable[At],
     *,
@@ -203,10 +205,10 @@ def note_unlisted(
     for at, reason in unlisted.items():
         if known[at]["unlisted"] != reason:
             since = known[at]["unlisted_since"] if known[at]["unlisted"] else now
-            known[at] |= {"unlisted": reason, "unlisted_since": since, "run_id": run_id}
+            known[at].update({"unlisted": reason, "unlisted_since": since, "run_id": run_id})
             changed.append(at)
     for at in listed:
         if at in known and known[at]["unlisted"]:
-            known[at] |= {"unlisted": None, "unlisted_since": None, "run_id": run_id}
+            known[at].update({"unlisted": None, "unlisted_since": None, "run_id": run_id})
             changed.append(at)
     state.change("sources", [{**known[at], "_delete": False} for at in changed])

@@ -10,14 +10,24 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from jobs.extract.changes import Extraction, SourceChanges
-from jobs.extract.extracted import CHUNK_ROW, EXTRACTED, PARTITION_ROW, REJECTED_ROW, REMOVED_ROW, TO_READ, to_read
+from jobs.extract.extracted import (
+    CHUNK_ROW,
+    EXTRACTED,
+    PARTITION_ROW,
+    REJECTED_ROW,
+    REMOVED_ROW,
+    TO_READ,
+    PartitionRow,
+    RejectedRow,
+    to_read,
+)
 from jobs.extract.held_deletions import At, Judged, judge
 from jobs.extract.partition_reader import reader
 from jobs.state.purge_rules import purge_rules
@@ -40,8 +50,8 @@ class Readings:
     ``judged`` says by partition what the reading lets us conclude.
     """
 
-    partitions: Mapping[At, Mapping[str, Any]]
-    rejects: Sequence[dict[str, Any]]
+    partitions: Mapping[At, PartitionRow]
+    rejects: Sequence[RejectedRow]
     judged: Mapping[At, Judged]
 
     @property
@@ -58,7 +68,7 @@ def collect_readings(staged: Path, extraction: Extraction, changes: SourceChange
     asked = {(extraction.sources[n].source_id, p.key) for n, p in changes.read}
     rows, rejects = told(staged, asked)
     partitions = {(row["source_id"], row["partition"]): row for row in rows}
-    by_partition: dict[At, list[dict[str, Any]]] = {}
+    by_partition: dict[At, list[RejectedRow]] = {}
     for reject in rejects:
         by_partition.setdefault((reject["source_id"], reject["partition"]), []).append(reject)
     judged = {
@@ -67,7 +77,7 @@ def collect_readings(staged: Path, extraction: Extraction, changes: SourceChange
     return Readings(partitions, rejects, judged)
 
 
-def told(staged: Path, asked: set[At]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def told(staged: Path, asked: set[At]) -> tuple[list[PartitionRow], list[RejectedRow]]:
     """What the executors say of each partition, and what they rejected.
 
     Raises EmbedmillError where that is not what they were asked for: each partition once, with all its rows.
@@ -75,7 +85,7 @@ def told(staged: Path, asked: set[At]) -> tuple[list[dict[str, Any]], list[dict[
     staged.mkdir(exist_ok=True)
     data = ds.dataset(str(staged), schema=EXTRACTED, format="parquet")
     told = data.to_table(filter=pc.field("row").isin([PARTITION_ROW, REJECTED_ROW])).to_pylist()
-    partitions = [r for r in told if r["row"] == PARTITION_ROW]
+    partitions: list[PartitionRow] = [r for r in told if r["row"] == PARTITION_ROW]
     found = Counter((r["source_id"], r["partition"]) for r in partitions)
     expect("extract", "source partitions", len(asked), sum(min(n, 1) for at, n in found.items() if at in asked))
     expect("extract", "readings of source partitions", len(asked), found.total())

@@ -60,9 +60,9 @@ def end_sources(extraction: Extraction, changes: SourceChanges, readings: Readin
             }
         )
     rows += [{"source_id": s, "partition": p, "_delete": True} for s, p in gone]
-    for at, row in known.items():
-        if at not in listed and at not in gone and (at in done.again or ids_held(row) & done.let_go):
+    for at, before in known.items():
+        if at not in listed and at not in gone and (at in done.again or ids_held(before) & done.let_go):
             # What a partition holds back is counted when it is read.
-            fingerprint = "" if at in done.again else row["fingerprint"]
-            rows.append(without(row, done.let_go) | {"fingerprint": fingerprint, "_delete": False})
+            fingerprint = "" if at in done.again else before["fingerprint"]
+            rows.append({**without(before, done.let_go), "fingerprint": fingerprint, "_delete": False})
     extraction.state.change("sources", rows)

@@ -166,11 +166,10 @@ class _Day:
         except Exception as error:  # one odd record must not cost the other messages of its day
             return self._reject(index, "bad_record", record, type(error).__name__, ts)
 
-    def _outcome(self, index: int, record: object, message: dict[str, Any], happened: int | None) -> Record:
+    def _outcome(self, index: int, record: object, message: dict[str, object], happened: int | None) -> Record:
         """What a message comes to; ``happened`` is when ``record`` says that it was changed. Raises for an odd one."""
-        ts = message["ts"]
-        subtype = message.get("subtype") or ""
-        if not isinstance(subtype, str):
+        ts, subtype = message["ts"], message.get("subtype") or ""
+        if not isinstance(ts, str) or not isinstance(subtype, str):
             raise TypeError
         edited = edit_time(message)
         if happened is not None:

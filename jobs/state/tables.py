@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 import pyarrow as pa
 
@@ -64,6 +65,30 @@ SOURCES = pa.schema(
         ("unlisted_since", _LONG),
     ]
 )
+
+
+class SourceRow(TypedDict):
+    """A row of SOURCES in Python. Of a partition whose first reading has not ended, most is None."""
+
+    source_id: str
+    partition: str
+    fingerprint: str
+    reader: str | None
+    refs: list[str] | None
+    refs_hash: str | None
+    overlaps: list[str] | None
+    retry: bool | None
+    documents: int | None
+    run_id: str
+    digests: list[str] | None
+    suspects: list[str] | None
+    held: list[str] | None
+    named: list[str] | None
+    held_back: str | None
+    unlisted: str | None
+    unlisted_since: int | None
+
+
 REMOVALS = pa.schema(
     [
         ("source_id", _TEXT),

@@ -29,7 +29,7 @@ from jobs.telemetry.progress import Progress
 from tests.support.events import Stories, Told, text
 from tests.support.workspace import Workspace, writing
 
-ROW: dict[str, Any] = {
+ROW: Any = {  # of a SourceRow what is looked at here
     "digests": ["d1"],
     "suspects": [],
     "held": None,
@@ -39,7 +39,7 @@ ROW: dict[str, Any] = {
 }
 
 
-def reject(reason: str, **more: Any) -> dict[str, Any]:
+def reject(reason: str, **more: Any) -> Any:
     return {"reason": reason, "doc_id": "", "digest": "", "whole": False, "ignored": False, **more}
 
 
@@ -62,7 +62,7 @@ def test_a_new_record_spares_all_that_is_missing_and_then_just_that() -> None:
     new = [reject("missing_ts", digest="d1"), reject("missing_ts", digest="d2")]
     first = judge(ROW, True, new)
     assert not first.covered and first.suspects == ("d2",) and first.reason == "missing_ts"
-    row = held_back_columns(ROW, first, True, [Kept("missing_ts", 1, ("x",), ("x",))], (), now=7)
+    row: Any = held_back_columns(ROW, first, True, [Kept("missing_ts", 1, ("x",), ("x",))], (), now=7)
     second = judge(row, True, new)
     assert second.covered and second.waiting == {"x"}
     mended = judge(row, True, new[:1])
@@ -88,7 +88,7 @@ def test_what_is_ignored_counts_for_nothing() -> None:
 
 
 def test_a_row_that_an_earlier_version_wrote_makes_every_record_new() -> None:
-    found = judge(dict.fromkeys(ROW), True, [reject("missing_ts", digest="d1")])
+    found = judge(cast(Any, dict.fromkeys(ROW)), True, [reject("missing_ts", digest="d1")])
     assert not found.covered
 
 
@@ -99,7 +99,7 @@ def test_since_is_the_first_time_and_what_is_decided_elsewhere_is_let_go() -> No
         first, judge(first, True, []), True, [Kept("missing_ts", 1, ("x",), ("x",))], (), now=9
     )
     assert json.loads(again["held_back"])["missing_ts"] == {"since": 7, "documents": 1, "ids": ["x"]}
-    fewer = without(first, {"y", "z"})
+    fewer: Any = without(first, {"y", "z"})
     assert (fewer["held"], json.loads(fewer["held_back"])["missing_ts"]["documents"]) == (["x"], 1)
     assert without(fewer, {"x"})["held_back"] is None
 

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -50,7 +50,7 @@ class TableSource:
         self._version: int | None = None  # of a Delta table, as it was listed
         self._snapshot: delta.Snapshot | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_snapshot": None}  # an executor reads the log itself, at the same version
 
     def listing(self) -> Listing:
@@ -130,7 +130,7 @@ class TableSource:
             return
         partitions.append(Partition(self._key(path), str(path), stat_fingerprint(status) + more, status.st_size))
 
-    def _open(self, path: Path) -> tuple[Data, dict[str, Any]]:
+    def _open(self, path: Path) -> tuple[Data, dict[str, str | None]]:
         """An open data file, and the values that its partition gives to all its rows."""
         if self.format == "json":
             return ndjson.JsonData(path), walk.partition_values(path, self.root)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ class Batch:
     """Some rows: for each wanted column an Arrow array or a list of ``rows`` values. And what could not be read."""
 
     rows: int
-    columns: dict[str, Any]
+    columns: Mapping[str, Any]
     rejected: tuple[Rejected, ...] = ()
 
 

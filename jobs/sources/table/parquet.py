@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -66,7 +65,7 @@ class ParquetData:
                 keep = np.append(keep, np.ones(batch.num_rows - len(keep), bool))
                 batch = batch.filter(pa.array(keep))
             start = stop
-            filled: dict[str, Any] = {column: pa.nulls(batch.num_rows) for column in columns}
+            filled = {column: pa.nulls(batch.num_rows) for column in columns}
             for column, place in found.items():
                 array = batch.column(place[0])
                 for name in place[1:]:
