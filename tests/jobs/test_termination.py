@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -122,6 +123,28 @@ def test_an_engine_does_not_take_the_signal_away() -> None:
     assert_gone([child])
 
 
+@contextmanager
+def started(workspace: Workspace) -> Iterator[subprocess.Popen[str]]:
+    """A run in a process of its own, which is gone after the block."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored under nohup, and a child inherits that
+    try:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "jobs.cli", "run", "--json", "--config", str(workspace.config)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={name: value for name, value in os.environ.items() if name != "EMBEDMILL_DEBUG"},
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
+        yield run
+    finally:
+        run.kill()
+        run.communicate()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "reached"),
@@ -134,21 +157,14 @@ def test_run_that_is_asked_to_end_says_one_line_and_is_simply_run_again(
     workspace.day("general", [message(n, f"report {n} of {n % 7} lines from desk {n % 13}") for n in range(300)])
     text = workspace.config.read_text().replace("[model]\n", "[model]\nshard_tokens = 200\n")
     workspace.config.write_text(text + "[index]\nshard_rows = 20\n")
-    run = subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", "run", "--json", "--config", str(workspace.config)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={name: value for name, value in os.environ.items() if name != "EMBEDMILL_DEBUG"},
-    )
-    deadline = time.monotonic() + 180
-    while not any((workspace.root / "state").glob(reached)):
-        assert run.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    engines = psutil.Process(run.pid).children(recursive=True)
-    run.send_signal(number)
-    said, err = run.communicate(timeout=30)
+    with started(workspace) as run:
+        deadline = time.monotonic() + 180
+        while not any((workspace.root / "state").glob(reached)):
+            assert run.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        engines = psutil.Process(run.pid).children(recursive=True)
+        run.send_signal(number)
+        said, err = run.communicate(timeout=30)
     word = "interrupted" if number == signal.SIGINT else "ended by SIGTERM"
     assert err == f"embedmill: {word}; run the same command again to go on\n"
     assert json.loads(said)["error"]["exit_code"] == run.returncode == 128 + number
