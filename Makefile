@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.current
 NEED_MB := 6500
 SECONDS ?= 60
-# Processes that run tests; each starts a Spark and a Ray of its own, 4 GB at most. The long tests run alone.
-WORKERS ?= 2
+# Processes that run tests; each starts a Spark and a Ray of its own, 4 GB at most. Three keep
+# two cores busy, as each waits for engines a part of its time. The long tests run alone.
+WORKERS ?= $(shell awk '/^MemAvailable/ { print ($$2 > 14000000 ? 3 : 2) }' /proc/meminfo 2>/dev/null || echo 2)
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PEERS := .venv-bench
 PEERS_STAMP := $(PEERS)/.current
