@@ -39,7 +39,7 @@ test-all: $(STAMP) $(MILVUS_STAMP)  ## the tests, and an hour more: Airflow's fa
 	@$(BIN)/python -m pytest $(PARALLEL); first=$$?; $(BIN)/python -m pytest -m long && exit $$first
 
 coverage: $(STAMP)  ## the fast tests, and which lines and branches they reach
-	@$(BIN)/python -m pytest -m "not slow and not long" --cov --cov-report=term
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not long" --cov --cov-report=term
 
 docs: $(STAMP)  ## check links, commands and names of files in the pages
 	@$(BIN)/python -m pytest -q tests/end_to_end/test_docs.py
