@@ -66,7 +66,7 @@ def collect_readings(staged: Path, extraction: Extraction, changes: SourceChange
     Raises EmbedmillError where that is not what the executors were asked for.
     """
     asked = {(extraction.sources[n].source_id, p.key) for n, p in changes.read}
-    rows, rejects = told(staged, asked)
+    rows, rejects = read_staged(staged, asked)
     partitions = {(row["source_id"], row["partition"]): row for row in rows}
     by_partition: dict[At, list[RejectedRow]] = {}
     for reject in rejects:
@@ -77,29 +77,30 @@ def collect_readings(staged: Path, extraction: Extraction, changes: SourceChange
     return Readings(partitions, rejects, judged)
 
 
-def told(staged: Path, asked: set[At]) -> tuple[list[PartitionRow], list[RejectedRow]]:
+def read_staged(staged: Path, asked: set[At]) -> tuple[list[PartitionRow], list[RejectedRow]]:
     """What the executors say of each partition, and what they rejected.
 
     Raises EmbedmillError where that is not what they were asked for: each partition once, with all its rows.
     """
     staged.mkdir(exist_ok=True)
     data = ds.dataset(str(staged), schema=EXTRACTED, format="parquet")
-    told = data.to_table(filter=pc.field("row").isin([PARTITION_ROW, REJECTED_ROW])).to_pylist()
-    partitions: list[PartitionRow] = [r for r in told if r["row"] == PARTITION_ROW]
+    rows = data.to_table(filter=pc.field("row").isin([PARTITION_ROW, REJECTED_ROW])).to_pylist()
+    partitions: list[PartitionRow] = [r for r in rows if r["row"] == PARTITION_ROW]
+    rejects: list[RejectedRow] = [r for r in rows if r["row"] == REJECTED_ROW]
     found = Counter((r["source_id"], r["partition"]) for r in partitions)
     expect("extract", "source partitions", len(asked), sum(min(n, 1) for at, n in found.items() if at in asked))
     expect("extract", "readings of source partitions", len(asked), found.total())
     there: Counter[tuple[str, str, str]] = Counter()
     for batch in data.to_batches(columns=["row", "source_id", "partition"]):
-        rows = pa.Table.from_batches([batch]).group_by(batch.schema.names).aggregate([([], "count_all")])
-        for row in rows.to_pylist():
+        counts = pa.Table.from_batches([batch]).group_by(batch.schema.names).aggregate([([], "count_all")])
+        for row in counts.to_pylist():
             there[row["row"], row["source_id"], row["partition"]] += row["count_all"]
     for partition in partitions:
         sent = json.loads(partition["sent"])
         for kind in (CHUNK_ROW, REMOVED_ROW, REJECTED_ROW):
             at = kind, partition["source_id"], partition["partition"]
             expect("extract", f"{kind} rows of a partition", sent.get(kind, 0), there[at])
-    return partitions, [r for r in told if r["row"] == REJECTED_ROW]
+    return partitions, rejects
 
 
 def read_partitions(

@@ -103,8 +103,9 @@ def _private_imports(node: ast.AST) -> list[str]:
 
 def _private_attributes(node: ast.AST, defined: set[str], inherited: set[str]) -> list[str]:
     """Attributes ``x._name``, also by ``getattr`` and the like, that our own code does not define."""
-    if isinstance(node, ast.Attribute) and _is_private(node.attr) and ast.unparse(node) not in _PUBLIC:
-        defined, inherited = defined | _NAMED_TUPLE, inherited | _NAMED_TUPLE
+    if isinstance(node, ast.Attribute) and _is_private(node.attr):
+        if node.attr in _NAMED_TUPLE or ast.unparse(node) in _PUBLIC:
+            return []
         return [] if node.attr in (inherited if _is_own(node.value) else defined) else [ast.unparse(node)]
     called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
     if isinstance(node, ast.Call) and called in ("getattr", "setattr", "hasattr", "delattr", "attrgetter"):

@@ -16,7 +16,7 @@ from embedding.errors import EmbedmillError
 from indexers.exact import ExactIndex
 from jobs.extract import extract, readings
 from jobs.extract.extracted import CHUNK_ROW, EXTRACTED, PARTITION_ROW
-from jobs.extract.readings import told
+from jobs.extract.readings import read_staged
 from jobs.plan import plan
 from jobs.plan.plan import Plan
 from jobs.publish.publisher import Publisher
@@ -57,7 +57,7 @@ GOOD = [tally("1", 2), chunk("1", 0), chunk("1", 1), tally("2", 0)]
 
 
 def test_every_partition_that_was_asked_for_comes_back_once_with_all_its_rows(tmp_path: Path) -> None:
-    partitions, rejects = told(staged(tmp_path / "good", *GOOD), ASKED)
+    partitions, rejects = read_staged(staged(tmp_path / "good", *GOOD), ASKED)
     assert (len(partitions), rejects) == (2, [])
 
 
@@ -75,7 +75,7 @@ def test_every_partition_that_was_asked_for_comes_back_once_with_all_its_rows(tm
 )
 def test_any_other_answer_is_refused(tmp_path: Path, rows: list[dict[str, Any]], says: str) -> None:
     with pytest.raises(EmbedmillError, match=f"extract: {says}"):
-        told(staged(tmp_path / "bad", *rows), ASKED)
+        read_staged(staged(tmp_path / "bad", *rows), ASKED)
 
 
 def test_a_file_that_no_worker_wrote_here_is_not_committed(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.support.command_line import invoke
 from tests.support.paths import ROOT
-from tests.support.warm_command import WarmCommand, invoke
+from tests.support.warm_command import WarmCommand
 
 BIN = Path(sys.executable).parent
 
@@ -34,7 +35,7 @@ def copy_sample(root: Path) -> Path:
 def embedmill(config: Path, *arguments: str, **environment: str) -> tuple[int, Any]:
     """Run a command in this process, whose Spark is shared by all tests; returns its exit code and its object."""
     ran = invoke([*arguments, "--json", "--config", str(config)], environment)
-    return ran["code"], json.loads(ran["stdout"])
+    return ran.exit_code, json.loads(ran.stdout)
 
 
 def free_port() -> int:
@@ -142,10 +143,11 @@ class Airflow:
                 text=True,
             )
             try:
-                assert jobs is None or jobs.serve(ran) > 0, "no task ran a command"
+                assert jobs is None or jobs.serve(ran, seconds) > 0, "no task ran a command"
                 code = ran.wait(seconds)
             finally:
                 ran.kill()
+                ran.wait()
             output.seek(0)
             printed = output.read()
         assert code == 0, f"airflow {' '.join(arguments)}: {printed[-4000:]}"

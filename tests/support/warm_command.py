@@ -11,13 +11,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
 from pathlib import Path
-from typing import Any
 
-from typer.testing import CliRunner
-
-from jobs.cli.app import app
+from tests.support.command_line import invoke
 
 # What takes the place of the console script. Arguments: the socket, then the command's own.
 CLIENT = """
@@ -34,14 +31,6 @@ sys.exit(answer["code"])
 """
 
 
-def invoke(arguments: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
-    """Run a command in this process. Returns ``code``, ``stdout`` and ``stderr``; raises what the command let out."""
-    ran = CliRunner().invoke(app, list(arguments), env=environment)
-    if ran.exception is not None and not isinstance(ran.exception, SystemExit):
-        raise ran.exception
-    return {"code": ran.exit_code, "stdout": ran.stdout, "stderr": ran.stderr}
-
-
 class WarmCommand:
     """Stands in for the console script in processes that are given ``command``, while ``serve`` runs here."""
 
@@ -55,10 +44,11 @@ class WarmCommand:
         self._listener.listen()
         self._listener.settimeout(0.1)
 
-    def serve(self, process: subprocess.Popen[str]) -> int:
-        """Answer commands, one at a time, until a process has ended; returns how many."""
-        answered = 0
+    def serve(self, process: subprocess.Popen[str], seconds: float) -> int:
+        """Answer commands, one at a time, until a process has ended, which has ``seconds``; returns how many."""
+        answered, deadline = 0, time.monotonic() + seconds
         while process.poll() is None:
+            assert time.monotonic() < deadline, f"{process.args!r} has not ended after {seconds:.0f} s"
             try:
                 connection, _ = self._listener.accept()
             except TimeoutError:
@@ -66,7 +56,9 @@ class WarmCommand:
             with connection:
                 connection.settimeout(None)
                 asked = json.load(connection.makefile())
-                connection.sendall(json.dumps(invoke(asked["arguments"], asked["environment"])).encode())
+                ran = invoke(asked["arguments"], asked["environment"])
+                answer = {"code": ran.exit_code, "stdout": ran.stdout, "stderr": ran.stderr}
+                connection.sendall(json.dumps(answer).encode())
             answered += 1
         return answered
 

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
-from typer.testing import CliRunner
 
-from jobs.cli.app import app
 from jobs.config import load_config
 from jobs.extract.changes import partition_fingerprint
 from jobs.pipeline import Pipeline
@@ -20,6 +18,7 @@ from jobs.sources import open_sources
 from jobs.state.integrity import record_versions
 from jobs.state.store import State
 from jobs.telemetry.progress import Progress
+from tests.support.command_line import invoke
 from tests.support.paths import ROOT
 
 TEAM = "T01"
@@ -112,9 +111,7 @@ class Workspace:
 
     def call(self, *arguments: str) -> Ran:
         """Run a command with --json in this process, so that Spark and Ray are started once for all tests."""
-        result = CliRunner().invoke(app, [*arguments, "--config", str(self.config), "--json"])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
+        result = invoke([*arguments, "--config", str(self.config), "--json"])
         body = json.loads(result.stdout) if result.stdout.strip() else None
         if body is not None:
             check_schema("error" if "error" in body else arguments[0], body)

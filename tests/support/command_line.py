@@ -1,0 +1,17 @@
+"""The command line, called in this process: its Spark and Ray are started once for all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from typer.testing import CliRunner, Result
+
+from jobs.cli.app import app
+
+
+def invoke(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Result:
+    """Run a command, with ``environment`` added to this process'. Raises an exception that the command let out."""
+    ran = CliRunner().invoke(app, list(arguments), env=environment)
+    if ran.exception is not None and not isinstance(ran.exception, SystemExit):
+        raise ran.exception
+    return ran
