@@ -50,7 +50,8 @@ def masked(measured: Measured, rows: Mask) -> Floats:
     every question, which any test takes for a real one.
     """
     everything = np.ones(len(rows), np.bool_)
-    return np.round(np.where(rows[:, None], measured.columns(everything), np.nan), _DIGITS)
+    found: Floats = np.where(rows[:, None], measured.columns(everything), np.nan)
+    return found.round(_DIGITS)
 
 
 def _body(found: Difference) -> DifferenceBody:

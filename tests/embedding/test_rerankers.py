@@ -163,10 +163,10 @@ def cross_encoder(folder: Path, labels: int = 1) -> Path:
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=64,
-        num_labels=labels,
         pad_token_id=1,
     )
-    BertForSequenceClassification(config).save_pretrained(str(folder))  # type: ignore[no-untyped-call]
+    config.num_labels = labels
+    BertForSequenceClassification(config).save_pretrained(str(folder))
     save_tokenizer(folder)
     return folder
 
