@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from jobs.relevance.html import report, write_report
 from jobs.scope import Scope
 from jobs.search.query_encoder import QueryEncoder
 from jobs.search.rerank import Reranking
-from jobs.search.searcher import Query
+from jobs.search.searcher import Query, Searcher
 from tests.support.in_process import copied_with_index, open_pipeline, without_ray
 from tests.support.workspace import START, TEAM, Workspace, check_schema, message
 
@@ -267,6 +268,23 @@ def test_the_gate_refuses_shuffled_vectors_by_the_configured_bound(rebuilt: Work
     assert not found.passed and found.live == 1 and found.new < 0.9
     gated(rebuilt, golden(), "max_ndcg_drop = 1.0")
     assert drop(rebuilt).passed
+
+
+def test_a_live_version_without_the_mode_is_asked_as_its_users_ask_it(
+    rebuilt: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gated(rebuilt, golden(), "[search]", 'mode = "hybrid"')
+    refused = drop(rebuilt)
+    assert not refused.passed and refused.detail.startswith("messages__v2 cannot be asked: ")
+    real = Searcher.hits
+
+    def hybrid_in_v2(searcher: Searcher, query: Query, vector: Any, most: int) -> Any:
+        known = searcher.version == "messages__v2"
+        return real(searcher, replace(query, mode="dense") if known else query, vector, most)
+
+    monkeypatch.setattr(Searcher, "hits", hybrid_in_v2)
+    found = drop(rebuilt)
+    assert found.passed and "(hybrid, and dense there)" in found.detail
 
 
 def test_a_reindex_that_answers_worse_is_refused_with_both_figures(indexed: Workspace) -> None:
