@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from embedding.encoders.backends import AUTO, BACKENDS, backend_names, is_remote
 from embedding.encoders.spec import RemoteSettings
+from embedding.records import Visibility
+from embedding.text.template import Template
 from indexers import index_kinds
 
 TEAM_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -45,6 +47,13 @@ class Columns(_Section):
     ] = None
     channel_id: Annotated[str | None, about("column of the channel's id")] = None
     channel_name: Annotated[str | None, about("column of the channel's name")] = None
+    author: Annotated[str | None, about("column of the author's name")] = None
+    author_id: Annotated[str | None, about("column of the author's id")] = None
+    thread_id: Annotated[str | None, about("column of the id of the row that began the thread")] = None
+    title: Annotated[str | None, about("column of a title")] = None
+    visibility: Annotated[
+        str | None, about("column that says `public`, `private`, `direct` or `shared`; anything else is private")
+    ] = None
     updated_at: Annotated[str | None, about("column of the time of the last edit; the newest row of an id counts")] = (
         None
     )
@@ -59,6 +68,37 @@ class Columns(_Section):
     updated_unit: Annotated[
         TimeUnit | None, about("the same of `updated_at` and `deleted_at`; none is `created_unit`")
     ] = None
+
+
+class Text(_Section):
+    """What is encoded of a text, and what is matched by words.
+
+    A template is text with fields: `{author}`, `{channel}`, `{date}` (as in 8 May 2023), `{title}` and `{text}`. What
+    follows a field belongs to it: both are left out where the field is empty.
+    """
+
+    encoded: Annotated[str, about("what is embedded of each text; ends with `{text}`; part of the embedding space")] = (
+        "{author}: {text}"
+    )
+    lexical: Annotated[str, about("what BM25 reads of each text; changing it encodes nothing")] = (
+        "{date} {author} {channel} {title} {text}"
+    )
+    conversations: Annotated[
+        bool, about("index what was said in one place one after another too; it answers with its messages")
+    ] = True
+
+    @field_validator("encoded", "lexical")
+    @classmethod
+    def _parses(cls, template: str, info: ValidationInfo) -> str:
+        parsed = Template.parse(template)
+        if info.field_name == "encoded":
+            parsed.context()
+        return template
+
+    @property
+    def context(self) -> Template:
+        """What stands before a text where it is encoded."""
+        return Template.parse(self.encoded).context()
 
 
 class SourceSection(_Section):
@@ -96,6 +136,9 @@ class FilesSource(SourceSection):
     uri: Annotated[str, about("folder")]
     team_id: TeamId
     channel_id: Annotated[str, about("the channel of every file")] = ""
+    visibility: Annotated[
+        Visibility, about("of every file: what a search for all that is public, and some channels, finds")
+    ] = "private"
     max_bytes: Annotated[int, about("larger files go to quarantine", "bytes", gt=0)] = 100_000_000
 
 
