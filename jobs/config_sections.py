@@ -258,6 +258,51 @@ class IndexTarget(_Section):
         return kind
 
 
+SearchMode = Literal["dense", "lexical", "hybrid"]
+
+
+class _Rerank(_Section):
+    top: Annotated[
+        int, about("hits that are reordered; the others keep their place after them", "hits", gt=0, le=1000)
+    ] = 50
+
+
+class CrossEncoderRerank(_Rerank):
+    """A CrossEncoder that reorders the first hits of a search, on this machine."""
+
+    kind: Annotated[Literal["cross-encoder"], about('`"cross-encoder"`')]
+    path: Annotated[str, about("folder of the model, as sentence-transformers saves it", min_length=1)]
+
+
+class HttpRerank(_Rerank):
+    """A service that reorders the first hits of a search. It is sent the query and their texts.
+
+    Where it does not answer in time the order stays, and the answer says why.
+    """
+
+    kind: Annotated[Literal["http"], about('`"http"`')]
+    url: Annotated[str, about("the server's address; `/rerank` or `/v2/rerank` is added", pattern="^https?://")]
+    api: Annotated[
+        Literal["tei", "cohere"], about("`tei` for text-embeddings-inference's `/rerank`, `cohere` for `/v2/rerank`")
+    ] = "tei"
+    model: Annotated[str, about("the service's name of the model, for `cohere`")] = ""
+    timeout_seconds: Annotated[float, about("of the whole call", "seconds", gt=0, le=600)] = 2.0
+    token: Annotated[SecretStr, about("bearer token; give it as `EMBEDMILL__SEARCH__RERANK__TOKEN`")] = SecretStr("")
+
+
+Rerank = Annotated[CrossEncoderRerank | HttpRerank, Field(discriminator="kind")]
+RERANKERS: dict[str, type[BaseModel]] = {"cross-encoder": CrossEncoderRerank, "http": HttpRerank}
+
+
+class Search(_Section):
+    """How a search ranks where its options do not say."""
+
+    mode: Annotated[
+        SearchMode, about("`dense` by vectors, `lexical` by words (BM25), `hybrid` by both, their ranks fused")
+    ] = "dense"
+    rerank: Annotated[Rerank | None, about("what reorders the first hits; see below")] = None
+
+
 class StateTarget(_Section):
     """Where the tables live."""
 
@@ -313,3 +358,9 @@ class Gate(_Section):
     vectors: Annotated[int, about("vectors of the index that are compared with the stored ones", "vectors", gt=0)] = (
         10_000
     )
+    golden: Annotated[
+        str, about("golden set (JSONL) that the new version and the live one are asked; empty asks none")
+    ] = ""
+    max_ndcg_drop: Annotated[
+        float, about("how far nDCG@10 on the golden set may fall below the live version's", ge=0, le=1)
+    ] = 0.01

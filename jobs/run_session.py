@@ -69,7 +69,7 @@ def open_session(
         state = pipeline.state
         if lease.took_over:
             state.raise_fence()
-        state.note_space(pipeline.space_id, pipeline.config.model.name)
+        state.note_space(pipeline.space_id, pipeline.config.model.name, pipeline.space.encoder_id)
         report.scratch_cleared = clear_work(state.root, keep="" if first else run_id)
         recover_write_intents(state)
         # While tables are rebuilt no text is known yet, so that every vector would seem to be of a purged one.

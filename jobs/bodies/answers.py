@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from jobs.bodies.base import Body, ScopeBody
+from jobs.bodies.base import Absent, Body, ScopeBody
 
 
 class HeldBackBody(Body):
@@ -54,11 +54,17 @@ class HitBody(Body):
 
 
 class SearchBody(Body):
-    """`search`: hits, best first."""
+    """`search`: hits, best first. ``reranked`` is there where a reranker is configured, ``rerank_reason`` if it failed.
+
+    A hit's ``score`` is the index's own, also of a reranked answer.
+    """
 
     space_id: str
     index: str
     hits: tuple[HitBody, ...]
+    mode: Literal["dense", "lexical", "hybrid"]
+    reranked: Absent[bool] = None
+    rerank_reason: Absent[str] = None
 
 
 class Version(Body):

@@ -169,6 +169,8 @@ def search(body: SearchBody) -> str:
         shown = text if len(text) <= 200 else text[:199] + "…"
         where = hit.channel_id or hit.kind
         lines.append(f"{number:>2}. {hit.score:.3f}  {where}  {hit.created_at}  {hit.chunk_id}\n    {shown}")
+    if body.reranked is False:
+        lines.append(f"not reranked: {body.rerank_reason}")
     return "\n".join(lines)
 
 

@@ -55,6 +55,9 @@ class TorchEncoder:
         """See Encoder.encode."""
         return self.encode_ids(self._tokens.ids(texts))
 
+    def close(self) -> None:
+        """See Encoder.close. Its memory is the object's."""
+
     def published(self, texts: Sequence[str], max_tokens: int) -> npt.NDArray[np.float32]:
         """What sentence-transformers gives for documents by its own ways: its tokenizer's settings, padding, prompt.
 
