@@ -186,6 +186,18 @@ class Model(_Section):
     max_tokens: Annotated[
         Annotated[int, Field(ge=16)] | None, about("longest chunk; none is as many as the model takes", "tokens")
     ] = None
+    query_prompt: Annotated[str | None, about("put before each query; none is the model's own, empty is no prompt")] = (
+        None
+    )
+    document_prompt: Annotated[
+        str | None, about("put before each document; none is the model's own, empty is no prompt")
+    ] = None
+    dimensions: Annotated[
+        Annotated[int, Field(gt=0)] | None,
+        about(
+            "what is kept of a vector, from its start, of a model trained so (Matryoshka); none keeps all", "numbers"
+        ),
+    ] = None
     overlap_tokens: Annotated[int, about("what a chunk repeats of the one before it", "tokens", ge=0, le=128)] = 24
     batch_tokens: Annotated[int, about("texts of a batch times the longest of them", "tokens", gt=0)] = 4096
     actors: Annotated[int, about("processes that hold the model", gt=0)] = 1
