@@ -310,8 +310,18 @@ class Search(_Section):
     """How a search ranks where its options do not say."""
 
     mode: Annotated[
-        SearchMode, about("`dense` by vectors, `lexical` by words (BM25), `hybrid` by both, their ranks fused")
-    ] = "dense"
+        SearchMode,
+        about(
+            "`dense` by vectors, `lexical` by words (BM25), `hybrid` by both and by conversations, their scores fused; "
+            "on an engine without BM25 `hybrid` is what vectors say of both"
+        ),
+    ] = "hybrid"
+    dense_weight: Annotated[float, about("of vectors, in `hybrid`", ge=0)] = 1.0
+    lexical_weight: Annotated[float, about("of words, in `hybrid`", ge=0)] = 2.0
+    conversation_weight: Annotated[
+        float, about("of the conversation that holds a message, against that of the message itself", ge=0)
+    ] = 1.0
+    candidates: Annotated[int, about("of each list that `hybrid` fuses, at least", "hits", gt=1, le=1000)] = 50
     rerank: Annotated[Rerank | None, about("what reorders the first hits; see below")] = None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from embedding.text.template import NO_CONTEXT, Template, date_words
 
 _ROOM = 8  # tokens: texts are cut by a context rounded up to these, and two are for where context and text meet
 _MEETING = 2
+_LABEL = 200  # characters of an author's name, of a title
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class DocumentCutter:
 
     def cut(self, documents: Sequence[tuple[str, str, Document]]) -> tuple[pa.Table, list[int]]:
         """Chunks (CHUNK) of documents, each with its source_id and partition, and how many each was cut into."""
+        documents = [(source, partition, _labelled(document)) for source, partition, document in documents]
         contexts = self._context([document for _, _, document in documents])
         cuts = self._cut([document.text for _, _, document in documents], [tokens for _, tokens in contexts])
         columns: dict[str, list[object]] = {name: [] for name in CHUNK.names}
@@ -108,6 +110,14 @@ class DocumentCutter:
                 meta = ids.dump_meta({**document.meta, **inside})
             piece = Piece(number, text, meta, context, span.tokens + tokens)
             yield chunk_row(document, piece, (source_id, partition), self._chunking)
+
+
+def _labelled(document: Document) -> Document:
+    """The document with names of a length that every index takes: they are shown and matched, and no key."""
+    author, title = document.author[:_LABEL], document.title[:_LABEL]
+    if (author, title) == (document.author, document.title):
+        return document
+    return replace(document, author=author, title=title)
 
 
 def chunk_row(document: Document, piece: Piece, place: tuple[str, str], chunking: Chunking) -> tuple[object, ...]:

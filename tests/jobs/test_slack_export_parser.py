@@ -58,6 +58,8 @@ def test_a_message() -> None:
         text="hello @U2",
         meta={"user": "U1", "author": "Ada"},
         refs=frozenset({"U1", "U2", "C1"}),
+        author="Ada",
+        author_id="U1",
     )
 
 
