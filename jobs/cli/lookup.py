@@ -25,7 +25,7 @@ def search(
     kind: KindOption = None,
     k: Annotated[int, typer.Option("--k", min=1, max=1000, help="How many hits.")] = 10,
     hybrid: Annotated[
-        bool, typer.Option("--hybrid", help="By words as well (BM25), both ranks fused; needs index.hybrid = true.")
+        bool, typer.Option("--hybrid", help="By words as well (BM25), both scores fused; the index needs one of words.")
     ] = False,
 ) -> None:
     """Find the nearest chunks of one team, through the alias."""

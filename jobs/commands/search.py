@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from embedding.chunking import Chunker
@@ -17,6 +18,9 @@ from jobs.scope import iso
 
 if TYPE_CHECKING:
     from indexers.base import Hit
+
+
+CANDIDATES = 50  # of each list that a hybrid search fuses
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,27 @@ def search(pipeline: Pipeline, query: Query) -> SearchBody:
         if isinstance(encoder, RemoteEncoder):
             encoder.close()
     # The version that was checked, and not the alias: that may have moved on to one of another space.
-    words = query.text if query.hybrid else None
-    request = SearchRequest(query.team, query.channels, query.kind, query.k, words)
-    hits: list[Hit] = pipeline.index().search(version, vector, request)
+    request = SearchRequest(query.team, query.channels, (query.kind,) if query.kind else (), query.k)
+    index = pipeline.index()
+    if query.hybrid:
+        request = replace(request, k=max(query.k, CANDIDATES))
+        hits = _fused(index.search(version, vector, request), index.match(version, query.text, request))[: query.k]
+    else:
+        hits = index.search(version, vector, request)
     return SearchBody(space_id=pipeline.space_id, index=version, hits=tuple(_hit(hit) for hit in hits))
+
+
+def _fused(dense: list[Hit], lexical: list[Hit]) -> list[Hit]:
+    """Both lists in one, best first: scores of each are scaled to 0 to 1 and added, those by words twice."""
+    hits: dict[str, Hit] = {}
+    scores: defaultdict[str, float] = defaultdict(float)
+    for found, weight in ((dense, 1.0), (lexical, 2.0)):
+        lowest = min((hit.score for hit in found), default=0.0)
+        span = max((hit.score for hit in found), default=0.0) - lowest
+        for hit in found:
+            hits[hit.chunk_id] = hit
+            scores[hit.chunk_id] += weight * ((hit.score - lowest) / span if span else 1.0)
+    return [replace(hits[key], score=scores[key]) for key in sorted(scores, key=lambda key: (-scores[key], key))]
 
 
 def _hit(hit: Hit) -> HitBody:

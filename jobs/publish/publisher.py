@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from indexers.rows import ADDED
 from jobs.state.parts import Part, write_part
 from jobs.state.run_target import RunTarget
 from jobs.state.store import State
@@ -137,7 +138,15 @@ def _with_vectors(shard: pa.Table) -> pa.Table:
     vectors = unpack(shard["vector"])
     ends = np.arange(len(shard) + 1, dtype=np.int32) * vectors.shape[1]
     lists = pa.ListArray.from_arrays(pa.array(ends), pa.array(vectors.reshape(-1)))
-    return shard.set_column(shard.column_names.index("vector"), "vector", lists)
+    return _complete(shard.set_column(shard.column_names.index("vector"), "vector", lists))
+
+
+def _complete(rows: pa.Table) -> pa.Table:
+    """Rows with all columns of an index: chunks that have no lexical text are matched by their own."""
+    for name in ADDED:
+        if name not in rows.column_names:
+            rows = rows.append_column(name, rows["text"] if name == "lexical" else pa.array([""] * len(rows)))
+    return rows
 
 
 def _record(state: State, ledger: pa.Table, held: pa.ChunkedArray) -> None:
