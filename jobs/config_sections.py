@@ -255,7 +255,12 @@ class IndexTarget(_Section):
     writers: Annotated[
         int, about("requests to a server at once; 0 is the engine's default", "requests", ge=0, le=64)
     ] = 0
-    hybrid: Annotated[bool, about("versions made from now on get an index of words too")] = False
+    hybrid: Annotated[
+        bool | None,
+        about(
+            "versions made from now on get an index of words: unset where the engine has BM25, true always, false never"
+        ),
+    ] = None
     storage: Annotated[
         Literal["float32", "float16"], about("of vectors, in versions made from now on; float16 halves them")
     ] = "float32"
