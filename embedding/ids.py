@@ -47,6 +47,20 @@ def row_id(team_id: str, key: str, qualifier: str = "") -> str:
     return bounded_id(f"{quote(team_id, '')}/t/{_prefix(qualifier)}{quote(key, '')}")
 
 
+def conversation_id(team_id: str, channel_id: str, group: str, first: str) -> str:
+    """``{team}/c/{channel}/{hash}`` for the conversation of a ``group`` that begins with the document ``first``."""
+    tail = hashlib.blake2b(f"{group}\0{first}".encode(), digest_size=12).hexdigest()
+    return f"{quote(team_id, '')}/c/{quote(channel_id, '')[: MAX_DOC_ID - 100]}/{tail}"
+
+
+CONVERSATION = "^[^/]+/c/"  # what ids of conversations, and of their chunks, begin with
+
+
+def border_hash(doc_id: str) -> int:
+    """64 bits of a document's id that say nothing of it; where conversations begin is decided by them."""
+    return int.from_bytes(hashlib.blake2b(doc_id.encode(), digest_size=8).digest(), "little")
+
+
 def _prefix(qualifier: str) -> str:
     return f"@{quote(qualifier, '')}/" if qualifier else ""
 

@@ -36,6 +36,7 @@ from jobs.config_sections import (
     SourceConfig,
     Spark,
     StateTarget,
+    Text,
     about,
 )
 
@@ -46,6 +47,7 @@ class Config(BaseSettings):
     model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="EMBEDMILL__", env_nested_delimiter="__")
 
     sources: Annotated[tuple[SourceConfig, ...], about("what is indexed; one `[[sources]]` each", min_length=1)]
+    text: Text = Text()
     model: Model = Model()
     index: IndexTarget = IndexTarget()
     state: StateTarget = StateTarget()

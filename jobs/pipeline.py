@@ -16,16 +16,17 @@ from embedding.chunking import CHUNKER_VERSION, ChunkLimits
 from embedding.encoders.backends import AUTO, check_backend
 from embedding.encoders.spec import EncoderSpec
 from embedding.errors import ConfigError, SpaceMismatchError
-from embedding.models.folder import Purpose
 from embedding.models.packaged import model_path, own_engine, tokenizer_file
-from embedding.models.space import Space, describe_space
+from embedding.models.prompts import PromptOverrides, Purpose
+from embedding.models.space import Space, describe_space, short_hash
+from embedding.records import CHUNK
 from embedding.text.slack import NORMALISER_VERSION
 from embedding.tokens.counter import prompt_tokens
 from indexers import Settings, find_index, open_index
 from jobs import termination
 from jobs.config import Config
 from jobs.engines.spark import start_spark
-from jobs.extract.partition_reader import Chunking
+from jobs.extract.cutting import Chunking
 from jobs.state.lease import Lease
 from jobs.state.state_id import own_id, refuse_other
 from jobs.state.store import State
@@ -138,6 +139,7 @@ class Pipeline:
             model.threads or os.cpu_count() or 1,
             model.batch_tokens,
             purpose=purpose,
+            prompts=_prompts(self.config),
             remote=model.remote,
         )
 
@@ -173,8 +175,19 @@ class Pipeline:
     def chunking(self) -> Chunking:
         """What executors cut text with."""
         tokenizer = str(tokenizer_file(self.model))
-        max_bytes = dict(find_index(self.config.index.kind).max_bytes())
-        return Chunking(tokenizer, self.limits, self.state.hash_key, self.space.chunker, max_bytes)
+        text = self.config.text
+        limits = find_index(self.config.index.kind).max_bytes()
+        shown = short_hash([text.lexical])
+        return Chunking(
+            tokenizer,
+            self.limits,
+            self.state.hash_key,
+            f"{self.space.chunker}:{shown}:{text.conversations}",
+            {column: limit for column, limit in limits.items() if column in CHUNK.names},
+            text.context,
+            shown,
+            text.conversations,
+        )
 
     def close(self) -> None:
         """Let go of the index; the next use opens it again."""
@@ -185,6 +198,18 @@ class Pipeline:
             self._index = None
 
 
+def _prompts(config: Config) -> PromptOverrides:
+    return PromptOverrides(config.model.query_prompt, config.model.document_prompt)
+
+
+def _check_overrides(config: Config, model: Path) -> None:
+    """Raise ConfigError for a prompt or a dimension of what does not take one."""
+    for key in ("query_prompt", "document_prompt", "dimensions"):
+        if getattr(config.model, key) is not None and (config.model.remote or own_engine(model)):
+            what = "a service" if config.model.remote else f"{config.model.name}, which brings its own engine,"
+            raise ConfigError(f"model.{key}: {what} takes none from here; remove it")
+
+
 def describe(config: Config, model: Path) -> tuple[ChunkLimits, Space]:
     """The chunk limits and the embedding space of a configuration.
 
@@ -193,8 +218,16 @@ def describe(config: Config, model: Path) -> tuple[ChunkLimits, Space]:
     backend = check_backend(config.model.backend)
     if backend is not None and backend.precisions is not None and own_engine(model) is not None:
         raise ConfigError(f'model.backend: {config.model.name} brings its own engine; use "auto"')
-    remote = config.model.remote
-    space = describe_space(model, chunker="", normaliser=NORMALISER_VERSION, runs=remote is None)
+    remote, prompts = config.model.remote, _prompts(config)
+    _check_overrides(config, model)
+    space = describe_space(
+        model,
+        chunker="",
+        normaliser=NORMALISER_VERSION,
+        runs=remote is None,
+        prompts=prompts,
+        dimensions=config.model.dimensions,
+    )
     if remote is not None:
         space = replace(
             space,
@@ -208,11 +241,13 @@ def describe(config: Config, model: Path) -> tuple[ChunkLimits, Space]:
         if config.model.max_tokens > space.max_tokens:
             raise ConfigError(f"model.max_tokens: {config.model.name} takes at most {space.max_tokens}")
         space = replace(space, max_tokens=config.model.max_tokens)
-    room = space.max_tokens - (prompt_tokens(model) if remote is None else 0)
+    room = space.max_tokens - (prompt_tokens(model, prompts) if remote is None else 0)
     if room < min(MIN_CHUNK_TOKENS, space.max_tokens):
         raise ConfigError(f"model.name: the model's prompt leaves {room} of {space.max_tokens} tokens for a text")
     limits = ChunkLimits(max_tokens=room, overlap_tokens=min(config.model.overlap_tokens, room // 4))
     cut = f"{CHUNKER_VERSION}:{limits.max_tokens}:{limits.overlap_tokens}:{limits.max_chars}"
+    if config.text.context.parts:  # texts alone keep the space that they had before there were templates
+        cut += f":{config.text.encoded}"
     space = replace(space, chunker=cut)
     if backend is not None and backend.space:
         space = replace(space, weights=backend.space, pooling=backend.space)

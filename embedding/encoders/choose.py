@@ -8,25 +8,20 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
-import numpy as np
 from filelock import FileLock
 
 from embedding.atomic_file import replace_file
 from embedding.encoders.backends import AUTO, BACKENDS, check_backend
 from embedding.encoders.base import Encoder
-from embedding.encoders.fidelity import PROBES_VERSION, Fidelity, compare, measure, probes, refuse
+from embedding.encoders.fidelity import PROBES_VERSION, Fidelity, refuse
+from embedding.encoders.reference import Reference
 from embedding.encoders.spec import EncoderSpec
 from embedding.errors import ConfigError, EmbedmillError, FidelityError
 from embedding.models.space import short_hash
-
-if TYPE_CHECKING:
-    from embedding.encoders.local.torch import TorchEncoder
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +46,13 @@ def choose(spec: EncoderSpec) -> EncoderSpec:
             f'model.backend: "{spec.backend}" is not installed; run `pip install {backend.needs}`, or use "torch"'
         )
     _make_cache(spec)
-    reference = cache(lambda: _load(_reference(spec)))
+    reference = Reference(spec)
     # Several actors of one machine begin at once; one of them does the work and the others find it done.
     with FileLock(spec.cache / "lock"):
         if not (own := _own_verdict(spec, reference)).passed:
             raise FidelityError(
-                f"model.name: {spec.model.name} has a part that this version does not know: its vectors here are not "
-                f"those that sentence-transformers gives ({own})"
+                f"model.name: {spec.model.name} has a part that this version does not know, or lacks weights: its "
+                f"vectors here are not those that sentence-transformers gives ({own})"
             )
         refused = None
         for candidate in _candidates(spec):
@@ -76,7 +71,7 @@ def _make_cache(spec: EncoderSpec) -> None:
         ) from None
 
 
-def _refusal(candidate: EncoderSpec, reference: Callable[[], Encoder]) -> FidelityError | None:
+def _refusal(candidate: EncoderSpec, reference: Reference) -> FidelityError | None:
     """Why a candidate cannot serve; None where its vectors are the model's."""
     try:
         fidelity = _verdict(candidate, reference)
@@ -105,30 +100,28 @@ def _has_gpu() -> bool:
     return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def _reference(spec: EncoderSpec) -> EncoderSpec:
-    return replace(spec, backend="torch", precision="f32", purpose="document")
-
-
-def _own_verdict(spec: EncoderSpec, reference: Callable[[], Encoder]) -> Fidelity:
-    """How near the reference's vectors are to sentence-transformers' own, which reads more of a folder than we do."""
+def _own_verdict(spec: EncoderSpec, reference: Reference) -> Fidelity:
+    """How near our vectors in float32 are to sentence-transformers' own, which reads more of a folder than we do."""
     parts = [version(name) for name in ("sentence-transformers", "transformers", "tokenizers", "torch")]
-
-    def compared() -> Fidelity:
-        texts = probes()
-        encoder = cast("TorchEncoder", reference())
-        found = encoder.encode(texts, np.array([len(text) for text in texts]))
-        return compare(found, encoder.published(texts, spec.max_tokens))
-
-    return _kept(spec.cache / f"own-{short_hash([*parts, spec.max_tokens, PROBES_VERSION])}.json", compared)
+    ours = replace(spec, backend="torch", precision="f32")
+    file = spec.cache / f"own-{short_hash([*parts, spec.max_tokens, PROBES_VERSION, *reference.key])}.json"
+    return _kept(file, lambda: _measured(ours, reference))
 
 
-def _verdict(spec: EncoderSpec, reference: Callable[[], Encoder]) -> Fidelity | None:
-    """What the gate says of a candidate, from the cache or by measuring; None for the reference itself."""
-    if replace(spec, purpose="document") == _reference(spec):
+def _verdict(spec: EncoderSpec, reference: Reference) -> Fidelity | None:
+    """What the gate says of a candidate, from the cache or by measuring; None for torch in f32, which has its own."""
+    if (spec.backend, spec.precision) == ("torch", "f32"):
         return None
     parts = (spec.backend, spec.precision, version(spec.backend), version("torch"), PROBES_VERSION, processor())
-    document = replace(spec, purpose="document")
-    return _kept(spec.cache / f"gate-{short_hash(parts)}.json", lambda: measure(_load(document), reference()))
+    file = spec.cache / f"gate-{short_hash([*parts, *reference.key])}.json"
+    return _kept(file, lambda: _measured(spec, reference))
+
+
+def _measured(spec: EncoderSpec, reference: Reference) -> Fidelity:
+    """Documents, and queries where they have another prompt. The reference comes first: it is let go before."""
+    for purpose in reference.purposes:
+        reference.vectors(purpose)
+    return reference.compare(lambda purpose: _load(replace(spec, purpose=purpose)))
 
 
 def _kept(file: Path, measured: Callable[[], Fidelity]) -> Fidelity:

@@ -6,7 +6,7 @@ with the figures, because vectors that are nearly right are found out only by us
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +41,11 @@ _SENTENCES = (
     "1,204.50 EUR; 17 %; 3:2; -40 °C; 6.022e23",
     "supercalifragilisticexpialidocious antidisestablishmentarianism",
 )
-_LENGTHS = (1, 2, 4, 8)  # sentences put together, so that every length up to the model's limit occurs
+_LENGTHS = (1, 2, 4, 8)  # sentences put together, so that every length up to the usual limit occurs
+USUAL_LIMIT = 512
+# Of models beyond it: some layers see so many tokens and no further, and positions may be scaled. The longest is what
+# the longest chunk has of characters.
+_LONG_CHARS = (2_048, 4_096)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +67,17 @@ class Fidelity:
         return f"cosine {self.minimum:.6f} least, {self.mean:.6f} mean, length error {self.length_error:.6f}"
 
 
-def probes() -> list[str]:
-    """The fixed texts of the gate: many languages, lengths from one token to past the usual limit."""
-    return list(_probes())
+def probes(max_tokens: int = USUAL_LIMIT) -> list[str]:
+    """The fixed texts of the gate: many languages, lengths from one token to past the usual limit of a model.
+
+    For a model of more ``max_tokens`` than usual there are longer ones.
+    """
+    return list(_probes(max_tokens > USUAL_LIMIT))
 
 
-def _probes() -> Iterator[str]:
+def _probes(long: bool) -> Iterator[str]:
+    for chars in _LONG_CHARS if long else ():
+        yield " ".join(_SENTENCES * 4)[:chars]
     for count in _LENGTHS:
         for start in range(len(_SENTENCES)):
             yield " ".join(_SENTENCES[(start + n) % len(_SENTENCES)] for n in range(count))
@@ -86,13 +95,32 @@ def compare(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -
 
 
 def measure(backend: Encoder, reference: Encoder) -> Fidelity:
-    """Compare a backend with the reference over ``probes()``. A wrong number of dimensions is as bad as can be."""
+    """Compare a backend with a reference over ``probes()``."""
     texts = probes()
-    lengths = np.array([len(text) for text in texts])  # batches need an order only
+    return judge(backend, texts, reference.encode(texts, _lengths(texts)))
+
+
+def judge(backend: Encoder, texts: Sequence[str], expected: npt.NDArray[np.float32]) -> Fidelity:
+    """Compare what a backend gives for texts with ``expected``: float32 of shape (texts, dim).
+
+    A wrong number of dimensions is as bad as can be.
+    """
     try:
-        return compare(backend.encode(texts, lengths), reference.encode(texts, lengths))
+        return compare(backend.encode(texts, _lengths(texts)), expected)
     except ValueError:
         return Fidelity(0.0, 0.0, 1.0)
+
+
+def worst(found: Sequence[Fidelity]) -> Fidelity:
+    """The least of some cosines and the largest of the errors."""
+    return Fidelity(
+        min(one.minimum for one in found), min(one.mean for one in found), max(one.length_error for one in found)
+    )
+
+
+def _lengths(texts: Sequence[str]) -> npt.NDArray[np.intp]:
+    """For batches, which need an order only."""
+    return np.array([len(text) for text in texts])
 
 
 def refuse(name: str, fidelity: Fidelity) -> FidelityError:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, MinLen
 
-from embedding.models.folder import Purpose
+from embedding.models.prompts import PromptOverrides, Purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class EncoderSpec:
     ``threads`` is the CPU threads it may use, ``batch_tokens`` bounds rows x longest row, ``max_tokens`` is where the
     model cuts a text off, ``dim`` the width of its vectors. ``cache`` is a folder of this model alone, for its
     converted graphs and the gate's verdicts. ``precision`` is chosen by the gate where it is "". ``purpose`` matters
-    to models that embed a query in another way than a document.
+    to models that embed a query in another way than a document; ``prompts`` stand in place of the model's own.
     """
 
     backend: str
@@ -87,3 +87,4 @@ class EncoderSpec:
     precision: str = ""
     remote: RemoteSettings | None = None
     purpose: Purpose = "document"
+    prompts: PromptOverrides = PromptOverrides()

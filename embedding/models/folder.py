@@ -10,12 +10,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from embedding.errors import ConfigError
 from embedding.models.config_json import canonical
 from embedding.models.modules import READERS, unsupported
-from embedding.models.tokenizer_json import lower_cases
+from embedding.models.prompts import PromptOverrides, prompts_of, saved_settings
+from embedding.models.tokenizer_json import longest, lower_cases
+from embedding.models.weights import tensor_shape, weight_files
 
 # Architectures whose vectors are compared with sentence-transformers' own (tests/embedding/test_model_folders.py), and
 # the name that their weights carry in front where they were saved with a head.
@@ -47,8 +49,12 @@ ARCHITECTURES = {
 # In these a text's first token has the place after the padding token's: so many of the places are never used.
 _PLACES_AFTER_PADDING = {"camembert", "mpnet", "roberta", "xlm-roberta"}
 _WIDTH = ("hidden_size", "dim", "d_model")  # of a token's state, by its names in config.json
+_TOKENIZER = "tokenizer_config.json"
 _TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
 _LONGEST = 512  # of a text, where neither the tokenizer nor the model says
+STATIC = "StaticEmbedding"  # the module that averages a vector of each token, in place of a transformer and its pooling
+# Of static vectors, by the names of their tensors: as sentence-transformers saves them, and as model2vec does.
+_STATIC_WEIGHTS = ("embedding.weight", "embeddings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,10 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A folder's parts. ``prompts`` are what stands before a query and before a document; ``dim`` is of a vector."""
+    """A folder's parts. ``prompts`` are what stands before a query and before a document; ``dim`` is of a vector.
+
+    ``transformer`` is the folder of the first module, which may also be of static vectors.
+    """
 
     transformer: Path
     config: Mapping[str, Any]
@@ -74,7 +83,7 @@ class ModelFolder:
     @property
     def prefix(self) -> str:
         """What may stand in front of the names of the transformer's weights."""
-        return ARCHITECTURES[self.config["model_type"]]
+        return ARCHITECTURES.get(self.config["model_type"], "")
 
     @property
     def normalised(self) -> bool:
@@ -88,48 +97,29 @@ def transformer_folder(path: Path) -> Path:
     return _inside(path, modules[0].get("path", "")) if modules else path
 
 
-def prompts_of(path: Path) -> tuple[str, str]:
-    """What stands before a query and before a document. Raises ConfigError for a prompt of another use.
-
-    As ``encode_query`` and ``encode_document`` of sentence-transformers 6.2 apply them. Others that a folder may hold
-    are for other tasks; two are refused, because a reader of the folder would take them for a document's and they are
-    not: one that is called "passage" or "corpus", and a default prompt.
-    """
-    said = _json(path / "config_sentence_transformers.json", {})
-    prompts = {name: text or "" for name, text in (said.get("prompts") or {}).items()}
-    if odd := sorted(name for name, text in prompts.items() if not isinstance(text, str)):
-        raise ConfigError(
-            f"model.name: the model's prompt {odd[0]!r} is no text; mend its config_sentence_transformers.json"
-        )
-    query, document = prompts.get("query", ""), prompts.get("document", "")
-    default = said.get("default_prompt_name")
-    if default and prompts.get(default, "") != document:
-        raise ConfigError(
-            f"model.name: the model's default prompt {default!r} is not what it puts before documents; "
-            'set "default_prompt_name" to null and name the prompts "query" and "document" in its '
-            "config_sentence_transformers.json"
-        )
-    for name in ("passage", "corpus"):
-        if prompts.get(name, "") not in ("", document):
-            raise ConfigError(
-                f'model.name: the model\'s prompt {name!r} is not supported; name it "document" in its '
-                "config_sentence_transformers.json"
-            )
-    return query, document
+def is_static(path: Path) -> bool:
+    """Whether a model's folder is of static vectors: its tokenizer then adds no token to a text."""
+    entries = _json(path / "modules.json", [{}])
+    return _kind(entries[0]) == STATIC
 
 
-def read_folder(path: Path) -> ModelFolder:
-    """Read a folder with a modules.json.
+def read_folder(path: Path, prompts: PromptOverrides | None = None, dimensions: int | None = None) -> ModelFolder:
+    """Read a folder with a modules.json. ``prompts`` and ``dimensions`` stand in place of the folder's own.
 
     Raises ConfigError for what is not supported; OSError, KeyError, ValueError and TypeError where it is not whole.
     """
     entries = _json(path / "modules.json")
     kinds = _module_kinds(entries)
     transformer = _inside(path, entries[0].get("path", ""))
-    config = _json(transformer / "config.json")
-    _check_transformer(transformer, config)
-    max_tokens = _limit(transformer, config)
-    dim = int(next(config[name] for name in _WIDTH if name in config))
+    if kinds[0] == STATIC:
+        config: Mapping[str, Any] = {"model_type": STATIC}
+        max_tokens = longest(transformer / "tokenizer.json") or _LONGEST
+        dim = tensor_shape(weight_files(transformer), _STATIC_WEIGHTS)[1]
+    else:
+        config = _json(transformer / "config.json")
+        _check_transformer(transformer, config)
+        max_tokens = _limit(transformer, config)
+        dim = int(next(config[name] for name in _WIDTH if name in config))
     modules = []
     for entry, name in list(zip(entries, kinds, strict=True))[1:]:
         folder = _inside(path, entry.get("path", ""))
@@ -137,29 +127,68 @@ def read_folder(path: Path) -> ModelFolder:
         matters, dim = READERS[name](said, dim)
         if name != "Dropout":  # which does nothing outside training
             modules.append(Module(name, matters, folder))
-    if truncate := _json(path / "config_sentence_transformers.json", {}).get("truncate_dim"):
-        dim = min(dim, int(truncate))
-    if dim < 1:
-        raise ValueError("vectors of no dimension")
-    prompts = prompts_of(path)
-    if any(prompts) and not modules[0].config["include_prompt"]:
+    settings, whole = saved_settings(path), dim
+    dim = _kept(dim, settings.get("truncate_dim"), dimensions, config.get("matryoshka_dimensions"))
+    put_before = prompts_of(path, prompts)
+    if any(put_before) and not all(m.config.get("include_prompt", True) for m in modules):
         raise unsupported("a prompt whose tokens are left out of the pooling")
-    return ModelFolder(transformer, canonical(config), tuple(modules), max_tokens, prompts, dim)
+    found = ModelFolder(transformer, canonical(config), tuple(modules), max_tokens, put_before, dim)
+    _check_metric(settings.get("similarity_fn_name") or "cosine", unit=found.normalised and dim == whole)
+    return found
 
 
 def _module_kinds(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     """The classes of the modules, in their order: a Transformer, a Pooling, and others."""
     if not entries:
         raise ValueError("modules.json names no module")
-    kinds = [str(entry["type"]).rsplit(".", 1)[-1] for entry in entries]
+    kinds = [_kind(entry) for entry in entries]
     for entry, kind in zip(entries, kinds, strict=True):
         if not str(entry["type"]).startswith("sentence_transformers.") or kind not in READERS:
             raise unsupported(f"module {entry['type']!r}")
         if entry.get("kwargs"):
             raise unsupported(f"arguments of module {kind}: {', '.join(map(str, entry['kwargs']))}")
-    if kinds[0] != "Transformer" or kinds[1:2] != ["Pooling"] or {"Transformer", "Pooling"} & {*kinds[2:]}:
+    first = 1 if kinds[0] == STATIC else 2
+    if kinds[:first] not in ([STATIC], ["Transformer", "Pooling"]) or {STATIC, "Transformer", "Pooling"} & {
+        *kinds[first:]
+    }:
         raise unsupported(f"the order of its modules, {', '.join(kinds)}")
     return kinds
+
+
+def _kind(entry: Mapping[str, Any]) -> str:
+    """The class of a module, without where it is defined: that differs between versions."""
+    return str(entry.get("type", "")).rsplit(".", 1)[-1]
+
+
+def _kept(whole: int, truncate: int | None, asked: int | None, trained: Any) -> int:
+    """The dimensions that are kept of ``whole``: those that are ``asked`` for, else those that the folder truncates to.
+
+    ``trained`` lists those that a model was trained for, where it says.
+    """
+    dim = min(whole, int(truncate or whole))
+    if dim < 1:
+        raise ValueError("vectors of no dimension")
+    if asked is None or asked == whole:
+        return whole if asked else dim
+    if asked > whole:
+        raise ConfigError(f"model.dimensions: the model's vectors have {whole}; {asked} are more")
+    if isinstance(trained, list) and trained and asked not in trained:
+        raise ConfigError(
+            f"model.dimensions: the model was trained for {', '.join(map(str, trained))}, not for {asked}"
+        )
+    return asked
+
+
+def _check_metric(metric: str, *, unit: bool) -> None:
+    """Refuse a model whose vectors are not compared by cosine, as every index compares them.
+
+    Vectors of length 1 are in the same order by their dot product and by their distance.
+    """
+    if metric != "cosine" and not (unit and metric in ("dot", "euclidean")):
+        raise ConfigError(
+            f"model.name: the model compares vectors by {metric!r} (similarity_fn_name in its "
+            "config_sentence_transformers.json), and an index does by cosine; take a model that is made for cosine"
+        )
 
 
 def _check_transformer(transformer: Path, config: Mapping[str, Any]) -> None:
@@ -168,6 +197,9 @@ def _check_transformer(transformer: Path, config: Mapping[str, Any]) -> None:
         raise unsupported(f"architecture {kind!r}")
     if config.get("is_decoder") or config.get("add_cross_attention"):
         raise unsupported("a decoder")
+    for file, said in (("config.json", config), ("tokenizer_config.json", _json(transformer / _TOKENIZER, {}))):
+        if said.get("auto_map"):
+            raise unsupported(f"code of its own (auto_map in {file}), which is never run")
     if config.get("quantization_config"):
         raise unsupported("quantised weights (quantization_config)")
     if (transformer / "adapter_config.json").is_file():
@@ -231,7 +263,7 @@ def _limit(transformer: Path, config: Mapping[str, Any]) -> int:
         raise unsupported(f"settings in sentence_bert_config.json: {', '.join(left)}")
     places = _places(config)
     if limit is None:
-        limit = _json(transformer / "tokenizer_config.json", {}).get("model_max_length")
+        limit = _json(transformer / _TOKENIZER, {}).get("model_max_length")
     known = [int(value) for value in (limit, places) if value is not None and 0 < value < 1e9]
     return min(known) if known else _LONGEST
 
@@ -242,6 +274,3 @@ def _places(config: Mapping[str, Any]) -> int | None:
     if places is not None and config["model_type"] in _PLACES_AFTER_PADDING:
         places -= int(config.get("pad_token_id", 1)) + 1
     return places
-
-
-Purpose = Literal["document", "query"]

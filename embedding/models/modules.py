@@ -78,4 +78,5 @@ READERS: dict[str, Callable[[Mapping[str, Any], int], tuple[dict[str, Any], int]
     "LayerNorm": _layer_norm,
     "Normalize": _normalize,
     "Dropout": _as_it_is,
+    "StaticEmbedding": _as_it_is,
 }

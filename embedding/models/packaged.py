@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,10 +47,11 @@ OWN_ENGINES = {
 
 
 def model_path(name: str, base: Path | None = None) -> Path:
-    """Folder of a model given as a package that carries it, or as a local path. Never fetches anything.
+    """Folder of a model given as a package that carries it, a local path, or a name of the Hub. Never fetches anything.
 
     A package's name is a package whatever lies beside; ``./name`` is the folder. A relative path is taken from
-    ``base``, else from the working directory. Raises ConfigError naming ``model.name`` where there is neither.
+    ``base``, else from the working directory. What is none, but reads ``owner/name``, is looked for in the cache of
+    Hugging Face on this machine. Raises ConfigError naming ``model.name`` where there is neither.
     """
     try:
         if name in OWN_ENGINES:
@@ -64,10 +66,25 @@ def model_path(name: str, base: Path | None = None) -> Path:
             return path
     except (OSError, ValueError):  # no path: too long, or with a NUL
         pass
+    if re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}", name) and (found := _downloaded(name)) is not None:
+        return found
     raise ConfigError(
         f"model.name: {name!r} is neither a packaged model ({', '.join((*PACKAGED_MODELS, *OWN_ENGINES))}) "
-        "nor a folder with a sentence-transformers modules.json"
+        "nor a folder with a sentence-transformers modules.json, nor one in Hugging Face's cache on this machine; "
+        "nothing is fetched"
     )
+
+
+def _downloaded(name: str) -> Path | None:
+    """A model of the Hub that somebody has downloaded to this machine; None where there is none."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+    return folder if (folder / "modules.json").is_file() else None
 
 
 def _package_folder(name: str) -> Path:

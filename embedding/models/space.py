@@ -14,6 +14,7 @@ from pathlib import Path
 from embedding.errors import ConfigError
 from embedding.models.folder import ModelFolder, read_folder
 from embedding.models.packaged import OwnEngine, own_engine, tokenizer_file
+from embedding.models.prompts import PromptOverrides
 from embedding.models.tokenizer_json import tokenizer_digest
 from embedding.models.weights import tensors_digest, weight_files
 
@@ -71,17 +72,28 @@ def _digest(*files: Path) -> str:
     return digest.hexdigest()[:32]
 
 
-def describe_space(path: Path, *, chunker: str, normaliser: str, runs: bool = True) -> Space:
+def describe_space(
+    path: Path,
+    *,
+    chunker: str,
+    normaliser: str,
+    runs: bool = True,
+    prompts: PromptOverrides | None = None,
+    dimensions: int | None = None,
+) -> Space:
     """Describe the space of the vectors of a model of ``model_path``, without loading it.
 
-    Without ``runs`` the folder only counts tokens for a model that is somewhere else: ``weights`` and ``pooling`` are
-    then empty and ``dim`` is 0. Raises ConfigError where a part is missing, or would not give the model's own vectors.
+    ``prompts`` and ``dimensions`` stand in place of the folder's; a package with an engine has its own. Without
+    ``runs`` the folder only counts tokens for a model that is somewhere else: ``weights`` and ``pooling`` are then
+    empty and ``dim`` is 0.
+
+    Raises ConfigError where a part is missing, or would not give the model's own vectors.
     """
     try:
         if (engine := own_engine(path)) is not None:
             return _describe_own(path, engine, chunker=chunker, normaliser=normaliser)
         tokenizer = _kept(tokenizer_digest(tokenizer_file(path)))
-        folder = read_folder(path) if runs else None
+        folder = read_folder(path, prompts, dimensions) if runs else None
         return Space(
             weights=_kept(_weights(folder)) if folder else "",
             tokenizer=tokenizer,
@@ -101,6 +113,8 @@ def describe_space(path: Path, *, chunker: str, normaliser: str, runs: bool = Tr
 def _why(error: Exception) -> str:
     """In words, and without the path to the folder."""
     if isinstance(error, OSError) and error.filename:
+        if Path(error.filename).name == "tokenizer.json":
+            return "it has no tokenizer.json; load and save it once with sentence-transformers, which writes one"
         return f"{Path(error.filename).name}: {error.strerror}"
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 

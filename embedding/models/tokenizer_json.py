@@ -53,6 +53,12 @@ def unknown_token(file: Path) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def longest(file: Path) -> int | None:
+    """The tokens at which the tokenizer itself cuts a text off; None where it does not."""
+    limit = (json.loads(file.read_bytes()).get("truncation") or {}).get("max_length")
+    return int(limit) if limit else None
+
+
 def lower_cases(file: Path) -> bool:
     """Whether the tokenizer's own normaliser makes all letters small."""
     return _lowers(json.loads(file.read_bytes()).get("normalizer") or {})

@@ -103,6 +103,21 @@ def tensors_digest(files: Sequence[Path], *, prefix: str = "") -> str:
     return hashlib.sha256(json.dumps(sorted(found.items())).encode()).hexdigest()[:32]
 
 
+def tensor_shape(files: Sequence[Path], names: Sequence[str]) -> tuple[int, ...]:
+    """The shape of the first tensor with one of the ``names``.
+
+    Raises KeyError where there is none, ValueError for a file that is damaged or of a kind that is not known.
+    """
+    for file in files:
+        try:
+            for name, tensor in _tensors(file):
+                if name in names:
+                    return tensor.shape
+        except (zipfile.BadZipFile, pickle.UnpicklingError, KeyError, ValueError, TypeError, struct.error) as error:
+            raise ValueError(f"{file.name} is damaged ({type(error).__name__})") from None
+    raise KeyError(names[0])
+
+
 def _canonical(name: str, prefix: str) -> str:
     for old, new in _OLD_NAMES:
         name = name.replace(old, new)

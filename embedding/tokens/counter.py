@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from embedding.models.folder import prompts_of
 from embedding.models.packaged import own_engine, tokenizer_file
+from embedding.models.prompts import PromptOverrides, prompts_of
 from embedding.tokens.slices import Ints, encodable, slices
 
 _GROUP_CHARS = 1_600_000  # tokenizer inputs held at once
@@ -89,12 +89,12 @@ def _groups(texts: Sequence[str] | Iterator[str]) -> Iterator[list[str]]:
         yield group
 
 
-def prompt_tokens(path: Path) -> int:
-    """At most so many tokens of each document are the model's prompt, where that stands in the texts that it is given.
+def prompt_tokens(path: Path, prompts: PromptOverrides | None = None) -> int:
+    """At most so many tokens of each document are the prompt, where that stands in the texts that the model is given.
 
     What an engine of a package puts before a text is counted by its own counter.
     """
-    if own_engine(path) is not None or not (prompt := prompts_of(path)[1]):
+    if own_engine(path) is not None or not (prompt := prompts_of(path, prompts)[1]):
         return 0
     from embedding.tokens.counter import open_counter
 

@@ -15,14 +15,21 @@ from jobs.cli.options import (
     ChannelOption,
     ConfigOption,
     DenseOption,
+    FromOption,
     HybridOption,
+    InOption,
     JsonOption,
     KindOption,
     LexicalOption,
     NoRerankOption,
+    PublicOption,
+    SinceOption,
+    ThreadOption,
+    UntilOption,
     mode_of,
     readable,
 )
+from jobs.scope import parse_moment
 
 
 def search(
@@ -39,6 +46,12 @@ def search(
     lexical: LexicalOption = False,
     hybrid: HybridOption = False,
     no_rerank: NoRerankOption = False,
+    author: FromOption = None,
+    within: InOption = None,
+    thread: ThreadOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    public: PublicOption = False,
 ) -> None:
     """Find the nearest chunks of one team, through the alias."""
 
@@ -52,12 +65,24 @@ def search(
         words = _standard_input() if text == "-" else readable(text, "TEXT")
         if not words.strip():
             raise ConfigError("TEXT: give some words to search for")
-        channels = tuple(readable(c, "--channel") for c in channel or ())
+        channels = tuple(readable(c, "--channel") for c in [*(channel or ()), *(within or ())])
         of_kind = kind.value if kind else None
         asked = mode_of(dense, lexical, hybrid)
         with opened_pipeline(config) as pipeline:
             mode = asked or pipeline.config.search.mode
-            query = Query(words, readable(team, "--team"), channels, of_kind, k, mode)
+            query = Query(
+                words,
+                readable(team, "--team"),
+                channels,
+                of_kind,
+                k,
+                mode,
+                tuple(readable(one, "--from") for one in author or ()),
+                None if thread is None else readable(thread, "--thread"),
+                None if since is None else parse_moment(since, "--since"),
+                None if until is None else parse_moment(until, "--until"),
+                public,
+            )
             body = find(pipeline, query, rerank=not no_rerank)
             if not body.hits:
                 check_search(pipeline, query.team, query.channels)

@@ -51,7 +51,17 @@ ModelOption = Annotated[
 DenseOption = Annotated[bool, typer.Option("--dense", help="Rank by vectors alone; else search.mode decides.")]
 LexicalOption = Annotated[bool, typer.Option("--lexical", help="Rank by words alone (BM25).")]
 HybridOption = Annotated[
-    bool, typer.Option("--hybrid", help="Rank by vectors and words, both ranks fused; needs index.hybrid = true.")
+    bool, typer.Option("--hybrid", help="Rank by vectors, words and conversations, their scores fused.")
+]
+FromOption = Annotated[
+    list[str] | None, typer.Option("--from", metavar="AUTHOR", help="Only by this author, by id or name; repeatable.")
+]
+InOption = Annotated[list[str] | None, typer.Option("--in", metavar="C", help="The same as --channel; repeatable.")]
+ThreadOption = Annotated[
+    str | None, typer.Option("--thread", metavar="DOC_ID", help="Only replies of the thread that this document began.")
+]
+PublicOption = Annotated[
+    bool, typer.Option("--public", help="What is public, and what is in the channels that are named beside it.")
 ]
 NoRerankOption = Annotated[bool, typer.Option("--no-rerank", help="Leave out what search.rerank names.")]
 WaitOption = Annotated[

@@ -26,6 +26,7 @@ def search(pipeline: Pipeline, query: Query, *, rerank: bool = True) -> SearchBo
             index=searcher.version,
             hits=tuple(_hit(hit) for hit in answer.hits),
             mode=query.mode,
+            words=query.mode != "hybrid" or searcher.matches_words(query.team),
             reranked=answer.reranked,
             rerank_reason=answer.reason or None,
         )
@@ -41,4 +42,9 @@ def _hit(hit: Hit) -> HitBody:
         doc_id=hit.doc_id,
         text=hit.text,
         created_at=iso(hit.created_at),
+        author=hit.author,
+        channel_name=hit.channel_name,
+        thread_id=hit.thread_id,
+        title=hit.title,
+        visibility=hit.visibility,
     )

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from embedding.errors import ConfigError, EmbedmillError
 from indexers.base import SearchRequest
-from jobs.config_sections import SearchMode
+from jobs.config_sections import Search, SearchMode
 from jobs.pipeline import Pipeline
+from jobs.search.fusion import Lists, Weights, fuse
 from jobs.search.query_encoder import QueryEncoder, encoder_of_space
 from jobs.search.rerank import Reranking, open_reranking
 
@@ -26,9 +27,11 @@ BATCH = 256  # queries encoded at once
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A text to search for in one team: ``channels`` empty and ``kind`` None are all of them, ``k`` hits at most.
+    """A text to search for in one team, ``k`` hits at most. A filter that is empty or None finds all.
 
-    ``mode`` ranks by vectors, by words, or by both.
+    ``mode`` ranks by vectors, by words, or by both. ``authors`` are ids or names, ``thread_id`` the document that began
+    a thread, ``since`` and ``until`` bound the time of creation (µs, half open). With ``public`` also what is public is
+    found, beside what is in ``channels``.
     """
 
     text: str
@@ -37,6 +40,26 @@ class Query:
     kind: str | None = None
     k: int = 10
     mode: SearchMode = "dense"
+    authors: tuple[str, ...] = ()
+    thread_id: str | None = None
+    since: int | None = None
+    until: int | None = None
+    public: bool = False
+
+    def request(self, most: int, *, conversations: bool = False) -> SearchRequest:
+        """What an index is asked for: rows of messages and files, or of conversations."""
+        kinds = (self.kind,) if self.kind else ("message", "file")
+        return SearchRequest(
+            self.team,
+            self.channels,
+            ("thread",) if conversations else kinds,
+            most,
+            () if conversations else self.authors,
+            self.thread_id,
+            self.since,
+            self.until,
+            self.public,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +74,17 @@ class Answer:
 class Searcher:
     """Answers queries over one version. ``space_id`` is the version's."""
 
-    def __init__(self, index: Index, version: str, encoder: QueryEncoder, reranking: Reranking | None = None) -> None:
+    def __init__(
+        self,
+        index: Index,
+        version: str,
+        encoder: QueryEncoder,
+        settings: Search,
+        reranking: Reranking | None = None,
+    ) -> None:
         self.version = version
+        self._settings = settings
+        self._words: bool | None = None
         self.space_id = index.space_of(version)
         self.reranking = reranking
         self._index = index
@@ -77,12 +109,37 @@ class Searcher:
         return Answer(answer.hits[: query.k], answer.reranked, answer.reason)
 
     def hits(self, query: Query, vector: Vectors, most: int) -> list[Hit]:
-        """The first ``most`` hits as the index ranks them. Raises ConfigError for a mode that it does not have."""
+        """The first ``most`` hits, best first. Raises ConfigError for a mode that the index does not have."""
+        if query.mode == "dense":
+            return self._index.search(self.version, vector, query.request(most))
         if query.mode == "lexical":
-            raise ConfigError(f"--lexical: {self._index.capabilities().engine} ranks by words only beside vectors")
-        words = query.text if query.mode == "hybrid" else None
-        request = SearchRequest(query.team, query.channels, query.kind, most, words)
-        return self._index.search(self.version, vector, request)
+            return self._index.match(self.version, query.text, query.request(most))
+        return self._fused(query, vector, most)
+
+    def matches_words(self, team: str) -> bool:
+        """Whether the version has an index of words; asked once."""
+        if self._words is None:
+            try:
+                self._index.match(self.version, "word", SearchRequest(team, k=1))
+                self._words = True
+            except ConfigError:
+                self._words = False
+        return self._words
+
+    def _fused(self, query: Query, vector: Vectors, most: int) -> list[Hit]:
+        full = max(most, self._settings.candidates)
+        rows, talks = query.request(full), query.request(full, conversations=True)
+        words = self.matches_words(query.team)
+        asks_talks = self._settings.conversation_weight > 0 and query.kind != "file"
+        lists = Lists(
+            self._index.search(self.version, vector, rows),
+            self._index.match(self.version, query.text, rows) if words else (),
+            self._index.search(self.version, vector, talks) if asks_talks else (),
+            self._index.match(self.version, query.text, talks) if asks_talks and words else (),
+        )
+        settings = self._settings
+        weights = Weights(settings.dense_weight, settings.lexical_weight, settings.conversation_weight)
+        return fuse(lists, weights, most, full, lambda keys: self._index.fetch(self.version, keys, rows))
 
     def rerank(self, query: Query, hits: list[Hit]) -> Answer:
         """Hits in the reranker's order; as they are where none is configured or it fails."""
@@ -126,7 +183,9 @@ def open_searcher(pipeline: Pipeline, version: str | None = None, *, rerank: boo
         if version not in versions:
             raise ConfigError(f"there is no version {version!r} of the index; there are {', '.join(versions)}")
         encoder = encoder_of_space(pipeline, index.space_of(version))
-    searcher = Searcher(index, version, encoder, open_reranking(pipeline.config) if rerank else None)
+    searcher = Searcher(
+        index, version, encoder, pipeline.config.search, open_reranking(pipeline.config) if rerank else None
+    )
     try:
         yield searcher
     finally:

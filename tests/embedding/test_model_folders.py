@@ -17,8 +17,9 @@ from embedding.encoders.local.torch import TorchEncoder
 from embedding.encoders.spec import EncoderSpec
 from embedding.errors import ConfigError
 from embedding.models.config_json import canonical
-from embedding.models.folder import ARCHITECTURES, Purpose
+from embedding.models.folder import ARCHITECTURES
 from embedding.models.packaged import model_path, tokenizer_file
+from embedding.models.prompts import Purpose
 from embedding.models.space import Space, describe_space
 from embedding.tokens.counter import prompt_tokens
 from jobs.config import load_config
@@ -407,6 +408,22 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: changed(f, "config_sentence_transformers.json", prompts={"query": 3}),
         "prompt 'query' is no text",
     ),
+    "code of its own": (
+        lambda f: changed(f, "config.json", auto_map={"AutoModel": "modeling.Model"}),
+        "code of its own (auto_map in config.json), which is never run",
+    ),
+    "a tokenizer's own code": (
+        lambda f: changed(f, "tokenizer_config.json", auto_map={"AutoTokenizer": ["tokenization.Own", None]}),
+        "code of its own (auto_map in tokenizer_config.json)",
+    ),
+    "another metric": (
+        lambda f: changed(f, "config_sentence_transformers.json", similarity_fn_name="manhattan"),
+        "compares vectors by 'manhattan'",
+    ),
+    "a dot product of vectors of any length": (
+        lambda f: changed(f, "config_sentence_transformers.json", similarity_fn_name="dot", truncate_dim=8),
+        "compares vectors by 'dot'",
+    ),
     "quantised weights": (
         lambda f: changed(f, "config.json", quantization_config={"quant_method": "gptq"}),
         "quantization_config",
@@ -417,7 +434,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         "default prompt 'query'",
     ),
-    "no tokenizer.json": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json"),
+    "no tokenizer.json": (lambda f: (f / "tokenizer.json").unlink(), "it has no tokenizer.json; load and save it once"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "no model.safetensors and no pytorch_model.bin"),
     "broken weights": (lambda f: (f / "model.safetensors").write_bytes(b"\x40" + bytes(90)), "damaged"),
     "half a configuration": (lambda f: (f / "config.json").write_text("{"), "incomplete"),

@@ -50,8 +50,11 @@ def save_tokenizer(folder: Path, *, limit: int = 64, lower: bool = False) -> Non
     ).save_pretrained(str(folder))
 
 
-def bare(kind: str, **more: Any) -> Any:
-    """A transformer of an architecture: two layers, 32 dimensions, no weight left as it is made."""
+def bare(kind: str, *, noise: float = 0.1, **more: Any) -> Any:
+    """A transformer of an architecture: two layers, 32 dimensions, no weight left as it is made.
+
+    The more ``noise`` its weights have, the more its vectors say of a text's words.
+    """
     import torch
     from transformers import AutoConfig, AutoModel
 
@@ -76,7 +79,7 @@ def bare(kind: str, **more: Any) -> Any:
     model = AutoModel.from_config(AutoConfig.for_model(kind, **(usual | own.get(kind, {}) | more)))
     with torch.no_grad():  # biases are made 0, which would hide one that is left out
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+            parameter.add_(torch.randn_like(parameter) * noise)
     return model
 
 

@@ -56,6 +56,7 @@ def converted(model: Path, cache: Path) -> Path:
 def _convert(model: Path) -> Any:
     import torch
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
     whole = SentenceTransformer(
         str(model),
@@ -64,7 +65,8 @@ def _convert(model: Path) -> Any:
         model_kwargs={"attn_implementation": "eager", "dtype": torch.float32},
     )
     first = _first_position(whole)
-    module = _alone(whole) if first is None else _packed(whole, first)
+    static = isinstance(whole[0], StaticEmbedding)
+    module = _averaged(whole) if static else _alone(whole) if first is None else _packed(whole, first)
     segments = torch.ones((2, 8), dtype=torch.int64)
     segments[1, 5:] = 0
     values = torch.ones_like(segments), segments, torch.arange(8).expand(2, 8), torch.arange(1, 4)
@@ -115,6 +117,29 @@ def _alone(model: SentenceTransformer) -> Any:
             return self.model({"input_ids": input_ids, "attention_mask": segments})["sentence_embedding"]
 
     return Alone()
+
+
+def _averaged(model: SentenceTransformer) -> Any:
+    import torch
+
+    class Averaged(torch.nn.Module):
+        """A text a row, whose vector is the mean of its tokens' static vectors."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            static, *rest = cast(Iterable[Any], model)
+            self.weight = torch.nn.Parameter(static.embedding.weight.float(), requires_grad=False)
+            self.rest = torch.nn.ModuleList(rest)
+
+        def forward(self, input_ids: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
+            shares = segments.to(self.weight.dtype)
+            means = torch.bmm(shares[:, None, :], self.weight[input_ids])[:, 0] / shares.sum(-1, keepdim=True).clamp(1)
+            features = {"sentence_embedding": means}
+            for module in self.rest:
+                features = module(features)
+            return features["sentence_embedding"]
+
+    return Averaged()
 
 
 def _packed(model: SentenceTransformer, first: int) -> Any:

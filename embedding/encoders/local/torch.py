@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from transformers.utils import logging as transformers_logging
 
 from embedding.encoders.local.batching import token_batches
 from embedding.encoders.spec import EncoderSpec
+from embedding.models.prompts import Purpose
 from embedding.tokens.token_ids import TokenIds
 from embedding.tokens.tokenizer import Tokens
 
@@ -31,6 +34,41 @@ def precisions() -> tuple[str, ...]:
     return ("bf16", "f32") if able.get("avx512_bf16") or able.get("amx_bf16") else ("f32",)
 
 
+def _opened(spec: EncoderSpec, device: str) -> SentenceTransformer:
+    return SentenceTransformer(
+        str(spec.model),
+        device=device,
+        local_files_only=True,
+        truncate_dim=spec.dim,  # else it is the folder's own
+        # How attention is computed is the architecture's choice: not all of them know "sdpa", which is first.
+        model_kwargs={"dtype": _TYPES[spec.precision]},
+    ).eval()
+
+
+def published(
+    spec: EncoderSpec, purposes: Sequence[Purpose], texts: Sequence[str]
+) -> dict[Purpose, npt.NDArray[np.float32]]:
+    """What sentence-transformers gives for each purpose by its own ways: its tokenizer's settings, padding, prompts.
+
+    In float32, of shape (texts, ``spec.dim``); the model is let go afterwards.
+    """
+    model = _opened(replace(spec, precision="f32"), "cuda" if torch.cuda.is_available() else "cpu")
+    if isinstance(model[0], StaticEmbedding):
+        model[0].tokenizer.enable_truncation(spec.max_tokens)  # of itself it takes a text of any length
+    else:
+        model.max_seq_length = spec.max_tokens
+    ways = {
+        "document": (model.encode_document, spec.prompts.document),
+        "query": (model.encode_query, spec.prompts.query),
+    }
+    found = {}
+    for purpose in purposes:
+        encode, prompt = ways[purpose]
+        vectors = encode(list(texts), prompt=prompt, batch_size=8, show_progress_bar=False)
+        found[purpose] = np.asarray(vectors, np.float32)
+    return found
+
+
 class TorchEncoder:
     """Runs the model folder as sentence-transformers defines it: its own layers, pooling and normalisation."""
 
@@ -38,16 +76,10 @@ class TorchEncoder:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.name = f"torch {spec.precision}"
         torch.set_num_threads(spec.threads)
-        self._model = SentenceTransformer(
-            str(spec.model),
-            device=self.device,
-            local_files_only=True,
-            # How attention is computed is the architecture's choice: not all of them know "sdpa", which is first.
-            model_kwargs={"dtype": _TYPES[spec.precision]},
-        ).eval()
-        # What the folder truncates vectors to is in it.
+        self._model = _opened(spec, self.device)
+        self._static = isinstance(self._model[0], StaticEmbedding)
         self.dim = int(self._model.get_embedding_dimension() or 0)
-        self._tokens = Tokens(spec.model, spec.max_tokens, spec.purpose)
+        self._tokens = Tokens(spec.model, spec.max_tokens, spec.purpose, spec.prompts)
         self._batch_tokens = spec.batch_tokens
         self._copies = torch.cuda.Stream() if self.device == "cuda" else None  # type: ignore[no-untyped-call]
 
@@ -57,15 +89,6 @@ class TorchEncoder:
 
     def close(self) -> None:
         """See Encoder.close. Its memory is the object's."""
-
-    def published(self, texts: Sequence[str], max_tokens: int) -> npt.NDArray[np.float32]:
-        """What sentence-transformers gives for documents by its own ways: its tokenizer's settings, padding, prompt.
-
-        Float32 of shape (texts, dim).
-        """
-        self._model.max_seq_length = max_tokens
-        found = self._model.encode_document(list(texts), batch_size=8, show_progress_bar=False)
-        return np.asarray(found, np.float32)
 
     def encode_ids(self, ids: TokenIds) -> npt.NDArray[np.float32]:
         """See IdEncoder.encode_ids. Where the device's memory does not do, batches are halved and stay so."""
@@ -83,15 +106,23 @@ class TorchEncoder:
     def _encode(self, ids: TokenIds) -> npt.NDArray[np.float32]:
         batches = list(token_batches(ids.lengths, self._batch_tokens))
         # Vectors stay on the device until the last batch: a copy in between would make the device wait.
-        found = [self._model(self._load(*ids.padded(rows)))["sentence_embedding"].float() for rows in batches]
+        found = [self._model(self._features(ids, rows))["sentence_embedding"].float() for rows in batches]
         out = np.empty((len(ids), self.dim), dtype=np.float32)
         if batches:
             out[np.concatenate(batches)] = torch.cat(found)[:, : self.dim].cpu().numpy()
         return out
 
-    def _load(self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> dict[str, torch.Tensor]:
+    def _features(self, ids: TokenIds, rows: npt.NDArray[np.intp]) -> dict[str, torch.Tensor]:
+        """Texts as the model's first module takes them: padded, or end to end where it averages static vectors."""
+        filled, mask = ids.padded(rows)
+        if not self._static:
+            return self._load({"input_ids": filled, "attention_mask": mask})
+        lengths = ids.lengths[rows].astype(np.int64)
+        return self._load({"input_ids": filled[mask == 1], "offsets": np.cumsum(lengths) - lengths})
+
+    def _load(self, arrays: dict[str, npt.NDArray[np.int64]]) -> dict[str, torch.Tensor]:
         """A batch on the device; on CUDA it is copied while the batch before it is computed."""
-        batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+        batch = {name: torch.from_numpy(values) for name, values in arrays.items()}
         if self._copies is None:
             return batch
         with torch.cuda.stream(self._copies):

@@ -12,7 +12,7 @@ from embedding.encoders.remote import aws
 from embedding.encoders.remote.encoder import Answer, TryAgain
 from embedding.encoders.spec import RemoteSettings
 from embedding.errors import ConfigError
-from embedding.models.folder import Purpose
+from embedding.models.prompts import Purpose
 
 _COHERE_TEXTS = 96
 _PURPOSES = {"document": "search_document", "query": "search_query"}
