@@ -45,9 +45,8 @@ def here() -> Iterator[None]:
 def _indexed_once(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     space = Workspace(tmp_path_factory.mktemp("indexed") / "ws", files=False)
     space.day("general", [message(n, text) for n, text in enumerate([*SECRETS, LONG])])
-    # A hashed vector is near to that of the same string alone, so the text is encoded as it is asked for.
-    plain = '[text]\nencoded = "{text}"\n'
-    space.config.write_text(space.config.read_text().replace("[text]\n", plain) + '[search]\nmode = "dense"\n')
+    # A hashed vector is near to that of the same string alone, which the workspace encodes.
+    space.config.write_text(space.config.read_text() + '[search]\nmode = "dense"\n')
     with without_ray():
         run(open_pipeline(space.config), Scope())
     return space
