@@ -21,7 +21,9 @@ class CrossEncoderReranker:
         if not (path / "config.json").is_file():
             raise ConfigError(f"search.rerank.path: {path} has no config.json; give the folder of a CrossEncoder")
         from sentence_transformers import CrossEncoder
+        from transformers.utils import logging as transformers_logging
 
+        transformers_logging.disable_progress_bar()
         try:
             self._model = CrossEncoder(str(path), local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError, RuntimeError) as error:

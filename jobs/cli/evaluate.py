@@ -69,6 +69,8 @@ def evaluate(
         from jobs.commands.evaluate import evaluate as ask
         from jobs.relevance.html import write_report
 
+        if html is not None and (html.is_dir() or not html.parent.is_dir()):
+            raise ConfigError(f"--html: {html} cannot be written; give a file in a folder that is there")
         questions = _read(golden, team, doc_id)
         asked = Asked(index, against, k, mode.value if mode else None, not no_rerank, text)
         with opened_pipeline(config) as pipeline:

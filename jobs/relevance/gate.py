@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from embedding.errors import ConfigError
+from jobs.config_sections import SearchMode
 from jobs.pipeline import Pipeline
 from jobs.relevance.golden import GoldenSet, read_golden
 from jobs.relevance.measure import answerable, held_documents, measure
-from jobs.relevance.metrics import Floats
-from jobs.search.searcher import open_searcher
+from jobs.relevance.metrics import CUT, Floats
+from jobs.search.searcher import Query, open_searcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,34 +36,50 @@ def gate_golden(pipeline: Pipeline) -> GoldenSet | None:
 def relevance_drop(pipeline: Pipeline, golden: GoldenSet, version: str, live: str | None) -> Drop:
     """Ask both versions in the configured mode, and decide by ``gate.max_ndcg_drop``.
 
-    A live version that cannot be asked (its model is not here any more) lets nothing pass: without its figure nothing
-    says that answers do not get worse.
+    A live version without that mode is asked by vectors, as its users are. One that cannot be asked at all (its model
+    is not here any more) lets nothing pass: without its figure nothing says that answers do not get worse.
     """
     mode, most = pipeline.config.search.mode, pipeline.config.gate.max_ndcg_drop
-    new = _ndcg(pipeline, golden, version)
+    try:
+        new, _ = _ndcg(pipeline, golden, version, [mode])
+    except ConfigError as error:
+        return Drop(False, 0.0, None, 0, f"{version} cannot be asked: {error}")
+    mean = _mean(new)
     if live is None:
-        mean = float(np.nan_to_num(new).mean())
         return Drop(True, mean, None, len(new), f"{100 * mean:.1f} % of {golden.name} ({mode}); no version is live yet")
     try:
-        old = _ndcg(pipeline, golden, live)
+        old, found = _ndcg(pipeline, golden, live, [mode, "dense"])
     except ConfigError as error:
-        mean = float(np.nan_to_num(new).mean())
         fix = "the alias stays; to move it without the comparison, leave gate.golden out"
         return Drop(False, mean, None, len(new), f"{live} cannot be asked: {error}; {fix}")
     asked = ~(np.isnan(new) & np.isnan(old))
     if not asked.any():
         return Drop(False, 0.0, 0.0, 0, f"no question of {golden.name} has a relevant document in either version")
-    after, before = float(np.nan_to_num(new[asked]).mean()), float(np.nan_to_num(old[asked]).mean())
-    said = (
-        f"{100 * after:.1f} % in {version}, {100 * before:.1f} % in {live} over {int(asked.sum()):,} questions ({mode})"
-    )
-    return Drop(after >= before - most, after, before, int(asked.sum()), f"{said}; may fall by {100 * most:g}")
+    count, after, before = int(asked.sum()), _mean(new[asked]), _mean(old[asked])
+    modes = mode if found == mode else f"{mode}, and {found} there"
+    said = f"{100 * after:.1f} % in {version}, {100 * before:.1f} % in {live} over {count:,} questions ({modes})"
+    return Drop(after >= before - most, after, before, count, f"{said}; may fall by {100 * most:g}")
 
 
-def _ndcg(pipeline: Pipeline, golden: GoldenSet, version: str) -> Floats:
-    """nDCG@10 of each question, NaN where the version holds none of its documents; shape (questions,)."""
-    mode = pipeline.config.search.mode
+def _mean(values: Floats) -> float:
+    return float(np.nan_to_num(values).mean())
+
+
+def _ndcg(
+    pipeline: Pipeline, golden: GoldenSet, version: str, modes: Sequence[SearchMode]
+) -> tuple[Floats, SearchMode]:
+    """nDCG@10 of each question in the first of the modes that the version has, and that mode.
+
+    NaN where the version holds none of a question's documents; shape (questions,). Raises ConfigError for a version
+    that has none of the modes.
+    """
+    questions, first = golden.questions, golden.questions[0]
     with open_searcher(pipeline, version) as searcher:
-        shares = answerable(golden.questions, held_documents(pipeline.state, version, golden.questions))
-        found = measure(searcher, golden.questions, [mode], 10, pipeline.progress)[mode].ndcg
-    return np.where(shares > 0, found, np.nan)
+        refused = ""
+        for mode in modes:
+            refused = searcher.refusal(Query(first.query, first.team, first.channels, mode=mode))
+            if not refused:
+                shares = answerable(questions, held_documents(pipeline.state, version, questions))
+                found = measure(searcher, questions, [mode], CUT, pipeline.progress)[mode].ndcg
+                return np.where(shares > 0, found, np.nan), mode
+    raise ConfigError(refused)

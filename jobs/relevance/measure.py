@@ -73,13 +73,13 @@ def held_documents(state: State, version: str, questions: Sequence[Question]) ->
 def measure(
     searcher: Searcher, questions: Sequence[Question], modes: Sequence[SearchMode], k: int, progress: Progress
 ) -> dict[SearchMode, Measured]:
-    """Ask every question in every mode. Each is encoded once, and its answer is cut to ``max(k, 10)`` documents."""
+    """Ask every question in every mode for ``max(k, 10)`` documents. Each question is encoded once."""
     depth = max(k, CUT)
     gains = {mode: np.zeros((len(questions), depth)) for mode in modes}
     with progress.phase(f"asking {len(questions):,} questions of {searcher.version}"):
         for start in range(0, len(questions), BATCH):
             batch = questions[start : start + BATCH]
-            vectors = searcher.encode([question.query for question in batch])
+            vectors = searcher.encode([question.query for question in batch], modes)
             for row, (question, vector) in enumerate(zip(batch, vectors, strict=True), start):
                 for mode in modes:
                     ranked = ranked_documents(searcher, question, vector, mode, depth)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -91,19 +91,19 @@ class Searcher:
         self._encoder = encoder
 
     def search(self, queries: Sequence[Query]) -> Iterator[Answer]:
-        """Answer queries in their order; those that need vectors are encoded BATCH at a time."""
+        """Answer queries in their order; they are encoded BATCH at a time."""
         for start in range(0, len(queries), BATCH):
             batch = queries[start : start + BATCH]
-            vectors = self.encode([query.text for query in batch])
+            vectors = self.encode([query.text for query in batch], {query.mode for query in batch})
             for query, vector in zip(batch, vectors, strict=True):
                 yield self.answer(query, vector)
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of queries, float32 of shape (len(texts), dim)."""
-        return self._encoder.encode(texts)
+    def encode(self, texts: Sequence[str], modes: Collection[SearchMode]) -> Vectors:
+        """Vectors of queries, float32 of shape (len(texts), dim); of width 0 where no mode ranks by vectors."""
+        return self._encoder.encode(texts) if set(modes) - {"lexical"} else np.zeros((len(texts), 0), np.float32)
 
     def answer(self, query: Query, vector: Vectors) -> Answer:
-        """Answer one query, whose vector has shape (dim,), reranked where that is configured."""
+        """Answer one query, whose vector is a row of ``encode``, reranked where that is configured."""
         most = query.k if self.reranking is None else max(query.k, self.reranking.top)
         answer = self.rerank(query, self.hits(query, vector, most))
         return Answer(answer.hits[: query.k], answer.reranked, answer.reason)
@@ -151,7 +151,7 @@ class Searcher:
     def refusal(self, query: Query) -> str:
         """Why the version cannot be searched in the query's mode; "" where it can."""
         try:
-            self.hits(query, self.encode([query.text])[0], 1)
+            self.hits(query, self.encode([query.text], [query.mode])[0], 1)
         except ConfigError as error:
             return str(error)
         return ""

@@ -27,7 +27,7 @@ from jobs.scope import Scope
 from jobs.search.query_encoder import QueryEncoder
 from jobs.search.rerank import Reranking
 from jobs.search.searcher import Query
-from tests.support.in_process import copied_with_index, open_pipeline, without_ray
+from tests.support.in_process import WatchedIndex, copied_with_index, open_pipeline, without_ray
 from tests.support.workspace import START, TEAM, Workspace, check_schema, message
 
 COUNT = 40
@@ -45,6 +45,9 @@ def here() -> Iterator[None]:
 def _indexed_once(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     space = Workspace(tmp_path_factory.mktemp("indexed") / "ws", files=False)
     space.day("general", [message(n, text) for n, text in enumerate([*SECRETS, LONG])])
+    # A hashed vector is near to that of the same string alone, so the text is encoded as it is asked for.
+    plain = '[text]\nencoded = "{text}"\nconversations = false\n[search]\nmode = "dense"\n'
+    space.config.write_text(space.config.read_text() + plain)
     with without_ray():
         run(open_pipeline(space.config), Scope())
     return space
@@ -93,13 +96,15 @@ def shuffle_vectors(pipeline: Pipeline, version: str) -> None:
     keys = list(held.vectors)
     moved = np.roll([held.vectors[key] for key in keys], 1, axis=0)
     held.vectors.update(zip(keys, moved, strict=True))
+    held.changed()
 
 
 def test_each_message_is_found_in_its_own_words(indexed: Workspace) -> None:
     body = ask(indexed)
     assert (body.index, body.mode, body.overall.queries) == ("messages__v1", "dense", COUNT)
     assert (body.overall.ndcg, body.overall.recall, body.overall.mrr) == (1.0, 1.0, 1.0)
-    assert list(body.modes) == ["dense"] and set(body.unavailable) == {"lexical", "hybrid"}
+    assert list(body.modes) == ["dense", "lexical", "hybrid"] and not body.unavailable
+    assert body.modes["lexical"].recall > 0.9
     assert body.slices["kind"]["message"].queries == body.slices["age"]["0-7 days"].queries == COUNT
     assert list(body.slices["length"]) == ["4-8 words"] and "category" not in body.slices
 
@@ -131,6 +136,7 @@ def test_chunks_of_one_document_take_one_place(indexed: Workspace) -> None:
     chunks = [key for key in held.vectors if key.startswith(f"{doc(COUNT)}#")]
     assert len(chunks) > 10
     held.vectors.update(dict.fromkeys(chunks, near * 2))
+    held.changed()
     three = GoldenSet("g", (Question("1", SECRETS[3], TEAM, (), {doc(3): 1}),))
     body = evaluate(pipeline, three, Asked())
     assert body.overall.ndcg in (1.0, pytest.approx(1 / np.log2(3), abs=1e-6)) and body.overall.recall == 1
@@ -194,11 +200,27 @@ def test_what_cannot_be_compared_with_is_refused(
         ask(indexed, against=str(file))
 
 
-def test_a_mode_or_a_version_that_is_not_there_is_refused(indexed: Workspace) -> None:
-    with pytest.raises(ConfigError, match="^--mode: messages__v1 cannot be asked in mode hybrid: .* no BM25"):
-        ask(indexed, mode="hybrid")
+def without_words(monkeypatch: pytest.MonkeyPatch, *versions: str) -> None:
+    """Have these versions be of an engine without BM25."""
+    real = WatchedIndex.match
+
+    def match(index: WatchedIndex, version: str | None, *given: Any) -> Any:
+        if version in versions:
+            raise ConfigError(f"{version} has no BM25")
+        return real(index, version, *given)
+
+    monkeypatch.setattr(WatchedIndex, "match", match)
+
+
+def test_a_mode_or_a_version_that_is_not_there_is_refused(indexed: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="there is no version 'messages__v7' of the index; there are messages__v1"):
         ask(indexed, index="messages__v7")
+    without_words(monkeypatch, "messages__v1")
+    with pytest.raises(ConfigError, match="^--mode: messages__v1 cannot be asked in mode lexical: .* no BM25"):
+        ask(indexed, mode="lexical")
+    body = ask(indexed)
+    assert set(body.modes) == {"dense", "hybrid"} and body.unavailable == {"lexical": "messages__v1 has no BM25"}
+    assert "lexical was not measured: messages__v1 has no BM25" in evaluation(body)
 
 
 class _Page(HTMLParser):
@@ -267,6 +289,18 @@ def test_the_gate_refuses_shuffled_vectors_by_the_configured_bound(rebuilt: Work
     assert not found.passed and found.live == 1 and found.new < 0.9
     gated(rebuilt, golden(), "max_ndcg_drop = 1.0")
     assert drop(rebuilt).passed
+
+
+def test_a_live_version_without_the_mode_is_asked_as_its_users_ask_it(
+    rebuilt: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rebuilt.config.write_text(rebuilt.config.read_text().replace('mode = "dense"', 'mode = "lexical"'))
+    without_words(monkeypatch, "messages__v1")
+    found = drop(rebuilt)
+    assert found.live == 1 and "questions (lexical, and dense there)" in found.detail
+    without_words(monkeypatch, "messages__v2")
+    refused = drop(rebuilt)
+    assert (refused.passed, refused.detail) == (False, "messages__v2 cannot be asked: messages__v2 has no BM25")
 
 
 def test_a_reindex_that_answers_worse_is_refused_with_both_figures(indexed: Workspace) -> None:
