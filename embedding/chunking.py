@@ -11,10 +11,11 @@ the halves do not look at one another, which is what keeps an edit local.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from embedding.tokens.counter import open_counter
 from embedding.tokens.slices import Ints
 
 CHUNKER_VERSION = "1"
+
+CONTEXT_TOKENS = 32  # of what is put before a chunk's text, at most
 
 _MIN_BUDGET = 8  # tokens of a chunk's own text; with less, one odd character could fill a chunk
 _MIN_CHARS = 16
@@ -63,9 +66,12 @@ class Chunker:
 
     def __init__(self, tokenizer_file: Path | str, limits: ChunkLimits) -> None:
         """Raises ConfigError where the limits leave no room for text."""
-        self.limits = limits
         self._file = Path(tokenizer_file)
         self._counter = open_counter(self._file)
+        self._bound(limits)
+
+    def _bound(self, limits: ChunkLimits) -> None:
+        self.limits = limits
         self._budget = limits.max_tokens - self._counter.added - limits.overlap_tokens
         # 16 characters a token is far more than prose has; the quarter keeps small limits usable
         self._overlap_chars = min(limits.max_chars // 4, limits.overlap_tokens * 16)
@@ -80,6 +86,27 @@ class Chunker:
             raise ConfigError(f"max_chars: {limits.max_chars} is below {_MIN_CHARS}")
         self._min_tokens = self._budget // 4
         self._min_chars = self._char_budget // 4
+
+    @property
+    def added(self) -> int:
+        """Tokens that every text gets beside its own."""
+        return self._counter.added
+
+    def narrowed(self, tokens: int) -> Chunker:
+        """The chunker of texts that have so many tokens of context before each chunk. ConfigError for no room left."""
+        if not tokens:
+            return self
+        chunker = copy.copy(self)
+        chunker._bound(replace(self.limits, max_tokens=self.limits.max_tokens - tokens))
+        return chunker
+
+    def fit_context(self, context: str) -> tuple[str, int]:
+        """What stands before a text, cut to a quarter of the limit and at most CONTEXT_TOKENS; and its tokens."""
+        most = min(CONTEXT_TOKENS, self.limits.max_tokens // 4)
+        starts = self._counter.starts([context])[0]
+        if len(starts) <= most:
+            return context, len(starts)
+        return context[: int(starts[most])], most
 
     def fingerprint(self) -> str:
         """Digest of all that decides the cuts: this algorithm, the limits and the tokenizer."""

@@ -19,7 +19,8 @@ _SAFE = "/.-_~"
 _CHUNK_NUMBER = re.compile("#[0-9]+$")
 
 
-def _bounded(doc_id: str) -> str:
+def bounded_id(doc_id: str) -> str:
+    """A percent-encoded id as the index takes it: a longer one than MAX_DOC_ID gets a hashed tail."""
     if len(doc_id) <= MAX_DOC_ID:  # percent-encoded, so characters are bytes
         return doc_id
     tail = hashlib.blake2b(doc_id.encode(), digest_size=16).hexdigest()
@@ -28,7 +29,7 @@ def _bounded(doc_id: str) -> str:
 
 def message_id(team_id: str, channel_id: str, ts: str) -> str:
     """``{team}/m/{channel}/{ts}``, each part percent-encoded."""
-    return _bounded(f"{quote(team_id, '')}/m/{quote(channel_id, '')}/{quote(ts, '')}")
+    return bounded_id(f"{quote(team_id, '')}/m/{quote(channel_id, '')}/{quote(ts, '')}")
 
 
 def file_id(team_id: str, relative_path: str, qualifier: str = "") -> str:
@@ -38,12 +39,26 @@ def file_id(team_id: str, relative_path: str, qualifier: str = "") -> str:
     team is two documents. No path looks like that: its own "@" is encoded.
     """
     path = quote(relative_path.encode("utf-8", "surrogateescape"), _SAFE)
-    return _bounded(f"{quote(team_id, '')}/f/{_prefix(qualifier)}{path}")
+    return bounded_id(f"{quote(team_id, '')}/f/{_prefix(qualifier)}{path}")
 
 
 def row_id(team_id: str, key: str, qualifier: str = "") -> str:
     """``{team}/t/{id}`` for a row of a table source; with the source's ``qualifier`` ``{team}/t/@{qualifier}/{id}``."""
-    return _bounded(f"{quote(team_id, '')}/t/{_prefix(qualifier)}{quote(key, '')}")
+    return bounded_id(f"{quote(team_id, '')}/t/{_prefix(qualifier)}{quote(key, '')}")
+
+
+def conversation_id(team_id: str, channel_id: str, group: str, first: str) -> str:
+    """``{team}/c/{channel}/{hash}`` for the conversation of a ``group`` that begins with the document ``first``."""
+    tail = hashlib.blake2b(f"{group}\0{first}".encode(), digest_size=12).hexdigest()
+    return f"{quote(team_id, '')}/c/{quote(channel_id, '')[: MAX_DOC_ID - 100]}/{tail}"
+
+
+CONVERSATION = "^[^/]+/c/"  # what ids of conversations, and of their chunks, begin with
+
+
+def border_hash(doc_id: str) -> int:
+    """64 bits of a document's id that say nothing of it; where conversations begin is decided by them."""
+    return int.from_bytes(hashlib.blake2b(doc_id.encode(), digest_size=8).digest(), "little")
 
 
 def _prefix(qualifier: str) -> str:

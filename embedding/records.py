@@ -10,7 +10,8 @@ from typing import Literal
 
 import pyarrow as pa
 
-Kind = Literal["message", "file"]
+Kind = Literal["message", "file", "thread"]  # a thread is a conversation: messages of one channel, one after another
+Visibility = Literal["public", "private", "direct", "shared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,8 @@ class Document:
     """One message, file or table row with its normalised text, ready to be chunked.
 
     ``version`` orders two readings of one document: edit time, else creation time (µs).
-    ``refs`` are the user and channel ids whose display names went into the text or metadata.
+    ``refs`` are the user and channel ids whose display names went into the text or metadata. ``author`` is a display
+    name; ``thread_id`` the document that began the thread that it replies in. Each is "" where there is none.
     """
 
     doc_id: str
@@ -45,6 +47,11 @@ class Document:
     meta: dict[str, object] = field(default_factory=dict)
     marks: tuple[Mark, ...] = ()
     refs: frozenset[str] = frozenset()
+    author: str = ""
+    author_id: str = ""
+    thread_id: str = ""
+    title: str = ""
+    visibility: Visibility = "public"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +123,17 @@ CHUNK = pa.schema(
         pa.field("updated_at", pa.int64(), nullable=False),
         pa.field("text", pa.string(), nullable=False),
         pa.field("meta", pa.string(), nullable=False),  # JSON object
-        pa.field("tokens", pa.int32(), nullable=False),  # special tokens included
+        pa.field("tokens", pa.int32(), nullable=False),  # of what is encoded, special tokens included
         pa.field("content_hash", pa.string(), nullable=False),
         pa.field("meta_hash", pa.string(), nullable=False),
         pa.field("version", pa.int64(), nullable=False),
         pa.field("source_id", pa.string(), nullable=False),
         pa.field("partition", pa.string(), nullable=False),
+        pa.field("author", pa.string(), nullable=False),
+        pa.field("author_id", pa.string(), nullable=False),
+        pa.field("thread_id", pa.string(), nullable=False),  # doc_id of the thread's first message
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("visibility", pa.string(), nullable=False),
+        pa.field("context", pa.string(), nullable=False),  # stands before the text where it is encoded
     ]
 )

@@ -7,9 +7,9 @@ one embedding space; the name itself is an alias that points at the live version
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from embedding.errors import ConfigError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # the configuration imports this module, and needs neither
 
 
 # Longest ids, names and hashes that this project writes, in UTF-8 bytes (``embedding.ids``): every engine must take
-# them. Beside them an engine's limits name ``text`` and ``meta``.
+# them. Beside them an engine's limits name ``text``, ``lexical`` and ``meta``.
 KEY_BYTES: Mapping[str, int] = {
     "chunk_id": 512,
     "team_id": 256,
@@ -29,12 +29,20 @@ KEY_BYTES: Mapping[str, int] = {
     "doc_id": 512,
     "content_hash": 64,
     "meta_hash": 64,
+    "author": 1024,
+    "author_id": 512,
+    "thread_id": 512,
+    "title": 1024,
+    "visibility": 16,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One search result, higher scores first: the cosine of query and chunk, or of a hybrid search the fused rank."""
+    """One row that was found. ``score``: the cosine of ``search``, BM25's score of ``match``, 0 of ``fetch``.
+
+    The last five are "" in a version of an earlier release, whose rows have no such columns.
+    """
 
     chunk_id: str
     score: float
@@ -46,34 +54,49 @@ class Hit:
     text: str
     created_at: int
     meta: str
+    author: str = ""
+    author_id: str = ""
+    thread_id: str = ""
+    title: str = ""
+    visibility: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """What a search may find: at most ``k`` rows of one team; ``channels`` empty and ``kind`` None are all of them.
+    """What a search may find: at most ``k`` rows of one team that pass every filter given; an empty one passes all.
 
-    With ``text`` the search is hybrid: the nearest and the best matches of the words (BM25), fused by reciprocal rank.
+    ``since`` and ``until`` bound ``created_at`` (µs since the epoch, UTC), half open. With ``public`` a row passes that
+    is public or lies in one of ``channels``: what is public need not be named, and without channels it is all there is.
     """
 
     team_id: str
     channels: Sequence[str] = ()
-    kind: str | None = None
+    kinds: Sequence[str] = ()
     k: int = 10
-    text: str | None = None
+    author_ids: Sequence[str] = ()
+    thread_id: str | None = None
+    since: int | None = None
+    until: int | None = None
+    public: bool = False
+
+    def columns(self) -> tuple[str, ...]:
+        """Columns that the filters read beside those of every version."""
+        asked = {"author_id": bool(self.author_ids), "thread_id": self.thread_id is not None, "visibility": self.public}
+        return tuple(name for name, given in asked.items() if given)
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What an engine of this version can do. ``engine`` names both, as in "Milvus 2.3.5".
 
-    ``hybrid``: BM25 beside vectors, fused by rank. ``conditional``: it refuses a row older than the one it holds.
+    ``lexical``: BM25 beside vectors. ``conditional``: it refuses a row older than the one it holds.
     ``writers``: connections of one process that may write at once and gain by it. ``float16``: it can keep vectors so.
     ``compacts``: it does so by itself; else ``compact`` is to be called now and then. ``embedded``: it runs in this
     process, and ``flush`` does the work of writing its files.
     """
 
     engine: str
-    hybrid: bool
+    lexical: bool
     conditional: bool
     writers: int
     float16: bool = False
@@ -86,7 +109,8 @@ class Settings:
     """How an engine is reached, and what is asked of it. The keys of ``[index]``; an engine takes what concerns it.
 
     ``tls_ca``, ``tls_cert`` and ``tls_key`` are PEM files: the authority that signed the server's certificate, and a
-    certificate of our own where the server asks for one. ``writers`` 0 is as many as the engine gains by.
+    certificate of our own where the server asks for one. ``writers`` 0 is as many as the engine gains by. ``hybrid``
+    None: new versions have an index of words where the engine has BM25; true: they must; false: they have none.
     """
 
     token: str = field(default="", repr=False)
@@ -96,7 +120,7 @@ class Settings:
     tls_key: str = ""
     tls_server_name: str = ""
     writers: int = 0
-    hybrid: bool = False
+    hybrid: bool | None = None
     storage: Literal["float32", "float16"] = "float32"
 
 
@@ -156,10 +180,24 @@ class Index(Protocol):
         """How far a stored number may be from the one written, relative to it; 0 where vectors are kept as they are."""
 
     def search(self, version: str | None, vector: np.ndarray, request: SearchRequest) -> list[Hit]:
-        """Return the rows of one team nearest to the ``vector`` (float32, the version's dimension), best first.
+        """Return the rows nearest to the ``vector`` (float32, the version's dimension), by cosine, best first.
 
-        ``version`` None is the live one. Raises ConfigError where a hybrid search is asked of an engine, or of a
-        version's schema, that has no BM25.
+        ``version`` None is the live one, here and below. Raises ConfigError for a filter by a column that a version of
+        an earlier release does not have (``SearchRequest.columns``), as do ``match`` and ``fetch``.
+        """
+
+    def match(self, version: str | None, text: str, request: SearchRequest) -> list[Hit]:
+        """Return the rows whose ``lexical`` holds words of the ``text``, by BM25, best first; none without any of them.
+
+        Scores are BM25's own, above 0, and comparable within one answer alone: an engine may weigh words by a part of
+        its rows. A version of an earlier release matches ``text`` in place of ``lexical``. Raises ConfigError where the
+        engine, or the version's schema, has no BM25.
+        """
+
+    def fetch(self, version: str | None, chunk_ids: Sequence[str], request: SearchRequest) -> list[Hit]:
+        """Return the rows of these keys that pass the request's filters, in the order of the keys; ``k`` is no bound.
+
+        Keys that are unknown, or that the request may not see, are absent from the result.
         """
 
     def flush(self, version: str) -> None:
@@ -192,6 +230,33 @@ def must_live(version: str | None, name: str) -> str:
     if version is None:
         raise ConfigError(f"index {name} has no live version yet; run `embedmill run` first")
     return version
+
+
+def passing(request: SearchRequest) -> Callable[[Mapping[str, Any]], bool]:
+    """Return what says of a row, or of the fields of a hit, whether the request may find it."""
+    channels, kinds, authors = set(request.channels), set(request.kinds), set(request.author_ids)
+    since = -(2**63) if request.since is None else request.since
+    until = 2**63 if request.until is None else request.until
+
+    def passes(row: Mapping[str, Any]) -> bool:
+        seen = row["channel_id"] in channels or (row["visibility"] == "public" if request.public else not channels)
+        return (
+            row["team_id"] == request.team_id
+            and seen
+            and (not kinds or row["kind"] in kinds)
+            and (not authors or row["author_id"] in authors)
+            and request.thread_id in (None, row["thread_id"])
+            and since <= row["created_at"] < until
+        )
+
+    return passes
+
+
+def check_columns(version: str, columns: Collection[str], request: SearchRequest) -> None:
+    """Raises ConfigError where the version has no column that the request filters by."""
+    for name in request.columns():
+        if name not in columns:
+            raise ConfigError(f"{version} has no {name} to filter by; run `embedmill reindex` to make one that has")
 
 
 def check_name(name: str) -> str:

@@ -3,18 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from embedding.errors import ConfigError, SpaceMismatchError
-from indexers.base import KEY_BYTES, Capabilities, Hit, SearchRequest, check_name, must_live, version_number
+from indexers.base import KEY_BYTES, Capabilities, Hit, SearchRequest, check_name, must_live, passing, version_number
+from indexers.bm25 import Bm25
 from indexers.rows import SCAN, checked_rows
 
 # UTF-8 bytes by column. Memory has no limit; these are those of the engines that it stands in for.
-MAX_BYTES: Mapping[str, int] = {**KEY_BYTES, "text": 65_535, "meta": 65_535}
+MAX_BYTES: Mapping[str, int] = {**KEY_BYTES, "text": 65_535, "lexical": 65_535, "meta": 65_535}
+
+
+_HIT_FIELDS = [f.name for f in fields(Hit) if f.name != "score"]
+
+
+class _Snapshot:
+    """The rows of a version as they are at one moment, in arrays; made again after the next write."""
+
+    def __init__(self, rows: Mapping[str, dict[str, Any]], vectors: Mapping[str, np.ndarray], dim: int) -> None:
+        self.rows = list(rows.values())
+        self._matrix = np.array([vectors[key] for key in rows], np.float32).reshape(len(rows), dim)
+
+    @cached_property
+    def _lengths(self) -> np.ndarray:
+        return np.linalg.norm(self._matrix.astype(np.float64), axis=1)
+
+    @cached_property
+    def words(self) -> Bm25:
+        """BM25 over ``lexical``, every row of the version counted."""
+        return Bm25([row["lexical"] for row in self.rows])
+
+    def cosines(self, vector: np.ndarray) -> np.ndarray:
+        """Cosines of the rows and a vector, float64 of shape (rows,); 0 where one of them has no length."""
+        query = np.asarray(vector, dtype=np.float64)
+        lengths = self._lengths * np.linalg.norm(query)
+        return np.divide(self._matrix @ query, lengths, out=np.zeros(len(lengths)), where=lengths > 0)
+
+    def places(self, request: SearchRequest) -> np.ndarray:
+        """Places of the rows that the request may find."""
+        passes = passing(request)
+        return np.array([place for place, row in enumerate(self.rows) if passes(row)], dtype=np.int64)
 
 
 @dataclass
@@ -24,6 +57,15 @@ class _Version:
     owner: str = ""
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
+    _snapshot: _Snapshot | None = None
+
+    def snapshot(self) -> _Snapshot:
+        if self._snapshot is None:
+            self._snapshot = _Snapshot(self.rows, self.vectors, self.dim)
+        return self._snapshot
+
+    def changed(self) -> None:
+        self._snapshot = None
 
 
 @dataclass
@@ -45,7 +87,7 @@ class ExactIndex:
 
     def capabilities(self) -> Capabilities:
         """See ``Index``."""
-        return Capabilities("exact", hybrid=False, conditional=True, writers=1)
+        return Capabilities("exact", lexical=True, conditional=True, writers=1)
 
     def live(self) -> str | None:
         """See ``Index``."""
@@ -88,6 +130,7 @@ class ExactIndex:
         held = self._version(version)
         table, vectors = checked_rows(rows, held.dim, MAX_BYTES)
         refused = []
+        held.changed()
         for row, vector in zip(table.drop_columns(["vector"]).to_pylist(), vectors, strict=True):
             key = row["chunk_id"]
             if key in held.rows and held.rows[key]["version"] > row["version"]:
@@ -100,6 +143,7 @@ class ExactIndex:
     def delete(self, version: str, chunk_ids: Sequence[str]) -> None:
         """See ``Index``."""
         held = self._version(version)
+        held.changed()
         for chunk_id in chunk_ids:
             held.rows.pop(chunk_id, None)
             held.vectors.pop(chunk_id, None)
@@ -126,34 +170,20 @@ class ExactIndex:
 
     def search(self, version: str | None, vector: np.ndarray, request: SearchRequest) -> list[Hit]:
         """See ``Index``."""
-        if request.text is not None:
-            raise ConfigError("hybrid search: the exact index has no BM25")
-        version = version or must_live(self.live(), self._name)
-        held = self._version(version)
-        query = np.asarray(vector, dtype=np.float64)
-        hits = []
-        for chunk_id, row in held.rows.items():
-            if row["team_id"] != request.team_id or (request.channels and row["channel_id"] not in request.channels):
-                continue
-            if request.kind is not None and row["kind"] != request.kind:
-                continue
-            stored = held.vectors[chunk_id].astype(np.float64)
-            lengths = float(np.linalg.norm(query) * np.linalg.norm(stored))
-            hits.append(
-                Hit(
-                    chunk_id=chunk_id,
-                    score=float(query @ stored) / lengths if lengths else 0.0,
-                    team_id=row["team_id"],
-                    channel_id=row["channel_id"],
-                    channel_name=row["channel_name"],
-                    kind=row["kind"],
-                    doc_id=row["doc_id"],
-                    text=row["text"],
-                    created_at=row["created_at"],
-                    meta=row["meta"],
-                )
-            )
-        return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))[: request.k]
+        held = self._snapshot(version)
+        return _best(held, held.cosines(vector), held.places(request), request.k)
+
+    def match(self, version: str | None, text: str, request: SearchRequest) -> list[Hit]:
+        """See ``Index``. Words are weighed by all rows of the version."""
+        held = self._snapshot(version)
+        scores, places = held.words.scores(text), held.places(request)
+        return _best(held, scores, places[scores[places] > 0], request.k)
+
+    def fetch(self, version: str | None, chunk_ids: Sequence[str], request: SearchRequest) -> list[Hit]:
+        """See ``Index``."""
+        held, passes = self._version(version or must_live(self.live(), self._name)), passing(request)
+        found = (held.rows[chunk_id] for chunk_id in dict.fromkeys(chunk_ids) if chunk_id in held.rows)
+        return [_hit(row, 0.0) for row in found if passes(row)]
 
     def flush(self, version: str) -> None:
         """See ``Index``. Memory is all there is."""
@@ -177,8 +207,20 @@ class ExactIndex:
     def close(self) -> None:
         """See ``Index``."""
 
+    def _snapshot(self, version: str | None) -> _Snapshot:
+        return self._version(version or must_live(self.live(), self._name)).snapshot()
+
     def _version(self, version: str) -> _Version:
         try:
             return self._store.versions[version]
         except KeyError:
             raise ConfigError(f"index {self._name} has no version {version}") from None
+
+
+def _best(held: _Snapshot, scores: np.ndarray, places: np.ndarray, k: int) -> list[Hit]:
+    order = sorted(places.tolist(), key=lambda place: (-scores[place], held.rows[place]["chunk_id"]))
+    return [_hit(held.rows[place], float(scores[place])) for place in order[:k]]
+
+
+def _hit(row: Mapping[str, Any], score: float) -> Hit:
+    return Hit(score=score, **{name: row[name] for name in _HIT_FIELDS})

@@ -20,7 +20,13 @@ INDEX_ROW = pa.schema(
         pa.field("created_at", pa.int64(), nullable=False),  # µs since the epoch, UTC
         pa.field("updated_at", pa.int64(), nullable=False),
         pa.field("version", pa.int64(), nullable=False),  # of the source: an older one never replaces a newer
-        pa.field("text", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),  # what a person sees
+        pa.field("lexical", pa.string(), nullable=False),  # what BM25 sees
+        pa.field("author", pa.string(), nullable=False),
+        pa.field("author_id", pa.string(), nullable=False),
+        pa.field("thread_id", pa.string(), nullable=False),  # doc_id of the thread's first message
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("visibility", pa.string(), nullable=False),  # "public", "private", "direct" or "shared"
         pa.field("meta", pa.string(), nullable=False),  # JSON object
         pa.field("content_hash", pa.string(), nullable=False),
         pa.field("meta_hash", pa.string(), nullable=False),
@@ -28,6 +34,8 @@ INDEX_ROW = pa.schema(
     ]
 )
 
+# Not in versions of earlier releases; "" where a row has no such thing.
+ADDED = ("lexical", "author", "author_id", "thread_id", "title", "visibility")
 
 # What `scan` yields: enough to compare an index with the ledger key by key, without texts and vectors.
 SCAN = pa.schema(
@@ -66,10 +74,12 @@ def checked_rows(
 def too_long(rows: pa.RecordBatch | pa.Table, max_bytes: Mapping[str, int]) -> dict[str, str]:
     """Map ``chunk_id`` to the first column over its limit, for the caller to quarantine.
 
-    ``rows`` have ``chunk_id`` and the columns of ``max_bytes``, which are limits in UTF-8 bytes.
+    ``rows`` have ``chunk_id`` and columns of ``max_bytes``, which are limits in UTF-8 bytes.
     """
     found: dict[str, str] = {}
     for column, limit in max_bytes.items():
+        if column not in rows.schema.names:
+            continue
         over = pc.greater(pc.binary_length(rows[column]), limit)
         for chunk_id in rows["chunk_id"].filter(over).to_pylist():
             found.setdefault(chunk_id, column)

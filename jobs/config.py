@@ -32,9 +32,11 @@ from jobs.config_sections import (
     Limits,
     Model,
     Ray,
+    Search,
     SourceConfig,
     Spark,
     StateTarget,
+    Text,
     about,
 )
 
@@ -45,6 +47,7 @@ class Config(BaseSettings):
     model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="EMBEDMILL__", env_nested_delimiter="__")
 
     sources: Annotated[tuple[SourceConfig, ...], about("what is indexed; one `[[sources]]` each", min_length=1)]
+    text: Text = Text()
     model: Model = Model()
     index: IndexTarget = IndexTarget()
     state: StateTarget = StateTarget()
@@ -52,6 +55,7 @@ class Config(BaseSettings):
     ray: Ray = Ray()
     limits: Limits = Limits()
     gate: Gate = Gate()
+    search: Search = Search()
     base: Path = Field(default=Path("."), exclude=True)
 
     @field_validator("sources")
@@ -151,8 +155,9 @@ def _settings_of(file: Path) -> type[Config]:
 
 
 def _fault(location: tuple[int | str, ...], message: str, kind: str) -> str:
-    # pydantic puts the union's tag, the kind of a source, after the source's number in the location
+    # pydantic puts the union's tag, the kind of a source or of a reranker, third in the location
     tagged = location[:1] == ("sources",) and len(location) > 2 and location[2] in SOURCE_SECTIONS
+    tagged = tagged or location[:2] == ("search", "rerank")
     parts = (*location[:2], *location[3:]) if tagged else location
     key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):

@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from embedding.encoders.backends import AUTO, BACKENDS, backend_names, is_remote
 from embedding.encoders.spec import RemoteSettings
+from embedding.records import Visibility
+from embedding.text.template import Template
 from indexers import index_kinds
 
 TEAM_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -45,6 +47,13 @@ class Columns(_Section):
     ] = None
     channel_id: Annotated[str | None, about("column of the channel's id")] = None
     channel_name: Annotated[str | None, about("column of the channel's name")] = None
+    author: Annotated[str | None, about("column of the author's name")] = None
+    author_id: Annotated[str | None, about("column of the author's id")] = None
+    thread_id: Annotated[str | None, about("column of the id of the row that began the thread")] = None
+    title: Annotated[str | None, about("column of a title")] = None
+    visibility: Annotated[
+        str | None, about("column that says `public`, `private`, `direct` or `shared`; anything else is private")
+    ] = None
     updated_at: Annotated[str | None, about("column of the time of the last edit; the newest row of an id counts")] = (
         None
     )
@@ -59,6 +68,37 @@ class Columns(_Section):
     updated_unit: Annotated[
         TimeUnit | None, about("the same of `updated_at` and `deleted_at`; none is `created_unit`")
     ] = None
+
+
+class Text(_Section):
+    """What is encoded of a text, and what is matched by words.
+
+    A template is text with fields: `{author}`, `{channel}`, `{date}` (as in 8 May 2023), `{title}` and `{text}`. What
+    follows a field belongs to it: both are left out where the field is empty.
+    """
+
+    encoded: Annotated[str, about("what is embedded of each text; ends with `{text}`; part of the embedding space")] = (
+        "{author}: {text}"
+    )
+    lexical: Annotated[str, about("what BM25 reads of each text; changing it encodes nothing")] = (
+        "{date} {author} {channel} {title} {text}"
+    )
+    conversations: Annotated[
+        bool, about("index what was said in one place one after another too; it answers with its messages")
+    ] = True
+
+    @field_validator("encoded", "lexical")
+    @classmethod
+    def _parses(cls, template: str, info: ValidationInfo) -> str:
+        parsed = Template.parse(template)
+        if info.field_name == "encoded":
+            parsed.context()
+        return template
+
+    @property
+    def context(self) -> Template:
+        """What stands before a text where it is encoded."""
+        return Template.parse(self.encoded).context()
 
 
 class SourceSection(_Section):
@@ -96,6 +136,9 @@ class FilesSource(SourceSection):
     uri: Annotated[str, about("folder")]
     team_id: TeamId
     channel_id: Annotated[str, about("the channel of every file")] = ""
+    visibility: Annotated[
+        Visibility, about("of every file: what a search for all that is public, and some channels, finds")
+    ] = "private"
     max_bytes: Annotated[int, about("larger files go to quarantine", "bytes", gt=0)] = 100_000_000
 
 
@@ -216,7 +259,12 @@ class IndexTarget(_Section):
     writers: Annotated[
         int, about("requests to a server at once; 0 is the engine's default", "requests", ge=0, le=64)
     ] = 0
-    hybrid: Annotated[bool, about("versions made from now on get an index of words too")] = False
+    hybrid: Annotated[
+        bool | None,
+        about(
+            "versions made from now on get an index of words: unset where the engine has BM25, true always, false never"
+        ),
+    ] = None
     storage: Annotated[
         Literal["float32", "float16"], about("of vectors, in versions made from now on; float16 halves them")
     ] = "float32"
@@ -229,6 +277,61 @@ class IndexTarget(_Section):
         if kind not in index_kinds():
             raise ValueError(f"{kind!r} is not one of {', '.join(index_kinds())}")
         return kind
+
+
+SearchMode = Literal["dense", "lexical", "hybrid"]
+
+
+class _Rerank(_Section):
+    top: Annotated[
+        int, about("hits that are reordered; the others keep their place after them", "hits", gt=0, le=1000)
+    ] = 50
+
+
+class CrossEncoderRerank(_Rerank):
+    """A CrossEncoder that reorders the first hits of a search, on this machine."""
+
+    kind: Annotated[Literal["cross-encoder"], about('`"cross-encoder"`')]
+    path: Annotated[str, about("folder of the model, as sentence-transformers saves it", min_length=1)]
+
+
+class HttpRerank(_Rerank):
+    """A service that reorders the first hits of a search. It is sent the query and their texts.
+
+    Where it does not answer in time the order stays, and the answer says why.
+    """
+
+    kind: Annotated[Literal["http"], about('`"http"`')]
+    url: Annotated[str, about("the server's address; `/rerank` or `/v2/rerank` is added", pattern="^https?://")]
+    api: Annotated[
+        Literal["tei", "cohere"], about("`tei` for text-embeddings-inference's `/rerank`, `cohere` for `/v2/rerank`")
+    ] = "tei"
+    model: Annotated[str, about("the service's name of the model, for `cohere`")] = ""
+    timeout_seconds: Annotated[float, about("of the whole call", "seconds", gt=0, le=600)] = 2.0
+    token: Annotated[SecretStr, about("bearer token; give it as `EMBEDMILL__SEARCH__RERANK__TOKEN`")] = SecretStr("")
+
+
+Rerank = Annotated[CrossEncoderRerank | HttpRerank, Field(discriminator="kind")]
+RERANKERS: dict[str, type[BaseModel]] = {"cross-encoder": CrossEncoderRerank, "http": HttpRerank}
+
+
+class Search(_Section):
+    """How a search ranks where its options do not say."""
+
+    mode: Annotated[
+        SearchMode,
+        about(
+            "`dense` by vectors, `lexical` by words (BM25), `hybrid` by both and by conversations, their scores fused; "
+            "on an engine without BM25 `hybrid` is what vectors say of both"
+        ),
+    ] = "hybrid"
+    dense_weight: Annotated[float, about("of vectors, in `hybrid`", ge=0)] = 1.0
+    lexical_weight: Annotated[float, about("of words, in `hybrid`", ge=0)] = 2.0
+    conversation_weight: Annotated[
+        float, about("of the conversation that holds a message, against that of the message itself", ge=0)
+    ] = 1.0
+    candidates: Annotated[int, about("of each list that `hybrid` fuses, at least", "hits", gt=1, le=1000)] = 50
+    rerank: Annotated[Rerank | None, about("what reorders the first hits; see below")] = None
 
 
 class StateTarget(_Section):
@@ -286,3 +389,9 @@ class Gate(_Section):
     vectors: Annotated[int, about("vectors of the index that are compared with the stored ones", "vectors", gt=0)] = (
         10_000
     )
+    golden: Annotated[
+        str, about("golden set (JSONL) that the new version and the live one are asked; empty asks none")
+    ] = ""
+    max_ndcg_drop: Annotated[
+        float, about("how far nDCG@10 on the golden set may fall below the live version's", ge=0, le=1)
+    ] = 0.01

@@ -18,14 +18,15 @@ from embedding.encoders.spec import EncoderSpec
 from embedding.errors import ConfigError, SpaceMismatchError
 from embedding.models.packaged import model_path, own_engine, tokenizer_file
 from embedding.models.prompts import PromptOverrides, Purpose
-from embedding.models.space import Space, describe_space
+from embedding.models.space import Space, describe_space, short_hash
+from embedding.records import CHUNK
 from embedding.text.slack import NORMALISER_VERSION
 from embedding.tokens.counter import prompt_tokens
 from indexers import Settings, find_index, open_index
 from jobs import termination
 from jobs.config import Config
 from jobs.engines.spark import start_spark
-from jobs.extract.partition_reader import Chunking
+from jobs.extract.cutting import Chunking
 from jobs.state.lease import Lease
 from jobs.state.state_id import own_id, refuse_other
 from jobs.state.store import State
@@ -174,8 +175,19 @@ class Pipeline:
     def chunking(self) -> Chunking:
         """What executors cut text with."""
         tokenizer = str(tokenizer_file(self.model))
-        max_bytes = dict(find_index(self.config.index.kind).max_bytes())
-        return Chunking(tokenizer, self.limits, self.state.hash_key, self.space.chunker, max_bytes)
+        text = self.config.text
+        limits = find_index(self.config.index.kind).max_bytes()
+        shown = short_hash([text.lexical])
+        return Chunking(
+            tokenizer,
+            self.limits,
+            self.state.hash_key,
+            f"{self.space.chunker}:{shown}:{text.conversations}",
+            {column: limit for column, limit in limits.items() if column in CHUNK.names},
+            text.context,
+            shown,
+            text.conversations,
+        )
 
     def close(self) -> None:
         """Let go of the index; the next use opens it again."""
@@ -234,6 +246,8 @@ def describe(config: Config, model: Path) -> tuple[ChunkLimits, Space]:
         raise ConfigError(f"model.name: the model's prompt leaves {room} of {space.max_tokens} tokens for a text")
     limits = ChunkLimits(max_tokens=room, overlap_tokens=min(config.model.overlap_tokens, room // 4))
     cut = f"{CHUNKER_VERSION}:{limits.max_tokens}:{limits.overlap_tokens}:{limits.max_chars}"
+    if config.text.context.parts:  # texts alone keep the space that they had before there were templates
+        cut += f":{config.text.encoded}"
     space = replace(space, chunker=cut)
     if backend is not None and backend.space:
         space = replace(space, weights=backend.space, pooling=backend.space)

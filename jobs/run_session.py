@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from embedding.text.template import Template
 from jobs.extract.changes import Extraction
 from jobs.maintenance.erase import finish_purges
 from jobs.pipeline import Pipeline
@@ -38,7 +39,9 @@ class RunSession:
 
     def target(self, version: str) -> RunTarget:
         """What the run writes: a ``version`` of the index, in the configured space."""
-        return RunTarget(self.pipeline.state, version, self.pipeline.space_id, self.report.run_id)
+        pipeline = self.pipeline
+        lexical = Template.parse(pipeline.config.text.lexical)
+        return RunTarget(pipeline.state, version, pipeline.space_id, self.report.run_id, lexical)
 
     def count_quarantined(self) -> None:
         """Put into the report how many rows of the scope are in quarantine, and how many are ignored by their kind."""
@@ -69,7 +72,7 @@ def open_session(
         state = pipeline.state
         if lease.took_over:
             state.raise_fence()
-        state.note_space(pipeline.space_id, pipeline.config.model.name)
+        state.note_space(pipeline.space_id, pipeline.config.model.name, pipeline.space.encoder_id)
         report.scratch_cleared = clear_work(state.root, keep="" if first else run_id)
         recover_write_intents(state)
         # While tables are rebuilt no text is known yet, so that every vector would seem to be of a purged one.

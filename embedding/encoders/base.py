@@ -28,6 +28,10 @@ class Encoder(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Let go of connections and memory; the encoder is not used again."""
+        ...
+
 
 class IdEncoder(Encoder, Protocol):
     """An encoder of this machine, whose texts may be cut into token ids elsewhere."""

@@ -47,6 +47,11 @@ class Space:
         return short_hash([_IDENTITY, self.weights, self.tokenizer, self.pooling, self.normalised, self.dim])
 
     @property
+    def encoder_id(self) -> str:
+        """Short stable hash over what decides the vector of a given text: spaces with one share their queries."""
+        return short_hash([self.model_id, self.prompt, self.dtype])
+
+    @property
     def chunking_id(self) -> str:
         """Short stable hash over what decides which chunks a text is cut into: spaces with one share their chunks."""
         return short_hash([self.tokenizer, self.chunker, self.normaliser])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from indexers.base import SearchRequest
+
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -21,11 +23,21 @@ def any_of(column: str, values: Sequence[str]) -> str:
     return f"{column} in [{', '.join(map(literal, values))}]"
 
 
-def search_filter(team_id: str, channels: Sequence[str], kind: str | None) -> str:
+def search_filter(request: SearchRequest) -> str:
     """Filter expression of a search. The team is always in it."""
-    parts = [f"team_id == {literal(team_id)}"]
-    if channels:
-        parts.append(any_of("channel_id", channels))
-    if kind is not None:
-        parts.append(f"kind == {literal(kind)}")
+    parts = [f"team_id == {literal(request.team_id)}"]
+    seen = ['visibility == "public"'] if request.public else []
+    seen += [any_of("channel_id", request.channels)] if request.channels else []
+    if seen:
+        parts.append(f"({' or '.join(seen)})" if len(seen) > 1 else seen[0])
+    if request.kinds:
+        parts.append(any_of("kind", request.kinds))
+    if request.author_ids:
+        parts.append(any_of("author_id", request.author_ids))
+    if request.thread_id is not None:
+        parts.append(f"thread_id == {literal(request.thread_id)}")
+    if request.since is not None:
+        parts.append(f"created_at >= {request.since}")
+    if request.until is not None:
+        parts.append(f"created_at < {request.until}")
     return " and ".join(parts)

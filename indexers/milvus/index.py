@@ -93,6 +93,7 @@ class MilvusIndex(MilvusReader):
         if not len(table):
             return []
         self._assure(version, held)
+        table = table.select(held.layout.columns)
         if held.layout.float16:
             with np.errstate(over="ignore"):
                 vectors = vectors.astype(np.float16)

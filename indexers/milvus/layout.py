@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version as package_version
 from typing import Any
 
@@ -18,8 +18,9 @@ from pymilvus import DataType, Function, FunctionType, MilvusClient
 
 from embedding.errors import ConfigError
 from indexers.base import Capabilities, Index, SearchRequest, Settings
+from indexers.bm25 import K1, B
 from indexers.milvus.limits import MAX_BYTES
-from indexers.rows import INDEX_ROW
+from indexers.rows import ADDED, INDEX_ROW
 
 SPACE_KEY = "space_id"
 OWNER_KEY = "owner_state"
@@ -30,7 +31,8 @@ PROVEN_KEY = "read_back_on"
 # of four segments lost theirs in each of two trials, and none where it does not compact by itself). From 2.4 on deletes
 # go to segments of their own (milvus-io/milvus 27349), which need that compaction.
 COMPACTION_KEY = "collection.autocompaction.enabled"
-WORDS = "words"  # the sparse vectors that BM25 makes of the texts
+WORDS = "words"  # the sparse vectors that BM25 makes of the column LEXICAL, in versions of earlier releases of "text"
+LEXICAL = "lexical"
 SERVER_WRITERS = 4
 
 PROOF_DIM = 8
@@ -40,11 +42,16 @@ _PROOF_ROWS = 320
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a version's schema has beyond INDEX_ROW; read back from the collection, never assumed."""
+    """What a version's schema has; read back from the collection, never assumed.
+
+    ``columns`` are those of INDEX_ROW that it has: without BM25 not LEXICAL, in a version of an earlier release none of
+    ADDED.
+    """
 
     partition_key: bool = False
-    hybrid: bool = False
+    words: bool = False
     float16: bool = False
+    columns: tuple[str, ...] = tuple(name for name in INDEX_ROW.names if name != LEXICAL)
 
     def __str__(self) -> str:
         return "with the team as partition key" if self.partition_key else "without a partition key"
@@ -55,18 +62,18 @@ def capabilities_of(server_version: str, *, lite: bool, writers: int) -> Capabil
     if lite:
         found = package_version("milvus-lite")
         return Capabilities(
-            f"Milvus Lite {found}", hybrid=_at_least(found, 3, 2), conditional=False, writers=1, embedded=True
+            f"Milvus Lite {found}", lexical=_at_least(found, 3, 2), conditional=False, writers=1, embedded=True
         )
     # A managed server says "... (Compatible with Milvus 2.5)", `milvus-lite server` "milvus_lite-3.2.2"; but
     # "v2.3.5-lite" is a real server in one process.
     if server_version.startswith("milvus_lite"):
         found = server_version.rpartition("-")[2]
-        return Capabilities(f"Milvus Lite {found}", hybrid=_at_least(found, 3, 2), conditional=False, writers=1)
+        return Capabilities(f"Milvus Lite {found}", lexical=_at_least(found, 3, 2), conditional=False, writers=1)
     match = re.search(r"(\d+)\.(\d+)[\w.-]*", server_version)
     found = match[0] if match else server_version or "of unknown version"
     return Capabilities(
         f"Milvus {found}",
-        hybrid=_at_least(found, 2, 5),
+        lexical=_at_least(found, 2, 5),
         conditional=False,
         writers=writers or SERVER_WRITERS,
         float16=_at_least(found, 2, 4),
@@ -81,11 +88,13 @@ def _at_least(version: str, *wanted: int) -> bool:
 
 def wanted_layout(settings: Settings, can: Capabilities) -> Layout:
     """The layout that the settings ask for, partition key aside. ConfigError for what the engine does not have."""
-    if settings.hybrid and not can.hybrid:
+    if settings.hybrid and not can.lexical:
         raise ConfigError(f"index.hybrid: {can.engine} has no BM25 (a server from 2.5 on and Milvus Lite 3.2 have)")
     if settings.storage == "float16" and not can.float16:
         raise ConfigError(f'index.storage: {can.engine} has no float16 (a server from 2.4 on has); use "float32"')
-    return Layout(hybrid=settings.hybrid, float16=settings.storage == "float16")
+    words = can.lexical if settings.hybrid is None else settings.hybrid
+    layout = Layout(words=words, float16=settings.storage == "float16")
+    return replace(layout, columns=tuple(INDEX_ROW.names)) if words else layout
 
 
 def marks_of(can: Capabilities) -> dict[str, str]:
@@ -98,16 +107,18 @@ def layout_of(described: Mapping[str, Any]) -> tuple[int, Layout]:
     fields = {field["name"]: field for field in described["fields"]}
     return int(fields["vector"]["params"]["dim"]), Layout(
         partition_key=bool(fields["team_id"].get("is_partition_key")),
-        hybrid=WORDS in fields,
+        words=WORDS in fields,
         float16=fields["vector"]["type"] == DataType.FLOAT16_VECTOR,
+        columns=tuple(name for name in INDEX_ROW.names if name in fields),
     )
 
 
 def schema_of(dim: int, layout: Layout) -> Any:
-    """Mirror INDEX_ROW in a layout."""
+    """Mirror the columns of a layout."""
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-    for field in INDEX_ROW:
-        name = field.name
+    words = LEXICAL if LEXICAL in layout.columns else "text"
+    for name in layout.columns:
+        field = INDEX_ROW.field(name)
         if name == "vector":
             kind = DataType.FLOAT16_VECTOR if layout.float16 else DataType.FLOAT_VECTOR
             schema.add_field(name, kind, dim=dim)
@@ -115,14 +126,14 @@ def schema_of(dim: int, layout: Layout) -> Any:
             options: dict[str, Any] = {"is_primary": name == "chunk_id", "max_length": MAX_BYTES[name]}
             if name == "team_id" and layout.partition_key:
                 options["is_partition_key"] = True
-            if name == "text" and layout.hybrid:
+            if name == words and layout.words:
                 options["enable_analyzer"] = True
             schema.add_field(name, DataType.VARCHAR, **options)
         else:
             schema.add_field(name, DataType.INT32 if pa.types.is_int32(field.type) else DataType.INT64)
-    if layout.hybrid:
+    if layout.words:
         schema.add_field(WORDS, DataType.SPARSE_FLOAT_VECTOR)
-        schema.add_function(Function("bm25", FunctionType.BM25, input_field_names=["text"], output_field_names=[WORDS]))
+        schema.add_function(Function("bm25", FunctionType.BM25, input_field_names=[words], output_field_names=[WORDS]))
     return schema
 
 
@@ -136,8 +147,10 @@ def indexes_of(layout: Layout, *, lite: bool) -> dict[str, dict[str, Any]]:
     flat: dict[str, Any] = {"index_type": "FLAT", "params": {}}
     graph: dict[str, Any] = {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 200}}
     found = {"vector": {"metric_type": "COSINE", **(flat if lite else graph)}}
-    if layout.hybrid:
-        found[WORDS] = {"metric_type": "BM25", "index_type": "SPARSE_INVERTED_INDEX", "params": {}}
+    if layout.words:
+        # Milvus Lite's own k1 would be 1.5.
+        weights = {"bm25_k1": K1, "bm25_b": B}
+        found[WORDS] = {"metric_type": "BM25", "index_type": "SPARSE_INVERTED_INDEX", "params": weights}
     return found
 
 
@@ -182,6 +195,7 @@ def _proof_rows(written: Mapping[str, tuple[str, str]]) -> pa.Table:
                 "updated_at": 0,
                 "version": 0,
                 "text": key,
+                **dict.fromkeys(ADDED, ""),
                 "meta": "{}",
                 "content_hash": key,
                 "meta_hash": mark,

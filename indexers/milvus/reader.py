@@ -6,15 +6,16 @@ Changes nothing, and never reads across teams for a search: the team is part of 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pymilvus import AnnSearchRequest, MilvusClient, RRFRanker
+from pymilvus import MilvusClient
 
 from embedding.errors import ConfigError, ResourceError
-from indexers.base import Capabilities, Hit, SearchRequest, Settings, must_live, version_number
+from indexers.base import Capabilities, Hit, SearchRequest, Settings, check_columns, must_live, version_number
+from indexers.bm25 import words_of
 from indexers.milvus.connection import SLOW_CALL_SECONDS, Connection
 from indexers.milvus.filters import any_of, literal, search_filter
 from indexers.milvus.layout import (
@@ -34,9 +35,8 @@ FETCH_KEYS = 1_000
 # large pages: 16,000 keys and hashes are about 5 MB.
 SCAN_ROWS = 16_000
 EXACT_ROWS = 16_000
-CANDIDATES = 50  # of each kind, that a hybrid search fuses
 
-_HIT_FIELDS = ["team_id", "channel_id", "channel_name", "kind", "doc_id", "text", "created_at", "meta"]
+_HIT_FIELDS = [f.name for f in fields(Hit) if f.name not in ("chunk_id", "score")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,28 +117,39 @@ class MilvusReader:
 
     def search(self, version: str | None, vector: np.ndarray, request: SearchRequest) -> list[Hit]:
         """See ``Index``."""
-        version = version or must_live(self.live(), self._name)
+        version, filters = self._asked(version, request)
         query = np.asarray(vector, dtype=np.float32)
         asked: Any = query.astype(np.float16) if self._layout(version).float16 else query.tolist()
-        filters = search_filter(request.team_id, request.channels, request.kind)
-        self._load(version)
-        if request.text is not None:
-            return self._hybrid(version, asked, request.text, filters, request.k)
-        (found,) = self._call(
-            self._milvus.search,
-            version,
-            data=[asked],
-            anns_field="vector",
-            filter=filters,
-            limit=request.k,
-            output_fields=_HIT_FIELDS,
-            search_params=self._nearest(request.k),
-            consistency_level="Strong",
-        )
+        found = self._best(version, "vector", asked, filters, request.k)
         few = self._lite is None and len(found) < request.k
         if few and len(found) < self._count(version, filters) <= EXACT_ROWS:
             return self._exact(version, query, filters, request.k)
         return _hits(found)
+
+    def match(self, version: str | None, text: str, request: SearchRequest) -> list[Hit]:
+        """See ``Index``. Milvus Lite weighs words by the rows of one file of its own at a time."""
+        version, filters = self._asked(version, request)
+        if not self._layout(version).words:
+            engine = self.capabilities()
+            fix = "run `embedmill reindex`, without index.hybrid = false" if engine.lexical else "it has no BM25"
+            raise ConfigError(f"{version} on {engine.engine} has no index of words; {fix}")
+        if not words_of(text):
+            return []
+        # A score is never below 0, but Milvus Lite 3.2.2 answers with its negative.
+        found = [
+            hit | {"distance": abs(hit["distance"])} for hit in self._best(version, WORDS, text, filters, request.k)
+        ]
+        return [hit for hit in _hits(found) if hit.score > 0]
+
+    def fetch(self, version: str | None, chunk_ids: Sequence[str], request: SearchRequest) -> list[Hit]:
+        """See ``Index``."""
+        version, filters = self._asked(version, request)
+        found: dict[str, Hit] = {}
+        for start in range(0, len(chunk_ids), FETCH_KEYS):
+            keys = any_of("chunk_id", chunk_ids[start : start + FETCH_KEYS])
+            rows = self._query(version, f"{keys} and {filters}", ["chunk_id", *self._shown(version)])
+            found |= {row["chunk_id"]: _hit(row["chunk_id"], 0.0, row) for row in rows}
+        return [found[chunk_id] for chunk_id in dict.fromkeys(chunk_ids) if chunk_id in found]
 
     # -- versions ----------------------------------------------------------------------------------------------------
 
@@ -166,31 +177,34 @@ class MilvusReader:
 
     # -- searches ----------------------------------------------------------------------------------------------------
 
-    def _nearest(self, k: int) -> dict[str, Any]:
-        # HNSW looks at `ef` candidates: 128 keeps recall at k = 10 high, and Milvus refuses ef < k.
-        return {"metric_type": "COSINE", "params": {} if self._lite else {"ef": max(128, 2 * k)}}
+    def _asked(self, version: str | None, request: SearchRequest) -> tuple[str, str]:
+        """The version to search, and the filter expression of a request that its columns can answer."""
+        version = version or must_live(self.live(), self._name)
+        check_columns(version, self._layout(version).columns, request)
+        self._load(version)
+        return version, search_filter(request)
 
-    def _hybrid(self, version: str, vector: Any, text: str, filters: str, k: int) -> list[Hit]:
-        if not self._layout(version).hybrid:
-            engine = self.capabilities()
-            fix = "set index.hybrid = true and reindex" if engine.hybrid else "it has no BM25"
-            raise ConfigError(f"--hybrid: {version} on {engine.engine} has no index of words; {fix}")
-        most = max(k, CANDIDATES)
-        asked = [
-            AnnSearchRequest([vector], "vector", self._nearest(most), most, expr=filters),
-            AnnSearchRequest([text], WORDS, {"metric_type": "BM25", "params": {}}, most, expr=filters),
-        ]
+    def _shown(self, version: str) -> list[str]:
+        return [name for name in _HIT_FIELDS if name in self._layout(version).columns]
+
+    def _best(self, version: str, field: str, asked: Any, filters: str, k: int) -> Any:
+        params: dict[str, Any] = {"metric_type": "BM25", "params": {}}
+        if field == "vector":
+            # HNSW looks at `ef` candidates: 128 keeps recall at k = 10 high, and Milvus refuses ef < k.
+            params = {"metric_type": "COSINE", "params": {} if self._lite else {"ef": max(128, 2 * k)}}
         (found,) = self._call(
-            self._milvus.hybrid_search,
+            self._milvus.search,
             version,
-            asked,
-            RRFRanker(),
+            data=[asked],
+            anns_field=field,
+            filter=filters,
             limit=k,
-            output_fields=_HIT_FIELDS,
+            output_fields=self._shown(version),
+            search_params=params,
             consistency_level="Strong",
-            quotes=True,
+            quotes=field != "vector",
         )
-        return _hits(found)
+        return found
 
     def _exact(self, version: str, query: np.ndarray, filters: str, k: int) -> list[Hit]:
         """The nearest by comparing all: a graph, or a server that has yet to build it, loses rows of a small team."""
@@ -205,7 +219,7 @@ class MilvusReader:
         keys = list(scores)
         for start in range(0, len(keys), FETCH_KEYS):
             found = any_of("chunk_id", keys[start : start + FETCH_KEYS])
-            rows += self._query(version, found, ["chunk_id", *_HIT_FIELDS])
+            rows += self._query(version, found, ["chunk_id", *self._shown(version)])
         return _hits([{"chunk_id": r["chunk_id"], "distance": scores[r["chunk_id"]], "entity": r} for r in rows])
 
     # -- calls -------------------------------------------------------------------------------------------------------
@@ -255,13 +269,13 @@ def _numbers(vector: Any) -> np.ndarray:
 
 
 def _hits(found: Any) -> list[Hit]:
+    # A 2.3 server does not name the key's column, and pymilvus then calls it "id".
     hits = [
-        Hit(
-            # A 2.3 server does not name the key's column, and pymilvus then calls it "id".
-            chunk_id=hit["chunk_id"] if "chunk_id" in hit else hit["id"],
-            score=float(hit["distance"]),
-            **{name: hit["entity"][name] for name in _HIT_FIELDS},
-        )
+        _hit(hit["chunk_id"] if "chunk_id" in hit else hit["id"], float(hit["distance"]), hit["entity"])
         for hit in found
     ]
     return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))
+
+
+def _hit(chunk_id: str, score: float, row: Mapping[str, Any]) -> Hit:
+    return Hit(chunk_id=chunk_id, score=score, **{name: row[name] for name in _HIT_FIELDS if name in row})

@@ -25,7 +25,7 @@ UPSERT_BYTES = 8 << 20
 def batches(table: pa.Table, dim: int) -> Iterator[tuple[int, int]]:
     """Cut rows into slices of at most UPSERT_ROWS and UPSERT_BYTES; yields (start, length)."""
     sizes = np.full(len(table), 4 * dim + 8 * 4, dtype=np.int64)
-    for column in MAX_BYTES:
+    for column in MAX_BYTES.keys() & set(table.column_names):
         sizes += pc.binary_length(table[column]).to_numpy()
     ends = np.cumsum(sizes)
     start = 0

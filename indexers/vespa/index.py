@@ -1,31 +1,32 @@
 """The index in Vespa: a document type for each version, written under a condition on the source's version.
 
-Owns what a row is as a document, the queries and what is said of versions in the type that ``package`` made for
-it. Types are deployed and not created here. Never reads across teams for a search: the team is part of every query.
+Owns what is said of versions in the type that ``package`` made for it. Types are deployed and not created here. Never
+reads across teams for a search: the team is part of every query. Its parts: ``client`` (calls and failures),
+``documents`` (rows), ``queries``, ``package`` (what is deployed), ``strings``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from embedding.errors import ConfigError, ResourceError, SpaceMismatchError
-from indexers.base import Capabilities, Hit, SearchRequest, Settings, must_live, version_number
-from indexers.rows import SCAN, checked_rows
+from indexers.base import Capabilities, Hit, SearchRequest, Settings, check_columns, must_live, passing, version_number
+from indexers.bm25 import words_of
+from indexers.rows import ADDED, INDEX_ROW, SCAN, checked_rows
 from indexers.vespa.client import RefusedError, VespaClient
+from indexers.vespa.documents import documents_of, hit_of, value_of
 from indexers.vespa.limits import MAX_BYTES
-from indexers.vespa.package import FILTERS, LIVE, content_cluster, versions_type
-from indexers.vespa.strings import restored, searchable, storable
+from indexers.vespa.package import HIT_FIELDS, LIVE, content_cluster, versions_type
+from indexers.vespa.queries import match_body, search_body
 
 DEPLOY = "run `embedmill vespa-package` and deploy what it writes (`vespa deploy build/vespa`)"
-# What the nearest-neighbour search and the words bring together before they are ranked; more of them cost time only.
-TARGET_HITS = 100
-BATCH_ROWS = 500  # that are held as Python objects while they are sent
-_HIT_STRINGS = ("chunk_id", "team_id", "channel_id", "channel_name", "kind", "doc_id", "text", "meta")
+LAYOUT = "2"  # of the types that have all columns; versions of earlier releases say none
 
 
 class VespaIndex:
@@ -46,6 +47,7 @@ class VespaIndex:
                 raise ConfigError(f"index.{key}: Vespa has no use for it; remove it")
         self._name, self._types = name, versions_type(name)
         self._engine: str | None = None
+        self._columns: dict[str, tuple[str, ...]] = {}
         self._client = VespaClient(
             uri,
             namespace=name,
@@ -60,7 +62,7 @@ class VespaIndex:
         if self._engine is None:
             self._engine = f"Vespa {self._client.version()}".strip()
         # One writer: it has many writes under way by itself.
-        return Capabilities(self._engine, hybrid=True, conditional=True, writers=1)
+        return Capabilities(self._engine, lexical=True, conditional=True, writers=1)
 
     def live(self) -> str | None:
         """See ``Index``."""
@@ -71,11 +73,19 @@ class VespaIndex:
         """See ``Index``."""
         return list(self.dims())
 
-    def dims(self) -> dict[str, int]:
-        """The versions, oldest first, and the dimension of each."""
+    def earlier(self) -> set[str]:
+        """The versions that an earlier release made, whose types lack columns."""
+        dims = self._dims()
+        return {version for version in self.dims() if _layout_mark(version) not in dims}
+
+    def _dims(self) -> dict[str, int]:
         with _deployed():
             found = [d for page in self._client.visit(self._types, ["version", "dim", "space_id"]) for d in page]
-        dims = {str(d["version"]): int(d["dim"]) for d in found}
+        return {str(d["version"]): int(d["dim"]) for d in found}
+
+    def dims(self) -> dict[str, int]:
+        """The versions, oldest first, and the dimension of each."""
+        dims = self._dims()
         numbered = ((version_number(self._name, version), version) for version in dims)
         return {version: dims[version] for n, version in sorted((n, v) for n, v in numbered if n is not None)}
 
@@ -101,7 +111,10 @@ class VespaIndex:
         said = self._said_of(version)
         if said is None:
             self._check_deployed(version, dim)
-            if owner:  # ahead of the version, so that no kill leaves one without an owner
+            # Both ahead of the version, so that no kill leaves one without.
+            self._client.put(self._types, [(_layout_document(version), _note(_layout_mark(version), LAYOUT))])
+            self._columns[version] = tuple(INDEX_ROW.names)
+            if owner:
                 self._put_owner(version, owner)
             said = {"version": version, "space_id": space_id, "dim": dim}
             self._client.put(self._types, [(version, said)])
@@ -118,9 +131,10 @@ class VespaIndex:
     def upsert(self, version: str, rows: pa.RecordBatch | pa.Table) -> list[str]:
         """See ``Index``. A row replaces one of the same or an older source version; that is Vespa's to hold."""
         table, vectors = checked_rows(rows, self._describe(version)[1], MAX_BYTES)
+        table = table.select(self._columns_of(version))
         try:
             return self._client.put(
-                version, _documents(table, vectors), lambda fields: f"{version}.version <= {fields['version']}"
+                version, documents_of(table, vectors), lambda fields: f"{version}.version <= {fields['version']}"
             )
         except RefusedError as error:
             raise RefusedError(f"{error}; is {version} deployed as `embedmill vespa-package` wrote it?") from None
@@ -139,7 +153,7 @@ class VespaIndex:
         """See ``Index``. While content nodes come or go, a visit may meet a row twice."""
         self._describe(version)
         for page in self._client.visit(version, SCAN.names):
-            rows = [{name: _value(document, name) for name in SCAN.names} for document in page]
+            rows = [{name: value_of(document, name) for name in SCAN.names} for document in page]
             yield pa.RecordBatch.from_pylist(rows, schema=SCAN)
 
     def fetch_vectors(self, version: str, chunk_ids: Sequence[str]) -> dict[str, np.ndarray]:
@@ -153,10 +167,35 @@ class VespaIndex:
 
     def search(self, version: str | None, vector: np.ndarray, request: SearchRequest) -> list[Hit]:
         """See ``Index``."""
+        version = self._asked(version, request)
+        return self._found(version, search_body(version, vector, request), request)
+
+    def match(self, version: str | None, text: str, request: SearchRequest) -> list[Hit]:
+        """See ``Index``."""
+        version = self._asked(version, request)
+        if not words_of(text):
+            return []
+        column = "lexical" if "lexical" in self._columns_of(version) else "text"
+        found = self._found(version, match_body(version, column, text, request), request)
+        return [hit for hit in found if hit.score > 0]
+
+    def fetch(self, version: str | None, chunk_ids: Sequence[str], request: SearchRequest) -> list[Hit]:
+        """See ``Index``. Documents are got by id, and the filters are applied here."""
+        version = self._asked(version, request)
+        keys, shown = list(dict.fromkeys(chunk_ids)), [n for n in HIT_FIELDS if n in self._columns_of(version)]
+        found, passes = self._client.get(version, keys, shown), passing(request)
+        hits = [hit_of(found[key], 0.0) for key in keys if key in found]
+        return [hit for hit in hits if passes(asdict(hit))]
+
+    def _asked(self, version: str | None, request: SearchRequest) -> str:
+        """The version to search, which has the columns that the request filters by."""
         version = version or must_live(self.live(), self._name)
-        body = search_body(version, vector, request)
+        check_columns(version, self._columns_of(version), request)
+        return version
+
+    def _found(self, version: str, body: dict[str, Any], request: SearchRequest) -> list[Hit]:
         root = self._client.query(body, f"searching {version}")
-        hits = [_hit(found) for found in root.get("children", [])]
+        hits = [hit_of(found["fields"], float(found["relevance"])) for found in root.get("children", [])]
         if any(hit.team_id != request.team_id for hit in hits):
             raise ResourceError(
                 f"{self._client.shown}: {version} answers with rows of another team; is its schema the one that "
@@ -189,7 +228,8 @@ class VespaIndex:
             raise ConfigError(f"{version} is the live version of {self._name}; move the alias first")
         if self._said_of(version) is not None:
             self._client.empty(version)
-            self._client.remove(self._types, [version, _owner_document(version)])
+            self._client.remove(self._types, [version, _owner_document(version), _layout_document(version)])
+            self._columns.pop(version, None)
 
     def close(self) -> None:
         """See ``Index``."""
@@ -201,9 +241,7 @@ class VespaIndex:
 
     def _put_owner(self, version: str, owner: str) -> None:
         # No release lists a document under another name as a version.
-        self._client.put(
-            self._types, [(_owner_document(version), {"version": f"owner of {version}", "space_id": owner, "dim": 1})]
-        )
+        self._client.put(self._types, [(_owner_document(version), _note(f"owner of {version}", owner))])
 
     def _describe(self, version: str) -> tuple[str, int]:
         said = self._said_of(version)
@@ -211,10 +249,18 @@ class VespaIndex:
             raise ConfigError(f"index {self._name} has no version {version}")
         return str(said["space_id"]), int(said["dim"])
 
+    def _columns_of(self, version: str) -> tuple[str, ...]:
+        """Columns of INDEX_ROW that the version's type has; asked once, as a type keeps them."""
+        if version not in self._columns:
+            noted = self._said_of(_layout_document(version)) is not None
+            self._columns[version] = tuple(name for name in INDEX_ROW.names if noted or name not in ADDED)
+        return self._columns[version]
+
     def _check_deployed(self, version: str, dim: int) -> None:
-        """Only a query tells whether a type is there and has this dimension: a container has no API that says so."""
+        """Only a query tells whether a type is there, with this dimension and all columns; no API of Vespa's does."""
+        near = "({targetHits:1}nearestNeighbor(vector, q))"
         probe = {
-            "yql": f"select * from {version} where {{targetHits:1}}nearestNeighbor(vector, q)",
+            "yql": f'select * from {version} where {near} and visibility contains "public"',
             "hits": 0,
             "ranking": "semantic",
             "input.query(q)": np.eye(1, dim)[0].tolist(),
@@ -239,62 +285,15 @@ def _owner_document(version: str) -> str:
     return f"{version}.owner"
 
 
-def search_body(version: str, vector: np.ndarray, request: SearchRequest) -> dict[str, Any]:
-    """The query of a search; ``vector`` is float32 of shape (dim,).
-
-    Every value is a parameter of its own, and none is part of the expression.
-    """
-    channels, text = request.channels, request.text
-    values = {"team": searchable(request.team_id)}
-    values |= {f"channel_{n}": searchable(channel) for n, channel in enumerate(channels)}
-    filters = ["team_id contains @team"]
-    if channels:
-        filters.append("(" + " or ".join(f"channel_id contains @channel_{n}" for n in range(len(channels))) + ")")
-    if request.kind is not None:
-        filters.append("kind contains @kind")
-        values["kind"] = searchable(request.kind)
-    wanted = max(TARGET_HITS, request.k)
-    found_by = f"({{targetHits:{wanted}}}nearestNeighbor(vector, q))"
-    if text is not None:
-        # "tokenize" reads the text as words alone, so that nothing in it is taken for the query language.
-        words = f'({{defaultIndex:"text",grammar:"tokenize",targetHits:{wanted},allowEmpty:true}}userInput(@words))'
-        found_by = f"({found_by} or {words})"
-        values["words"] = storable(text)
-    return {
-        "yql": f"select * from {version} where {found_by} and {' and '.join(filters)}",
-        "ranking": "semantic" if text is None else "hybrid",
-        "input.query(q)": np.asarray(vector, dtype=np.float32).tolist(),
-        "hits": request.k,
-        "presentation.summary": "hit",
-        # A search that ran out of time says so, instead of answering from the part it has searched.
-        "ranking.softtimeout.enable": False,
-    } | values
+def _layout_document(version: str) -> str:
+    """The id of the document that says of which layout a version's type is."""
+    return f"{version}.layout"
 
 
-def _documents(table: pa.Table, vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows as Vespa's documents, made one by one as they are sent."""
-    # Hexadecimal digits are exact, and packed ten times as fast as decimal ones.
-    packed = np.ascontiguousarray(vectors, dtype=">f4")
-    strings = [field.name for field in table.schema if pa.types.is_string(field.type) and field.name not in FILTERS]
-    batches = table.drop_columns(["vector"]).to_batches(max_chunksize=BATCH_ROWS)
-    rows = (row for batch in batches for row in batch.to_pylist())
-    for row, vector in zip(rows, packed, strict=True):
-        key = row["chunk_id"]
-        for name in strings:
-            row[name] = storable(row[name])
-        for name in FILTERS:
-            row[name] = searchable(row[name])
-        yield key, row | {"vector": {"values": vector.tobytes().hex()}}
+def _layout_mark(version: str) -> str:
+    return f"layout of {version}"
 
 
-def _value(fields: Mapping[str, Any], name: str) -> Any:
-    """A field of a document; Vespa leaves out what is empty or nought."""
-    if pa.types.is_string(SCAN.field(name).type):
-        return restored(fields.get(name, ""))
-    return fields.get(name, 0)
-
-
-def _hit(found: Mapping[str, Any]) -> Hit:
-    fields = found["fields"]
-    strings = {name: restored(fields.get(name, "")) for name in _HIT_STRINGS}
-    return Hit(score=float(found["relevance"]), created_at=int(fields.get("created_at", 0)), **strings)
+def _note(mark: str, value: str) -> dict[str, Any]:
+    """What is said of a version beside its own document; no release takes the mark for the name of a version."""
+    return {"version": mark, "space_id": value, "dim": 1}

@@ -7,4 +7,4 @@ from collections.abc import Mapping
 from indexers.base import KEY_BYTES
 
 # UTF-8 bytes by column. Vespa takes longer ones; these are Milvus's, so that both can be built from one state.
-MAX_BYTES: Mapping[str, int] = {**KEY_BYTES, "text": 65_535, "meta": 65_535}
+MAX_BYTES: Mapping[str, int] = {**KEY_BYTES, "text": 65_535, "lexical": 65_535, "meta": 65_535}

@@ -8,7 +8,7 @@ read. Writes files; never deploys them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -18,8 +18,6 @@ from vespa.package import (
     Document,
     DocumentSummary,
     Field,
-    Function,
-    GlobalPhaseRanking,
     QueryField,
     QueryProfile,
     QueryProfileType,
@@ -32,6 +30,7 @@ from vespa.package import (
 
 from embedding.errors import ConfigError
 from indexers.base import check_name, version_number
+from indexers.rows import ADDED
 
 LIVE = "live"  # the id of the pointer's document
 HIT_FIELDS = (
@@ -44,16 +43,17 @@ HIT_FIELDS = (
     "text",
     "created_at",
     "meta",
+    "author",
+    "author_id",
+    "thread_id",
+    "title",
+    "visibility",
 )
-FILTERS = ("team_id", "channel_id", "kind")
+FILTERS = ("team_id", "channel_id", "kind", "author_id", "thread_id", "visibility")
 MAX_HITS = 1_000  # Vespa's own limit is 400 hits a query
-RERANKED = 400  # what the nearest-neighbour search and the words find is about half of it
 OVERRIDE_DAYS = 7  # how long a package that drops or changes unused types can be deployed
 
 _COSINE = "cosine_similarity(query(q), attribute(vector), x)"
-# Reciprocal rank fusion, but for hits without any of the words: `reciprocal_rank_fusion` ranks those as well, in any
-# order, and so the nearest would get two ranks for one reason.
-_FUSED = "reciprocal_rank(cosine) + if (bm25(text) > 0, reciprocal_rank(bm25(text)), 0)"
 _VECTOR = re.compile(r"field vector type tensor<float>\(x\[([0-9]+)\]\)")
 
 
@@ -74,30 +74,36 @@ def content_cluster(name: str) -> str:
     return f"{application_name(name)}_content"
 
 
-def write_package(folder: Path, name: str, dims: Mapping[str, int], *, unused: bool = False) -> list[str]:
+def write_package(
+    folder: Path, name: str, dims: Mapping[str, int], *, earlier: Collection[str] = (), unused: bool = False
+) -> list[str]:
     """Write the package with a document type for each version in ``dims`` (to its dimension), in place of an older one.
 
-    Where the older package in the folder has types that go, or that get another dimension, Vespa refuses the
-    deployment unless an override allows it for some days. ``unused`` says that these hold nothing, and writes the
-    override. A services.xml that is there stays as it is but for our document types, as nodes are an operator's to set.
-    Returns the names of the types that go or change.
+    Types of the versions in ``earlier`` keep the columns that they have had in an earlier release.
+
+    Where the older package in the folder has types that go, or that get another dimension or other columns, Vespa
+    refuses the deployment unless an override allows it for some days. ``unused`` says that these hold nothing, and
+    writes the override. A services.xml that is there stays as it is but for our document types, as nodes are an
+    operator's to set. Returns the names of the types that go or change.
     """
     before = read_dims(folder, name)
     changed = [version for version, dim in before.items() if version in dims and dims[version] != dim]
+    grown = sorted((read_earlier(folder, name) & set(dims)) - set(earlier))
     gone = [version for version in before if version not in dims]
     validations = []
     if unused:
         until = (date.today() + timedelta(days=OVERRIDE_DAYS)).isoformat()
         validations += [Validation(ValidationID.tensorTypeChange, until)] if changed else []
+        validations += [Validation(ValidationID.indexingChange, until)] if grown else []
         validations += [Validation(ValidationID.contentTypeRemoval, until)] if gone else []
     for file in [folder / "schemas" / f"{version}.sd" for version in gone] + [folder / "validation-overrides.xml"]:
         file.unlink(missing_ok=True)
     services = folder / "services.xml"
     held = services.read_text() if services.exists() else None
-    application(name, dims, validations).to_files(folder)
+    application(name, dims, validations, earlier).to_files(folder)
     if held is not None:
         services.write_text(_with_types(held, services.read_text(), name))
-    return sorted(changed + gone)
+    return sorted({*changed, *grown, *gone})
 
 
 def read_dims(folder: Path, name: str) -> dict[str, int]:
@@ -110,10 +116,22 @@ def read_dims(folder: Path, name: str) -> dict[str, int]:
     return found
 
 
-def application(name: str, dims: Mapping[str, int], validations: list[Validation] | None = None) -> ApplicationPackage:
+def read_earlier(folder: Path, name: str) -> set[str]:
+    """Those of the versions that a package in a folder has whose types lack the columns of this release."""
+    files = {version: (folder / "schemas" / f"{version}.sd").read_text() for version in read_dims(folder, name)}
+    return {version for version, text in files.items() if "field lexical type" not in text}
+
+
+def application(
+    name: str,
+    dims: Mapping[str, int],
+    validations: list[Validation] | None = None,
+    earlier: Collection[str] = (),
+) -> ApplicationPackage:
     """The whole package as pyvespa knows it."""
     schemas = [_versions_schema(name)]
-    schemas += [_version_schema(version, dims[version]) for version in sorted(dims, key=lambda v: (len(v), v))]
+    for version in sorted(dims, key=lambda v: (len(v), v)):
+        schemas.append(_version_schema(version, dims[version], ADDED if version in earlier else ()))
     return ApplicationPackage(
         name=application_name(name),
         schema=schemas,
@@ -143,40 +161,39 @@ def _versions_schema(name: str) -> Schema:
     return Schema(versions_type(name), Document(fields=fields))
 
 
-def _version_schema(version: str, dim: int) -> Schema:
-    fields = [_stored(name) for name in ("chunk_id", "channel_name", "doc_id", "meta", "content_hash", "meta_hash")]
-    fields += [_filter(name) for name in FILTERS]
+def _version_schema(version: str, dim: int, without: Collection[str]) -> Schema:
+    """The document type of a version; ``without`` has the columns that it lacks, all of ADDED or none."""
+    stored = ("chunk_id", "channel_name", "doc_id", "meta", "content_hash", "meta_hash", "author", "title")
+    fields = [_stored(name) for name in stored if name not in without]
+    fields += [_filter(name) for name in FILTERS if name not in without]
+    words = "text" if "lexical" in without else "lexical"
     fields += [
         Field("chunk_no", "int", indexing=["summary"]),
         Field("created_at", "long", indexing=["attribute", "summary"]),
         Field("updated_at", "long", indexing=["attribute", "summary"]),
         # In memory, as every write asks for it in its condition.
         Field("version", "long", indexing=["attribute", "summary"]),
-        # Words as they are written: a query is too short to tell its language, and stemming by another than the
-        # message's would lose matches.
-        Field("text", "string", indexing=["index", "summary"], index="enable-bm25", stemming="none"),
+    ]
+    # Words as they are written: a query is too short to tell its language, and stemming by another than the message's
+    # would lose matches.
+    shown = ["summary"] if words == "text" else []
+    fields.append(Field(words, "string", indexing=["index", *shown], index="enable-bm25", stemming="none"))
+    fields += [] if words == "text" else [_stored("text")]
+    fields.append(
         Field(
             "vector",
             f"tensor<float>(x[{dim}])",
             indexing=["attribute", "index"],
             ann=HNSW(distance_metric="angular", max_links_per_node=16, neighbors_to_explore_at_insert=200),
-        ),
-    ]
-    inputs = [("query(q)", f"tensor<float>(x[{dim}])")]
+        )
+    )
     profiles = [
-        RankProfile("semantic", inputs=inputs, first_phase=_COSINE),
-        RankProfile("bm25", first_phase="bm25(text)"),
-        RankProfile(
-            "hybrid",
-            inputs=inputs,
-            functions=[Function("cosine", _COSINE)],
-            # Only chooses the hits that are fused; their order is the global phase's.
-            first_phase="cosine + bm25(text)",
-            global_phase=GlobalPhaseRanking(_FUSED, rerank_count=RERANKED),
-        ),
+        RankProfile("semantic", inputs=[("query(q)", f"tensor<float>(x[{dim}])")], first_phase=_COSINE),
+        RankProfile("bm25", first_phase=f"bm25({words})"),
     ]
     # Without the vector, which is a hundred times as large as what a search shows.
-    summary = DocumentSummary("hit", summary_fields=[Summary(name=f) for f in HIT_FIELDS], from_disk=True)
+    hit = [Summary(name=name) for name in HIT_FIELDS if name not in without]
+    summary = DocumentSummary("hit", summary_fields=hit, from_disk=True)
     return Schema(version, Document(fields=fields), rank_profiles=profiles, document_summaries=[summary])
 
 

@@ -19,6 +19,7 @@ from jobs.bodies.answers import (
     VerifyBody,
 )
 from jobs.bodies.base import Body
+from jobs.bodies.evaluation import EvaluateBody
 from jobs.bodies.purge import PurgeBody
 from jobs.bodies.run import PlanBody, ReindexBody, RunReport, StepBody
 
@@ -27,6 +28,7 @@ BODIES: dict[str, type[Body]] = {
     "run": RunReport,
     "step": StepBody,
     "search": SearchBody,
+    "evaluate": EvaluateBody,
     "verify": VerifyBody,
     "reindex": ReindexBody,
     "rollback": RollbackBody,

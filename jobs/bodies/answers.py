@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from jobs.bodies.base import Body, ScopeBody
+from jobs.bodies.base import Absent, Body, ScopeBody
 
 
 class HeldBackBody(Body):
@@ -51,14 +51,27 @@ class HitBody(Body):
     doc_id: str
     text: str
     created_at: str
+    author: str = ""
+    channel_name: str = ""
+    thread_id: str = ""
+    title: str = ""
+    visibility: str = ""
 
 
 class SearchBody(Body):
-    """`search`: hits, best first."""
+    """`search`: hits, best first. ``reranked`` is there where a reranker is configured, ``rerank_reason`` if it failed.
+
+    A hit's ``score`` is the index's own, of a hybrid search from 0 to 1, also of a reranked answer. ``words`` is false
+    of an index that has no BM25: a hybrid search of it goes by vectors alone.
+    """
 
     space_id: str
     index: str
     hits: tuple[HitBody, ...]
+    mode: Literal["dense", "lexical", "hybrid"]
+    words: bool = True
+    reranked: Absent[bool] = None
+    rerank_reason: Absent[str] = None
 
 
 class Version(Body):

@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from jobs import termination
-from jobs.cli import index_versions, lookup, purge, reconcile
+from jobs.cli import evaluate, index_versions, lookup, purge, reconcile
 from jobs.cli.frame import UNREAD, Unread, emit, error_object, fail, interrupted, say
 from jobs.telemetry.error_reporting import safe_traceback
 
@@ -58,6 +58,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "run": reconcile.run,
     "step": reconcile.step,
     "search": lookup.search,
+    "evaluate": evaluate.evaluate,
     "verify": reconcile.verify,
     "reindex": index_versions.reindex,
     "rollback": index_versions.rollback,

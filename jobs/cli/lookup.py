@@ -11,7 +11,25 @@ import typer
 
 from embedding.errors import ConfigError
 from jobs.cli.frame import guarded, opened_pipeline, show
-from jobs.cli.options import ChannelOption, ConfigOption, JsonOption, KindOption, readable
+from jobs.cli.options import (
+    ChannelOption,
+    ConfigOption,
+    DenseOption,
+    FromOption,
+    HybridOption,
+    InOption,
+    JsonOption,
+    KindOption,
+    LexicalOption,
+    NoRerankOption,
+    PublicOption,
+    SinceOption,
+    ThreadOption,
+    UntilOption,
+    mode_of,
+    readable,
+)
+from jobs.scope import parse_moment
 
 
 def search(
@@ -24,27 +42,48 @@ def search(
     channel: ChannelOption = None,
     kind: KindOption = None,
     k: Annotated[int, typer.Option("--k", min=1, max=1000, help="How many hits.")] = 10,
-    hybrid: Annotated[
-        bool, typer.Option("--hybrid", help="By words as well (BM25), both ranks fused; needs index.hybrid = true.")
-    ] = False,
+    dense: DenseOption = False,
+    lexical: LexicalOption = False,
+    hybrid: HybridOption = False,
+    no_rerank: NoRerankOption = False,
+    author: FromOption = None,
+    within: InOption = None,
+    thread: ThreadOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    public: PublicOption = False,
 ) -> None:
     """Find the nearest chunks of one team, through the alias."""
 
     def command() -> int:
         from jobs.cli import render
-        from jobs.commands.search import Query
         from jobs.commands.search import search as find
         from jobs.known_names import check_search
+        from jobs.search.searcher import Query
 
         # Every user of a machine sees the arguments of its processes.
         words = _standard_input() if text == "-" else readable(text, "TEXT")
         if not words.strip():
             raise ConfigError("TEXT: give some words to search for")
-        channels = tuple(readable(c, "--channel") for c in channel or ())
+        channels = tuple(readable(c, "--channel") for c in [*(channel or ()), *(within or ())])
         of_kind = kind.value if kind else None
-        query = Query(words, readable(team, "--team"), channels, of_kind, k, hybrid)
+        asked = mode_of(dense, lexical, hybrid)
         with opened_pipeline(config) as pipeline:
-            body = find(pipeline, query)
+            mode = asked or pipeline.config.search.mode
+            query = Query(
+                words,
+                readable(team, "--team"),
+                channels,
+                of_kind,
+                k,
+                mode,
+                tuple(readable(one, "--from") for one in author or ()),
+                None if thread is None else readable(thread, "--thread"),
+                None if since is None else parse_moment(since, "--since"),
+                None if until is None else parse_moment(until, "--until"),
+                public,
+            )
+            body = find(pipeline, query, rerank=not no_rerank)
             if not body.hits:
                 check_search(pipeline, query.team, query.channels)
         show(body, json, render.search)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from embedding.errors import ConfigError
+from jobs.config_sections import SearchMode
 from jobs.scope import Scope, parse_moment
 
 
@@ -47,6 +48,22 @@ IndexOption = Annotated[
 ModelOption = Annotated[
     str | None, typer.Option("--to-model", metavar="M", help="Build with this model instead of model.name.")
 ]
+DenseOption = Annotated[bool, typer.Option("--dense", help="Rank by vectors alone; else search.mode decides.")]
+LexicalOption = Annotated[bool, typer.Option("--lexical", help="Rank by words alone (BM25).")]
+HybridOption = Annotated[
+    bool, typer.Option("--hybrid", help="Rank by vectors, words and conversations, their scores fused.")
+]
+FromOption = Annotated[
+    list[str] | None, typer.Option("--from", metavar="AUTHOR", help="Only by this author, by id or name; repeatable.")
+]
+InOption = Annotated[list[str] | None, typer.Option("--in", metavar="C", help="The same as --channel; repeatable.")]
+ThreadOption = Annotated[
+    str | None, typer.Option("--thread", metavar="DOC_ID", help="Only replies of the thread that this document began.")
+]
+PublicOption = Annotated[
+    bool, typer.Option("--public", help="What is public, and what is in the channels that are named beside it.")
+]
+NoRerankOption = Annotated[bool, typer.Option("--no-rerank", help="Leave out what search.rerank names.")]
 WaitOption = Annotated[
     float, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait for another run to end.")
 ]
@@ -69,6 +86,17 @@ def said(text: str, option: str) -> str:
     if not text.strip():
         raise ConfigError(f"{option}: is empty; leave the option out, or give it a value")
     return text
+
+
+def mode_of(dense: bool, lexical: bool, hybrid: bool) -> SearchMode | None:
+    """The mode that the options choose, None for none of them. Raises ConfigError for more than one."""
+    chosen: list[SearchMode] = []
+    chosen += ["dense"] * dense
+    chosen += ["lexical"] * lexical
+    chosen += ["hybrid"] * hybrid
+    if len(chosen) > 1:
+        raise ConfigError(f"--{chosen[0]} and --{chosen[1]}: give one of them")
+    return chosen[0] if chosen else None
 
 
 def scope_of(

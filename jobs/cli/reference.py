@@ -20,7 +20,7 @@ from pydantic_core import core_schema
 from embedding.encoders.spec import RemoteSettings
 from jobs.bodies import BODIES
 from jobs.config import Config
-from jobs.config_sections import Model
+from jobs.config_sections import RERANKERS, Model, Search
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -78,6 +78,8 @@ def configuration() -> str:
             parts.append(_section(f"[{name}]", section.annotation))
             if section.annotation is Model:
                 parts.append(_table("[model.remote]", RemoteSettings.__doc__ or "", list(_remote())))
+            if section.annotation is Search:
+                parts += [_section(f'[search.rerank], kind = "{kind}"', of) for kind, of in RERANKERS.items()]
     return "\n".join(parts)
 
 

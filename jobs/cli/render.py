@@ -167,8 +167,13 @@ def search(body: SearchBody) -> str:
     for number, hit in enumerate(body.hits, 1):
         text = " ".join(hit.text.split())
         shown = text if len(text) <= 200 else text[:199] + "…"
-        where = hit.channel_id or hit.kind
-        lines.append(f"{number:>2}. {hit.score:.3f}  {where}  {hit.created_at}  {hit.chunk_id}\n    {shown}")
+        where = f"#{hit.channel_name}" if hit.channel_name else hit.channel_id or hit.title or hit.kind
+        said = "  ".join(part for part in (where, hit.author, hit.created_at, hit.chunk_id) if part)
+        lines.append(f"{number:>2}. {hit.score:.3f}  {said}\n    {shown}")
+    if not body.words:
+        lines.append("by vectors alone: this index has no index of words")
+    if body.reranked is False:
+        lines.append(f"not reranked: {body.rerank_reason}")
     return "\n".join(lines)
 
 

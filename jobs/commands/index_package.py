@@ -21,19 +21,19 @@ def make(pipeline: Pipeline, out: Path, *, versions: int) -> PackageBody:
         raise ConfigError('index.kind: only "vespa" has an application package')
     from indexers.vespa.client import RefusedError
     from indexers.vespa.index import VespaIndex
-    from indexers.vespa.package import read_dims, write_package
+    from indexers.vespa.package import read_dims, read_earlier, write_package
 
     index, name = pipeline.index(), pipeline.config.index.name
     assert isinstance(index, VespaIndex)
     answered = True
     try:
-        dims = index.dims()
+        dims, earlier = index.dims(), index.earlier()
     except RefusedError:  # it answers, and has no such application yet
-        dims = {}
+        dims, earlier = {}, set()
     except ResourceError:
-        answered, dims = False, read_dims(out, name)
+        answered, dims, earlier = False, read_dims(out, name), read_earlier(out, name)
     if answered or not dims:
         newest = max((int(version.rsplit("__v", 1)[1]) for version in dims), default=0)
         dims |= {f"{name}__v{newest + n}": pipeline.space.dim for n in range(1, versions + 1)}
-    changed = write_package(out, name, dims, unused=answered)
+    changed = write_package(out, name, dims, earlier=earlier, unused=answered)
     return PackageBody(package=str(out), versions=dims, changed=tuple(changed), answered=answered)

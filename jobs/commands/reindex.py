@@ -13,6 +13,7 @@ from embedding.errors import ConfigError
 from jobs.bodies.run import ReindexBody
 from jobs.pipeline import Pipeline
 from jobs.plan.deletion_guard import check_deletes, cutover_losses
+from jobs.relevance.gate import gate_golden
 from jobs.report import Report
 from jobs.run_session import open_session
 from jobs.scope import Scope
@@ -34,11 +35,12 @@ def reindex(
     Returns the run report with ``gate``, ``activated`` and ``previous`` (the version that was live). A version that
     the gate refuses stays beside the live one, and the next reindex goes on with it.
 
-    Raises ConfigError where a part of the scope is to be activated.
+    Raises ConfigError where a part of the scope is to be activated, and for a golden set that cannot be read.
     """
     whole = scope == Scope()
     if activate and not whole:
         raise ConfigError("--activate: a version of a part cannot become the live one; leave the scope out")
+    golden = gate_golden(pipeline) if whole else None  # a part answers a part of the questions
     before: Report | None = None
     while True:
         with open_session(pipeline, "reindex", scope, wait) as session:
@@ -58,7 +60,7 @@ def reindex(
                     losses = cutover_losses(pipeline.spark(), pipeline.state, live=live, version=version)
                     check_deletes(losses, pipeline.config.limits, what="documents")
                 with pipeline.progress.phase("gate"):
-                    verdict = examine(pipeline, version, live, scope, run_id=report.run_id)
+                    verdict = examine(pipeline, version, live, scope, run_id=report.run_id, golden=golden)
                 move = verdict.passed and (whole if activate is None else activate)
                 if move:
                     lease.check()

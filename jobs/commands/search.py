@@ -1,63 +1,35 @@
-"""The command ``search``: encode a query and ask the live version."""
+"""The command ``search``: ask the live version one query."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from embedding.chunking import Chunker
-from embedding.encoders.choose import open_encoder
-from embedding.encoders.remote.encoder import RemoteEncoder
-from embedding.errors import EmbedmillError
-from embedding.models.packaged import tokenizer_file
-from indexers.base import SearchRequest
 from jobs.bodies.answers import HitBody, SearchBody
 from jobs.pipeline import Pipeline
 from jobs.scope import iso
+from jobs.search.searcher import Query, open_searcher
 
 if TYPE_CHECKING:
     from indexers.base import Hit
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """A text to search for in one team: ``channels`` empty and ``kind`` None are all of them, ``k`` hits at most.
+def search(pipeline: Pipeline, query: Query, *, rerank: bool = True) -> SearchBody:
+    """Nearest chunks through the alias, reranked where that is configured and not declined.
 
-    ``hybrid`` ranks by words as well.
+    Raises EmbedmillError where there is no index yet, SpaceMismatchError where it is of another space, ConfigError for
+    a mode that it does not have.
     """
-
-    text: str
-    team: str
-    channels: tuple[str, ...] = ()
-    kind: str | None = None
-    k: int = 10
-    hybrid: bool = False
-
-
-def search(pipeline: Pipeline, query: Query) -> SearchBody:
-    """Nearest chunks through the alias.
-
-    Raises EmbedmillError where there is no index yet, SpaceMismatchError where it is of another space.
-    """
-    if not pipeline.has_index() or pipeline.index().live() is None:
-        raise EmbedmillError(f"there is no index {pipeline.config.index.name!r} yet; run `embedmill run` first")
-    version = pipeline.live()
-    pipeline.check_space(version)
-    with pipeline.progress.phase("loading the model"):
-        encoder = open_encoder(pipeline.encoder("query"))
-    tokens = Chunker(tokenizer_file(pipeline.model), pipeline.limits).split_batch([query.text])
-    import numpy as np
-
-    try:
-        vector = encoder.encode([query.text], np.array([sum(s.tokens for s in tokens[0]) or 1]))[0]
-    finally:
-        if isinstance(encoder, RemoteEncoder):
-            encoder.close()
-    # The version that was checked, and not the alias: that may have moved on to one of another space.
-    words = query.text if query.hybrid else None
-    request = SearchRequest(query.team, query.channels, query.kind, query.k, words)
-    hits: list[Hit] = pipeline.index().search(version, vector, request)
-    return SearchBody(space_id=pipeline.space_id, index=version, hits=tuple(_hit(hit) for hit in hits))
+    with open_searcher(pipeline, rerank=rerank) as searcher:
+        [answer] = searcher.search([query])
+        return SearchBody(
+            space_id=searcher.space_id,
+            index=searcher.version,
+            hits=tuple(_hit(hit) for hit in answer.hits),
+            mode=query.mode,
+            words=query.mode != "hybrid" or searcher.matches_words(query.team),
+            reranked=answer.reranked,
+            rerank_reason=answer.reason or None,
+        )
 
 
 def _hit(hit: Hit) -> HitBody:
@@ -70,4 +42,9 @@ def _hit(hit: Hit) -> HitBody:
         doc_id=hit.doc_id,
         text=hit.text,
         created_at=iso(hit.created_at),
+        author=hit.author,
+        channel_name=hit.channel_name,
+        thread_id=hit.thread_id,
+        title=hit.title,
+        visibility=hit.visibility,
     )

@@ -17,6 +17,7 @@ from jobs.state.integrity import record_versions
 from jobs.state.tables import TABLES
 from jobs.steps import extract_sources, publish_rows
 from jobs.verify.compare import compare, not_found, plan_repair, with_sources
+from jobs.verify.conversation_check import check_conversations, make_anew
 from jobs.verify.source_check import check_sources, read_anew
 from jobs.versions import own_index
 
@@ -48,7 +49,8 @@ def verify(
             found, frame = compare(spark, target, pipeline.index(), scope)
         with pipeline.progress.phase("reading sources"):
             wrong, partitions = check_sources(spark, extraction, scan=target.work / "scan", sample=found.sample)
-        wrong = not_found(spark, frame, wrong)
+            said = check_conversations(spark, extraction)
+        wrong = not_found(spark, frame, [*wrong, *said])
         found = with_sources(found, wrong)
         mended = marked = 0
         if repair and found.total:
@@ -58,6 +60,7 @@ def verify(
             if not allow_mass_delete:
                 guard_deletes(spark, target, deleted, pipeline.config.limits)
             marked = read_anew(target.state, wrong, gone if deletes else (), report.run_id)
+            marked += make_anew(target.state, said, report.run_id)
             publish_rows(session, version, made)
             mended = report.upserted + report.deleted
         report.rows_after = pipeline.index().count(version)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from embedding.records import Rejected
+from jobs.extract.cutting import Chunking
 from jobs.extract.held_deletions import At, ids_held
-from jobs.extract.partition_reader import Chunking
 from jobs.scope import Scope
 from jobs.sources.base import Listing, NameMap, Partition, Source
 from jobs.state.store import State
@@ -36,7 +36,8 @@ class SourceChanges:
 
     ``read`` are the partitions to read, with the number of their source; ``gone`` those that are no longer there;
     ``unlisted`` those that are known and could not be listed, by reason. ``looked`` are the ids of the sources that
-    were listed, ``rejected`` what their listings refused; what others had rejected stays.
+    were listed, ``rejected`` what their listings refused; what others had rejected stays. ``read_otherwise`` says that
+    chunks were made in another way when some partition was last read.
     """
 
     known: dict[At, SourceRow]
@@ -46,6 +47,7 @@ class SourceChanges:
     looked: frozenset[str]
     listed: frozenset[At]
     unlisted: Mapping[At, str]
+    read_otherwise: bool = False
 
     @property
     def held(self) -> set[str]:
@@ -100,7 +102,16 @@ def choose_partitions(
         if not scope.channels and scope.since is None and scope.until is None:
             gone += missing
     _add_overlapping(chosen, listed, gone, known)
-    return SourceChanges(known, list(chosen.values()), gone, rejected, frozenset(looked), frozenset(listed), unlisted)
+    return SourceChanges(
+        known,
+        list(chosen.values()),
+        gone,
+        rejected,
+        frozenset(looked),
+        frozenset(listed),
+        unlisted,
+        any(not (row["reader"] or "").endswith(f":{chunking.version}") for row in known.values()),
+    )
 
 
 def _in_scope(source: Source, scope: Scope) -> bool:

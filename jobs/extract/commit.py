@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+from pyspark.sql import functions as F
 
 from embedding.records import CHUNK
 from jobs.extract import ownership
+from jobs.extract.conversations import Commit, changed_conversations
 from jobs.extract.extracted import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW
 from jobs.extract.held_deletions import Kept
 from jobs.state.row_counts import written
-from jobs.state.spark_frames import local_frame, read_table, write_parts
-from jobs.state.tables import REMOVALS
+from jobs.state.spark_frames import local_frame, read_rows, read_table, write_parts
+from jobs.state.tables import REMOVALS, TABLES
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -127,8 +129,16 @@ def commit(
     done = Committed(decision.overlaps)
     if decision.removals:
         _merge(state, "removals", ownership.changed_removals(read), work)
-    write_parts(state, "chunks", ownership.new_chunks(decision.winners, read.chunks))
-    _merge(state, "chunks", ownership.changed_chunks(decision.winners, read, decided), work)
+    new = ownership.new_chunks(decision.winners, read.chunks)
+    changed = ownership.changed_chunks(decision.winners, read, decided)
+    if not extraction.chunking.conversations and changes.read_otherwise:
+        made = read.chunks.where("kind = 'thread'").select(*CHUNK.names)  # while there were to be any
+        changed = changed.unionByName(made.withColumn("_delete", F.lit(True)))
+    if extraction.chunking.conversations:
+        _commit_with_conversations(spark, extraction, decision, new, changed)
+    else:
+        write_parts(state, "chunks", new)
+        _merge(state, "chunks", changed, work)
     if done.overlaps:
         done.lost = [_lost(loser) for loser in ownership.losing(decision.claims).toArrow().to_pylist()]
     done.kept = _kept(spark, readings, decision)
@@ -141,11 +151,34 @@ def commit(
     return done
 
 
+def _commit_with_conversations(
+    spark: SparkSession, extraction: Extraction, decision: Decision, new: DataFrame, changed: DataFrame
+) -> None:
+    """Bring ``chunks`` up to date, and the conversations that these messages make."""
+    state, chunks = extraction.state, decision.read.chunks
+    work = state.work(extraction.run_id)
+    folders = [work / "changes-chunks", work / "changes-conversations"]
+    rows = written(changed, folders[0], "changes of chunks")
+    staged = read_rows(spark, TABLES["chunks"].changes, folders[0])
+    messages = Commit(chunks, decision.winners, new.persist(), staged)
+    with changed_conversations(messages, extraction.chunking) as (made, altered):
+        rows += written(altered, folders[1], "changes of conversations")
+        write_parts(state, "chunks", new.unionByName(made))
+    new.unpersist()
+    if rows:  # one transaction: a message goes, and with it what it said in a conversation
+        state.merge("chunks", _staged_rows(*folders))
+
+
 def _merge(state: State, name: str, changes: DataFrame, work: Path) -> None:
     """Commit the changes of a table, all in one transaction."""
     folder = work / f"changes-{name}"
     if written(changes, folder, f"changes of {name}"):
-        state.merge(name, ds.dataset(str(folder), format="parquet").scanner().to_reader())
+        state.merge(name, _staged_rows(folder))
+
+
+def _staged_rows(*folders: Path) -> pa.RecordBatchReader:
+    parts = [ds.dataset(str(folder), format="parquet") for folder in folders]
+    return ds.dataset(parts).scanner().to_reader()
 
 
 def _kept(spark: SparkSession, readings: Readings, decision: Decision) -> dict[At, list[Kept]]:

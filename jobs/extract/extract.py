@@ -17,7 +17,7 @@ from jobs.extract.held_deletions import At, note_unlisted
 from jobs.extract.readings import collect_readings, read_partitions
 from jobs.extract.source_state import begin_sources, end_sources
 from jobs.state.quarantine import EXTRACT, replace
-from jobs.state.spark_frames import as_named, gathered, spark_ddl
+from jobs.state.spark_frames import read_rows
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -73,7 +73,7 @@ def extract(spark_of: Callable[[int], SparkSession], extraction: Extraction) -> 
     staged = state.work(extraction.run_id) / "extract"
     read_partitions(spark, extraction, changes.read, staged)
     readings = collect_readings(staged, extraction, changes)
-    rows = gathered(as_named(spark).schema(spark_ddl(EXTRACTED)).parquet(str(staged)))
+    rows = read_rows(spark, EXTRACTED, staged)
     with decide(spark, extraction, changes, readings, rows) as decision:
         begin_sources(extraction, changes, readings, decision.overlaps)
         done = commit(spark, extraction, changes, readings, decision)

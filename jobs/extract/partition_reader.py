@@ -8,16 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedding import ids
-from embedding.chunking import Chunker, ChunkLimits
 from embedding.records import CHUNK, Document, Rejected, Removed, Skipped
 from indexers.rows import too_long
+from jobs.extract.cutting import Chunking, DocumentCutter
 from jobs.extract.extracted import (
     CHUNK_ROW,
     EXTRACTED,
@@ -34,17 +34,6 @@ from jobs.telemetry.error_reporting import without_messages
 
 _BATCH_DOCUMENTS = 2_000
 _BATCH_CHARACTERS = 4_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Chunking:
-    """What an executor needs to cut and hash text. ``max_bytes``: the index's limits by column, in UTF-8 bytes."""
-
-    tokenizer_file: str
-    limits: ChunkLimits
-    hash_key: bytes
-    version: str
-    max_bytes: Mapping[str, int]
 
 
 def reader(
@@ -109,8 +98,8 @@ class _Task:
     """One executor task: documents wait until there are enough of them for the tokenizer to be fast."""
 
     def __init__(self, chunking: Chunking, rules: list[PurgeRule]) -> None:
-        self._chunker = Chunker(chunking.tokenizer_file, chunking.limits)
-        self._hash_key, self._max_bytes, self._rules = chunking.hash_key, chunking.max_bytes, rules
+        self._cutter = DocumentCutter(chunking)
+        self._max_bytes, self._hash_key, self._rules = chunking.max_bytes, chunking.hash_key, rules
         self._waiting: list[tuple[_Tally, Document]] = []
         self._characters = 0
         self._tallies: list[_Tally] = []
@@ -169,24 +158,28 @@ class _Task:
         """Cut what waits; a document with a value longer than the index takes goes to quarantine."""
         if not self._waiting:
             return
-        chunks = _chunks(self._waiting, self._chunker, self._hash_key)
+        chunks, cuts = self._cutter.cut(
+            [(tally.source.source_id, tally.partition.key, d) for tally, d in self._waiting]
+        )
         over = {ids.document_id(chunk): column for chunk, column in too_long(chunks, self._max_bytes).items()}
+        for (tally, document), cut in zip(self._waiting, cuts, strict=True):
+            column = over.get(document.doc_id)
+            if column is None:
+                tally.send(CHUNK_ROW, cut)
+            else:
+                tally.documents -= 1
+                self._reject(
+                    tally,
+                    Rejected(
+                        key=document.doc_id,
+                        reason="too_long",
+                        detail=f"{column} is longer than the index takes",
+                        channel_id=document.channel_id,
+                        created_at=document.created_at,
+                        doc_id=document.doc_id,
+                    ),
+                )
         if over:
-            for tally, document in self._waiting:
-                if column := over.get(document.doc_id):
-                    tally.documents -= 1
-                    tally.send(CHUNK_ROW, -_cuts(chunks, tally, document))
-                    self._reject(
-                        tally,
-                        Rejected(
-                            key=document.doc_id,
-                            reason="too_long",
-                            detail=f"{column} is longer than the index takes",
-                            channel_id=document.channel_id,
-                            created_at=document.created_at,
-                            doc_id=document.doc_id,
-                        ),
-                    )
             chunks = chunks.filter(pc.invert(pc.is_in(chunks["doc_id"], pa.array(over, pa.string()))))
         self._waiting, self._characters = [], 0
         filled = [
@@ -198,61 +191,3 @@ class _Task:
             for f in EXTRACTED
         ]
         yield from pa.Table.from_arrays(filled, schema=EXTRACTED).to_batches()
-
-
-def _cuts(chunks: pa.Table, tally: _Tally, document: Document) -> int:
-    """How many chunks a document was cut into."""
-    values = (document.doc_id, tally.source.source_id, tally.partition.key, document.version)
-    mask = pc.equal(chunks["doc_id"], values[0])
-    for column, value in zip(("source_id", "partition", "version"), values[1:], strict=True):
-        mask = pc.and_(mask, pc.equal(chunks[column], value))
-    return int(pc.sum(mask).as_py() or 0)
-
-
-def _chunks(documents: list[tuple[_Tally, Document]], chunker: Chunker, hash_key: bytes) -> pa.Table:
-    """Cut documents; the pieces as a table of CHUNK."""
-    columns: dict[str, list[object]] = {name: [] for name in CHUNK.names}
-    cuts = chunker.split_batch([document.text for _, document in documents])
-    for (tally, document), spans in zip(documents, cuts, strict=True):
-        meta = ids.dump_meta(document.meta)
-        mark = 0
-        tally.send(CHUNK_ROW, len(spans))
-        for number, span in enumerate(spans):
-            text = document.text[span.start : span.end]
-            if document.marks:
-                while mark + 1 < len(document.marks) and document.marks[mark + 1].start <= span.start:
-                    mark += 1
-                inside = document.marks[mark].meta if document.marks[mark].start <= span.start else {}
-                meta = ids.dump_meta({**document.meta, **inside})
-            shown = (
-                document.doc_id,
-                number,
-                document.channel_id,
-                document.channel_name,
-                document.kind,
-                document.created_at,
-                document.updated_at,
-                meta,
-            )
-            values = (
-                ids.chunk_id(document.doc_id, number),
-                document.doc_id,
-                number,
-                document.team_id,
-                document.channel_id,
-                document.channel_name,
-                document.kind,
-                document.created_at,
-                document.updated_at,
-                text,
-                meta,
-                span.tokens,
-                ids.content_hash(hash_key, document.team_id, text),
-                ids.meta_hash(shown),
-                document.version,
-                tally.source.source_id,
-                tally.partition.key,
-            )
-            for column, value in zip(columns.values(), values, strict=True):
-                column.append(value)
-    return pa.Table.from_pydict(columns, schema=CHUNK)

@@ -10,16 +10,18 @@ is dated ahead of it, a rule of its own keeps away the version that it has.
 from __future__ import annotations
 
 import hashlib
+import re
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedding.ids import document_id, document_ids, hashed_id
+from embedding.ids import CONVERSATION, document_id, document_ids, hashed_id
 from jobs.bodies import purge as bodies
+from jobs.extract.broken_conversations import conversations_with, read_owners_again
 from jobs.extract.held_deletions import drop_held
 from jobs.report import Report, record
 from jobs.scope import Scope
@@ -59,7 +61,25 @@ class Target:
         return rows
 
 
-NEEDED = ["chunk_id", "team_id", "channel_id", "created_at"]
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What a purge leaves: chunks of its ``target`` that are ``spared``, and ``conversations`` without any of it."""
+
+    target: Target
+    spared: Set[str]
+    conversations: frozenset[str]
+
+    def broken(self, rows: pa.Table) -> set[str]:
+        """Conversations of the team among rows (chunk_id, team_id, kind) that are not kept: in a table no more."""
+        return set(_conversations(rows.filter(pc.equal(rows["team_id"], self.target.team)))) - self.conversations
+
+
+def _conversations(rows: pa.Table) -> list[str]:
+    found: list[str] = rows.filter(pc.equal(rows["kind"], "thread"))["chunk_id"].to_pylist()
+    return found
+
+
+NEEDED = ["chunk_id", "team_id", "channel_id", "kind", "created_at"]
 Rule = Mapping[str, Any]  # a row of ``purges``
 
 
@@ -116,9 +136,14 @@ def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: 
     team = target.team
     all_chunks = read_teams(everywhere, "chunks", [team], [*NEEDED, "content_hash", "version"])
     chunks = target.of(all_chunks)
-    held = target.of(read_teams(everywhere, "published", [team], NEEDED))
+    ledger = read_teams(everywhere, "published", [team], NEEDED)
+    held = target.of(ledger)
     spared = _spared(rules, chunks)  # a newer version is a new document; there is one where this is done again
     doomed = (set(chunks["chunk_id"].to_pylist()) | set(held["chunk_id"].to_pylist())) - spared
+    told = conversations_with(everywhere, team, {document_id(chunk) for chunk in doomed})
+    left = {one for members in told.values() for one in members} - {document_id(chunk) for chunk in doomed}
+    again = read_owners_again(state, team, left, rules[0]["run_id"])
+    doomed |= told.keys()
     stay = all_chunks.filter(pc.invert(pc.is_in(all_chunks["chunk_id"], pa.array(doomed, pa.string()))))
     # All that no text of the team needs: a document's earlier texts, and deleted documents, are in no table, but their
     # vectors are.
@@ -126,14 +151,16 @@ def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: 
     unused = stored - set(stay["content_hash"].to_pylist())
     removed = {"vectors": _drop(pipeline, "vectors", team, "content_hash", unused)}
     removed["chunks"] = _drop(pipeline, "chunks", team, "chunk_id", doomed)
-    removed["index"], found, storage = _delete_rows(pipeline, target, doomed, spared, lease)
+    kept = _Kept(target, spared, frozenset(_conversations(stay)))
+    doomed |= kept.broken(ledger)
+    removed["index"], found, storage = _delete_rows(pipeline, kept, doomed, lease)
     removed["ledger"] = _drop(pipeline, "published", team, "chunk_id", doomed)
     named = _quarantined(pipeline, target)
     removed["quarantine"] = _drop_quarantine(pipeline, target, named)
     removed["removals"] = _drop_removals(pipeline, target, rules[0]["purged_at"])
-    documents = {document_id(chunk) for chunk in doomed | found}
+    documents = {document_id(chunk) for chunk in doomed | found if not re.match(CONVERSATION, chunk)}
     unmatched = sorted(target.ids - documents - {document_id(key) for key in named})
-    changed = [*_HOLDING, *["sources"] * drop_held(state, documents)]
+    changed = [*_HOLDING, *["sources"] * (drop_held(state, documents) or bool(again))]
     files = sum(erase_dropped(state, name) for name in changed)
     empty_engine_log(state)
     return bodies.Receipt(
@@ -162,7 +189,7 @@ def _listed(key: bytes, documents: Collection[str]) -> bodies.PurgedDocuments:
 
 
 def _delete_rows(
-    pipeline: Pipeline, target: Target, doomed: Collection[str], spared: Collection[str], lease: Lease
+    pipeline: Pipeline, kept: _Kept, doomed: Collection[str], lease: Lease
 ) -> tuple[int, set[str], dict[str, str]]:
     """Delete from every version, also from those that are no longer or not yet live, and from its files.
 
@@ -176,7 +203,8 @@ def _delete_rows(
     for version in index.versions():
         keys = set(doomed)
         for batch in index.scan(version):
-            keys |= set(target.of(pa.Table.from_batches([batch]))["chunk_id"].to_pylist()).difference(spared)
+            rows = pa.Table.from_batches([batch])
+            keys |= set(kept.target.of(rows)["chunk_id"].to_pylist()).difference(kept.spared) | kept.broken(rows)
         count, listed = index.count(version), sorted(keys)
         with pipeline.progress.bar(f"purge {version}", len(listed), "rows") as advance:
             for start in range(0, len(listed), _IDS):

@@ -1,7 +1,8 @@
 """Guard: refuses what would delete much of an index, of a team's rows in it, or of what a source gave.
 
 A share of the whole says little where one team or one source has lost all it had: so both limits hold for every one of
-them. Asked on every way that deletes: a run, its steps, a cutover, a repair.
+them. Conversations do not count: they come and go with their messages. Asked on every way that deletes: a run, its
+steps, a cutover, a repair.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from embedding.errors import MassDeleteError
+from embedding.ids import CONVERSATION
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -61,6 +63,7 @@ def planned_losses(spark: SparkSession, target: RunTarget) -> list[Loss]:
     from jobs.state.spark_frames import as_named
 
     deletes = as_named(spark).parquet(str(target.work / "deletes")).select("team_id", "chunk_id").distinct()
+    deletes = deletes.where(~F.col("chunk_id").rlike(CONVERSATION))
     key = ["team_id", "chunk_id"]
     counted = (
         _held(spark, target.state, target.version)
@@ -102,6 +105,7 @@ def _held(spark: SparkSession, state: State, index: str) -> DataFrame:
 
     chunks = read_table(spark, state, "chunks").select("team_id", "chunk_id", F.col("source_id").alias("owner"))
     ledger = read_table(spark, state, "published", {"index": index}).select("team_id", "chunk_id", "source_id")
+    ledger = ledger.where(~F.col("chunk_id").rlike(CONVERSATION))
     return ledger.join(chunks, on=["team_id", "chunk_id"], how="left").select(
         "team_id", "chunk_id", F.coalesce("owner", "source_id").alias("source")
     )

@@ -98,7 +98,7 @@ def make_plan(spark: SparkSession, target: RunTarget, scope: Scope, *, shard_tok
             texts = (
                 acted.where("action = 'embed'")
                 .groupBy("team_id", "content_hash")
-                .agg(F.first("text").alias("text"), F.first("tokens").alias("tokens"))
+                .agg(F.first(F.concat("context", "text")).alias("text"), F.first("tokens").alias("tokens"))
             )
             distinct, tokens, shards = _write_texts(texts.persist(), work / "texts", shard_tokens)
         if counts.get("embed") or counts.get("reuse") or counts.get("update"):

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from embedding.text.template import Template, date_words
 from jobs.state.parts import Part, write_part
 from jobs.state.run_target import RunTarget
 from jobs.state.store import State
@@ -98,7 +99,7 @@ class Publisher:
             self.flush()
 
     def _write(self, shard: pa.Table) -> None:
-        rows, ledger = _with_vectors(shard), _ledger(shard, self._target, delete=False)
+        rows, ledger = index_rows(shard, self._target.lexical), _ledger(shard, self._target, delete=False)
         with record_intent(self._state, self._target.run_id, ledger):
             self._before_commit()
             refused = self._index.upsert(self._version, rows)
@@ -132,8 +133,21 @@ def _content_keys(rows: pa.Table) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(rows["team_id"], rows["content_hash"], "\0")
 
 
-def _with_vectors(shard: pa.Table) -> pa.Table:
-    """The shard as an index takes it: its vectors as lists of numbers."""
+def index_rows(shard: pa.Table, lexical: Template) -> pa.Table:
+    """Planned rows (CHUNK and ``vector``) as an index takes them (INDEX_ROW): numbers in lists, and what BM25 reads."""
+    for name in ("author", "author_id", "thread_id", "title"):  # rows of an earlier release do not say them
+        at = shard.column_names.index(name)
+        shard = shard.set_column(at, name, pc.fill_null(shard[name], ""))
+    at = shard.column_names.index("visibility")
+    shard = shard.set_column(at, "visibility", pc.fill_null(shard["visibility"], "private"))
+    said = {
+        "author": shard["author"],
+        "channel": shard["channel_name"],
+        "date": date_words(shard["created_at"]),
+        "title": shard["title"],
+        "text": shard["text"],
+    }
+    shard = shard.append_column("lexical", lexical.render(said, len(shard)))
     vectors = unpack(shard["vector"])
     ends = np.arange(len(shard) + 1, dtype=np.int32) * vectors.shape[1]
     lists = pa.ListArray.from_arrays(pa.array(ends), pa.array(vectors.reshape(-1)))

@@ -24,7 +24,13 @@ def _slack_export(section: config_sections.SlackExportSource, context: SourceCon
 def _files(section: config_sections.FilesSource, context: SourceContext) -> Source:
     from jobs.sources.files import FilesSource
 
-    return FilesSource(context, team_id=section.team_id, channel_id=section.channel_id, max_bytes=section.max_bytes)
+    return FilesSource(
+        context,
+        team_id=section.team_id,
+        channel_id=section.channel_id,
+        visibility=section.visibility,
+        max_bytes=section.max_bytes,
+    )
 
 
 def _table(section: config_sections.TableSource, context: SourceContext) -> Source:

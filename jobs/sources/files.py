@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from embedding import ids
 from embedding.errors import RejectedRecord, SourceError
-from embedding.records import Document, Kind, Record, Rejected, Skipped
+from embedding.records import Document, Kind, Record, Rejected, Skipped, Visibility
 from jobs.sources.base import Listing, Partition, ReadLimits, SourceContext, inside, read_failure, stat_fingerprint
 
 FILES_VERSION = "2"  # what this file makes of a parsed file; raised, everything is read again
@@ -20,7 +20,15 @@ class FilesSource:
 
     kind: Kind = "file"
 
-    def __init__(self, context: SourceContext, *, team_id: str, channel_id: str, max_bytes: int) -> None:
+    def __init__(
+        self,
+        context: SourceContext,
+        *,
+        team_id: str,
+        channel_id: str,
+        max_bytes: int,
+        visibility: Visibility = "private",
+    ) -> None:
         # Here and in ``read``: an executor that leaves reading to the isolated reader needs no parser.
         from embedding.parsers import parser_version
 
@@ -29,10 +37,13 @@ class FilesSource:
         self.source_id = context.source_id
         self.team_id: str | None = team_id
         self.channel_id = channel_id
+        self.visibility = visibility
         self.max_bytes = max_bytes
         self.limits = limits
         self.qualifier = qualifier  # see ids.file_id
-        self.reader = f"files:{FILES_VERSION}:{parser_version()}:{channel_id}:{max_bytes}:{limits}:{qualifier}"
+        self.reader = (
+            f"files:{FILES_VERSION}:{parser_version()}:{channel_id}:{visibility}:{max_bytes}:{limits}:{qualifier}"
+        )
         self.names: Mapping[str, str] = {}
 
     def listing(self) -> Listing:
@@ -135,6 +146,8 @@ class FilesSource:
             text=parsed.text,
             meta=meta,
             marks=parsed.marks,
+            title=parsed.title or PurePath(shown).stem,
+            visibility=self.visibility,
         )
 
     def isolation_limits(self, partition: Partition) -> ReadLimits | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from embedding.errors import RejectedRecord, SourceError
-from embedding.records import Kind, Record, Rejected
+from embedding.records import Kind, Record, Rejected, Visibility
 from embedding.text.slack import NORMALISER_VERSION
 from jobs.sources.base import Listing, Partition, ReadLimits, read_failure
 from jobs.sources.slack_export_parser import Channel, parse_channels, parse_users, read_day
@@ -136,8 +136,8 @@ class SlackExport:
                 continue
             held[key] = workspace
             first = int(start.timestamp()) * 1_000_000
-            # Who may see a channel is in its messages' metadata: a day is read again when that changes.
-            fingerprint = entry.fingerprint + ":private" * channel.private
+            # Who may see a channel is with its messages: a day is read again when that changes.
+            fingerprint = entry.fingerprint + f":{channel.visibility}" * (channel.visibility != "public")
             # Slack cuts days in the workspace's time zone, so a file may hold half a day more on either side.
             bounds = (first - _DAY_US, first + 2 * _DAY_US)
             partitions[key] = Partition(key, entry.path, fingerprint, entry.size, channel.id, *bounds)
@@ -190,8 +190,9 @@ class SlackExport:
                 return channel
         shown = folder.encode("utf-8", "replace").decode()  # a folder's name need not be UTF-8
         if _ID.fullmatch(shown):  # ids are unique in an organisation, names in a workspace alone
-            return Channel(shown, shown, shown[0] in "DG", workspace)
-        return Channel(f"{workspace}:{shown}" if workspace else shown, shown, False, workspace)
+            visibility: Visibility = "direct" if shown[0] == "D" else "private" if shown[0] == "G" else "public"
+            return Channel(shown, shown, visibility, workspace)
+        return Channel(f"{workspace}:{shown}" if workspace else shown, shown, workspace=workspace)
 
     def read(self, partition: Partition) -> Iterator[Record]:
         """See Source.read."""

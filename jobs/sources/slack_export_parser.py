@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from embedding import ids
-from embedding.records import Document, Record, Rejected, Removed, Skipped
+from embedding.records import Document, Record, Rejected, Removed, Skipped, Visibility
 from embedding.text.slack import normalise_label, normalise_message
 from jobs.sources.slack_events import (
     CALLS,
@@ -51,8 +51,13 @@ class Channel:
 
     id: str
     name: str
-    private: bool = False
+    visibility: Visibility = "public"
     workspace: str = ""
+
+    @property
+    def private(self) -> bool:
+        """Whether only its members may read it."""
+        return self.visibility in ("private", "direct")
 
 
 def parse_users(data: bytes) -> dict[str, str]:
@@ -87,7 +92,10 @@ def parse_channels(data: bytes, *, private: bool = False) -> dict[str, Channel]:
         hidden = private or any(entry.get(key) is True for key in ("is_private", "is_group", "is_im", "is_mpim"))
         # A channel keeps its id when it becomes private or public, so that the id decides only where nothing else does.
         hidden = hidden or channel[0] == "D" or (channel[0] == "G" and entry.get("is_private") is not False)
-        channels[folder] = Channel(channel, normalise_label(folder) or channel, hidden)
+        direct = channel[0] == "D" or any(entry.get(key) is True for key in ("is_im", "is_mpim"))
+        shared = any(entry.get(key) is True for key in ("is_ext_shared", "is_shared"))
+        visibility: Visibility = "direct" if direct else "private" if hidden else "shared" if shared else "public"
+        channels[folder] = Channel(channel, normalise_label(folder) or channel, visibility)
     return channels
 
 
@@ -239,10 +247,11 @@ class _Day:
             return None
         ts = str(message["ts"])
         user, author = self._author(message)
+        thread = self._thread(message, ts)
         said: dict[str, object] = {
             "user": user,
             "author": author,
-            **self._thread(message, ts),
+            **thread,
             "workspace": self.channel.workspace,
             "links": list(content.links),
             "files": list(content.files),
@@ -263,9 +272,13 @@ class _Day:
             text=content.text,
             meta={key: value for key, value in said.items() if value} | self._homes(message),
             refs=content.refs | {self.channel.id, user} if user else content.refs | {self.channel.id},
+            author=author,
+            author_id=user,
+            thread_id=thread.get("parent", ""),
+            visibility=self.channel.visibility,
         )
 
-    def _thread(self, message: dict[str, object], ts: str) -> dict[str, object]:
+    def _thread(self, message: dict[str, object], ts: str) -> dict[str, str]:
         """The thread that a reply is in, and the id of its first message."""
         thread_ts = message.get("thread_ts")
         if not (isinstance(thread_ts, str) and thread_ts != ts and is_ts(thread_ts)):

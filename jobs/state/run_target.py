@@ -5,17 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedding.text.template import BARE, Template
 from jobs.state.store import State
 
 
 @dataclass(frozen=True, slots=True)
 class RunTarget:
-    """The index ``version`` ("messages__v1") that a run plans, publishes or compares; its rows carry all three ids."""
+    """The index ``version`` ("messages__v1") that a run plans, publishes or compares; its rows carry all three ids.
+
+    ``lexical`` makes what BM25 reads of a row.
+    """
 
     state: State
     version: str
     space_id: str
     run_id: str
+    lexical: Template = BARE
 
     @property
     def work(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -45,6 +46,11 @@ def read_table(spark: SparkSession, state: State, name: str, partition: Mapping[
         return local_frame(spark, spec.schema, [])
     reader = as_named(spark).schema(ddl).option("basePath", str(state.root / name))
     return gathered(reader.parquet(*files).select(*spec.schema.names))
+
+
+def read_rows(spark: SparkSession, schema: pa.Schema, folder: Path) -> DataFrame:
+    """The Parquet files that a run has written below a folder, with the columns of ``schema``."""
+    return gathered(as_named(spark).schema(spark_ddl(schema)).parquet(str(folder)))
 
 
 def as_named(spark: SparkSession) -> DataFrameReader:

@@ -48,8 +48,9 @@ def close_to_others(folder: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What the marker of a state holds: ``model`` and ``cut`` by space_id, and the index versions that were ever live.
+    """What the marker of a state holds: the spaces by id, and the index versions that were ever live.
 
+    A space has ``model``, ``cut`` and, of releases that note it, ``encoder`` (``Space.encoder_id``).
     ``served`` is None in a state that only releases without it have written to.
     """
 

@@ -68,17 +68,18 @@ class State:
     # -- space ---------------------------------------------------------------------------------------------------
 
     def spaces(self) -> dict[str, dict[str, str]]:
-        """What was made here: ``model`` and ``cut`` by space_id.
+        """What was made here: ``model``, ``cut`` and, where it was noted, ``encoder`` by space_id.
 
         Raises ConfigError for a state of another format, DamagedStateError for a marker that is no JSON.
         """
         return {space_id: dict(space) for space_id, space in read_marker(self.root).spaces.items()}
 
-    def note_space(self, space_id: str, model: str) -> None:
-        """Remember a space, its model's name and its cut. Call it only while holding the lease."""
+    def note_space(self, space_id: str, model: str, encoder: str = "") -> None:
+        """Remember a space, its model's name, its cut and its ``Space.encoder_id``. Call it while holding the lease."""
         marker = read_marker(self.root)
         if space_id not in marker.spaces:
-            self._mark(replace(marker, spaces={**marker.spaces, space_id: {"model": model, "cut": self.cut or ""}}))
+            noted = {"model": model, "cut": self.cut or ""} | ({"encoder": encoder} if encoder else {})
+            self._mark(replace(marker, spaces={**marker.spaces, space_id: noted}))
 
     def served(self) -> tuple[str, ...] | None:
         """Index versions that were ever live; None where only releases that did not note them have written."""

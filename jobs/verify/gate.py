@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 
 from indexers.base import SearchRequest
 from jobs.bodies import run as bodies
+from jobs.relevance.gate import Drop, relevance_drop
 from jobs.scope import Scope
 from jobs.state.run_target import RunTarget
 from jobs.state.spark_frames import read_table, spark_ddl
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from indexers.base import Hit, Index
     from jobs.pipeline import Pipeline
+    from jobs.relevance.golden import GoldenSet
 
 K = 10
 # Cosines of one pair, computed by us and by an engine, differ by far less; copies of a text have the same.
@@ -77,8 +79,13 @@ class Query:
     vector: npt.NDArray[np.float32]
 
 
-def examine(pipeline: Pipeline, version: str, live: str | None, scope: Scope, *, run_id: str) -> Verdict:
-    """Examine a built version. The caller holds the lease, so that nothing changes under it."""
+def examine(
+    pipeline: Pipeline, version: str, live: str | None, scope: Scope, *, run_id: str, golden: GoldenSet | None = None
+) -> Verdict:
+    """Examine a built version, with the questions of ``golden`` too where it is given.
+
+    The caller holds the lease, so that nothing changes under it.
+    """
     settings, index = pipeline.config.gate, pipeline.index()
     index.wait_until_indexed(version)
     spark, state = pipeline.spark(), pipeline.state
@@ -105,10 +112,18 @@ def examine(pipeline: Pipeline, version: str, live: str | None, scope: Scope, *,
     )
     queries = choose_queries(rows, teams=settings.teams, each=settings.queries)
     checks += ask(index, version, queries, exact_scores(rows, queries), settings.min_recall)
+    if golden is not None:
+        checks.append(relevance(relevance_drop(pipeline, golden, version, live), settings.max_ndcg_drop))
     drift = None
     if live is not None and live != version and index.space_of(live) != pipeline.space_id:
         drift = compare_answers(index, live, version, [q for q in queries if not q.foreign])
     return Verdict(checks, drift)
+
+
+def relevance(drop: Drop, most: float) -> Check:
+    """The check of nDCG@10 on the golden set; the limit is 0 where there is no figure to compare with."""
+    limit = 0.0 if drop.live is None else max(0.0, drop.live - most)
+    return Check("nDCG@10", drop.passed, round(drop.new, 4), round(limit, 4), drop.detail)
 
 
 def choose_queries(rows: DataFrame, *, teams: int, each: int) -> list[Query]:

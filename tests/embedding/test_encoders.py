@@ -165,6 +165,9 @@ class _Kept:
             self._vectors = {tuple(texts): self._encoder.encode(texts, tokens)}
         return self._vectors[tuple(texts)]
 
+    def close(self) -> None:
+        """Nothing is held."""
+
 
 @pytest.fixture(scope="module")
 def model(spec: EncoderSpec) -> _Kept:
@@ -216,6 +219,9 @@ class _Changed:
         if self._normalise:
             out = torch.nn.functional.normalize(out)
         return out.numpy()
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def _int8(values: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,7 @@ from tests.support.vespa_server import VespaServer
 # Ids that a careless filter takes for one another, for a pattern, or for a part of itself.
 TEAMS = ["T0", "t0", "T0 ", "T%", "T_", "T*", "T\\", "T0'", 'T0"', "Té", *(text[:100] for text in HOSTILE)]
 CHANNELS = ["", "C0", "c0", "C0' or '1' == '1", 'C0"] or team_id in ["T0', *HOSTILE]
+KEYS = [f"{n}#0" for n in range(0, 440, 40)]
 SECRET = "only its own team may read this"
 
 _pieces = st.sampled_from(
@@ -89,6 +90,8 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         channel_id=[c for _, c in pairs],
         kind=["message" if n % 2 else "file" for n in range(len(pairs))],
         text=SECRET,
+        lexical=SECRET,
+        visibility=["private" if n % 3 else "public" for n in range(len(pairs))],
         vector=[np.ones(DIM, np.float32)] * len(pairs),
     )
     oracle = ExactIndex(name="messages")
@@ -105,22 +108,28 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     channels=st.lists(st.one_of(st.sampled_from(CHANNELS), ids), max_size=3),
     kind=st.one_of(st.none(), st.sampled_from(["message", "file"]), injected),
     k=st.integers(1, 1000),
+    public=st.booleans(),
 )
-@example(team='T0" or team_id != "', channels=[], kind=None, k=1000)
-@example(team="T0", channels=['C0"] or team_id in ["T%'], kind='file" or "1" == "1', k=1000)
+@example(team='T0" or team_id != "', channels=[], kind=None, k=1000, public=False)
+@example(team="T0", channels=['C0"] or team_id in ["T%'], kind='file" or "1" == "1', k=1000, public=False)
+@example(team="T0", channels=['C0"] or team_id in ["T%'], kind=None, k=1000, public=True)
 def test_a_search_finds_rows_of_its_team_alone(
-    both: Both, team: str, channels: list[str], kind: str | None, k: int
+    both: Both, team: str, channels: list[str], kind: str | None, k: int, public: bool
 ) -> None:
-    asked = SearchRequest(team, channels, kind, k)
+    asked = SearchRequest(team, channels, () if kind is None else (kind,), k, public=public)
     vector = np.ones(DIM, np.float32)
     # All that the filter lets through: every row is as near as any other, so fewer than all of them are any of them.
     expected = both.oracle.search(V1, vector, replace(asked, k=1000))
     try:
         hits = both.engine.search(V1, vector, asked)
+        matched = both.engine.match(V1, "may read this", asked)
+        fetched = both.engine.fetch(V1, KEYS, asked)
     except Exception as error:  # whatever it is: refusing is safe, quoting is not
         assert SECRET not in str(error) and not expected, f"{type(error).__name__}: {error}"
         return
-    assert {hit.team_id for hit in hits} <= {team}
+    assert {hit.team_id for hit in (*hits, *matched, *fetched)} <= {team}
+    assert {hit.chunk_id for hit in matched} <= {hit.chunk_id for hit in expected} and len(matched) == len(hits)
+    assert {hit.chunk_id for hit in fetched} == {hit.chunk_id for hit in expected} & set(KEYS)
     if kind in (None, "message", "file"):
         found = {hit.chunk_id for hit in hits}
         assert len(found) == len(hits) == min(k, len(expected))

@@ -10,7 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +24,7 @@ from pymilvus import MilvusClient
 from embedding.errors import ConfigError, LeaseHeldError, ResourceError, SpaceMismatchError
 from indexers import INDEXES, Settings, find_index, open_index
 from indexers.base import Index, SearchRequest
+from indexers.exact import ExactIndex
 from indexers.milvus.filters import literal, search_filter
 from indexers.milvus.index import MilvusIndex
 from indexers.milvus.wire import batches
@@ -65,6 +68,12 @@ def rows(ids: list[str], seed: int = 0, **columns: object) -> pa.Table:
         "updated_at": 5,
         "version": 1,
         "text": [f"text {i}" for i in range(count)],
+        "lexical": [f"words of {i.split('#')[0]}" for i in ids],
+        "author": "Ada",
+        "author_id": "U0",
+        "thread_id": [i.split("#")[0] for i in ids],
+        "title": "",
+        "visibility": "public",
         "meta": "{}",
         "content_hash": [f"c{seed}-{i}" for i in range(count)],
         "meta_hash": f"m{seed}",
@@ -209,7 +218,7 @@ def test_search_sees_only_the_filters_rows(index: Index) -> None:
         hits = index.search(V1, vectors[team], SearchRequest(f"T{team}", k=100))
         assert {h.chunk_id for h in hits} == {f"{i}#0" for i in range(600) if i % 10 == team}
         assert hits[0].chunk_id == f"{team}#0"
-    hits = index.search(V1, vectors[0], SearchRequest("T0", channels=["C1", "C2"], kind="file", k=100))
+    hits = index.search(V1, vectors[0], SearchRequest("T0", channels=["C1", "C2"], kinds=["file"], k=100))
     expected = {i for i in range(600) if i % 10 == 0 and i % 7 in (1, 2) and i % 3}
     assert {h.chunk_id for h in hits} == {f"{i}#0" for i in expected}
     assert index.search(V1, vectors[0], SearchRequest("T", k=5)) == []
@@ -232,8 +241,109 @@ def test_scores_are_cosines_and_the_order_is_the_oracles(index: Index) -> None:
     assert json.loads(best.meta) == {"page": 3}
 
 
+def test_the_best_matches_of_words_come_first(index: Index) -> None:
+    lexical = [
+        "parcel parcel lockers",
+        "the parcel is in one of the many long halls",
+        "lunch",
+        "PARCEL!",
+        "",
+        "parcels",
+    ]
+    table = rows([f"{n}#0" for n in range(6)], lexical=lexical, text="other words", team_id=["T0"] * 3 + ["T1"] * 3)
+    index.upsert(V1, table)
+    if not index.capabilities().lexical:
+        with pytest.raises(ConfigError, match=f"{V1} on .* has no index of words; it has no BM25"):
+            index.match(V1, "parcel", SearchRequest("T0"))
+        return
+    found = index.match(V1, "Parcel?", SearchRequest("T0"))
+    assert [hit.chunk_id for hit in found] == ["0#0", "1#0"] and found[0].score > found[1].score > 0
+    assert found[0].text == "other words", "what is shown is the text, what is matched is not"
+    assert [hit.chunk_id for hit in index.match(V1, "lunch or lockers", SearchRequest("T0"))] == ["2#0", "0#0"]
+    assert [hit.chunk_id for hit in index.match(V1, "parcel", SearchRequest("T0", k=1))] == ["0#0"]
+    assert [hit.chunk_id for hit in index.match(V1, "parcel", SearchRequest("T1"))] == ["3#0"]
+    for text in ("", " \n", "?!", "unknown", "other"):
+        assert index.match(V1, text, SearchRequest("T0")) == []
+    index.upsert(V1, rows(["0#0"], lexical="coffee"))
+    index.delete(V1, ["1#0"])
+    assert index.match(V1, "parcel", SearchRequest("T0")) == []
+
+
+def test_a_hit_shows_what_its_row_says(index: Index) -> None:
+    said: dict[str, Any] = {
+        "author": "Ada L.",
+        "author_id": "U7",
+        "thread_id": "t/1",
+        "title": "Notes",
+        "visibility": "shared",
+    }
+    table = rows(["a#0"], channel_name="general", **said)
+    index.upsert(V1, table)
+    (near,) = index.search(V1, vectors_of(table)[0], SearchRequest("T0"))
+    (got,) = index.fetch(V1, ["a#0"], SearchRequest("T0"))
+    assert {name: getattr(near, name) for name in said} == said and near.created_at == 0
+    assert got == replace(near, score=0.0)
+
+
+FILTERS = [
+    SearchRequest("T0"),
+    SearchRequest("T0", kinds=["message", "thread"]),
+    SearchRequest("T0", ["C1", "C2"], ["file"]),
+    SearchRequest("T0", author_ids=["U1", 'U"2']),
+    SearchRequest("T0", thread_id="t3"),
+    SearchRequest("T0", since=20, until=60),
+    SearchRequest("T0", until=0),
+    SearchRequest("T0", public=True),
+    SearchRequest("T0", ["C1"], public=True),
+    SearchRequest("T0", ["C1", "C4"], ["thread", "file"], 7, ["U0", "U1"], since=5, public=True),
+    SearchRequest("T0", [f"C{n}" for n in range(2, 2_002)]),
+    SearchRequest("T0", [f"C{n}" for n in range(2, 2_002)], public=True),
+    SearchRequest("none", public=True),
+]
+
+
+def test_every_way_to_ask_sees_the_rows_of_the_filters_and_no_others(index: Index) -> None:
+    ids = [f"{n}#0" for n in range(120)]
+    kinds, authors, seen = ("message", "file", "thread"), ("U0", "U1", 'U"2'), ("public", "private", "direct", "shared")
+    table = rows(
+        ids,
+        team_id=[f"T{n % 2}" for n in range(120)],
+        channel_id=[f"C{n // 2 % 5}" for n in range(120)],
+        kind=[kinds[n % 3] for n in range(120)],
+        author_id=[authors[n // 5 % 3] for n in range(120)],
+        thread_id=[f"t{n // 8}" for n in range(120)],
+        visibility=[seen[n // 2 % 4] for n in range(120)],
+        lexical=[f"words {n}" for n in range(120)],
+    )
+    oracle = ExactIndex(name="messages")
+    oracle.create_version(V1, space_id="space-a", dim=DIM)
+    for filled in (oracle, index):
+        filled.upsert(V1, table)
+    query = vectors_of(table)[1]
+    for asked in FILTERS:
+        everything = replace(asked, k=200)
+        expected = [hit.chunk_id for hit in oracle.search(V1, query, everything)]
+        assert [h.chunk_id for h in index.search(V1, query, asked)] == expected[: asked.k]
+        assert [h.chunk_id for h in index.search(V1, query, everything)] == expected
+        assert [h.chunk_id for h in index.fetch(V1, ids, asked)] == [i for i in ids if i in expected]
+        if index.capabilities().lexical:
+            assert {h.chunk_id for h in index.match(V1, "words", everything)} == set(expected)
+
+
+def test_rows_are_fetched_by_key_within_a_request(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexers.milvus.reader.FETCH_KEYS", 2)
+    index.upsert(V1, rows(["a#0", "b#0", "c#0", 'd"#0'], team_id=["T0", "T0", "T1", "T0"]))
+    index.point_alias(V1)
+    found = index.fetch(None, ['d"#0', "c#0", "b#0", "unknown#0", "b#0", "a#0"], SearchRequest("T0", k=1))
+    assert [(hit.chunk_id, hit.score) for hit in found] == [('d"#0', 0.0), ("b#0", 0.0), ("a#0", 0.0)]
+    assert index.fetch(V1, [], SearchRequest("T0")) == []
+
+
 def test_hostile_values_are_only_values(index: Index) -> None:
-    table = rows(HOSTILE, team_id=[h[:100] for h in HOSTILE], channel_id=HOSTILE, text=HOSTILE, doc_id=HOSTILE)
+    ids: dict[str, Any] = dict.fromkeys(
+        ("channel_id", "text", "doc_id", "author_id", "thread_id", "lexical", "title"), HOSTILE
+    )
+    table = rows(HOSTILE, team_id=[h[:100] for h in HOSTILE], **ids)
     index.upsert(V1, table)
     index.upsert(V1, rows(["other#0"], seed=9))
     assert scanned(index).slice(0).equals(matching(pa.concat_tables([table, rows(["other#0"], seed=9)])))
@@ -241,8 +351,10 @@ def test_hostile_values_are_only_values(index: Index) -> None:
     got = index.fetch_vectors(V1, HOSTILE)
     for i, value in enumerate(HOSTILE):
         assert np.abs(got[value] - vectors[i]).max() < 1e-6
-        (hit,) = index.search(V1, vectors[i], SearchRequest(value[:100], channels=[value], k=10))
-        assert (hit.chunk_id, hit.text) == (value, value)
+        asked = SearchRequest(value[:100], [value], author_ids=[value], thread_id=value)
+        (hit,) = index.search(V1, vectors[i], asked)
+        assert (hit.chunk_id, hit.text, hit.author_id, hit.title) == (value, value, value, value)
+        assert index.fetch(V1, HOSTILE, asked) == [replace(hit, score=0.0)]
     for value in HOSTILE:
         index.delete(V1, [value])
     assert scanned(index)["chunk_id"].to_pylist() == ["other#0"]
@@ -288,7 +400,7 @@ def test_a_hundred_thousand_rows(index: Index) -> None:
     for team, channel in ((0, 5), (7, 0), (19, 6)):
         wanted = (numbers % 20 == team) & (numbers % 7 == channel) & (numbers % 3 != 0) & (numbers % 25 != 5)
         mine = {ids[n]: matrix[n] for n in np.flatnonzero(wanted)}
-        hits = index.search(V1, query, SearchRequest(f"T{team}", channels=[f"C{channel}"], kind="file", k=1_000))
+        hits = index.search(V1, query, SearchRequest(f"T{team}", channels=[f"C{channel}"], kinds=["file"], k=1_000))
         assert {hit.chunk_id for hit in hits} == set(mine), "all rows of the filter and no others"
         held = np.stack(list(mine.values()))
         cosines = held @ query / np.linalg.norm(held, axis=1) / np.linalg.norm(query)
@@ -464,9 +576,12 @@ def test_a_missing_version_is_an_error(index: Index) -> None:
 
 def test_filters_quote_what_both_grammars_know() -> None:
     assert literal('a"b\\c\n\x01é%') == '"a\\"b\\\\c\\n\x01é%"'
-    assert search_filter('T"', [], None) == 'team_id == "T\\""'
-    assert search_filter("T", ["C1", "C2"], "file") == (
-        'team_id == "T" and channel_id in ["C1", "C2"] and kind == "file"'
+    assert search_filter(SearchRequest('T"')) == 'team_id == "T\\""'
+    assert search_filter(SearchRequest("T", ["C1", 'C"'], ["file"], thread_id="t")) == (
+        'team_id == "T" and channel_id in ["C1", "C\\""] and kind in ["file"] and thread_id == "t"'
+    )
+    assert search_filter(SearchRequest("T", ["C1"], public=True, since=-1, until=5)) == (
+        'team_id == "T" and (visibility == "public" or channel_id in ["C1"]) and created_at >= -1 and created_at < 5'
     )
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ from embedding.errors import ConfigError, ReadBackError, ResourceError
 from indexers import Settings, open_index
 from indexers.base import SearchRequest
 from indexers.milvus.index import MilvusIndex
-from indexers.milvus.layout import capabilities_of
+from indexers.milvus.layout import Layout, capabilities_of
 from indexers.milvus.wire import encode
+from indexers.rows import ADDED, INDEX_ROW
 from tests.indexers.test_index_contract import DIM, V1, V2, rows, scanned, vectors_of
 from tests.support.workspace import Workspace
 
@@ -262,7 +264,7 @@ def test_writers_work_side_by_side_and_none_is_left_at_work(tls: TlsServer) -> N
 
 
 @pytest.mark.parametrize(
-    ("version", "hybrid", "float16", "engine"),
+    ("version", "lexical", "float16", "engine"),
     [
         ("v2.3.5-lite", False, False, "Milvus 2.3.5-lite"),
         ("2.4.15", False, True, "Milvus 2.4.15"),
@@ -274,40 +276,56 @@ def test_writers_work_side_by_side_and_none_is_left_at_work(tls: TlsServer) -> N
         ("", False, False, "Milvus of unknown version"),
     ],
 )
-def test_what_a_version_can_do(version: str, hybrid: bool, float16: bool, engine: str) -> None:
+def test_what_a_version_can_do(version: str, lexical: bool, float16: bool, engine: str) -> None:
     can = capabilities_of(version, lite=False, writers=0)
-    assert (can.engine, can.hybrid, can.float16, can.conditional) == (engine, hybrid, float16, False)
+    assert (can.engine, can.lexical, can.float16, can.conditional) == (engine, lexical, float16, False)
     assert can.writers == (1 if "Lite" in engine else 4)
     assert can.compacts == (engine != "Milvus 2.3.5-lite")
 
 
-def test_milvus_lite_searches_by_words_where_the_version_has_them(tmp_path: Path) -> None:
+def test_words_are_indexed_unless_the_settings_say_no(tmp_path: Path) -> None:
     uri = str(tmp_path / "lite")
-    index = open_index("milvus", uri, "messages")
-    index.create_version(V1, space_id="s", dim=DIM)
-    with pytest.raises(ConfigError, match="messages__v1 on Milvus Lite .* set index.hybrid = true and reindex"):
-        index.search(V1, np.ones(DIM, np.float32), SearchRequest("T0", text="parcel"))
+    for hybrid, version in ((None, V1), (False, V2), (True, "messages__v3")):
+        index = open_index("milvus", uri, "messages", settings=Settings(hybrid=hybrid))
+        index.create_version(version, space_id="s", dim=DIM)
+        index.upsert(version, rows(["a#0", "b#0"], lexical=["the parcel lockers", "lunch at noon"]))
+        index.close()
+    index = MilvusIndex(uri, "messages")
+    for version in (V1, "messages__v3"):
+        assert [hit.chunk_id for hit in index.match(version, "parcel", SearchRequest("T0"))] == ["a#0"]
+    with pytest.raises(ConfigError, match="messages__v2 on Milvus Lite .* no index of words; run `embedmill reindex`"):
+        index.match(V2, "parcel", SearchRequest("T0"))
+    assert "lexical" not in index._layout(V2).columns, "nor is what BM25 would see kept"
+    assert len(index.search(V2, np.ones(DIM, np.float32), SearchRequest("T0", author_ids=["U0"]))) == 2
     index.close()
 
-    index = open_index("milvus", uri, "messages", settings=Settings(hybrid=True))
-    index.create_version(V2, space_id="s", dim=DIM)
-    texts = ["the parcel lockers", "lunch at noon", "a parcel for you", "the signing key", "backup failed", "coffee"]
-    table = rows(
-        [f"{n}#0" for n in range(120)],
-        text=[texts[n % 6] + f" {n}" for n in range(120)],
-        team_id=[f"T{n // 6 % 2}" for n in range(120)],
-        channel_id=[f"C{n % 4}" for n in range(120)],
-    )
-    index.upsert(V2, table)
-    index.upsert(V2, table.slice(0, 60))
-    index.delete(V2, ["14#0"])
-    vectors = vectors_of(table)
-    found = index.search(V2, vectors[61], SearchRequest("T0", k=20, text="signing 63"))
-    assert {"63#0", "61#0"} < {hit.chunk_id for hit in found}, "the best by words, and the best by vector"
-    assert {hit.team_id for hit in found} == {"T0"} and [h.score for h in found] == sorted(h.score for h in found)[::-1]
-    narrow = index.search(V2, vectors[0], SearchRequest("T0", channels=["C2"], kind="message", k=50, text="parcel"))
-    assert {h.chunk_id for h in narrow} == {f"{n}#0" for n in range(120) if n // 6 % 2 == 0 and n % 4 == 2 and n != 14}
-    assert narrow[0].text.startswith(("the parcel", "a parcel"))
+
+@pytest.mark.parametrize("words", [False, True])
+def test_a_version_of_an_earlier_release_is_read_and_written(tmp_path: Path, words: bool) -> None:
+    """With the columns that it has; where it has an index of words, that is over the text."""
+    index = MilvusIndex(str(tmp_path / "lite"), "messages")
+    first = Layout(words=words, columns=tuple(name for name in INDEX_ROW.names if name not in ADDED))
+    index._create(V1, "space-a", DIM, first)
+    assert index._describe(V1).layout == first
+    table = rows(["a#0", "b#0"], text=["the parcel", "the lunch"], lexical="nothing", kind=["message", "file"])
+    index.upsert(V1, table)
+    index.create_version(V1, space_id="space-a", dim=DIM)
+    asked = SearchRequest("T0", ["C0"], ["file"], since=1, until=2)
+    (hit,) = index.search(V1, vectors_of(table)[0], asked)
+    assert (hit.chunk_id, hit.author, hit.visibility) == ("b#0", "", "")
+    assert index.fetch(V1, ["a#0", "b#0"], asked) == [replace(hit, score=0.0)]
+    if words:
+        assert [hit.chunk_id for hit in index.match(V1, "parcel", SearchRequest("T0"))] == ["a#0"]
+    else:
+        with pytest.raises(ConfigError, match="has no index of words"):
+            index.match(V1, "parcel", SearchRequest("T0"))
+    for name, request in (
+        ("author_id", SearchRequest("T0", author_ids=["U0"])),
+        ("thread_id", SearchRequest("T0", thread_id="a")),
+        ("visibility", SearchRequest("T0", ["C0"], public=True)),
+    ):
+        with pytest.raises(ConfigError, match=f"messages__v1 has no {name} to filter by; run `embedmill reindex`"):
+            index.search(V1, vectors_of(table)[0], request)
     index.close()
 
 
@@ -338,14 +356,18 @@ def test_an_empty_upsert_asks_nothing_of_the_engine(tls: TlsServer) -> None:
 
 
 def test_the_command_line_searches_by_words_after_a_reindex(ran: Workspace) -> None:
+    plain = ran.config.read_text()
+    ran.config.write_text(plain + "[index]\nhybrid = false\n")
+    assert ran.call("reindex").body["chunks"]["embedded"] == 0
     asked = ("search", "signing key", "--team", "T01", "--hybrid")
     refused = ran.call(*asked)
-    assert refused.code == 2 and "set index.hybrid = true and reindex" in refused.err and refused.err.count("\n") == 1
-    ran.config.write_text(ran.config.read_text() + "[index]\nhybrid = true\n")
+    assert refused.code == 2 and "no index of words; run `embedmill reindex`" in refused.err
+    assert refused.err.count("\n") == 1
+    ran.config.write_text(plain)
     assert ran.call("reindex").body["chunks"]["embedded"] == 0
     found = ran.call(*asked)
-    assert found.code == 0 and found.body["index"] == "messages__v2"
-    assert "signing key" in found.body["hits"][0]["text"] and found.body["hits"][0]["score"] < 0.05
+    assert found.code == 0 and found.body["index"] == "messages__v3"
+    assert "signing key" in found.body["hits"][0]["text"] and 1 < found.body["hits"][0]["score"] <= 3
     assert ran.verify().code == 0
 
 

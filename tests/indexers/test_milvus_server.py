@@ -103,8 +103,8 @@ def test_what_this_server_does_not_have_is_refused_before_it_is_tried(milvus_ser
         index.close()
     index = open_index("milvus", milvus_server.uri, name)
     index.create_version(f"{name}__v1", space_id="space", dim=DIM)
-    with pytest.raises(ConfigError, match="--hybrid: .* on Milvus 2.3.5-lite has no index of words; it has no BM25"):
-        index.search(f"{name}__v1", np.ones(DIM, np.float32), SearchRequest("T0", text="words"))
+    with pytest.raises(ConfigError, match=f"{name}__v1 on Milvus 2.3.5-lite has no index of words; it has no BM25"):
+        index.match(f"{name}__v1", "words", SearchRequest("T0"))
     index.close()
 
 

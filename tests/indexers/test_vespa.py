@@ -14,10 +14,11 @@ from vespa.package import ApplicationPackage
 from embedding.errors import ConfigError, EmbedmillError, ResourceError
 from indexers import Settings, open_index
 from indexers.base import SearchRequest
-from indexers.rows import SCAN
+from indexers.rows import ADDED, INDEX_ROW, SCAN
 from indexers.vespa.client import IN_FLIGHT
-from indexers.vespa.index import VespaIndex, search_body
-from indexers.vespa.package import application, read_dims, write_package
+from indexers.vespa.index import VespaIndex
+from indexers.vespa.package import application, read_dims, read_earlier, write_package
+from indexers.vespa.queries import match_body, search_body
 from indexers.vespa.strings import restored, searchable, storable
 from tests.indexers.test_index_contract import DIM, HOSTILE, V1, V2, rows, scanned, vectors_of
 from tests.support.vespa_server import VespaServer
@@ -259,22 +260,50 @@ def test_a_schema_whose_filter_leaks_is_caught(
         index.search("messages__v4", np.ones(DIM), SearchRequest("T01"))
 
 
-def test_hybrid_search_fuses_words_and_vectors_within_the_team(index: VespaIndex) -> None:
-    texts = ["the parcel lockers at the harbour", "lunch at noon", "PARCEL", "nothing at all"] + ["filler words"] * 150
-    ids = [f"{n}#0" for n in range(len(texts))]
-    table = rows(ids, text=texts, team_id=["T1", "T1", "T2"] + ["T1"] * (len(texts) - 3))
+def test_nothing_in_a_text_is_query_language(index: VespaIndex) -> None:
+    table = rows(["a#0", "b#0", "c#0"], lexical=["parcel lunch", "team id", "parcel"], team_id=["T1", "T1", "T2"])
     index.upsert(V1, table)
-    query = vectors_of(table)[1]
-    nearest = index.search(V1, query, SearchRequest("T1", k=5))
-    assert nearest[0].chunk_id == "1#0" and nearest[0].score == pytest.approx(1.0, abs=1e-5)
-    assert "0#0" not in {h.chunk_id for h in nearest}
-    fused = index.search(V1, query, SearchRequest("T1", k=5, text="parcel lockers"))
-    assert {h.chunk_id for h in fused[:2]} == {"0#0", "1#0"}
-    assert fused[0].score <= 2 / 61 and fused[0].score > fused[2].score
-    assert index.search(V1, query, SearchRequest("T2", k=5, text="parcel"))[0].chunk_id == "2#0"
-    # Nothing in a text is query language: not a field, a sign, a quote, or no word at all.
-    for text in ('team_id:T2 +parcel -lunch "', '" or true', "@team", "!?", "{targetHits:1}"):
-        assert {h.team_id for h in index.search(V1, query, SearchRequest("T1", k=200, text=text))} == {"T1"}
+    for text in ('team_id:T2 +parcel -lunch "', '" or true', "@team id", "{targetHits:1} parcel"):
+        assert {h.team_id for h in index.match(V1, text, SearchRequest("T1", k=200))} <= {"T1"}
+    assert [h.chunk_id for h in index.match(V1, 'chunk_id:c +parcel -lunch "', SearchRequest("T1"))] == ["a#0"]
+
+
+def test_types_of_an_earlier_release_keep_their_columns(
+    index: VespaIndex, server: VespaServer, package: Path, tmp_path: Path
+) -> None:
+    """A version without the note of its layout, as every one that an earlier release made."""
+    write_package(tmp_path, "messages", {V1: DIM, V2: DIM}, earlier=[V2])
+    server.deploy(tmp_path, empty=True)
+    schema = (tmp_path / "schemas" / f"{V2}.sd").read_text()
+    assert not any(f"field {name} type" in schema for name in ADDED) and "bm25(text)" in schema
+    index.create_version(V1, space_id="s", dim=DIM)
+    index._client.put(index._types, [(V2, {"version": V2, "space_id": "s", "dim": DIM})])
+    assert (index.versions(), index.earlier()) == ([V1, V2], {V2})
+    table = rows(["a#0", "b#0"], text=["the parcel", "the lunch"], lexical="nothing")
+    for version in (V1, V2):
+        assert index.upsert(version, table) == []
+    assert set(server.documents(V2)[f"id:messages:{V2}::a#0"]) == set(INDEX_ROW.names) - {*ADDED, "vector"}
+    (hit,) = index.match(V2, "parcel", SearchRequest("T0"))
+    assert (hit.chunk_id, hit.author, hit.visibility) == ("a#0", "", "")
+    for asked in (
+        SearchRequest("T0", author_ids=["U"]),
+        SearchRequest("T0", thread_id="t"),
+        SearchRequest("T0", [], public=True),
+    ):
+        with pytest.raises(ConfigError, match=f"{V2} has no .* to filter by; run `embedmill reindex`"):
+            index.search(V2, np.ones(DIM), asked)
+    # Deployed as before, a version that is still to be made would lack columns: that is said before it is made.
+    write_package(tmp_path, "messages", {V1: DIM, V2: DIM, "messages__v3": DIM}, earlier=[V2, "messages__v3"])
+    assert read_earlier(tmp_path, "messages") == {V2, "messages__v3"}
+    server.deploy(tmp_path)
+    with pytest.raises(ConfigError, match="messages__v3 is not deployed with 16 dimensions"):
+        index.create_version("messages__v3", space_id="s", dim=DIM)
+    assert write_package(tmp_path, "messages", {V1: DIM, V2: DIM, "messages__v3": DIM}, earlier=[V2], unused=True) == [
+        "messages__v3"
+    ]
+    assert "indexing-change" in (tmp_path / "validation-overrides.xml").read_text()
+    server.deploy(tmp_path)
+    index.create_version("messages__v3", space_id="s", dim=DIM)
 
 
 def test_searches_of_many_threads_go_on_while_the_pointer_moves(index: VespaIndex) -> None:
@@ -307,14 +336,19 @@ def test_searches_of_many_threads_go_on_while_the_pointer_moves(index: VespaInde
 
 
 def test_no_value_is_part_of_the_query() -> None:
+    def asked(value: str, channel: str) -> dict[str, Any]:
+        request = SearchRequest(value, [channel, "C"], [value], 3, [value, "U"], thread_id=value)
+        return match_body(V1, "lexical", value, request)
+
     for value in HOSTILE:
-        body = search_body(V1, np.ones(4), SearchRequest(value, channels=[value, "C"], kind=value, k=3, text=value))
-        assert (
-            body["yql"]
-            == search_body(V1, np.ones(4), SearchRequest("T", channels=["C", "D"], kind="file", k=3, text="x"))["yql"]
-        )
-        assert restored(body["team"]) == value
+        body = asked(value, value)
+        # A list of values has no escapes: one with a quote in it is a term of its own.
+        assert body["yql"] == asked('"' if '"' in value else "x", '"' if '"' in value else "x")["yql"]
+        assert restored(body["team"]) == restored(body["words"]) == restored(body["thread"]) == value
     assert "team_id contains @team" in search_body(V1, np.ones(4), SearchRequest("T"))["yql"]
+    many = search_body(V1, np.ones(4), SearchRequest("T", [f"C{n}" for n in range(2_000)], public=True))
+    assert many["yql"].endswith('(visibility contains "public" or channel_id in (@channel_id))')
+    assert many["channel_id"].startswith('"C0","C1",') and many["channel_id"].count('"') == 4_000
 
 
 def test_strings_are_stored_as_vespa_takes_them() -> None:
@@ -356,13 +390,10 @@ def test_the_package_is_what_pyvespa_deploys() -> None:
     assert {name: inside[name] for name in files(GOLDEN)} == files(GOLDEN)
     (schema,) = [s for s in package.schemas if s.name == V1]
     profiles = schema.rank_profiles
-    assert set(profiles) == {"semantic", "bm25", "hybrid"}
-    phase = profiles["hybrid"].global_phase
-    assert phase is not None and phase.expression == (
-        "reciprocal_rank(cosine) + if (bm25(text) > 0, reciprocal_rank(bm25(text)), 0)"
-    )
+    assert set(profiles) == {"semantic", "bm25"}
+    assert profiles["bm25"].first_phase == "bm25(lexical)"
     by_name = {f.name: f for f in schema.document.fields}
-    for name in ("team_id", "channel_id"):
+    for name in ("team_id", "channel_id", "author_id", "thread_id", "visibility"):
         assert by_name[name].attribute == ["fast-search"] and "cased" in by_name[name].match
     assert by_name["vector"].ann.distance_metric == "angular"
     assert set(by_name) == {f.name for f in rows(["a#0"]).schema}

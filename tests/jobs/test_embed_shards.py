@@ -118,6 +118,9 @@ class _Fails:
         out[[self.word in text for text in texts]] = self.value
         return out
 
+    def close(self) -> None:
+        """Nothing is held."""
+
 
 @pytest.mark.parametrize("value", [np.nan, 0.0, np.inf])
 def test_a_local_encoder_that_gives_no_vector_for_one_text(value: float, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from jobs.bodies.answers import StatusBody
 from jobs.cli import render
 from jobs.config import load_config
 from jobs.extract.changes import choose_partitions
+from jobs.extract.cutting import Chunking
 from jobs.extract.held_deletions import HeldBack, Kept, drop_held, held_back, held_back_columns, judge, without
-from jobs.extract.partition_reader import Chunking
 from jobs.maintenance.erase import Target, _drop_removals
 from jobs.maintenance.rebuild import _read_all_again
 from jobs.pipeline import Pipeline

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 
 from embedding.ids import chunk_id
 from indexers import open_index
+from indexers.base import SearchRequest
 from indexers.milvus.index import MilvusIndex
 from indexers.rows import INDEX_ROW
 from jobs.config import load_config
@@ -238,8 +240,8 @@ def test_a_filter_that_leaks_is_refused(ran: Workspace, monkeypatch: pytest.Monk
     import indexers.milvus.reader as milvus
     from indexers.milvus.filters import search_filter as real
 
-    def leaking(team_id: str, channels: Any, kind: str | None) -> str:
-        return "" if leak == "team" else real(team_id, (), kind)
+    def leaking(request: SearchRequest) -> str:
+        return "" if leak == "team" else real(replace(request, channels=()))
 
     monkeypatch.setattr(milvus, "search_filter", leaking)
     found = ran.call("reindex")

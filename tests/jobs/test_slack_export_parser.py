@@ -58,6 +58,8 @@ def test_a_message() -> None:
         text="hello @U2",
         meta={"user": "U1", "author": "Ada"},
         refs=frozenset({"U1", "U2", "C1"}),
+        author="Ada",
+        author_id="U1",
     )
 
 
@@ -96,7 +98,7 @@ def test_other_metadata_is_there_only_where_it_says_something() -> None:
         team="T02",
         user_team="T01",
     )
-    (found,) = read(record, channel=Channel("G1", "secret", private=True))
+    (found,) = read(record, channel=Channel("G1", "secret", "private"))
     assert isinstance(found, Document)
     assert found.meta == {
         "user": "U1",
@@ -354,12 +356,12 @@ def test_channels_by_folder() -> None:
     channels = [{"id": "C1", "name": "general"}, {"id": "C2", "name": "hush", "is_private": True}, {"id": "D1"}, {}, 3]
     assert parse_channels(json.dumps(channels).encode()) == {
         "general": Channel("C1", "general"),
-        "hush": Channel("C2", "hush", private=True),
-        "D1": Channel("D1", "D1", private=True),
+        "hush": Channel("C2", "hush", "private"),
+        "D1": Channel("D1", "D1", "direct"),
     }
     was_a_group = b'[{"id": "G1", "name": "open", "is_private": false}, {"id": "G2", "name": "old"}]'
     assert {c.name: c.private for c in parse_channels(was_a_group).values()} == {"open": False, "old": True}
-    assert parse_channels(b'[{"id": "C3", "name": "x"}]', private=True) == {"x": Channel("C3", "x", private=True)}
+    assert parse_channels(b'[{"id": "C3", "name": "x"}]', private=True) == {"x": Channel("C3", "x", "private")}
 
 
 @pytest.mark.parametrize("parse", [parse_users, parse_channels])

@@ -14,10 +14,13 @@ from tests.support.vespa_selection import ESCAPES
 from tests.support.vespa_types import Refused, Type
 
 _YQL = re.compile(
-    r"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<number>\d+)|(?P<parameter>@[\w.]+)
-    |(?P<op>[{}():,*])|(?P<word>[A-Za-z_][\w.]*))""",
+    r"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<number>-?\d+L?)|(?P<parameter>@[\w.]+)
+    |(?P<op><=|>=|[<>={}():,*])|(?P<word>[A-Za-z_][\w.]*))""",
     re.X,
 )
+
+_COMPARISONS = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}
+_LISTED = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)"|(?!['"])([^,]*))\s*,?""", re.S)
 
 
 def statement(yql: str) -> tuple[str, list[tuple[str, str]]]:
@@ -60,14 +63,8 @@ class Query:
             scores = np.zeros(len(at))
         elif profile == "semantic":
             scores = self._cosines(at)
-        elif profile == "bm25":
-            scores = self._bm25()[at]
         else:
-            cosines, words = self._cosines(at), self._bm25()[at]
-            chosen = np.argsort(-(cosines + words), kind="stable")[:400]
-            scores = cosines + words - 1e6  # what is not fused stays behind
-            by_words = np.where(words[chosen] > 0, _reciprocal_ranks(words[chosen]), 0)
-            scores[chosen] = _reciprocal_ranks(cosines[chosen]) + by_words
+            scores = self._bm25()[at]
         return [(self.keys[i], float(score)) for i, score in zip(at, scores, strict=True)]
 
     def _input(self) -> np.ndarray | None:
@@ -89,7 +86,7 @@ class Query:
         return np.divide(matrix @ self.vector, lengths, out=np.zeros(len(matrix)), where=lengths > 0)
 
     def _bm25(self) -> np.ndarray:
-        texts = [Counter(_words(self._kind.documents[key].get("text", ""))) for key in self.keys]
+        texts = [Counter(_words(self._kind.documents[key].get(self._kind.words, ""))) for key in self.keys]
         lengths = np.array([sum(t.values()) for t in texts], float)
         scores, mean = np.zeros(len(texts)), lengths.mean() if len(texts) else 0.0
         for word in dict.fromkeys(self.words):
@@ -158,28 +155,58 @@ class Query:
             return _Nearest(int(notes["targetHits"]))
         if word == "userInput":
             return self._user_input(notes)
-        self._expect("contains")
         if word not in self._kind.attributes:
             raise Refused(400, f"Field {word} is not an attribute that can be searched in this double")
-        wanted = self._string()
-        if not wanted:
-            raise Refused(400, f"{word} contains: an empty term")
+        operator = self._next()[1]
+        if operator in _COMPARISONS:
+            return self._compared(word, operator)
+        if operator == "contains":
+            wanted = {self._string()}
+        elif operator == "in":
+            wanted = self._list()
+        else:
+            raise Refused(400, f"Expected an operator after {word}, got {operator!r}")
+        if "" in wanted:
+            raise Refused(400, f"{word} {operator}: an empty term")
         values = [self._kind.documents[key].get(word, "") for key in self.keys]
         if word not in self._kind.cased:
-            wanted, values = wanted.lower(), [str(value).lower() for value in values]
-        return np.array([value == wanted for value in values], bool)
+            wanted, values = {term.lower() for term in wanted}, [str(value).lower() for value in values]
+        return np.array([value in wanted for value in values], bool)
+
+    def _compared(self, field: str, operator: str) -> np.ndarray:
+        group, number = self._next()
+        if group != "number" or self._kind.fields[field] not in ("int", "long"):
+            raise Refused(400, f"{field} {operator} {number}: not numbers")
+        if not number.endswith("L") and not -(2**31) <= int(number) < 2**31:
+            raise Refused(400, f"{number} is no integer of 32 bits, and has no L")
+        values = np.array([self._kind.documents[key].get(field, 0) for key in self.keys], np.int64)
+        return np.asarray(_COMPARISONS[operator](values, int(number.rstrip("L"))))
+
+    def _list(self) -> set[str]:
+        """The terms of ``in (@name)``, as com.yahoo.search.yql.ParameterListParser reads them: quotes, no escapes."""
+        self._expect("(")
+        text, terms, at = self._string(), set(), 0
+        self._expect(")")
+        while at < len(text):
+            term = _LISTED.match(text, at)
+            if term is None:
+                raise Refused(400, f"Expected a closing quote after {at}")
+            terms.add(term[1] or term[2] or (term[3] or "").strip())
+            at = term.end()
+        return terms
 
     def _user_input(self, notes: dict[str, str]) -> np.ndarray:
         self._expect("(")
         text = self._string()
         self._expect(")")
-        if notes.get("defaultIndex") != "text" or notes.get("grammar") != "tokenize":
-            raise Refused(400, "This double knows userInput with defaultIndex text and grammar tokenize")
+        if notes.get("defaultIndex") != self._kind.words or notes.get("grammar") != "tokenize":
+            raise Refused(400, "This double knows userInput with the indexed field and grammar tokenize")
         self.words = _words(text)
         if not self.words and notes.get("allowEmpty") != "true":
             raise Refused(400, "userInput is empty")
         return np.array(
-            [bool(set(self.words) & set(_words(self._kind.documents[k].get("text", "")))) for k in self.keys], bool
+            [bool(set(self.words) & set(_words(self._kind.documents[k].get(self._kind.words, "")))) for k in self.keys],
+            bool,
         )
 
     def _annotations(self) -> dict[str, str]:
@@ -226,9 +253,3 @@ class _Nearest:
 class _Lazy:
     parts: list[Any]
     combined: Any
-
-
-def _reciprocal_ranks(scores: np.ndarray) -> np.ndarray:
-    ranks = np.empty(len(scores))
-    ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
-    return 1 / (60 + ranks)

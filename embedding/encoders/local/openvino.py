@@ -76,6 +76,9 @@ class OpenVinoEncoder:
         """See Encoder.encode."""
         return self.encode_ids(self._tokens.ids(texts))
 
+    def close(self) -> None:
+        """See Encoder.close. Its memory is the object's."""
+
     def encode_ids(self, ids: TokenIds) -> npt.NDArray[np.float32]:
         """See IdEncoder.encode_ids."""
         out = np.empty((len(ids), self.dim), dtype=np.float32)

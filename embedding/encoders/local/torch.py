@@ -87,6 +87,9 @@ class TorchEncoder:
         """See Encoder.encode."""
         return self.encode_ids(self._tokens.ids(texts))
 
+    def close(self) -> None:
+        """See Encoder.close. Its memory is the object's."""
+
     def encode_ids(self, ids: TokenIds) -> npt.NDArray[np.float32]:
         """See IdEncoder.encode_ids. Where the device's memory does not do, batches are halved and stay so."""
         while True:

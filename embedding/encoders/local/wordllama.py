@@ -51,3 +51,6 @@ class WordLlamaEncoder:
             with np.errstate(invalid="ignore"):
                 out[rows] = self._model.embed([texts[row] for row in rows], norm=True, batch_size=len(rows))
         return out
+
+    def close(self) -> None:
+        """See Encoder.close. Its memory is the object's."""

@@ -104,7 +104,7 @@ class RemoteEncoder:
         self._counting = threading.Lock()
 
     def close(self) -> None:
-        """Close the connections that are kept for the next request."""
+        """See Encoder.close: the connections that are kept for the next request."""
         self._service.close()
 
     def encode(self, texts: Sequence[str], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:

@@ -6,15 +6,16 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedding import ids
-from embedding.records import Document, Record, Rejected, Removed, Skipped
+from embedding.records import Document, Record, Rejected, Removed, Skipped, Visibility
 from embedding.text.clean import clean_text
+from embedding.text.slack import normalise_label
 from jobs.config_sections import TEAM_PATTERN
 from jobs.sources.table import values
 from jobs.sources.table.batch import Batch, ColumnFault, Data
@@ -32,6 +33,9 @@ _FAULTS = (
     ("bad_text", "not a text"),
 )
 _BAD_DELETED = 1
+_VISIBLE: dict[str, Visibility] = {word: word for word in get_args(Visibility)}
+_LABELS = ("channel_name", "author", "author_id", "thread_id", "title", "visibility")
+_SHOWN = ("text", "channel_id", *_LABELS)  # decide nothing of what document a row is, and how new
 _NEEDED = ("id", "created_at")  # without these no row of a file is anything
 
 
@@ -64,6 +68,11 @@ class _Row(NamedTuple):
     text: str
     channel_id: str
     channel_name: str | None
+    author: str | None
+    author_id: str | None
+    thread_id: str | None
+    title: str | None
+    visibility: str | None
 
 
 class Rows:
@@ -89,7 +98,7 @@ class Rows:
         columns cannot be what they must be.
         """
         self._check(data, partition)
-        deciding = [c for name, c in self.columns.items() if name not in ("text", "channel_id", "channel_name")]
+        deciding = [c for name, c in self.columns.items() if name not in _SHOWN]
         standings = Standings()
         for batch in data.batches([c for c in deciding if c not in partition]):
             facts = self._facts(batch, partition)
@@ -126,7 +135,7 @@ class Rows:
     def cells(self, batch: Batch, facts: _Facts, partition: Mapping[str, Any]) -> Iterator[_Row]:
         """The cells of a batch, row by row."""
         texts = values.texts(self.column("text", batch, partition))
-        channels, names = (values.keys(self.column(name, batch, partition)) for name in ("channel_id", "channel_name"))
+        channels, *labels = (values.keys(self.column(name, batch, partition)) for name in ("channel_id", *_LABELS))
         removes = facts.deleted.values
         faults = [facts.deleted.state == BAD, channels.state == BAD, ~removes & (texts.state == BAD)]
         ids_of_channels = zip(channels.values.to_pylist(), (channels.state == FINE).tolist(), strict=True)
@@ -141,7 +150,7 @@ class Rows:
             (texts.state == FINE).tolist(),
             texts.values,
             [channel if fine else "" for channel, fine in ids_of_channels],
-            names.values.to_pylist(),
+            *(label.values.to_pylist() for label in labels),
         )
         return map(_Row._make, zip(*columns, strict=True))
 
@@ -254,6 +263,11 @@ class _Reading:
             updated_at=row.version,
             version=row.version,
             text=text,
+            author=normalise_label(row.author or ""),
+            author_id=row.author_id or "",
+            thread_id=ids.row_id(row.team, row.thread_id, self._rows.qualifier) if row.thread_id else "",
+            title=normalise_label(row.title or ""),
+            visibility=_VISIBLE.get(row.visibility or "", "private"),
         )
 
     def _rejected(self, number: int, row: _Row, reason: str, detail: str, *, dated: bool = True) -> Rejected:

@@ -97,6 +97,9 @@ class LetterEncoder:
             np.add.at(out[row], [ord(char) % self.dim for char in text.lower()], 1.0)
         return out / np.linalg.norm(out, axis=1, keepdims=True)
 
+    def close(self) -> None:
+        pass
+
 
 BACKENDS["letters"] = Backend(LetterEncoder, space="letters 1")
 

