@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 import pytest
 
 from embedding.text.template import BARE, NO_CONTEXT, Template, date_words
 
 
-def rendered(source: str, **columns: list[str | None]) -> list[str]:
+def rendered(source: str, **columns: Sequence[str | None]) -> list[str]:
     rows = {name: pa.array(values, pa.string()) for name, values in columns.items()}
     found: list[str] = Template.parse(source).render(rows, len(next(iter(columns.values())))).to_pylist()
     return found
