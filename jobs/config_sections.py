@@ -83,6 +83,15 @@ class Text(_Section):
     lexical: Annotated[str, about("what BM25 reads of each text; changing it encodes nothing")] = (
         "{date} {author} {channel} {title} {text}"
     )
+    rename_tokens: Annotated[
+        int | None,
+        about(
+            "of texts where only a name before them is new, encoded in one run at most; the others keep the name that "
+            "they were encoded with until a later run; 0 keeps it, none encodes all at once",
+            "tokens",
+            ge=0,
+        ),
+    ] = None
     conversations: Annotated[
         bool, about("index what was said in one place one after another too; it answers with its messages")
     ] = True
