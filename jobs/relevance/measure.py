@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.compute as pc
 
+from embedding.errors import EncoderError
 from embedding.ids import document_ids
 from jobs.config_sections import SearchMode
 from jobs.relevance.golden import Question
@@ -96,11 +97,14 @@ def _scored(gains: Floats, ideal: Floats, relevant: Floats, k: int) -> Measured:
 def ranked_documents(
     searcher: Searcher, question: Question, vector: Vectors, mode: SearchMode, depth: int
 ) -> list[str]:
-    """The first ``depth`` different documents, each at the rank of its best chunk."""
+    """The first ``depth`` different documents, each at the rank of its best chunk; none for what has no vector."""
     query = Query(question.query, question.team, question.channels, k=depth, mode=mode)
     most = depth if searcher.reranking is None else max(depth, searcher.reranking.top)
     while True:
-        hits = searcher.hits(query, vector, most)
+        try:
+            hits = searcher.hits(query, vector, most)
+        except EncoderError:
+            return []
         enough = len(distinct_documents((hit.doc_id for hit in hits), depth)) == depth
         if enough or len(hits) < most or most >= MOST_HITS:
             return distinct_documents((hit.doc_id for hit in searcher.rerank(query, hits).hits), depth)

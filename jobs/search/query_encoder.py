@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from embedding.chunking import Chunker
 from embedding.encoders.choose import open_encoder
-from embedding.errors import ConfigError, EncoderError
+from embedding.errors import ConfigError
 from embedding.models.packaged import tokenizer_file
 from jobs.pipeline import Pipeline
 
@@ -27,16 +27,13 @@ class QueryEncoder:
         self._chunker: Chunker | None = None
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Vectors of queries, float32 of shape (len(texts), dim). Raises EncoderError where one cannot be encoded."""
+        """Vectors of queries, float32 of shape (len(texts), dim); a row of NaN for one that cannot be encoded."""
         if self._encoder is None or self._chunker is None:
             with self._pipeline.progress.phase("loading the model"):
                 self._encoder = open_encoder(self._pipeline.encoder("query"))
                 self._chunker = Chunker(tokenizer_file(self._pipeline.model), self._pipeline.limits)
         tokens = [sum(span.tokens for span in spans) or 1 for spans in self._chunker.split_batch(texts)]
-        vectors = self._encoder.encode(texts, np.array(tokens))
-        if not np.isfinite(vectors).all():
-            raise EncoderError("the query cannot be encoded: the encoder gives no vector for it")
-        return vectors
+        return self._encoder.encode(texts, np.array(tokens))
 
     def close(self) -> None:
         """Let go of the encoder."""

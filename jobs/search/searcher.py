@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from embedding.errors import ConfigError, EmbedmillError
+from embedding.errors import ConfigError, EmbedmillError, EncoderError
 from indexers.base import SearchRequest
 from jobs.config_sections import Search, SearchMode
 from jobs.pipeline import Pipeline
@@ -109,7 +109,12 @@ class Searcher:
         return Answer(answer.hits[: query.k], answer.reranked, answer.reason)
 
     def hits(self, query: Query, vector: Vectors, most: int) -> list[Hit]:
-        """The first ``most`` hits, best first. Raises ConfigError for a mode that the index does not have."""
+        """The first ``most`` hits, best first.
+
+        Raises ConfigError for a mode that the index does not have, EncoderError for a query that has no vector (NaN).
+        """
+        if query.mode != "lexical" and not np.isfinite(vector).all():
+            raise EncoderError("the query cannot be encoded: the model has no vector for it; try --lexical")
         if query.mode == "dense":
             return self._index.search(self.version, vector, query.request(most))
         if query.mode == "lexical":
@@ -150,10 +155,13 @@ class Searcher:
 
     def refusal(self, query: Query) -> str:
         """Why the version cannot be searched in the query's mode; "" where it can."""
+        [vector] = self.encode([query.text], [query.mode])
         try:
-            self.hits(query, self.encode([query.text], [query.mode])[0], 1)
+            self.hits(query, vector, 1)
         except ConfigError as error:
             return str(error)
+        except EncoderError:  # it is of this query, and the mode is there
+            pass
         return ""
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedding.errors import ConfigError
+from embedding.errors import ConfigError, EncoderError
 from jobs.bodies.evaluation import EvaluateBody
 from jobs.cli.render_evaluation import evaluation
 from jobs.commands.evaluate import Asked, evaluate
@@ -46,8 +46,8 @@ def _indexed_once(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     space = Workspace(tmp_path_factory.mktemp("indexed") / "ws", files=False)
     space.day("general", [message(n, text) for n, text in enumerate([*SECRETS, LONG])])
     # A hashed vector is near to that of the same string alone, so the text is encoded as it is asked for.
-    plain = '[text]\nencoded = "{text}"\nconversations = false\n[search]\nmode = "dense"\n'
-    space.config.write_text(space.config.read_text() + plain)
+    plain = '[text]\nencoded = "{text}"\n'
+    space.config.write_text(space.config.read_text().replace("[text]\n", plain) + '[search]\nmode = "dense"\n')
     with without_ray():
         run(open_pipeline(space.config), Scope())
     return space
@@ -169,6 +169,25 @@ def test_a_wrong_query_prompt_is_worse(indexed: Workspace, tmp_path: Path, monke
     monkeypatch.setattr(QueryEncoder, "encode", lambda self, texts: encode(self, [f"passage: {t}" for t in texts]))
     found = ask(indexed, against=str(saved)).against
     assert found is not None and found.verdict == "worse"
+
+
+def test_a_question_without_a_vector_finds_nothing_by_vectors(
+    indexed: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a model that knows no token of it: it is one wrong answer, and not the end of the evaluation."""
+    encode = QueryEncoder.encode
+
+    def knows_no_zero(encoder: QueryEncoder, texts: Sequence[str]) -> Any:
+        vectors = encode(encoder, texts)
+        vectors[[text == SECRETS[0] for text in texts]] = np.nan
+        return vectors
+
+    monkeypatch.setattr(QueryEncoder, "encode", knows_no_zero)
+    body = ask(indexed)
+    assert body.overall.recall == pytest.approx(1 - 1 / COUNT) and body.per_query.modes["dense"].ndcg[0] == 0
+    assert body.per_query.modes["lexical"].ndcg[0] == 1
+    with pytest.raises(EncoderError, match="the query cannot be encoded"):
+        search(open_pipeline(indexed.config), Query(SECRETS[0], TEAM))
 
 
 def test_a_version_that_lost_its_documents_is_worse(indexed: Workspace, tmp_path: Path) -> None:
