@@ -91,10 +91,10 @@ def test_a_run_over_the_sample_holds_the_models_own_vectors(
     assert done.embedded > 100 and found.checked >= done.embedded and found.status == "ok"
 
     [version] = pipeline.index().versions()
-    rows = pipeline.state.read("chunks", ["chunk_id", "text"]).to_pylist()
+    rows = pipeline.state.read("chunks", ["chunk_id", "context", "text"]).to_pylist()
     held = pipeline.index().fetch_vectors(version, [row["chunk_id"] for row in rows])
     model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    expected = model.encode_document([row["text"] for row in rows])
+    expected = model.encode_document([row["context"] + row["text"] for row in rows])
     near = compare(np.stack([held[row["chunk_id"]] for row in rows]), expected)
     assert near.mean >= MEAN_COSINE and near.minimum >= MIN_COSINE, near
 

@@ -112,6 +112,16 @@ def test_the_configurations_prompts_reach_what_encodes_and_what_cuts(workspace: 
     assert pipeline.limits.max_tokens < before, "the prompt is within the model's limit"
 
 
+def test_another_model_has_its_own_prompts_and_dimensions(workspace: Workspace, plain: Path) -> None:
+    config = configured(
+        workspace, plain, 'query_prompt = "fox: "', 'document_prompt = "dog: "', "dimensions = 8"
+    ).config
+    same, other = config.with_model(str(plain)).model, config.with_model("wordllama").model
+    assert (same.query_prompt, same.document_prompt, same.dimensions) == ("fox: ", "dog: ", 8)
+    assert (other.query_prompt, other.document_prompt, other.dimensions) == (None, None, None)
+    assert Pipeline(config.with_model("wordllama"), Progress()).space.dim == 256
+
+
 # -- dimensions --------------------------------------------------------------------------------------------------------
 
 
