@@ -83,8 +83,11 @@ class Config(BaseSettings):
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
 
     def with_model(self, name: str) -> Config:
-        """This configuration with another model, of whose own length chunks are made."""
-        return self.model_copy(update={"model": self.model.model_copy(update={"name": name, "max_tokens": None})})
+        """This configuration with another model, with its own prompts, and vectors and chunks of its own length."""
+        update: dict[str, object] = {"name": name, "max_tokens": None}
+        if name != self.model.name:
+            update |= dict.fromkeys(("query_prompt", "document_prompt", "dimensions"))
+        return self.model_copy(update={"model": self.model.model_copy(update=update)})
 
     def path(self, uri: str) -> Path:
         """A configured path, from the folder of the configuration file."""

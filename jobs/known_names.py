@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from embedding.errors import ConfigError
 from jobs.scope import Scope
 from jobs.sources import open_sources
+from jobs.state.team_rows import read_teams
 
 if TYPE_CHECKING:
     from jobs.pipeline import Pipeline
@@ -51,6 +52,26 @@ def check_scope(pipeline: Pipeline, scope: Scope, *, was_read: bool) -> bool:
     if was_read or all_said:
         _refuse("--channel", "channel", scope.channels, held | listed)
     return was_read or (decided and all_said)
+
+
+def author_ids(pipeline: Pipeline, team: str, given: Collection[str]) -> tuple[str, ...]:
+    """Ids of a team's authors that are named by id or by display name, whatever their case.
+
+    Raises ConfigError for one that wrote nothing that is known here.
+    """
+    if not given:
+        return ()
+    rows = read_teams(pipeline.state, "chunks", [team], ["author_id", "author"])
+    different = rows.group_by(["author_id", "author"]).aggregate([])
+    pairs = set(zip(different["author_id"].to_pylist(), different["author"].to_pylist(), strict=True))
+    found: set[str] = set()
+    for name in given:
+        ids = {one for one, shown in pairs if one and (one == name or (shown or "").casefold() == name.casefold())}
+        if not ids:
+            known = ", ".join(sorted({shown for _, shown in pairs if shown})[:_SHOWN]) or "none"
+            raise ConfigError(f"--from: no author {name!r} in team {team}; there are {known}")
+        found |= ids
+    return tuple(sorted(found))
 
 
 def check_search(pipeline: Pipeline, team: str, channels: Collection[str]) -> None:

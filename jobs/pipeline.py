@@ -21,6 +21,7 @@ from embedding.models.prompts import PromptOverrides, Purpose
 from embedding.models.space import Space, describe_space, short_hash
 from embedding.records import CHUNK
 from embedding.text.slack import NORMALISER_VERSION
+from embedding.text.template import Template
 from embedding.tokens.counter import prompt_tokens
 from indexers import Settings, find_index, open_index
 from jobs import termination
@@ -28,6 +29,7 @@ from jobs.config import Config
 from jobs.engines.spark import start_spark
 from jobs.extract.cutting import Chunking
 from jobs.state.lease import Lease
+from jobs.state.run_target import RunTarget
 from jobs.state.state_id import own_id, refuse_other
 from jobs.state.store import State
 from jobs.telemetry.progress import Progress
@@ -188,6 +190,11 @@ class Pipeline:
             shown,
             text.conversations,
         )
+
+    def target(self, version: str, run_id: str) -> RunTarget:
+        """A ``version`` of the index in the configured space, as a run writes and compares it."""
+        text = self.config.text
+        return RunTarget(self.state, version, self.space_id, run_id, Template.parse(text.lexical), text.rename_tokens)
 
     def close(self) -> None:
         """Let go of the index; the next use opens it again."""

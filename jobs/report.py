@@ -86,7 +86,9 @@ class Report:
             partitions.listed, partitions.opened, documents.read, documents.rejected, skipped=dict(documents.skipped)
         )
         self.quarantined, self.ignored = documents.quarantined, documents.ignored
-        self.plan = Plan(chunks.total, 0, chunks.reused, chunks.updated, chunks.deleted, chunks.unchanged)
+        self.plan = Plan(
+            chunks.total, 0, chunks.reused, chunks.updated, chunks.deleted, chunks.unchanged, renamed=chunks.renamed
+        )
         self.embedded, self.tokens = chunks.embedded, before.tokens.embedded
         self.unreadable = before.tokens.unknown_texts
         self.upserted, self.deleted, self.rows_after = rows.upserted, rows.deleted, rows.after
@@ -123,6 +125,7 @@ class Report:
                 updated=self.plan.update,
                 deleted=self.plan.delete,
                 unchanged=self.plan.unchanged,
+                renamed=self.plan.renamed,
             ),
             tokens=bodies.Tokens(embedded=self.tokens, unknown_texts=self.unreadable),
             cost=bodies.CostBody(**asdict(self.cost)) if self.cost else None,

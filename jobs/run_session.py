@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from embedding.text.template import Template
 from jobs.extract.changes import Extraction
 from jobs.maintenance.erase import finish_purges
 from jobs.pipeline import Pipeline
@@ -39,9 +38,7 @@ class RunSession:
 
     def target(self, version: str) -> RunTarget:
         """What the run writes: a ``version`` of the index, in the configured space."""
-        pipeline = self.pipeline
-        lexical = Template.parse(pipeline.config.text.lexical)
-        return RunTarget(pipeline.state, version, pipeline.space_id, self.report.run_id, lexical)
+        return self.pipeline.target(version, self.report.run_id)
 
     def count_quarantined(self) -> None:
         """Put into the report how many rows of the scope are in quarantine, and how many are ignored by their kind."""

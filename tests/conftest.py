@@ -33,6 +33,7 @@ LONGEST = (
     "test_kill",
     "test_dags",
     "test_encoders",
+    "test_model_families",
     "test_bad_input",
     "test_airflow",
     "test_crashes",
@@ -90,6 +91,27 @@ def vespa_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VespaServ
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def encoder_here() -> Iterator[None]:
+    """Commands encode in this process and start no Ray: for a file whose tests are about something else.
+
+    What Ray adds is shown by test_kill, test_embed_faults, test_embed_shards, test_real_data and a few of test_reconcile.
+    """
+    from tests.support.in_process import encoding_here
+
+    with encoding_here():
+        yield
+
+
+@pytest.fixture
+def encoder_on_ray(encoder_here: None) -> Iterator[None]:
+    """Of a file that uses ``encoder_here``, a test that wants Ray."""
+    from tests.support.in_process import encoding_on_ray
+
+    with encoding_on_ray():
+        yield
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path / "ws")
@@ -97,8 +119,11 @@ def workspace(tmp_path: Path) -> Workspace:
 
 @pytest.fixture(scope="session")
 def _ran_once(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    from tests.support.in_process import encoding_here
+
     space = Workspace(tmp_path_factory.mktemp("ran") / "ws")
-    ran = space.run()
+    with encoding_here():  # each process of the tests runs it, whether or not a test of its own needs Ray
+        ran = space.run()
     assert ran.code == 0, ran
     return space
 

@@ -84,13 +84,18 @@ def _probes(long: bool) -> Iterator[str]:
 
 
 def compare(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> Fidelity:
-    """Compare two matrices of shape (texts, dim), row by row. Raises ValueError where their shapes differ."""
+    """Compare two matrices of shape (texts, dim), row by row. Raises ValueError where their shapes differ.
+
+    Rows of zeros in both are equal: a text without a token is nowhere.
+    """
     if found.shape != expected.shape:
         raise ValueError(f"vectors of shape {found.shape} where the reference has {expected.shape}")
     ours, theirs = (np.linalg.norm(vectors.astype(np.float64), axis=1) for vectors in (found, expected))
     with np.errstate(all="ignore"):
         cosine = (found.astype(np.float64) * expected).sum(axis=1) / (ours * theirs)
         error = np.abs(ours / theirs - 1.0)
+    nowhere = (ours == 0) & (theirs == 0)
+    cosine[nowhere], error[nowhere] = 1.0, 0.0
     return Fidelity(float(cosine.min()), float(cosine.mean()), float(error.max()))
 
 

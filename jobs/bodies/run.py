@@ -29,7 +29,10 @@ class Partitions(Body):
 
 
 class Chunks(Body):
-    """``embedded`` were sent to the encoder, ``reused`` had a stored vector, ``updated`` changed metadata only."""
+    """``embedded`` were sent to the encoder, ``reused`` had a stored vector, ``updated`` changed metadata only.
+
+    ``renamed`` are rows that had to be embedded only because a name before their text is new.
+    """
 
     total: int
     embedded: int
@@ -37,6 +40,7 @@ class Chunks(Body):
     updated: int
     deleted: int
     unchanged: int
+    renamed: int = 0
 
 
 class Tokens(Body):

@@ -58,7 +58,7 @@ def search(
     def command() -> int:
         from jobs.cli import render
         from jobs.commands.search import search as find
-        from jobs.known_names import check_search
+        from jobs.known_names import author_ids, check_search
         from jobs.search.searcher import Query
 
         # Every user of a machine sees the arguments of its processes.
@@ -77,7 +77,7 @@ def search(
                 of_kind,
                 k,
                 mode,
-                tuple(readable(one, "--from") for one in author or ()),
+                author_ids(pipeline, team, [readable(one, "--from") for one in author or ()]),
                 None if thread is None else readable(thread, "--thread"),
                 None if since is None else parse_moment(since, "--since"),
                 None if until is None else parse_moment(until, "--until"),

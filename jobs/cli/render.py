@@ -67,6 +67,7 @@ def _plan(body: RunReport, estimate: Estimate) -> str:
         [
             ("documents", _documents(body)),
             ("embed", f"{chunks.embedded:,} chunks, {body.tokens.embedded:,} tokens"),
+            *([("of these", f"{chunks.renamed:,} only because a name is new")] if chunks.renamed else []),
             ("reuse", f"{chunks.reused:,} chunks have their vector already"),
             ("update", f"{chunks.updated:,} chunks change metadata only"),
             ("delete", f"{chunks.deleted:,} chunks"),

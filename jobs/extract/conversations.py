@@ -53,6 +53,7 @@ _TAKEN = (
     "context",
     "text",
     "tokens",
+    "text_hash",
 )
 MESSAGE = pa.schema([pa.field("group", pa.string()), *[CHUNK.field(name).with_nullable(True) for name in _TAKEN]])
 
@@ -195,7 +196,8 @@ def _row(said: Sequence[dict[str, Any]], text: str, tokens: int, chunking: Chunk
         visibility=first["visibility"] or "private",
     )
     meta = ids.dump_meta({"messages": [one["doc_id"] for one in said]})
-    return chunk_row(document, Piece(0, text, meta, "", tokens), (SOURCE_ID, first["group"]), chunking)
+    bare = ids.content_hash(chunking.hash_key, document.team_id, "\n".join(one["text_hash"] or "" for one in said))
+    return chunk_row(document, Piece(0, text, meta, "", tokens, bare), (SOURCE_ID, first["group"]), chunking)
 
 
 def _starts(rows: pa.Table) -> npt.NDArray[np.int64]:

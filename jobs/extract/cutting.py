@@ -37,13 +37,17 @@ class Chunking:
 
 
 class Piece(NamedTuple):
-    """One chunk of a document. ``tokens`` are those of ``context`` and ``text`` together, specials included."""
+    """One chunk of a document. ``tokens`` are those of ``context`` and ``text`` together, specials included.
+
+    ``text_hash`` is that of the text, where it is not of the text alone.
+    """
 
     number: int
     text: str
     meta: str
     context: str
     tokens: int
+    text_hash: str = ""
 
 
 class DocumentCutter:
@@ -161,4 +165,5 @@ def chunk_row(document: Document, piece: Piece, place: tuple[str, str], chunking
         document.title,
         document.visibility,
         piece.context,
+        piece.text_hash or ids.content_hash(chunking.hash_key, document.team_id, piece.text),
     )

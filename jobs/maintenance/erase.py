@@ -136,7 +136,7 @@ def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: 
     team = target.team
     all_chunks = read_teams(everywhere, "chunks", [team], [*NEEDED, "content_hash", "version"])
     chunks = target.of(all_chunks)
-    ledger = read_teams(everywhere, "published", [team], NEEDED)
+    ledger = read_teams(everywhere, "published", [team], [*NEEDED, "content_hash"])
     held = target.of(ledger)
     spared = _spared(rules, chunks)  # a newer version is a new document; there is one where this is done again
     doomed = (set(chunks["chunk_id"].to_pylist()) | set(held["chunk_id"].to_pylist())) - spared
@@ -144,11 +144,13 @@ def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: 
     left = {one for members in told.values() for one in members} - {document_id(chunk) for chunk in doomed}
     again = read_owners_again(state, team, left, rules[0]["run_id"])
     doomed |= told.keys()
-    stay = all_chunks.filter(pc.invert(pc.is_in(all_chunks["chunk_id"], pa.array(doomed, pa.string()))))
+    stay = _without(all_chunks, doomed)
     # All that no text of the team needs: a document's earlier texts, and deleted documents, are in no table, but their
     # vectors are.
     stored = set(read_teams(everywhere, "vectors", [team], ["content_hash"])["content_hash"].to_pylist())
     unused = stored - set(stay["content_hash"].to_pylist())
+    if pipeline.config.text.rename_tokens is not None:  # rows that wait for a new name have their former vector
+        unused -= set(_without(ledger, doomed)["content_hash"].to_pylist())
     removed = {"vectors": _drop(pipeline, "vectors", team, "content_hash", unused)}
     removed["chunks"] = _drop(pipeline, "chunks", team, "chunk_id", doomed)
     kept = _Kept(target, spared, frozenset(_conversations(stay)))
@@ -175,6 +177,10 @@ def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: 
             engines_log=bodies.PurgedLog(state=REMOVED),
         ),
     )
+
+
+def _without(rows: pa.Table, chunk_ids: Collection[str]) -> pa.Table:
+    return rows.filter(pc.invert(pc.is_in(rows["chunk_id"], pa.array(chunk_ids, pa.string()))))
 
 
 def _scratch(left: int) -> str:

@@ -6,6 +6,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedding.records import CHUNK
+from jobs.plan.renames import renamed
 from jobs.scope import Scope
 
 
@@ -31,11 +32,15 @@ def actions(chunks: DataFrame, published: DataFrame, vectors: DataFrame) -> Data
 
     ``chunks`` and ``published`` are already within the scope and the index; ``vectors`` (team_id, content_hash) within
     the space. Of several chunks with one text the first embeds and the others reuse its vector.
-    Columns: those of ``chunks``, ``action`` and ``held`` (the ledger has a row of it); of a delete only team_id and
-    chunk_id are filled.
+    Columns: those of ``chunks``, ``action``, ``held`` (the ledger has a row of it) and ``renamed`` (only a name
+    differs); of a delete only team_id and chunk_id are filled.
     """
     have = published.select(
-        "team_id", "chunk_id", F.col("content_hash").alias("held_content"), F.col("meta_hash").alias("held_meta")
+        "team_id",
+        "chunk_id",
+        F.col("content_hash").alias("held_content"),
+        F.col("meta_hash").alias("held_meta"),
+        F.col("text_hash").alias("held_text"),
     )
     stored = vectors.select("team_id", "content_hash").distinct().withColumn("stored", F.lit(True))
     changed = F.col("held_content").isNull() | (F.col("held_content") != F.col("content_hash"))
@@ -50,4 +55,6 @@ def actions(chunks: DataFrame, published: DataFrame, vectors: DataFrame) -> Data
         .otherwise("unchanged")
     )
     held = F.col("held_content").isNotNull()
-    return joined.withColumn("action", action).withColumn("held", held).select(*CHUNK.names, "action", "held")
+    by_name = renamed(F.col("held_text"), F.col("held_content"))
+    added = {"action": action, "held": held, "renamed": by_name}
+    return joined.withColumns(added).select(*CHUNK.names, *added)

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from embedding.errors import BudgetError
 from jobs.plan import actions
+from jobs.plan.renames import keep_names
 from jobs.scope import Scope
 from jobs.state.row_counts import expect, rows_in
 from jobs.state.run_target import RunTarget
@@ -34,7 +35,10 @@ SHARD_TEXTS = 16_384  # with vectors of 1,024 dimensions 64 MB, however short th
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Counts of a plan. ``tokens`` and ``texts`` are what goes to the encoder, in ``shards`` pieces."""
+    """Counts of a plan. ``tokens`` and ``texts`` are what goes to the encoder, in ``shards`` pieces.
+
+    ``renamed`` are rows to embed of which only a name before the text is new.
+    """
 
     total: int = 0
     embed: int = 0
@@ -45,6 +49,7 @@ class Plan:
     tokens: int = 0
     shards: int = 0
     published: int = 0
+    renamed: int = 0
 
     @property
     def writes(self) -> int:
@@ -89,10 +94,13 @@ def make_plan(spark: SparkSession, target: RunTarget, scope: Scope, *, shard_tok
     chunks = read_table(spark, state, "chunks")
     published = read_table(spark, state, "published", {"index": target.version})
     chunks, published = actions.in_scope(chunks, published, scope)
+    chunks = keep_names(chunks, published, target.rename_tokens)
     vectors = read_table(spark, state, "vectors", {"space_id": target.space_id})
     acted = actions.actions(chunks, published, vectors).persist()
     try:
-        counts = {r["action"]: r["count"] for r in acted.groupBy("action").count().collect()}
+        counted = acted.groupBy("action").agg(F.count("*").alias("rows"), F.count_if("renamed").alias("renamed"))
+        found = counted.collect()
+        counts = {r["action"]: r["rows"] for r in found}
         distinct = tokens = shards = 0
         if counts.get("embed"):
             texts = (
@@ -125,6 +133,7 @@ def make_plan(spark: SparkSession, target: RunTarget, scope: Scope, *, shard_tok
         tokens=tokens,
         shards=shards,
         published=state.count("published", pc.field("index") == target.version),
+        renamed=sum(r["renamed"] for r in found if r["action"] == "embed"),
     )
 
 

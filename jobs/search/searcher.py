@@ -29,7 +29,7 @@ BATCH = 256  # queries encoded at once
 class Query:
     """A text to search for in one team, ``k`` hits at most. A filter that is empty or None finds all.
 
-    ``mode`` ranks by vectors, by words, or by both. ``authors`` are ids or names, ``thread_id`` the document that began
+    ``mode`` ranks by vectors, by words, or by both. ``authors`` are ids, ``thread_id`` the document that began
     a thread, ``since`` and ``until`` bound the time of creation (µs, half open). With ``public`` also what is public is
     found, beside what is in ``channels``.
     """

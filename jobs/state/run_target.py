@@ -13,7 +13,7 @@ from jobs.state.store import State
 class RunTarget:
     """The index ``version`` ("messages__v1") that a run plans, publishes or compares; its rows carry all three ids.
 
-    ``lexical`` makes what BM25 reads of a row.
+    ``lexical`` makes what BM25 reads of a row. ``rename_tokens`` bounds what is encoded for a new name alone.
     """
 
     state: State
@@ -21,6 +21,7 @@ class RunTarget:
     space_id: str
     run_id: str
     lexical: Template = BARE
+    rename_tokens: int | None = None
 
     @property
     def work(self) -> Path:

@@ -124,6 +124,7 @@ PUBLISHED = pa.schema(
         ("space_id", _TEXT),
         ("run_id", _TEXT),
         ("source_id", _TEXT),  # the source that owned the chunk; null in rows of a ledger that did not keep it yet
+        ("text_hash", _TEXT),  # null the same
     ]
 )
 QUARANTINE = pa.schema(

@@ -20,7 +20,6 @@ from indexers.base import SearchRequest
 from jobs.bodies import run as bodies
 from jobs.relevance.gate import Drop, relevance_drop
 from jobs.scope import Scope
-from jobs.state.run_target import RunTarget
 from jobs.state.spark_frames import read_table, spark_ddl
 from jobs.state.vector_column import unpack
 from jobs.verify.compare import compare
@@ -89,7 +88,7 @@ def examine(
     settings, index = pipeline.config.gate, pipeline.index()
     index.wait_until_indexed(version)
     spark, state = pipeline.spark(), pipeline.state
-    target = RunTarget(state, version, pipeline.space_id, run_id)
+    target = pipeline.target(version, run_id)
     found, _ = compare(spark, target, index, scope, sample=settings.vectors)
     wrong = found.counts["vector"]
     checks = [

@@ -194,7 +194,7 @@ def jobs() -> Iterator[WarmCommand]:
 def test_a_dag_over_the_sample_ends_in_success_and_the_index_is_true(
     airflow: Airflow, jobs: WarmCommand, config: Path, dag: str, conf: dict[str, Any], verified: tuple[str, ...]
 ) -> None:
-    """Each task launches its job as a process, which this one does the work of; test_airflow's do all by themselves."""
+    """Each task launches its job as a process, which this one does the work of; some of test_airflow's do all by themselves."""
     printed = airflow.command("dags", "test", f"embedmill_{dag}", "--conf", json.dumps(conf), jobs=jobs)
     assert re.search(rf"Marking run <DagRun embedmill_{dag} .*> successful", printed), printed[-3000:]
     assert not CANARY.found_in(printed.encode()) and not places({"canary": CANARY}, airflow.root)

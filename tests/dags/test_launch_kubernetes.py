@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.support import crd
+from tests.support.forked_python import ForkedPython
 from tests.support.kubernetes_double import Kubernetes, Play, ending, mark
 from tests.support.paths import ROOT
 
@@ -259,6 +260,13 @@ def found(*said):
 """
 
 
+# What a launcher imports when it is used.
+HOOKS = """
+from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook, KubernetesHook
+from embedmill_airflow.launchers import trigger
+"""
+
+
 @pytest.fixture
 def double() -> Iterator[Kubernetes]:
     crd.need_schemas()
@@ -267,33 +275,52 @@ def double() -> Iterator[Kubernetes]:
     made.stop()
 
 
-def drive(double: Kubernetes, folder: Path, script: str, *, kind: str = "SparkApplication") -> tuple[Any, str]:
-    """Run a script after the prelude, the provider's default connection leading to the double; what it found, said."""
-    connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(double.kubeconfig(folder / "config"))}}
-    engine = "ray" if kind == "RayJob" else "spark"
-    ran = subprocess.run(
-        [sys.executable, "-c", PRELUDE.format(dags=str(DAGS), engine=engine) + script],
-        text=True,
-        cwd=folder,
-        env=os.environ
-        | {
-            "AIRFLOW_HOME": str(folder),
-            "AIRFLOW_CONN_KUBERNETES_DEFAULT": json.dumps(connection),
-            "AIRFLOW__WORKERS__API_RETRIES": "1",
-        },
-        capture_output=True,
-        timeout=120,
-    )
-    assert "FOUND " in ran.stdout, ran.stdout[-2000:] + ran.stderr[-3000:]
-    return json.loads(ran.stdout.split("FOUND ", 1)[1]), ran.stderr
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedPython]:
+    """A Python of its own for each script; Airflow is imported once for all."""
+    home = {"AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")), "AIRFLOW__WORKERS__API_RETRIES": "1"}
+    imported = PRELUDE.partition("log = ")[0].format(dags=str(DAGS)) + HOOKS
+    made = ForkedPython(imported, home)
+    yield made
+    made.stop()
+
+
+@dataclasses.dataclass(frozen=True)
+class Drive:
+    """The double, and the Python that calls it from a folder."""
+
+    double: Kubernetes
+    python: ForkedPython
+    folder: Path
+
+    def __call__(self, script: str, *, kind: str = "SparkApplication") -> tuple[Any, str]:
+        """Run a script after the prelude; what it found, and said.
+
+        The provider's default connection leads to the double.
+        """
+        config = self.double.kubeconfig(self.folder / "config")
+        connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(config)}}
+        engine = "ray" if kind == "RayJob" else "spark"
+        ran = self.python.run(
+            PRELUDE.format(dags=str(DAGS), engine=engine) + script,
+            self.folder,
+            {"AIRFLOW_CONN_KUBERNETES_DEFAULT": json.dumps(connection)},
+        )
+        assert "FOUND " in ran.stdout, ran.stdout[-2000:] + ran.stderr[-3000:]
+        return json.loads(ran.stdout.split("FOUND ", 1)[1]), ran.stderr
+
+
+@pytest.fixture
+def drive(double: Kubernetes, python: ForkedPython, tmp_path: Path) -> Drive:
+    return Drive(double, python, tmp_path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_job_s_outcome_and_log_come_back_and_clearing_runs_it_again(
-    double: Kubernetes, tmp_path: Path, kind: str
+    double: Kubernetes, drive: Drive, kind: str
 ) -> None:
     double.operator = ending(0, {"rows": 7})
-    found, said = drive(double, tmp_path, "found(whole(), whole())", kind=kind)
+    found, said = drive("found(whole(), whole())", kind=kind)
     assert found == [[0, {"rows": 7}], [0, {"rows": 7}]]
     assert double.count("POST") == 2 and not double.objects  # what ended well is gone once it was read
     assert said.count("on the way") == 2 and "embedmill-outcome" not in said
@@ -301,15 +328,15 @@ def test_a_job_s_outcome_and_log_come_back_and_clearing_runs_it_again(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_failed_job_stays_to_be_looked_at_and_a_retry_replaces_it(
-    double: Kubernetes, tmp_path: Path, kind: str
+    double: Kubernetes, drive: Drive, kind: str
 ) -> None:
     double.operator, double.linger = ending(3), 0.5
-    found, said = drive(double, tmp_path, "found(whole(), whole())", kind=kind)
+    found, said = drive("found(whole(), whole())", kind=kind)
     assert found == [[3, {"done": 1}], [3, {"done": 1}]]
     assert double.count("POST") == 2 and len(double.objects) == 1 and "of an earlier try is failed" in said
 
 
-def test_a_retry_attaches_to_what_runs_and_takes_what_nobody_read(double: Kubernetes, tmp_path: Path) -> None:
+def test_a_retry_attaches_to_what_runs_and_takes_what_nobody_read(double: Kubernetes, drive: Drive) -> None:
     double.operator = ending(0, after=3)
     script = (
         "first = start.begin(job, log=log, seconds=60)\n"
@@ -317,7 +344,7 @@ def test_a_retry_attaches_to_what_runs_and_takes_what_nobody_read(double: Kubern
         "fire(first)\n"  # it has ended, and the try that waited for it is dead
         "found(first.uid == second.uid, whole())"
     )
-    found, said = drive(double, tmp_path, script)
+    found, said = drive(script)
     assert found == [True, [0, {"done": 1}]] and double.count("POST") == 1
     assert "which is running" in said and "which is succeeded" in said
 
@@ -331,29 +358,27 @@ def test_a_retry_attaches_to_what_runs_and_takes_what_nobody_read(double: Kubern
     ],
 )
 def test_a_job_that_ends_without_its_report_is_lost(
-    double: Kubernetes, tmp_path: Path, play: dict[str, Any], said: str
+    double: Kubernetes, drive: Drive, play: dict[str, Any], said: str
 ) -> None:
     double.operator = ending(**play)
-    found, _ = drive(double, tmp_path, "found(whole())")
+    found, _ = drive("found(whole())")
     assert f"ended without its report ({said}" in found[0]
 
 
-def test_what_vanishes_or_is_late_is_lost_and_late_ones_are_stopped(double: Kubernetes, tmp_path: Path) -> None:
+def test_what_vanishes_or_is_late_is_lost_and_late_ones_are_stopped(double: Kubernetes, drive: Drive) -> None:
     def vanish(resource: dict[str, Any], reads: int) -> Play | None:
         if reads > 2:
             double.objects.clear()
         return ending(0, after=99)(resource, reads)
 
     double.operator = vanish
-    [gone], _ = drive(double, tmp_path, "found(whole())")
+    [gone], _ = drive("found(whole())")
     double.operator = ending(0, after=10_000)
-    [late], _ = drive(double, tmp_path, "found(whole(seconds=0.5))")
+    [late], _ = drive("found(whole(seconds=0.5))")
     assert "lost" in gone and "late" in late and not double.objects
 
 
-def test_an_api_that_is_away_for_a_moment_loses_nothing_and_for_long_the_job(
-    double: Kubernetes, tmp_path: Path
-) -> None:
+def test_an_api_that_is_away_for_a_moment_loses_nothing_and_for_long_the_job(double: Kubernetes, drive: Drive) -> None:
     def away(seconds: float) -> Any:
         def operator(resource: dict[str, Any], reads: int) -> Play | None:
             if reads == 2 and not double.down:
@@ -364,17 +389,15 @@ def test_an_api_that_is_away_for_a_moment_loses_nothing_and_for_long_the_job(
         return operator
 
     double.operator = away(1.0)
-    [found], _ = drive(double, tmp_path, "found(whole())")
+    [found], _ = drive("found(whole())")
     assert found == [0, {"done": 1}]
     double.operator = away(8.0)
     script = "trigger = start.begin(job, log=log, seconds=60); found(fire(trigger))"
-    [event], _ = drive(double, tmp_path, script)
+    [event], _ = drive(script)
     assert event == {"state": "lost"}
 
 
-def test_a_person_s_act_on_the_waiting_task_deletes_its_resource_and_no_other(
-    double: Kubernetes, tmp_path: Path
-) -> None:
+def test_a_person_s_act_on_the_waiting_task_deletes_its_resource_and_no_other(double: Kubernetes, drive: Drive) -> None:
     double.operator = ending(0, after=10_000)
     script = """
 trigger = again(start.begin(job, log=log, seconds=60))
@@ -397,11 +420,11 @@ asyncio.run(trigger.on_kill())
 asyncio.run(trigger.on_kill())  # it is gone: nothing to do
 found(after_shutdown, after_another_s, start._get(job) is None)
 """
-    found, _ = drive(double, tmp_path, script)
+    found, _ = drive(script)
     assert found == [True, True, True]
 
 
-def test_stop_waits_for_nothing_and_deletes_with_the_pods(double: Kubernetes, tmp_path: Path) -> None:
+def test_stop_waits_for_nothing_and_deletes_with_the_pods(double: Kubernetes, drive: Drive) -> None:
     double.operator, double.linger = ending(0, after=10_000), 30
     script = (
         "start.begin(job, log=log, seconds=60); start.stop(job)\n"
@@ -409,7 +432,7 @@ def test_stop_waits_for_nothing_and_deletes_with_the_pods(double: Kubernetes, tm
         "try:\n    start.begin(job, log=log, seconds=60)\n"
         "except JobLost as error:\n    found('deletionTimestamp' in held['metadata'], str(error))"
     )
-    [marked, said], _ = drive(double, tmp_path, script)
+    [marked, said], _ = drive(script)
     assert marked and "does not go away" in said and double.count("POST") == 1
 
 

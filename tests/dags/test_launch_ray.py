@@ -239,23 +239,6 @@ def test_a_cluster_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_job_whose_cluster_died_is_lost(tmp_path: Path) -> None:
-    cluster = RayCluster()
-    task = Task(cluster, tmp_path)
-
-    def stop_once_begun() -> None:
-        wait(lambda: task.begun == 1)
-        cluster.stop()
-
-    try:
-        threading.Thread(target=stop_once_begun).start()
-        with pytest.raises(lost(), match="does not answer"):
-            task.launcher(patience_seconds=2).run(task.job(waits=True), log=LOG)
-    finally:
-        cluster.stop()
-
-
-@pytest.mark.slow
 def test_a_cluster_s_token_comes_from_the_environment_and_is_shown_nowhere(tmp_path: Path) -> None:
     token, script = os.urandom(32).hex(), tmp_path / "environment.py"
     cluster = RayCluster(RAY_AUTH_TOKEN=token)
@@ -296,3 +279,16 @@ def test_a_run_on_the_cluster_publishes_and_uses_that_ray(
     assert outcome.code == 0 and outcome.body["chunks"]["embedded"] > 0
     assert workspace.verify().code == 0
     assert [one for one in list_actors(address=cluster.address) if "EncodeShard" in one.class_name]
+
+
+@pytest.mark.slow
+def test_a_job_whose_cluster_died_is_lost(task: Task, cluster: RayCluster) -> None:
+    """The last test of this file: the cluster of the others dies."""
+
+    def stop_once_begun() -> None:
+        wait(lambda: task.begun == 1)
+        cluster.stop()
+
+    threading.Thread(target=stop_once_begun).start()
+    with pytest.raises(lost(), match="does not answer"):
+        task.launcher(patience_seconds=2).run(task.job(waits=True), log=LOG)

@@ -279,6 +279,10 @@ def test_gate_fails_on_what_is_no_number() -> None:
     assert compare(good, good).passed
     assert not compare(bad, good).passed
     assert not compare(good * 2, good).passed
+    nothing = good.copy()
+    nothing[1] = 0.0
+    assert compare(nothing, nothing).passed
+    assert not compare(nothing, good).passed and not compare(good, nothing).passed
     assert not Fidelity(0.9989, 0.99999, 0.0).passed
     assert not Fidelity(0.9995, 0.9998, 0.0).passed
 

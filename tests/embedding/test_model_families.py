@@ -20,6 +20,7 @@ from embedding.encoders.local.openvino import OpenVinoEncoder
 from embedding.encoders.local.torch import TorchEncoder
 from embedding.encoders.spec import EncoderSpec
 from embedding.errors import FidelityError
+from embedding.models.folder import ARCHITECTURES
 from embedding.models.prompts import PromptOverrides
 from embedding.models.space import describe_space
 from embedding.tokens.tokenizer import Tokens
@@ -28,7 +29,7 @@ from jobs.commands.verify import verify
 from jobs.scope import Scope
 from tests.support.in_process import open_pipeline, without_ray
 from tests.support.model_families import FAMILIES
-from tests.support.model_folders import changed
+from tests.support.model_folders import ADDED, DECODERS, changed, saved
 from tests.support.paths import ROOT
 
 QUESTIONS = ["Who has the key?", "¿Cuándo es la reunión?", "今日の会議は", "def rotate", "harbour " * 60]
@@ -69,6 +70,7 @@ def encoded(encoder: Encoder, texts: Sequence[str]) -> npt.NDArray[np.float32]:
     return encoder.encode(texts, np.array([len(text) for text in texts]))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_f32")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_run_over_the_sample_holds_the_models_own_vectors(
@@ -89,10 +91,10 @@ def test_a_run_over_the_sample_holds_the_models_own_vectors(
     assert done.embedded > 100 and found.checked >= done.embedded and found.status == "ok"
 
     [version] = pipeline.index().versions()
-    rows = pipeline.state.read("chunks", ["chunk_id", "text"]).to_pylist()
+    rows = pipeline.state.read("chunks", ["chunk_id", "context", "text"]).to_pylist()
     held = pipeline.index().fetch_vectors(version, [row["chunk_id"] for row in rows])
     model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    expected = model.encode_document([row["text"] for row in rows])
+    expected = model.encode_document([row["context"] + row["text"] for row in rows])
     near = compare(np.stack([held[row["chunk_id"]] for row in rows]), expected)
     assert near.mean >= MEAN_COSINE and near.minimum >= MIN_COSINE, near
 
@@ -101,6 +103,14 @@ def test_a_run_over_the_sample_holds_the_models_own_vectors(
     assert compare(encoded(asked, QUESTIONS), model.encode_query(QUESTIONS)).minimum >= MEAN_COSINE
     verdicts = [json.loads(file.read_text()) for file in (tmp_path / "cache").rglob("*.json")]
     assert len(verdicts) == 2 and min(verdict["mean"] for verdict in verdicts) >= MEAN_COSINE
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("in_f32")
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_an_architecture_that_is_taken_runs_on_openvino(kind: str, tmp_path: Path) -> None:
+    folder = saved(tmp_path, kind, "lasttoken" if kind in DECODERS else "mean", config=ADDED.get(kind))
+    assert choose(spec_of(folder, tmp_path / "cache")).precision == "f32"
 
 
 # -- the gate refuses what is not the model's own ----------------------------------------------------------------------

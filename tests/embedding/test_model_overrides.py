@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +112,16 @@ def test_the_configurations_prompts_reach_what_encodes_and_what_cuts(workspace: 
     assert pipeline.limits.max_tokens < before, "the prompt is within the model's limit"
 
 
+def test_another_model_has_its_own_prompts_and_dimensions(workspace: Workspace, plain: Path) -> None:
+    config = configured(
+        workspace, plain, 'query_prompt = "fox: "', 'document_prompt = "dog: "', "dimensions = 8"
+    ).config
+    same, other = config.with_model(str(plain)).model, config.with_model("wordllama").model
+    assert (same.query_prompt, same.document_prompt, same.dimensions) == ("fox: ", "dog: ", 8)
+    assert (other.query_prompt, other.document_prompt, other.dimensions) == (None, None, None)
+    assert Pipeline(config.with_model("wordllama"), Progress()).space.dim == 256
+
+
 # -- dimensions --------------------------------------------------------------------------------------------------------
 
 
@@ -165,8 +177,6 @@ def test_a_package_with_an_engine_and_a_service_take_none(workspace: Workspace, 
 
 
 def test_static_vectors_have_no_markers_and_a_limit_for_chunks(static: Path, tmp_path: Path) -> None:
-    import json
-
     folder = read_folder(static)
     assert (folder.dim, folder.max_tokens, folder.normalised) == (WIDTH, 512, True)
     own = Path(shutil.copytree(static, tmp_path / "own"))
@@ -176,13 +186,19 @@ def test_static_vectors_have_no_markers_and_a_limit_for_chunks(static: Path, tmp
     assert read_folder(own).max_tokens == 100
 
 
-def test_static_vectors_of_other_numbers_are_another_space(static: Path, tmp_path: Path) -> None:
+def test_static_vectors_by_either_name_and_of_other_numbers(static: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     other = Path(shutil.copytree(static, tmp_path / "other"))
     weights = load_file(other / "model.safetensors")
     save_file({name: value * 2 for name, value in weights.items()}, other / "model.safetensors")
     assert space_of(other).space_id != space_of(static).space_id
+    save_file({"embeddings": weights["embedding.weight"] * 2}, other / "model.safetensors")
+    texts, ids = ["the key", "a backup"], np.array([3, 3])
+    spec = EncoderSpec("torch", other, tmp_path, 512, space_of(other).dim, precision="f32")
+    np.testing.assert_allclose(
+        TorchEncoder(spec).encode(texts, ids), TorchEncoder(replace(spec, model=static)).encode(texts, ids), atol=1e-6
+    )
     save_file({"nothing": next(iter(weights.values()))}, other / "model.safetensors")
     with pytest.raises(ConfigError, match="embedding.weight' is missing"):
         space_of(other)

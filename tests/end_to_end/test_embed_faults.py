@@ -12,6 +12,7 @@ import numpy.typing as npt
 import psutil
 import pytest
 
+from jobs.engines.compat import minimal_ray
 from tests.support.paths import ROOT
 from tests.support.workspace import Workspace, counts, message
 
@@ -37,20 +38,21 @@ def break_the_encoder() -> None:
     setattr(HashEncoder, "encode", fragile)  # noqa: B010 - an assignment has no type
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def fragile() -> Iterator[None]:
     """A Ray of our own whose encoders are fragile; the run finds it started and uses it."""
     import ray
 
     ray.shutdown()
     environment = {"PYTHONPATH": str(ROOT)}
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        object_store_memory=200_000_000,
-        log_to_driver=False,
-        runtime_env={"worker_process_setup_hook": break_the_encoder, "env_vars": environment},
-    )
+    with minimal_ray():
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=200_000_000,
+            log_to_driver=False,
+            runtime_env={"worker_process_setup_hook": break_the_encoder, "env_vars": environment},
+        )
     yield
     ray.shutdown()
 

@@ -15,7 +15,7 @@ from jobs.state.store import State
 from tests.chaos.world import lives
 from tests.support.workspace import Workspace, message
 
-MESSAGES = 600
+MESSAGES = 240  # a dozen shards of texts, and as many of rows
 
 
 def _staged(state: Path) -> bool:

@@ -9,8 +9,10 @@ import pytest
 from indexers.base import Index
 from tests.support.workspace import DAY, TEAM, TEXTS, Workspace, counts, message
 
+pytestmark = pytest.mark.usefixtures("encoder_here")
 
-def test_first_run_publishes_everything(workspace: Workspace) -> None:
+
+def test_first_run_publishes_everything(workspace: Workspace, encoder_on_ray: None) -> None:
     ran = workspace.run()
     assert ran.code == 0, ran
     assert ran.body["status"] == "ok"
@@ -31,7 +33,7 @@ def test_second_run_does_nothing_and_opens_nothing(ran: Workspace) -> None:
     assert ran.verify().code == 0
 
 
-def test_edit_embeds_one(ran: Workspace) -> None:
+def test_edit_embeds_one(ran: Workspace, encoder_on_ray: None) -> None:
     messages = ran.messages("general")
     messages[1] |= {"text": "Lunch is at one today", "edited": {"user": "U1", "ts": "1741000000.000000"}}
     ran.day("general", messages)
@@ -68,7 +70,7 @@ def test_renamed_channel_updates_its_rows(ran: Workspace) -> None:
     assert ran.verify().code == 0
 
 
-def test_same_text_again_reuses_its_vector(ran: Workspace) -> None:
+def test_same_text_again_reuses_its_vector(ran: Workspace, encoder_on_ray: None) -> None:
     ran.day("random", [*ran.messages("random"), message(50, TEXTS[0])])
     assert counts(ran.run()) == {"reused": 1}
     assert ran.verify().code == 0
@@ -159,7 +161,7 @@ def test_mass_delete_is_refused(ran: Workspace) -> None:
     assert ran.verify().code == 0
 
 
-def test_purged_text_does_not_come_back(ran: Workspace) -> None:
+def test_purged_text_does_not_come_back(ran: Workspace, encoder_on_ray: None) -> None:
     receipt = ran.call("purge", "--team", TEAM, "--channel", "C1")
     assert receipt.code == 0
     assert receipt.body["removed"]["index"] == 4

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -31,6 +32,8 @@ from jobs.config import load_config
 from jobs.pipeline import Pipeline
 from jobs.telemetry.progress import Progress
 from tests.support.workspace import START, TEAM, Workspace, counts, message
+
+pytestmark = pytest.mark.usefixtures("encoder_here")
 
 EXAMPLES = int(os.environ.get("EMBEDMILL_TEST_EXAMPLES", "2"))
 CHANNELS = ("C1", "C2")

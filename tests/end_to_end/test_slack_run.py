@@ -11,6 +11,8 @@ import pytest
 from jobs.state.store import State
 from tests.support.workspace import TEXTS, Workspace, counts
 
+pytestmark = pytest.mark.usefixtures("encoder_here")
+
 
 def pack(space: Workspace, prefix: str = "", separator: str = "/") -> None:
     with zipfile.ZipFile(space.root / "export.zip", "w") as archive:

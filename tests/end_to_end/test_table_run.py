@@ -13,6 +13,8 @@ from tests.support.delta_log import DeltaLog
 from tests.support.tables import write_lines, write_parquet
 from tests.support.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("encoder_here")
+
 DELTA = {"id": "string", "body": "string", "at": "timestamp", "team": "string"}
 AT = 1_740_960_000_000_000
 

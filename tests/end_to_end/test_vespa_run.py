@@ -12,6 +12,8 @@ from indexers.vespa.package import read_dims, write_package
 from tests.support.vespa_server import VespaServer
 from tests.support.workspace import TEXTS, Workspace, counts, message
 
+pytestmark = pytest.mark.usefixtures("encoder_here")
+
 V1, V2, V3 = (f"messages__v{n}" for n in (1, 2, 3))
 
 

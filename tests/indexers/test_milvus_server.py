@@ -25,6 +25,8 @@ from tests.jobs.test_reindex import set_model
 from tests.support.milvus_server import MISSING, PYTHON, MilvusServer
 from tests.support.workspace import Workspace, message
 
+pytestmark = pytest.mark.usefixtures("encoder_here")
+
 
 @pytest.fixture
 def name() -> str:

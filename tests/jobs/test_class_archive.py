@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,57 +17,133 @@ import pytest
 
 from embedding.errors import ResourceError
 from jobs.engines.class_archive import ClassArchive, check_java
-from tests.support.paths import ROOT
+from tests.support.paths import HARD, ROOT
+
+RUN_ALL = """
+import json, sys
+from pathlib import Path
+from tests.support.workspace import Workspace
+space = Workspace(Path(sys.argv[1]))
+rows = space.root / "my rows"
+rows.mkdir()
+(rows / "a day.json").write_text('{"id": "1", "text": "A row about herons", "at": "2025-03-03"}\\n')
+sources = '[[sources]]\\nkind = "table"\\nuri = "my rows"\\nformat = "json"\\nteam_id = "T01"\\n'
+sources += '[sources.columns]\\nid = "id"\\ntext = "text"\\ncreated_at = "at"\\n'
+space.config.write_text(space.config.read_text().replace("[model]", sources + "[model]"))
+first, again = space.run(), space.run()
+(space.files / "notes.txt").unlink()
+third = space.run()
+found = space.call("search", "lockers", "--team", "T01", "--k", "1")
+print(json.dumps([first.code, first.body["index_rows"]["after"], again.body["chunks"]["unchanged"],
+    third.body["chunks"]["deleted"], len(found.body["hits"]), space.verify().code]))
+"""
+# A command's Spark, and no more of it: started as one that reads sources, for one job.
+START = """
+import sys
+from pathlib import Path
+from jobs.config import load_config
+from jobs.engines.spark import start_spark
+config, scratch = map(Path, sys.argv[1:])
+spark = start_spark(load_config(config), scratch, scratch / "log", small=True, reads=True)
+assert spark.range(3).count() == 3
+"""
 
 
-def plan(workspace: Path, cache: Path, spark_home: Path | None = None) -> int:
-    """Plan with the command itself what nobody has read. Returns how many classes its Spark took from an archive."""
-    shutil.rmtree(workspace, ignore_errors=True)
-    (workspace / "files").mkdir(parents=True)
-    (workspace / "files" / "a.md").write_text("# A file\n\nIts text.\n")
-    config, loaded = workspace / "embedmill.toml", workspace / "loaded.log"
-    config.write_text('[[sources]]\nkind = "files"\nuri = "files"\nteam_id = "T01"\n[spark]\nmaster = "local[1]"\n')
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", "plan", "--config", str(config)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        env=os.environ
-        | {"XDG_CACHE_HOME": str(cache), "JAVA_TOOL_OPTIONS": f"-Xlog:class+load:file={loaded}:none:filecount=0"}
-        | ({"SPARK_HOME": str(spark_home)} if spark_home else {}),
-    )
-    assert done.returncode == 0, done.stderr
-    assert not re.search("cds|Traceback|Error", done.stderr), done.stderr
-    return loaded.read_text().count("shared objects file (top)")
+class Machine:
+    """Commands that share a cache folder of a hard name, each in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home, self._folder = folder / "machine" / HARD, folder
+        self.cache = self.home / "cache"
+        self.home.mkdir(parents=True)
+        (folder / "files").mkdir()
+        (folder / "files" / "a.md").write_text("# A file\n\nIts text.\n")
+        self._config = folder / "embedmill.toml"
+        self._config.write_text(
+            '[[sources]]\nkind = "files"\nuri = "files"\nteam_id = "T01"\n[spark]\nmaster = "local[1]"\n'
+        )
+
+    def run_all(self) -> tuple[int, str]:
+        """Most of what there is to do, over a workspace of a hard name, in a C locale; returns what it printed too."""
+        return self._run(["-c", RUN_ALL, str(self.home / "ws")], LC_ALL="C")
+
+    def plan(self) -> int:
+        """Plan with the command itself what nobody has read."""
+        shutil.rmtree(self._folder / "state", ignore_errors=True)
+        return self._run(["-m", "jobs.cli", "plan", "--config", str(self._config)])[0]
+
+    def start(self, **environment: str) -> int:
+        """Start a command's Spark, and end."""
+        return self._run(["-c", START, str(self._config), str(self._folder / "scratch")], **environment)[0]
+
+    def _run(self, arguments: list[str], **environment: str) -> tuple[int, str]:
+        """Returns how many classes the process' Spark took from an archive, and its output."""
+        loaded = self._folder / "loaded.log"
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env=os.environ
+            | {
+                "XDG_CACHE_HOME": str(self.cache),
+                "JAVA_TOOL_OPTIONS": f"-Xlog:class+load:file={loaded}:none:filecount=0",
+            }
+            | environment,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert not re.search("cds|Traceback|Error", done.stderr), done.stderr
+        return loaded.read_text().count("shared objects file (top)"), done.stdout
+
+    def archives(self) -> dict[str, int]:
+        """Inodes by name."""
+        return {file.name: file.stat().st_ino for file in self.cache.glob("embedmill/*")}
 
 
 @dataclass(frozen=True)
 class Taken:
-    """How many classes each command took from an archive, and the archives that were there after each."""
+    """How many classes each process took from an archive, and the archives that were there after each."""
 
+    machine: Machine
+    printed: str  # by the first
     classes: list[int]
-    archives: list[dict[str, int]]  # inode by name
+    archives: list[dict[str, int]]
 
 
 @pytest.fixture(scope="module")
 def taken(tmp_path_factory: pytest.TempPathFactory) -> Taken:
-    """A command of each of two installations of Spark, and one more of each."""
+    """A process of each of two installations of Spark, one more of each, and one that meets a damaged archive."""
     folder = tmp_path_factory.mktemp("archives")
-    workspace, cache, other = folder / "workspace", folder / "cache", folder / "other"
+    machine, other = Machine(folder), folder / "other"
     other.symlink_to(Path(pyspark.__file__).parent)
-    found = Taken([], [])
-    for spark_home in (None, other, None, other):
-        found.classes.append(plan(workspace, cache, spark_home))
-        found.archives.append({file.name: file.stat().st_ino for file in cache.glob("embedmill/*")})
+    classes, printed = machine.run_all()
+    found = Taken(machine, printed, [classes], [machine.archives()])
+
+    def of_the_other() -> int:
+        return machine.start(SPARK_HOME=str(other))
+
+    for process in (of_the_other, machine.plan, of_the_other):
+        found.classes.append(process())
+        found.archives.append(machine.archives())
     [first] = found.archives[0]
-    archive = cache / "embedmill" / first
+    archive = machine.cache / "embedmill" / first
     content = bytearray(archive.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 4096] = b"x" * 4096
     archive.chmod(0o600)
     archive.write_bytes(content)
-    found.classes.append(plan(workspace, cache))
+    found.classes.append(machine.start())
     return found
+
+
+@pytest.mark.slow
+def test_everything_lies_below_a_hard_path(taken: Taken) -> None:
+    """By itself each of these characters has stopped an engine."""
+    home = taken.machine.home
+    assert json.loads(taken.printed.splitlines()[-1]) == [0, 9, 9, 1, 1, 0]
+    assert {p.name for p in (home / "ws").iterdir()} == {"export", "files", "my rows", "embedmill.toml", "state"}
+    assert {p.name for p in home.parent.iterdir()} == {HARD}, "nothing was written beside it"
+    assert [name for name in taken.archives[0] if name.startswith("run-")], "Java leaves its classes there too"
 
 
 @pytest.mark.slow

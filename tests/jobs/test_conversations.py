@@ -18,6 +18,7 @@ from embedding.models.packaged import model_path, tokenizer_file
 from embedding.text.template import Template
 from jobs.commands.purge import purge
 from jobs.commands.run import run
+from jobs.commands.verify import verify
 from jobs.extract.changes import Extraction
 from jobs.extract.conversations import GAP, MESSAGE, conversations
 from jobs.extract.cutting import Chunking
@@ -295,3 +296,65 @@ def test_what_a_conversation_lost_or_gained_by_itself_is_seen(space: Workspace) 
     (row, *_) = [row for row in state.read("chunks").to_pylist() if row["kind"] == "thread"]
     state.change("chunks", [row | {"content_hash": "0" * 40, "_delete": False}])
     assert not true_to_its_messages(space)
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+def rename(space: Workspace, name: str) -> None:
+    space.write_json("users.json", [{"id": "U1", "name": "ada", "profile": {"display_name": name}}])
+
+
+def bounded(space: Workspace, tokens: int) -> None:
+    space.config.write_text(space.config.read_text() + f"[text]\nrename_tokens = {tokens}\n")
+
+
+def authors(space: Workspace) -> set[str]:
+    return {row["author"] for row in index_rows(space) if row["kind"] == "message"}
+
+
+def agrees(space: Workspace) -> bool:
+    found = verify(open_pipeline(space.config), Scope())
+    return found.status == "ok"
+
+
+def test_a_new_name_is_encoded_with_all_that_its_person_wrote(space: Workspace) -> None:
+    go(space)
+    rename(space, "Countess")
+    report = run(open_pipeline(space.config), Scope())
+    assert report.plan.embed == report.plan.renamed == 8  # six messages and two conversations
+    assert authors(space) == {"Countess"}
+
+
+def test_a_name_may_stay_as_it_was_encoded(space: Workspace) -> None:
+    """The metadata shows the new name at once; no text is encoded, and that is no difference."""
+    bounded(space, 0)
+    go(space)
+    rename(space, "Countess")
+    report = run(open_pipeline(space.config), Scope())
+    assert (report.plan.embed, report.plan.renamed) == (0, 0)
+    assert authors(space) == {"Countess"}
+    assert agrees(space)
+    again = run(open_pipeline(space.config), Scope())
+    assert again.plan.unchanged == again.plan.total
+
+
+def test_an_edit_beside_a_new_name_is_encoded_all_the_same(space: Workspace) -> None:
+    bounded(space, 0)
+    go(space)
+    rename(space, "Countess")
+    space.day("random", [message(0, "an edit"), message(1, "The coffee machine wants cleaning")])
+    report = run(open_pipeline(space.config), Scope())
+    assert (report.plan.embed, report.plan.renamed) == (2, 0)  # the message, and its conversation
+    assert agrees(space)
+
+
+def test_names_follow_a_part_each_night(space: Workspace) -> None:
+    bounded(space, 40)
+    go(space)
+    rename(space, "Countess")
+    embedded = [run(open_pipeline(space.config), Scope()).plan.renamed for _ in range(7)]
+    assert sum(embedded) == 8
+    assert 1 <= embedded[0] < 8
+    assert embedded[-1] == 0
+    assert agrees(space)

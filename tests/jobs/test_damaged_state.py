@@ -16,6 +16,8 @@ from jobs.state.store import State
 from jobs.state.tables import TABLES
 from tests.support.workspace import DAY, TEAM, TEXTS, Ran, Workspace, counts, message
 
+pytestmark = pytest.mark.usefixtures("encoder_here")
+
 REBUILT = [name for name in TABLES if name != "purges"]
 
 

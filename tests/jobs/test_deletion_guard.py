@@ -11,6 +11,8 @@ from jobs.config_sections import Limits
 from jobs.plan.deletion_guard import Loss, check_deletes
 from tests.support.workspace import Workspace, counts, message
 
+pytestmark = pytest.mark.usefixtures("encoder_here")
+
 LIMITS = Limits(max_delete_fraction=0.2, max_delete_rows=10)
 
 

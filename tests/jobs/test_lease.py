@@ -22,6 +22,8 @@ from jobs.state.store import State
 from tests.support.paths import ROOT
 from tests.support.workspace import TEXTS, Workspace, message
 
+pytestmark = pytest.mark.usefixtures("encoder_here")
+
 SECONDS = 2
 RULE: dict[str, object] = {
     "team_id": "T01",

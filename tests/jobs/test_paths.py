@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,49 +21,8 @@ from jobs.state.parts import write_part
 from jobs.state.path_alias import plain
 from jobs.state.store import State
 from jobs.state.tables import TABLES
-from tests.support.paths import ROOT
+from tests.support.paths import HARD, ROOT
 from tests.support.workspace import TEAM
-
-HARD = "my data Büro, 100%25#?'x+y=z [1]{2}*\\:\"&日本"
-
-RUN_ALL = """
-import json, sys
-from pathlib import Path
-from tests.support.workspace import Workspace
-space = Workspace(Path(sys.argv[1]))
-rows = space.root / "my rows"
-rows.mkdir()
-(rows / "a day.json").write_text('{"id": "1", "text": "A row about herons", "at": "2025-03-03"}\\n')
-sources = '[[sources]]\\nkind = "table"\\nuri = "my rows"\\nformat = "json"\\nteam_id = "T01"\\n'
-sources += '[sources.columns]\\nid = "id"\\ntext = "text"\\ncreated_at = "at"\\n'
-space.config.write_text(space.config.read_text().replace("[model]", sources + "[model]"))
-first, again = space.run(), space.run()
-(space.files / "notes.txt").unlink()
-third = space.run()
-found = space.call("search", "lockers", "--team", "T01", "--k", "1")
-print(json.dumps([first.code, first.body["index_rows"]["after"], again.body["chunks"]["unchanged"],
-    third.body["chunks"]["deleted"], len(found.body["hits"]), space.verify().code]))
-"""
-
-
-@pytest.mark.slow
-def test_everything_lies_below_a_hard_path(tmp_path: Path) -> None:
-    """By itself each of these characters has stopped an engine."""
-    home = tmp_path / HARD
-    home.mkdir()
-    ran = subprocess.run(
-        [sys.executable, "-c", RUN_ALL, str(home / "ws")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"XDG_CACHE_HOME": str(home / "cache"), "LC_ALL": "C"},
-    )
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    assert json.loads(ran.stdout.splitlines()[-1]) == [0, 9, 9, 1, 1, 0]
-    assert {p.name for p in (home / "ws").iterdir()} == {"export", "files", "my rows", "embedmill.toml", "state"}
-    assert {p.name for p in tmp_path.iterdir()} == {HARD}, "nothing was written beside it"
-    assert list(home.glob("cache/embedmill/run-*.jsa")), "Java leaves its classes there too"
 
 
 @pytest.mark.parametrize("name", [HARD, "b\udcffytes", "line\nbreak", "-dash", "a b", "%41", "plain"], ids=ascii)

@@ -23,7 +23,12 @@ from jobs.config import load_config
 from jobs.pipeline import Pipeline
 from jobs.state.lease import Lease
 from jobs.state.store import State
+from tests.support.paths import ROOT
 from tests.support.workspace import TEXTS, Ran, Workspace, counts, message
+
+pytestmark = pytest.mark.usefixtures("encoder_here")
+
+COMMAND = [sys.executable, "-m", "tests.support.in_process"]  # as in this file's own process
 
 
 @contextmanager
@@ -325,8 +330,10 @@ def test_a_run_that_waits_is_let_in_and_what_it_changed_is_in_the_build(
         held = {row["chunk_id"] for row in ledger if row["index"] == "messages__v2"}
         if len(held) >= 8 and not nightly:
             change(held)
-            command = [sys.executable, "-m", "jobs.cli", "run", "--config", str(old), "--wait", "120", "--json"]
-            nightly.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+            command = [*COMMAND, "run", "--config", str(old), "--wait", "120", "--json"]
+            nightly.append(
+                subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            )
             deadline = time.monotonic() + 60
             while not real(lease) and time.monotonic() < deadline:
                 time.sleep(0.1)

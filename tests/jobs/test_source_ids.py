@@ -23,6 +23,8 @@ from jobs.sources.files import FilesSource
 from jobs.state.store import State
 from tests.support.workspace import TEAM, Workspace, counts
 
+pytestmark = pytest.mark.usefixtures("encoder_here")
+
 FILES = '[[sources]]\nkind = "files"\nuri = "{uri}"\nteam_id = "{team}"\n'
 TABLE = '[[sources]]\nkind = "table"\nuri = "{uri}"\nformat = "json"\n{more}[sources.columns]\nid = "i"\ntext = "t"\ncreated_at = "c"\n'
 EXPORT = '[[sources]]\nkind = "slack_export"\nuri = "{uri}"\nteam_id = "T01"\n'

@@ -10,6 +10,8 @@ import pytest
 from jobs.cli.reconcile import Step
 from tests.support.workspace import TEXTS, Ran, Workspace, counts, message
 
+pytestmark = pytest.mark.usefixtures("encoder_here")
+
 STEPS = [step.value for step in Step]
 
 
@@ -28,7 +30,7 @@ def runs(space: Workspace) -> dict[str, str]:
     return {r["run_id"]: r["status"] for r in space.call("status").body["last_runs"]}
 
 
-def test_four_steps_are_one_run_with_one_report(workspace: Workspace) -> None:
+def test_four_steps_are_one_run_with_one_report(workspace: Workspace, encoder_on_ray: None) -> None:
     assert step(workspace, "extract").body["documents"]["read"] == 8
     assert runs(workspace) == {"night-1": "running"}
     planned = step(workspace, "plan").body

@@ -218,10 +218,16 @@ class Airflow:
         assert answer.status_code == 200, answer.text
         return str(answer.json()["dag_run_id"])
 
-    def ended(self, dag: str, run: str, seconds: float = 300) -> str:
-        """Wait for a run's end; returns its state."""
+    def ended(self, dag: str, run: str, seconds: float = 300, jobs: WarmCommand | None = None) -> str:
+        """Wait for a run's end, doing its jobs meanwhile with ``jobs`` where it is given; returns its state."""
         path = f"dags/{dag}/dagRuns/{run}"
-        self.wait(run, lambda: self.api("GET", path).json()["state"] in ("success", "failed"), seconds)
+
+        def over() -> bool:
+            while jobs is not None and jobs.answer():
+                pass
+            return self.api("GET", path).json()["state"] in ("success", "failed")
+
+        self.wait(run, over, seconds)
         return str(self.api("GET", path).json()["state"])
 
     def tasks(self, dag: str, run: str) -> dict[str, dict[str, Any]]:

@@ -22,15 +22,18 @@ import pytest
 from embedding.encoders.spec import EncoderSpec
 from indexers import exact
 from indexers.exact import ExactIndex
+from jobs.cli.app import script
 from jobs.config import load_config
-from jobs.embed.embed import StoredShard
-from jobs.embed.workers import EncodeShard, cut_shard, write_shard
+from jobs.embed.embed import StoredShard, embed
+from jobs.embed.workers import EncodeShard, cut_shard, fault_from_bytes, write_shard
 from jobs.maintenance import erase
 from jobs.pipeline import Pipeline
 from jobs.state.parts import Part
 from jobs.state.store import State
 from jobs.telemetry.progress import Progress
 from tests.support.workspace import Workspace, copied
+
+_ON_RAY, _START_ENCODING, _ENCODING = embed, Pipeline.start_encoding, Pipeline.encoding
 
 
 class Killed(BaseException):
@@ -187,11 +190,13 @@ def embed_here(
     space_id: str,
     before_commit: Callable[[], None],
 ) -> Iterator[StoredShard]:
-    """``jobs.embed.embed.embed`` without Ray: the same functions, shard after shard."""
+    """``jobs.embed.embed.embed`` without Ray: the same functions, shard after shard. Raises the fault of a shard."""
     encode = EncodeShard(spec)
     for folder in sorted((state.work(run_id) / "texts").glob("shard=*")):
         rows = cut_shard(pa.table({"path": [str(folder)]}), spec)
         [written] = write_shard(encode(rows), str(state.root), space_id, run_id).to_pylist()
+        if written["fault"]:
+            raise fault_from_bytes(written["fault"])
         before_commit()
         shard = StoredShard.of_row(written)
         state.append("vectors", shard.parts)
@@ -208,8 +213,28 @@ class Here(ThreadPoolExecutor):
 
 
 @contextmanager
+def encoding_here() -> Iterator[None]:
+    """Have ``jobs.steps`` embed in this process; all else, the index among it, stays as it is."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("jobs.embed.embed.embed", embed_here)
+        patched.setattr(Pipeline, "start_encoding", lambda pipeline: None)
+        patched.setattr(Pipeline, "encoding", Pipeline.encoder)
+        yield
+
+
+@contextmanager
+def encoding_on_ray() -> Iterator[None]:
+    """Within ``encoding_here``, as it is in the program."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("jobs.embed.embed.embed", _ON_RAY)
+        patched.setattr(Pipeline, "start_encoding", _START_ENCODING)
+        patched.setattr(Pipeline, "encoding", _ENCODING)
+        yield
+
+
+@contextmanager
 def without_ray() -> Iterator[None]:
-    """Have ``jobs.steps`` embed in this process, and let purges say that a write is theirs."""
+    """``encoding_here``, with all writes in one order; purges say that a write is theirs."""
     real = erase.carry_out
 
     def carry_out(pipeline: Pipeline, *given: Any) -> Any:
@@ -219,12 +244,9 @@ def without_ray() -> Iterator[None]:
         death.purging = False
         return found
 
-    with pytest.MonkeyPatch.context() as patched:
+    with encoding_here(), pytest.MonkeyPatch.context() as patched:
         patched.setattr(erase, "carry_out", carry_out)
-        patched.setattr("jobs.embed.embed.embed", embed_here)
         patched.setattr("jobs.publish.shard_queue.ThreadPoolExecutor", Here)
-        patched.setattr(Pipeline, "start_encoding", lambda pipeline: None)
-        patched.setattr(Pipeline, "encoding", Pipeline.encoder)
         yield
 
 
@@ -253,3 +275,8 @@ def copied_with_index(space: Workspace, root: Path) -> Workspace:
     new = copied(space, root)
     copy_index(space.config, new.config)
     return new
+
+
+if __name__ == "__main__":  # the command line, for a process of its own that starts no Ray
+    with encoding_here():
+        script()

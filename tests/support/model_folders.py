@@ -19,6 +19,17 @@ TEXTS = [
     "jugs",
     "how vexingly quick daft zebras jump over the box",
 ]
+# What a configuration needs beside what ``bare`` gives it.
+ADDED: dict[str, dict[str, Any]] = {
+    "qwen2": {"num_key_value_heads": 2},
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 16},
+    "mistral": {"num_key_value_heads": 2},
+    "llama": {"num_key_value_heads": 2},
+    "gemma3_text": {"num_key_value_heads": 2, "head_dim": 16},
+    "t5": {"d_model": WIDTH, "d_ff": 64, "d_kv": 16, "num_heads": 2, "num_layers": 2},
+    "mt5": {"d_model": WIDTH, "d_ff": 64, "d_kv": 16, "num_heads": 2, "num_layers": 2},
+}
+DECODERS = ("qwen2", "qwen3", "mistral", "llama")
 
 
 def save_tokenizer(folder: Path, *, limit: int = 64, lower: bool = False) -> None:

@@ -64,6 +64,8 @@ class Wire(asyncio.Protocol):
 
     def reset(self) -> None:
         """Break the connection, as a machine that falls over does."""
+        if self._http2 is not None:
+            self._http2.flush()
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
 
@@ -103,13 +105,13 @@ class Wire(asyncio.Protocol):
 class _Http2:
     def __init__(self, wire: Wire, serve: Serve) -> None:
         self._wire, self._serve = wire, serve
-        self._held = bytearray()
+        self._held, self._out = bytearray(), bytearray()
         self._decoder = hpack.Decoder()
         self._requests: dict[int, tuple[dict[str, str], bytearray]] = {}
         self._block, self._ends = bytearray(), False  # headers that a CONTINUATION goes on with
         self._window, self._initial, self._frame = 65_535, 65_535, 16_384  # what the client lets us send
         self._windows: dict[int, int] = {}
-        self._opened = asyncio.Event()
+        self._opened, self._read = asyncio.Event(), 0
         settings = struct.pack(">HIHI", 3, STREAMS, 4, WINDOW)
         self._send(SETTINGS, 0, 0, settings)
         self._send(WINDOW_UPDATE, 0, 0, struct.pack(">I", WINDOW - 65_535))
@@ -125,6 +127,9 @@ class _Http2:
             self._take(kind, flags, stream & 0x7FFFFFFF, bytes(self._held[at + 9 : at + 9 + size]))
             at += 9 + size
         del self._held[:at]
+        if self._read:  # what was read may be sent again at once
+            self._send(WINDOW_UPDATE, 0, 0, struct.pack(">I", self._read))
+            self._read = 0
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == HEADERS:
@@ -138,10 +143,9 @@ class _Http2:
             if self._ends:
                 self._wire.spawn(self._answer(stream))
         elif kind == DATA:
-            if payload:  # what was read may be sent again at once
-                self._send(WINDOW_UPDATE, 0, 0, struct.pack(">I", len(payload)))
-                if not flags & END_STREAM:
-                    self._send(WINDOW_UPDATE, 0, stream, struct.pack(">I", len(payload)))
+            self._read += len(payload)
+            if payload and not flags & END_STREAM:
+                self._send(WINDOW_UPDATE, 0, stream, struct.pack(">I", len(payload)))
             if stream in self._requests:
                 self._requests[stream][1].extend(_unpadded(flags, payload))
                 if flags & END_STREAM:
@@ -193,9 +197,16 @@ class _Http2:
         return None
 
     def _send(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        self._wire.transport.write(
-            struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
-        )
+        """Send a frame, with all those of this turn of the loop: a system call a frame is most of the double's time."""
+        if not self._out:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._out += struct.pack(">I", len(payload) << 8 | kind) + struct.pack(">BI", flags, stream) + payload
+
+    def flush(self) -> None:
+        """Give the connection what waits to be sent."""
+        if self._out:
+            self._wire.transport.write(bytes(self._out))
+            self._out.clear()
 
 
 def _header_block(status: int, headers: dict[str, str]) -> bytes:

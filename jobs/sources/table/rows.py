@@ -264,7 +264,7 @@ class _Reading:
             version=row.version,
             text=text,
             author=normalise_label(row.author or ""),
-            author_id=row.author_id or "",
+            author_id=row.author_id or row.author or "",
             thread_id=ids.row_id(row.team, row.thread_id, self._rows.qualifier) if row.thread_id else "",
             title=normalise_label(row.title or ""),
             visibility=_VISIBLE.get(row.visibility or "", "private"),
