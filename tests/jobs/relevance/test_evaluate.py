@@ -411,7 +411,7 @@ def test_a_reranker_that_fails_leaves_the_order_and_says_so(
     found = search(open_pipeline(indexed.config), Query(SECRETS[0], TEAM))
     assert (found.hits, found.reranked, found.rerank_reason) == (plain.hits, False, "HTTP 503")
     check_schema("search", json.loads(found.to_json()))
-    body = ask(indexed)
+    body = ask(indexed, mode="dense")
     assert body.rerank is not None and (body.rerank.asked, body.rerank.failed) == (COUNT, COUNT)
     assert body.overall.ndcg == 1 and "40 answers reranked by lengths, 40 of them not: HTTP 503" in evaluation(body)
 
