@@ -16,7 +16,7 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,10 @@ import pytest
 from fpdf import FPDF
 
 from jobs.state.store import State
-from tests.support.paths import ROOT
+from tests.support.paths import ONE_CORE, ROOT
 from tests.support.workspace import DAY, START, TEAM, Ran, Workspace, copied, counts, message
+
+pytestmark = pytest.mark.usefixtures("encoder_here")
 
 NEXT_DAY = "2025-03-04"
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
@@ -483,12 +485,15 @@ _UNPRIVILEGED = [
 ]
 
 
-def as_a_process(space: Workspace, *command: str, wrapped: list[str] | None = None) -> Ran:
-    """Run a command as a user does, with everything that it writes to standard error."""
-    environment = {k: v for k, v in os.environ.items() if k != "EMBEDMILL_DEBUG"}
-    arguments = [sys.executable, "-m", "jobs.cli", *command, "--config", str(space.config), "--json"]
+def as_a_process(space: Workspace, *command: str, wrapped: Sequence[str] = (), module: str = "jobs.cli") -> Ran:
+    """Run a command as a user does, with everything that it writes to standard error.
+
+    ``module`` may be tests.support.in_process, which starts no Ray.
+    """
+    environment = {k: v for k, v in os.environ.items() if k != "EMBEDMILL_DEBUG"} | ONE_CORE
+    arguments = [sys.executable, "-m", module, *command, "--config", str(space.config), "--json"]
     done = subprocess.run(
-        [*(wrapped or []), *arguments],
+        [*wrapped, *arguments],
         capture_output=True,
         text=True,
         env=environment,
@@ -529,7 +534,7 @@ def test_what_may_not_be_read_is_kept_and_tried_again(ran: Workspace, unprivileg
     for path, mode in modes.items():
         path.chmod(mode)
     try:
-        denied = as_a_process(ran, "run", wrapped=unprivileged)
+        denied = as_a_process(ran, "run", wrapped=unprivileged, module="tests.support.in_process")
     finally:
         for path in modes:
             path.chmod(0o700)

@@ -32,7 +32,7 @@ team_id = "{TEAM}"
 [model]
 backend = "letters"
 [spark]
-master = "local[2]"
+master = "local[1]"
 """
 
 

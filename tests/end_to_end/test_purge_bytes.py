@@ -21,6 +21,8 @@ from tests.support.canary import Canary, places
 from tests.support.milvus_server import PYTHON, MilvusServer
 from tests.support.workspace import TEAM, Workspace, message, writing
 
+pytestmark = pytest.mark.usefixtures("encoder_here")
+
 NAMES = ("in a message", "in a file", "before the edit", "of a killed run", "in scratch", "in the engines' log")
 STAYS = "stays"
 SAID, EDITED, FILE = "T01/m/C1/1740960000.000100", "T01/m/C1/1740960001.000100", "T01/f/notes.txt"
@@ -91,7 +93,9 @@ def purged(workspace: Workspace, canaries: dict[str, Canary]) -> Iterator[Worksp
     yield workspace
 
 
-def test_after_a_purge_no_file_holds_a_byte_of_it(purged: Workspace, canaries: dict[str, Canary]) -> None:
+def test_after_a_purge_no_file_holds_a_byte_of_it(
+    encoder_on_ray: None, purged: Workspace, canaries: dict[str, Canary]
+) -> None:
     receipt = purged.call("purge", "--team", TEAM, "--ids", f"{SAID},{EDITED}", "--ids", FILE)
     assert receipt.code == 0, receipt
     assert gone(canaries, storage(purged)) == {}

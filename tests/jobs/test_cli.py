@@ -16,6 +16,8 @@ from jobs.state.store import State
 from tests.support.paths import ROOT
 from tests.support.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("encoder_here")
+
 
 @pytest.mark.parametrize(
     ("arguments", "named"),

@@ -19,7 +19,7 @@ import pytest
 from embedding.errors import LeaseHeldError
 from jobs.state.lease import Lease
 from jobs.state.store import State
-from tests.support.paths import ROOT
+from tests.support.paths import ONE_CORE, ROOT
 from tests.support.workspace import TEXTS, Workspace, message
 
 pytestmark = pytest.mark.usefixtures("encoder_here")
@@ -289,7 +289,9 @@ def test_a_command_that_wakes_up_late_changes_nothing(workspace: Workspace, monk
     monkeypatch.setenv("EMBEDMILL__STATE__LEASE_SECONDS", "5")
     state = workspace.root / "state"
     command = [sys.executable, "-m", "jobs.cli", "plan", "--config", str(workspace.config), "--json"]
-    late = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    late = subprocess.Popen(
+        command, env=os.environ | ONE_CORE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         stop_when(late, lambda: any(state.glob("work/*/extract")))
         workspace.day("general", [message(0, "The lockers moved to the station"), message(1, TEXTS[1])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from jobs.config import load_config
 from jobs.pipeline import Pipeline
 from jobs.state.lease import Lease
 from jobs.state.store import State
-from tests.support.paths import ROOT
+from tests.support.paths import ONE_CORE, ROOT
 from tests.support.workspace import TEXTS, Ran, Workspace, counts, message
 
 pytestmark = pytest.mark.usefixtures("encoder_here")
@@ -332,7 +333,14 @@ def test_a_run_that_waits_is_let_in_and_what_it_changed_is_in_the_build(
             change(held)
             command = [*COMMAND, "run", "--config", str(old), "--wait", "120", "--json"]
             nightly.append(
-                subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                subprocess.Popen(
+                    command,
+                    cwd=ROOT,
+                    env=os.environ | ONE_CORE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
             )
             deadline = time.monotonic() + 60
             while not real(lease) and time.monotonic() < deadline:
