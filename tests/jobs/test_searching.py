@@ -1,0 +1,107 @@
+"""Searches with the configuration's own settings: what they find by words, names, time, thread and conversation."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from embedding.errors import ConfigError
+from embedding.ids import message_id
+from jobs.commands.run import run
+from jobs.commands.search import search
+from jobs.known_names import author_ids
+from jobs.scope import Scope
+from jobs.search.searcher import Query
+from tests.support.in_process import open_pipeline, without_ray
+from tests.support.workspace import START, TEAM, TEXT, Workspace, message
+
+ROOT_ID = message_id(TEAM, "C1", f"{START}.000100")
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """A public and a private channel, two people, a thread, and a file; indexed once for all tests here."""
+    workspace = Workspace(tmp_path_factory.mktemp("searching") / "ws")
+    workspace.config.write_text(workspace.config.read_text().replace(TEXT, ""))
+    people = [("U1", "Ada"), ("U2", "Grace")]
+    workspace.write_json("users.json", [{"id": i, "name": n, "profile": {"display_name": n}} for i, n in people])
+    workspace.write_json("groups.json", [{"id": "G1", "name": "board"}])
+    shutil.rmtree(workspace.export / "random")
+    workspace.channels({"C1": "general"})
+    workspace.day(
+        "general",
+        [
+            message(0, "Does anyone have the key of the boathouse?"),
+            message(1, "It hangs behind the door", user="U2", thread_ts=f"{START}.000100"),
+            message(2, "Lunch is soup today"),
+        ],
+    )
+    workspace.day("general", [message(86_400, "The regatta is on Saturday", user="U2")], "2025-03-04")
+    workspace.day("board", [message(5, "The boathouse will be sold")])
+    with without_ray():
+        run(open_pipeline(workspace.config), Scope())
+        yield workspace
+
+
+def found(space: Workspace, text: str, **asked: Any) -> list[str]:
+    asked = {"mode": "hybrid"} | asked
+    return [hit.text for hit in search(open_pipeline(space.config), Query(text, TEAM, **asked)).hits]
+
+
+def test_messages_and_files_are_found_and_no_conversation_itself(space: Workspace) -> None:
+    body = search(open_pipeline(space.config), Query("boathouse key", TEAM, mode="hybrid", k=20))
+    assert {hit.kind for hit in body.hits} == {"message", "file"}
+    assert len(body.hits) == 7
+    assert body.hits[0].text == "Does anyone have the key of the boathouse?"
+    assert (body.hits[0].author, body.hits[0].channel_name, body.hits[0].visibility) == ("Ada", "general", "public")
+    assert body.words
+
+
+def test_an_answer_without_a_word_of_the_question_is_found_by_its_conversation(space: Workspace) -> None:
+    """It shares no word with the question, and its thread does."""
+    assert "It hangs behind the door" in found(space, "key of the boathouse", k=3)
+    assert "It hangs behind the door" not in found(space, "key of the boathouse", k=3, mode="lexical")
+
+
+def test_who_wrote_it_is_matched_by_words(space: Workspace) -> None:
+    assert set(found(space, "Grace", mode="lexical")) == {"It hangs behind the door", "The regatta is on Saturday"}
+
+
+def test_the_day_is_matched_by_words(space: Workspace) -> None:
+    assert found(space, "4 March 2025", mode="lexical", k=1) == ["The regatta is on Saturday"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "texts"),
+    [
+        ({"authors": ("U2",)}, {"It hangs behind the door", "The regatta is on Saturday"}),
+        ({"thread_id": ROOT_ID}, {"It hangs behind the door"}),
+        ({"channels": ("G1",)}, {"The boathouse will be sold"}),
+        ({"since": (START + 86_400) * 1_000_000, "kind": "message"}, {"The regatta is on Saturday"}),
+        ({"until": (START + 1) * 1_000_000, "kind": "message"}, {"Does anyone have the key of the boathouse?"}),
+    ],
+    ids=["from", "thread", "in", "since", "until"],
+)
+@pytest.mark.parametrize("mode", ["dense", "hybrid"])
+def test_filters_hold_in_every_mode(space: Workspace, mode: str, asked: dict[str, Any], texts: set[str]) -> None:
+    assert set(found(space, "boathouse", k=20, mode=mode, **asked)) == texts
+
+
+def test_what_is_public_or_mine_names_no_public_channel(space: Workspace) -> None:
+    public = set(found(space, "boathouse", k=20, public=True, kind="message"))
+    assert "The boathouse will be sold" not in public
+    assert len(public) == 4
+    assert set(found(space, "boathouse", k=20, public=True, channels=("G1",), kind="message")) == {
+        *public,
+        "The boathouse will be sold",
+    }
+
+
+def test_authors_are_named_by_id_or_by_name(space: Workspace) -> None:
+    pipeline = open_pipeline(space.config)
+    assert author_ids(pipeline, TEAM, ["grace", "U1"]) == ("U1", "U2")
+    with pytest.raises(ConfigError, match="--from: no author 'Alan' in team T01; there are Ada, Grace"):
+        author_ids(pipeline, TEAM, ["Alan"])
