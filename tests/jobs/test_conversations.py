@@ -220,7 +220,7 @@ class Story:
         self.write()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(n, marks=pytest.mark.long) for n in range(2, 7))])
 def test_whatever_happened_the_index_is_a_fresh_builds(space: Workspace, tmp_path: Path, seed: int) -> None:
     story = Story(space, seed)
     go(space)
@@ -350,11 +350,10 @@ def test_an_edit_beside_a_new_name_is_encoded_all_the_same(space: Workspace) -> 
 
 
 def test_names_follow_a_part_each_night(space: Workspace) -> None:
-    bounded(space, 40)
+    bounded(space, 80)
     go(space)
     rename(space, "Countess")
-    embedded = [run(open_pipeline(space.config), Scope()).plan.renamed for _ in range(7)]
-    assert sum(embedded) == 8
-    assert 1 <= embedded[0] < 8
-    assert embedded[-1] == 0
+    first, second, third = (run(open_pipeline(space.config), Scope()).plan.renamed for _ in range(3))
+    assert 1 <= first < 8
+    assert first + second + third == 8
     assert agrees(space)
