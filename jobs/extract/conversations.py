@@ -29,12 +29,12 @@ from embedding.chunking import Chunker
 from embedding.records import CHUNK, Document
 from jobs.extract.cutting import Chunking, Piece, chunk_row
 from jobs.state.spark_frames import dealt, gathered, spark_ddl
+from jobs.state.tables import CONVERSATIONS
 from jobs.telemetry.error_reporting import without_messages
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-SOURCE_ID = "conversations"  # of their rows in ``chunks``; their partition is the group
 RADIUS = 3  # conversations of 4 to some 8 messages
 GAP = 4 * 3600 * 1_000_000  # µs
 _SAID = "kind = 'message' AND chunk_no = 0 AND channel_id != ''"
@@ -206,7 +206,7 @@ def _row(said: Sequence[dict[str, Any]], text: str, tokens: int, chunking: Chunk
     )
     meta = ids.dump_meta({"messages": [one["doc_id"] for one in said]})
     bare = ids.content_hash(chunking.hash_key, document.team_id, "\n".join(one["text_hash"] or "" for one in said))
-    return chunk_row(document, Piece(0, text, meta, "", tokens, bare), (SOURCE_ID, first["group"]), chunking)
+    return chunk_row(document, Piece(0, text, meta, "", tokens, bare), (CONVERSATIONS, first["group"]), chunking)
 
 
 def _starts(rows: pa.Table) -> npt.NDArray[np.int64]:

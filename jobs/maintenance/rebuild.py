@@ -23,6 +23,7 @@ from jobs.report import new_run_id
 from jobs.state.integrity import Damage, damage_error, find_damage, record_versions, rows_of
 from jobs.state.parts import Part, write_part
 from jobs.state.store import State
+from jobs.state.tables import CONVERSATIONS, PUBLISHED
 from jobs.state.team_rows import group_teams, read_teams
 from jobs.state.vector_column import pack
 from jobs.versions import own_index
@@ -116,7 +117,9 @@ def _read_all_again(state: State, lease: Lease, run_id: str) -> None:
     for cut in sorted({*state.values("chunks", "cut"), *state.values("removals", "cut")}):
         one = state.of_cut(cut)
         key = ["source_id", "partition"]
-        owners = sorted(one.distinct("chunks", key) | one.distinct("removals", key))
+        owners = sorted(
+            at for at in one.distinct("chunks", key) | one.distinct("removals", key) if at[0] != CONVERSATIONS
+        )
         unread = {"fingerprint": "", "reader": "", "retry": False, "documents": 0, "run_id": run_id, "_delete": False}
         one.change("sources", [{"source_id": source, "partition": key, **unread} for source, key in owners])
 
@@ -130,10 +133,10 @@ def _ledger_from_index(pipeline: Pipeline, state: State, lease: Lease, run_id: s
         parts: list[Part] = []
         for batch in pipeline.index().scan(version):
             rows = pa.Table.from_batches([batch])
-            # Which source a row came from, no index knows: null, until it is written again.
-            said = {"index": version, "space_id": space_id, "run_id": run_id, "source_id": None}
-            for column, value in said.items():
-                rows = rows.append_column(column, pa.array([value] * len(rows), pa.string()))
+            said = {"index": version, "space_id": space_id, "run_id": run_id}
+            for column in [name for name in PUBLISHED.names if name not in rows.column_names]:
+                # What no index knows (which source a row came from) is null, until it is written again.
+                rows = rows.append_column(column, pa.array([said.get(column)] * len(rows), pa.string()))
             parts += write_part(str(state.root), "published", rows)
         lease.check()
         state.append("published", parts)

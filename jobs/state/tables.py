@@ -12,6 +12,8 @@ from embedding.records import CHUNK
 _TEXT = pa.string()
 _LONG = pa.int64()
 
+CONVERSATIONS = "conversations"  # source_id of rows of ``chunks`` that no source has; their partition is the group
+
 
 @dataclass(frozen=True, slots=True)
 class TableSpec:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from jobs.extract.broken_conversations import read_owners_again
-from jobs.extract.conversations import SOURCE_ID, build_conversations, messages_of, touched_groups
+from jobs.extract.conversations import build_conversations, messages_of, touched_groups
 from jobs.state.spark_frames import read_table
+from jobs.state.tables import CONVERSATIONS
 from jobs.verify.source_check import Wrong
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def check_conversations(spark: SparkSession, extraction: Extraction) -> dict[Wro
         *[F.coalesce(name, f"held_{name}").alias(name) for name in shown], F.col("desired").isNull().alias("gone")
     )
     return {
-        Wrong(row["team_id"], row["chunk_id"], (SOURCE_ID, row["partition"]), row["gone"]): json.loads(row["meta"])[
+        Wrong(row["team_id"], row["chunk_id"], (CONVERSATIONS, row["partition"]), row["gone"]): json.loads(row["meta"])[
             "messages"
         ]
         for row in differ.toArrow().to_pylist()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from embedding import ids
 from tests.support.model import DAY_US, Part, Row, SourceNow
+from tests.support.workspace import TEXT
 
 DAYS = ("2025-03-03", "2025-03-04", "2025-03-10")
 FIRST = {"2025-03-03": 1_740_960_000, "2025-03-04": 1_741_046_400, "2025-03-10": 1_741_564_800}
@@ -24,6 +25,7 @@ CONFIG = (
         f'[[sources]]\nkind = "slack_export"\nuri = "{name}"\nteam_id = "{team}"\n' for name, team in EXPORTS.items()
     )
     + '[[sources]]\nkind = "files"\nuri = "files"\nteam_id = "T01"\n[model]\nbackend = "hash"\nshard_tokens = 40\n'
+    + TEXT
     + '[index]\nshard_rows = 3\n[spark]\nmaster = "local[2]"\n'
 )
 
