@@ -100,7 +100,7 @@ def transformer_folder(path: Path) -> Path:
 def is_static(path: Path) -> bool:
     """Whether a model's folder is of static vectors: its tokenizer then adds no token to a text."""
     entries = _json(path / "modules.json", [{}])
-    return _kind(entries[0]) == STATIC
+    return bool(entries) and _kind(entries[0]) == STATIC
 
 
 def read_folder(path: Path, prompts: PromptOverrides | None = None, dimensions: int | None = None) -> ModelFolder:

@@ -110,7 +110,7 @@ def choose_partitions(
         frozenset(looked),
         frozenset(listed),
         unlisted,
-        any(not (row["reader"] or "").endswith(f":{chunking.version}") for row in known.values()),
+        any(not (row.get("reader") or "").endswith(f":{chunking.version}") for row in known.values()),
     )
 
 

@@ -67,8 +67,10 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_a_run_over_a_source_an_encoder_and_a_format_from_outside(folder: Path) -> None:
     ran = command("run", folder=folder)
-    assert ran["documents"] == {"read": 4, "quarantined": 0} | ran["documents"] and ran["chunks"]["embedded"] == 4
-    found = command("search", "the harbour lockers are open", "--team", TEAM, "--k", "4", folder=folder)["hits"]
+    assert ran["documents"] == {"read": 4, "quarantined": 0} | ran["documents"]
+    assert ran["chunks"]["embedded"] == 5  # and the conversation of both notes
+    asked = ["search", "the harbour lockers are open", "--team", TEAM, "--k", "4", "--dense"]
+    found = command(*asked, folder=folder)["hits"]
     assert found[0]["doc_id"] == f"{TEAM}/n/0" and found[0]["score"] == pytest.approx(1, abs=1e-3)
     assert found[0]["channel_id"] == "diary"
     [toy] = [hit for hit in found if hit["doc_id"] == f"{TEAM}/f/a.bin"]

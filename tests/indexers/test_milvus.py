@@ -359,15 +359,17 @@ def test_the_command_line_searches_by_words_after_a_reindex(ran: Workspace) -> N
     plain = ran.config.read_text()
     ran.config.write_text(plain + "[index]\nhybrid = false\n")
     assert ran.call("reindex").body["chunks"]["embedded"] == 0
-    asked = ("search", "signing key", "--team", "T01", "--hybrid")
-    refused = ran.call(*asked)
+    asked = ("search", "signing key", "--team", "T01")
+    refused = ran.call(*asked, "--lexical")
     assert refused.code == 2 and "no index of words; run `embedmill reindex`" in refused.err
     assert refused.err.count("\n") == 1
+    by_vectors = ran.call(*asked, "--hybrid").body
+    assert by_vectors["words"] is False and by_vectors["hits"]
     ran.config.write_text(plain)
     assert ran.call("reindex").body["chunks"]["embedded"] == 0
-    found = ran.call(*asked)
-    assert found.code == 0 and found.body["index"] == "messages__v3"
-    assert "signing key" in found.body["hits"][0]["text"] and 1 < found.body["hits"][0]["score"] <= 3
+    found = ran.call(*asked, "--hybrid")
+    assert found.code == 0 and found.body["index"] == "messages__v3" and found.body["words"]
+    assert "signing key" in found.body["hits"][0]["text"] and 0.5 < found.body["hits"][0]["score"] <= 1
     assert ran.verify().code == 0
 
 
