@@ -135,6 +135,6 @@ CHUNK = pa.schema(
         pa.field("title", pa.string(), nullable=False),
         pa.field("visibility", pa.string(), nullable=False),
         pa.field("context", pa.string(), nullable=False),  # stands before the text where it is encoded
-        pa.field("text_hash", pa.string(), nullable=False),  # as content_hash, but for names before texts
+        pa.field("text_hash", pa.string(), nullable=False),  # as content_hash, of the text alone
     ]
 )

@@ -68,7 +68,7 @@ def author_ids(pipeline: Pipeline, team: str, given: Collection[str]) -> tuple[s
     for name in given:
         ids = {one for one, shown in pairs if one and (one == name or (shown or "").casefold() == name.casefold())}
         if not ids:
-            known = ", ".join(sorted({shown for _, shown in pairs if shown})[:_SHOWN]) or "none"
+            known = ", ".join(sorted({shown for one, shown in pairs if one and shown})[:_SHOWN]) or "none"
             raise ConfigError(f"--from: no author {name!r} in team {team}; there are {known}")
         found |= ids
     return tuple(sorted(found))

@@ -27,7 +27,7 @@ from pyspark.sql import functions as F
 from embedding import ids
 from embedding.chunking import Chunker
 from embedding.records import CHUNK, Document
-from jobs.extract.cutting import Chunking, Piece, chunk_row
+from jobs.extract.cutting import LABEL, Chunking, Piece, chunk_row
 from jobs.state.spark_frames import dealt, gathered, spark_ddl
 from jobs.state.tables import CONVERSATIONS
 from jobs.telemetry.error_reporting import without_messages
@@ -53,7 +53,7 @@ _TAKEN = (
     "context",
     "text",
     "tokens",
-    "text_hash",
+    "author",
 )
 MESSAGE = pa.schema([pa.field("group", pa.string()), *[CHUNK.field(name).with_nullable(True) for name in _TAKEN]])
 
@@ -161,14 +161,15 @@ def conversations(rows: pa.Table, chunker: Chunker, chunking: Chunking) -> pa.Ta
         return CHUNK.empty_table()
     own = rows["tokens"].to_numpy() - chunker.added + 1  # and one for the line that each begins
     cuts = _cuts(rows, own, chunking.limits.max_tokens - chunker.added)
-    lines = pc.binary_join_element_wise(rows["context"], rows["text"], "").to_pylist()
-    shown = rows.drop_columns(["context", "text", "tokens"]).to_pylist()
+    lines = rows["text"].to_pylist()
+    shown = rows.drop_columns(["text", "tokens"]).to_pylist()
     ends = [*cuts[1:].tolist(), len(rows)]
     texts = ["\n".join(lines[start:end]) for start, end in zip(cuts.tolist(), ends, strict=True)]
     columns: dict[str, list[object]] = {name: [] for name in CHUNK.names}
     for start, end, text, spans in zip(cuts.tolist(), ends, texts, chunker.split_batch(texts), strict=True):
         # One span, but for words that take more tokens side by side than each alone.
-        row = _row(shown[start:end], text[: spans[0].end], spans[0].tokens, chunking)
+        tokens = spans[0].tokens if end - start > 1 else int(rows["tokens"][start].as_py())
+        row = _row(shown[start:end], text[: spans[0].end], tokens, chunking)
         for column, value in zip(columns.values(), row, strict=True):
             column.append(value)
     return pa.Table.from_pydict(columns, schema=CHUNK)
@@ -202,11 +203,13 @@ def _row(said: Sequence[dict[str, Any]], text: str, tokens: int, chunking: Chunk
         version=max(one["version"] for one in said),
         text=text,
         thread_id=said[-1]["thread_id"] or "",
+        author=", ".join(dict.fromkeys(one["author"] for one in said if one["author"]))[:LABEL],
         visibility=first["visibility"] or "private",
     )
     meta = ids.dump_meta({"messages": [one["doc_id"] for one in said]})
-    bare = ids.content_hash(chunking.hash_key, document.team_id, "\n".join(one["text_hash"] or "" for one in said))
-    return chunk_row(document, Piece(0, text, meta, "", tokens, bare), (CONVERSATIONS, first["group"]), chunking)
+    # Of one message it is encoded as that is, and has its vector; of more, names would be most of a short text.
+    context = first["context"] if len(said) == 1 else ""
+    return chunk_row(document, Piece(0, text, meta, context, tokens), (CONVERSATIONS, first["group"]), chunking)
 
 
 def _starts(rows: pa.Table) -> npt.NDArray[np.int64]:

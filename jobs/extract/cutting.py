@@ -15,7 +15,7 @@ from embedding.text.template import NO_CONTEXT, Template, date_words
 
 _ROOM = 8  # tokens: texts are cut by a context rounded up to these, and two are for where context and text meet
 _MEETING = 2
-_LABEL = 200  # characters of an author's name, of a title
+LABEL = 200  # characters of an author's name, of a title
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +37,13 @@ class Chunking:
 
 
 class Piece(NamedTuple):
-    """One chunk of a document. ``tokens`` are those of ``context`` and ``text`` together, specials included.
-
-    ``text_hash`` is that of the text, where it is not of the text alone.
-    """
+    """One chunk of a document. ``tokens`` are those of ``context`` and ``text`` together, specials included."""
 
     number: int
     text: str
     meta: str
     context: str
     tokens: int
-    text_hash: str = ""
 
 
 class DocumentCutter:
@@ -118,7 +114,7 @@ class DocumentCutter:
 
 def _labelled(document: Document) -> Document:
     """The document with names of a length that every index takes: they are shown and matched, and no key."""
-    author, title = document.author[:_LABEL], document.title[:_LABEL]
+    author, title = document.author[:LABEL], document.title[:LABEL]
     if (author, title) == (document.author, document.title):
         return document
     return replace(document, author=author, title=title)
@@ -165,5 +161,5 @@ def chunk_row(document: Document, piece: Piece, place: tuple[str, str], chunking
         document.title,
         document.visibility,
         piece.context,
-        piece.text_hash or ids.content_hash(chunking.hash_key, document.team_id, piece.text),
+        ids.content_hash(chunking.hash_key, document.team_id, piece.text),
     )

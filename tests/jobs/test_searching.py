@@ -36,7 +36,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
         [
             message(0, "Does anyone have the key of the boathouse?"),
             message(1, "It hangs behind the door", user="U2", thread_ts=f"{START}.000100"),
-            message(2, "Lunch is soup today"),
+            message(20_000, "Lunch is soup today"),
         ],
     )
     workspace.day("general", [message(86_400, "The regatta is on Saturday", user="U2")], "2025-03-04")
