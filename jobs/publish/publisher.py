@@ -26,6 +26,9 @@ from jobs.state.write_intents import record_intent
 if TYPE_CHECKING:
     from indexers.base import Index
 
+# What rows of an earlier release do not say, and what is taken for it.
+_UNSAID = {"author": "", "author_id": "", "thread_id": "", "title": "", "visibility": "private"}
+
 
 class Publisher:
     """Carries out the rows and deletes of one run's plan on one version of an index.
@@ -135,11 +138,8 @@ def _content_keys(rows: pa.Table) -> pa.ChunkedArray:
 
 def index_rows(shard: pa.Table, lexical: Template) -> pa.Table:
     """Planned rows (CHUNK and ``vector``) as an index takes them (INDEX_ROW): numbers in lists, and what BM25 reads."""
-    for name in ("author", "author_id", "thread_id", "title"):  # rows of an earlier release do not say them
-        at = shard.column_names.index(name)
-        shard = shard.set_column(at, name, pc.fill_null(shard[name], ""))
-    at = shard.column_names.index("visibility")
-    shard = shard.set_column(at, "visibility", pc.fill_null(shard["visibility"], "private"))
+    for name, unsaid in _UNSAID.items():
+        shard = shard.set_column(shard.column_names.index(name), name, pc.fill_null(shard[name], unsaid))
     said = {
         "author": shard["author"],
         "channel": shard["channel_name"],

@@ -50,15 +50,15 @@ class Query:
         """What an index is asked for: rows of messages and files, or of conversations."""
         kinds = (self.kind,) if self.kind else ("message", "file")
         return SearchRequest(
-            self.team,
-            self.channels,
-            ("thread",) if conversations else kinds,
-            most,
-            () if conversations else self.authors,
-            self.thread_id,
-            self.since,
-            self.until,
-            self.public,
+            team_id=self.team,
+            channels=self.channels,
+            kinds=("thread",) if conversations else kinds,
+            k=most,
+            author_ids=() if conversations else self.authors,
+            thread_id=self.thread_id,
+            since=self.since,
+            until=self.until,
+            public=self.public,
         )
 
 
