@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from embedding.ids import document_ids
+from embedding.ids import document_id, document_ids
+from jobs.extract.broken_conversations import conversations_with
 from jobs.extract.changes import Extraction, changed
 from jobs.extract.extracted import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW, TO_READ, to_read
 from jobs.extract.partition_reader import reader
@@ -225,12 +226,18 @@ def check_sources(
 def read_anew(state: State, wrong: Sequence[Wrong], gone: Sequence[Wrong], run_id: str) -> int:
     """Have the next run read again the partitions of ``wrong`` rows, and drop the texts that are ``gone``.
 
-    Returns how many partitions. Call it only while holding the lease.
+    The conversations that hold these texts go with them. Returns how many partitions.
+
+    Call it only while holding the lease.
     """
     at = {one.at for one in wrong}
     rows = [r for r in state.read("sources").to_pylist() if (r["source_id"], r["partition"]) in at]
     state.change("sources", [{**row, "fingerprint": "", "run_id": run_id, "_delete": False} for row in rows])
-    state.change("chunks", [{"team_id": one.team_id, "chunk_id": one.chunk_id, "_delete": True} for one in gone])
+    dropped = {(one.team_id, one.chunk_id) for one in gone}
+    for team in {one.team_id for one in gone}:
+        documents = {document_id(one.chunk_id) for one in gone if one.team_id == team}
+        dropped |= {(team, chunk) for chunk in conversations_with(state, team, documents)}
+    state.change("chunks", [{"team_id": team, "chunk_id": chunk, "_delete": True} for team, chunk in sorted(dropped)])
     return len(rows)
 
 

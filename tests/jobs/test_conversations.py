@@ -24,6 +24,7 @@ from jobs.extract.conversations import GAP, MESSAGE, conversations
 from jobs.extract.cutting import Chunking
 from jobs.scope import Scope
 from jobs.verify.conversation_check import check_conversations
+from jobs.verify.source_check import Wrong, read_anew
 from tests.support.in_process import open_pipeline, without_ray
 from tests.support.workspace import START, TEAM, TEXT, Workspace, message, writing
 
@@ -359,3 +360,12 @@ def test_names_follow_a_part_each_night(space: Workspace) -> None:
     assert 1 <= first < 6
     assert first + second + third == 6
     assert agrees(space)
+
+
+def test_a_repair_leaves_no_conversation_with_a_text_that_is_gone(space: Workspace) -> None:
+    go(space)
+    state = writing(open_pipeline(space.config).state)
+    gone = Wrong(TEAM, f"{message_id(TEAM, 'C2', f'{START}.000100')}#0", ("export", "day"), gone=True)
+    read_anew(state, [gone], [gone], "r")
+    assert not [text for text in state.read("chunks", ["text"])["text"].to_pylist() if "colleague" in text]
+    assert true_to_its_messages(space) is False  # until the next run, which makes it of what is left
