@@ -26,22 +26,20 @@ from embedding.tokens.counter import prompt_tokens
 from indexers import Settings, find_index, open_index
 from jobs import termination
 from jobs.config import Config
-from jobs.engines.spark import start_spark
 from jobs.extract.cutting import Chunking
 from jobs.state.lease import Lease
 from jobs.state.run_target import RunTarget
 from jobs.state.state_id import own_id, refuse_other
 from jobs.state.store import State
+from jobs.state.work_folder import show_life
 from jobs.telemetry.progress import Progress
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
     from indexers.base import Index
+    from jobs.state.frames import Frames
 
-# Below both, a run's Spark part takes seconds, and half of them went into compiling code that then runs once.
-SMALL_BYTES = 64_000_000
-SMALL_CHUNKS = 200_000
+# With tables of more chunks they are compared by Spark, however little was read.
+IN_PROCESS_CHUNKS = 500_000
 MIN_CHUNK_TOKENS = 16
 
 
@@ -58,7 +56,7 @@ class Pipeline:
             config.state_root, cut=self.space.chunking_id, hash_key=config.state.hash_key.get_secret_value()
         )
         self._index: Index | None = None
-        self._spark: SparkSession | None = None
+        self._frames: Frames | None = None
         self._encoding: Future[EncoderSpec] | None = None
 
     # -- parts -------------------------------------------------------------------------------------------------------
@@ -118,15 +116,33 @@ class Pipeline:
                 f"({ours}); {cause}run `embedmill reindex`, or restore model.*"
             )
 
-    def spark(self, reading: int = 0) -> SparkSession:
-        """Spark, started on first use, for work that reads so many bytes of the sources."""
-        if self._spark is None:
-            small = reading < SMALL_BYTES and self.state.count("chunks") < SMALL_CHUNKS
-            with self.progress.phase("starting Spark"):
-                self._spark = start_spark(
-                    self.config, self.state.engines, self.state.engine_log, small=small, reads=reading > 0
-                )
-        return self._spark
+    def frames(self, reading: int = 0) -> Frames:
+        """What compares tables, started on first use, for work that reads so many bytes of the sources.
+
+        Spark, or for little work on this machine an engine in this process: Spark would take longer to start.
+        """
+        if self._frames is None:
+            spark = self.config.spark
+            little = reading < spark.in_process_mb * 1_000_000 and self.state.count("chunks") < IN_PROCESS_CHUNKS
+            if little and spark.master.startswith("local") and "PYSPARK_GATEWAY_PORT" not in os.environ:
+                from jobs.state.duckdb_frames import DuckFrames
+
+                self._frames = DuckFrames(self._engines() / "duckdb", spark.driver_memory)
+            else:
+                from jobs.engines.spark import start_spark
+                from jobs.state.spark_frames import SparkFrames
+
+                with self.progress.phase("starting Spark"):
+                    session = start_spark(self.config, self.state.engines, self.state.engine_log, reads=reading > 0)
+                self._frames = SparkFrames(session)
+        return self._frames
+
+    def _engines(self) -> Path:
+        """The scratch folder of this process's engines, made and marked as in use."""
+        folder = self.state.engines
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        show_life(folder, self.config.state.lease_seconds)
+        return folder
 
     def encoder(self, purpose: Purpose = "document") -> EncoderSpec:
         """What encodes for this configuration; precision, and ``auto``, are chosen where it is used."""
@@ -203,6 +219,9 @@ class Pipeline:
         if self._index is not None:
             self._index.close()
             self._index = None
+        if self._frames is not None:
+            self._frames.close()
+            self._frames = None
 
 
 def _prompts(config: Config) -> PromptOverrides:

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 from embedding.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column
-
     from jobs.bodies.base import ScopeBody
     from jobs.sources.base import Partition, Source
 
@@ -34,23 +32,6 @@ class Scope:
             and (self.since is None or partition.past is None or partition.past > self.since)
             and (self.until is None or partition.first is None or partition.first < self.until)
         )
-
-    def condition(self) -> Column:
-        """The scope as a Spark condition over team_id, channel_id, kind and created_at."""
-        from pyspark.sql import functions as F
-
-        found = F.lit(True)
-        if self.teams:
-            found = found & F.col("team_id").isin(list(self.teams))
-        if self.channels:
-            found = found & F.col("channel_id").isin(list(self.channels))
-        if self.kind is not None:
-            found = found & (F.col("kind") == self.kind)
-        if self.since is not None:
-            found = found & (F.col("created_at") >= self.since)
-        if self.until is not None:
-            found = found & (F.col("created_at") < self.until)
-        return found
 
     def covers(self, team_id: str, channel_id: str, kind: str, created_at: int | None) -> bool:
         """Whether a record lies in the scope; what is not known about it counts as inside."""

@@ -16,10 +16,9 @@ from jobs.state.quarantine import replace_texts
 from jobs.state.row_counts import expect
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
     from jobs.embed.embed import StoredShard
     from jobs.publish.publisher import Publisher
+    from jobs.state.frames import Frames
     from jobs.state.parts import Part
 
 
@@ -36,13 +35,13 @@ def extract_sources(session: RunSession, *, to_embed: bool) -> None:
     """Bring the text tables up to date with the sources; ``to_embed`` where what changed is encoded next."""
     pipeline, report = session.pipeline, session.report
 
-    def spark(reading: int) -> SparkSession:
+    def frames(reading: int) -> Frames:
         if to_embed and reading:  # what changed has texts to encode, nearly always
             pipeline.start_encoding()
-        return pipeline.spark(reading)
+        return pipeline.frames(reading)
 
     with report.timed("extract"), pipeline.progress.phase("extract"):
-        report.extracted = extract(spark, session.extraction())
+        report.extracted = extract(frames, session.extraction())
     session.count_quarantined()
 
 
@@ -51,14 +50,14 @@ def plan_scope(session: RunSession, version: str) -> None:
     pipeline, report = session.pipeline, session.report
     with report.timed("plan"), pipeline.progress.phase("plan"):
         report.plan = make_plan(
-            pipeline.spark(), session.target(version), session.scope, shard_tokens=pipeline.config.model.shard_tokens
+            pipeline.frames(), session.target(version), session.scope, shard_tokens=pipeline.config.model.shard_tokens
         )
 
 
 def guard(session: RunSession) -> None:
     """Raise MassDeleteError where the report's plan deletes more than the limits allow."""
     pipeline, report = session.pipeline, session.report
-    guard_deletes(pipeline.spark(), session.target(report.index), report.plan.delete, pipeline.config.limits)
+    guard_deletes(pipeline.frames(), session.target(report.index), report.plan.delete, pipeline.config.limits)
 
 
 def embed_texts(
@@ -157,7 +156,7 @@ def _prepare(session: RunSession, version: str, made: Plan, *, ready: bool) -> i
         return 0
     rows = pipeline.config.index.shard_rows
     with report.timed("publish"), pipeline.progress.phase("prepare rows"):
-        return prepare(pipeline.spark(), session.target(version), shard_rows=rows, ready=ready)
+        return prepare(pipeline.frames(), session.target(version), shard_rows=rows, ready=ready)
 
 
 def _expect(missing: int, left_out: int) -> None:

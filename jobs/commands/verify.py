@@ -44,21 +44,21 @@ def verify(
         pipeline.check_space(version)
         if repair:
             own_index(pipeline)
-        spark, target, extraction = pipeline.spark(), session.target(version), session.extraction()
+        frames, target, extraction = pipeline.frames(), session.target(version), session.extraction()
         with pipeline.progress.phase("verify"):
-            found, frame = compare(spark, target, pipeline.index(), scope)
+            found, differing = compare(frames, target, pipeline.index(), scope)
         with pipeline.progress.phase("reading sources"):
-            wrong, partitions = check_sources(spark, extraction, scan=target.work / "scan", sample=found.sample)
-            said = check_conversations(spark, extraction)
-        wrong = not_found(spark, frame, [*wrong, *said])
+            wrong, partitions = check_sources(frames, extraction, scan=target.work / "scan", sample=found.sample)
+            said = check_conversations(frames, extraction)
+        wrong = not_found(differing, [*wrong, *said])
         found = with_sources(found, wrong)
         mended = marked = 0
         if repair and found.total:
             gone = [one for one in wrong if one.gone]
-            writes, deleted = plan_repair(spark, target, frame, gone, deletes=deletes)
+            writes, deleted = plan_repair(frames, target, differing, gone, deletes=deletes)
             made = Plan(reuse=writes, delete=deleted)
             if not allow_mass_delete:
-                guard_deletes(spark, target, deleted, pipeline.config.limits)
+                guard_deletes(frames, target, deleted, pipeline.config.limits)
             marked = read_anew(target.state, wrong, gone if deletes else (), report.run_id)
             marked += make_anew(target.state, said, report.run_id)
             publish_rows(session, version, made)

@@ -19,7 +19,6 @@ from jobs.engines.class_archive import ClassArchive, check_java
 from jobs.engines.compat import start_jvm
 from jobs.redaction import SECRET_NAMES, is_secret, masked
 from jobs.state.path_alias import plain
-from jobs.state.spark_frames import SMALL_SESSION
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -31,35 +30,10 @@ rootLogger.level = off
 """
 
 
-# Small work spends its time on planning, on compiling, and on starting stages and tasks.
-_SMALL = {
-    "spark.sql.shuffle.partitions": "1",
-    "spark.sql.codegen.wholeStage": "false",
-    "spark.sql.adaptive.enabled": "false",  # planning anew after each stage is a job a stage
-    "spark.sql.sources.bucketing.autoBucketedScan.enabled": "false",  # or each persist clones the session
-    "spark.sql.autoBroadcastJoinThreshold": "-1",  # a broadcast is a job, and one partition needs none
-    # What Spark writes, or caches, is read a few times and removed.
-    "spark.sql.inMemoryColumnarStorage.compressed": "false",
-    "spark.sql.parquet.compression.codec": "uncompressed",
-    "spark.hadoop.parquet.enable.dictionary": "false",
-    # They move a join below what gathers its input, and then it needs an exchange.
-    "spark.sql.optimizer.excludedRules": ",".join(
-        f"org.apache.spark.sql.catalyst.optimizer.{rule}"
-        for rule in ("PushDownLeftSemiAntiJoin", "PushLeftSemiLeftAntiThroughJoin")
-    ),
-}
-# The fast compiler alone. With it Java reserves 48 MB for compiled code, which a dozen runs in one JVM fill; from then
-# on it discards code and compiles it again, a third more work for each run.
-_QUICK_JAVA = " -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=200m"
-_LARGE = {"spark.sql.shuffle.partitions": "8", "spark.sql.parquet.compression.codec": "zstd"}
-
-
-def start_spark(config: Config, scratch: Path, log: Path, *, small: bool, reads: bool) -> SparkSession:
+def start_spark(config: Config, scratch: Path, log: Path, *, reads: bool) -> SparkSession:
     """The Spark session of this process, started on first use with ``scratch`` for its temporary files.
 
-    ``small``: the work costs less than Spark's optimising compilers. Of a local master this is written to the session's
-    property ``SMALL_SESSION``, which no ``spark.properties`` of the user changes. ``reads``: sources are read first, as
-    in a run.
+    ``reads``: sources are read first, as in a run.
 
     Under `spark-submit` the master, the driver's address, its memory and its folders are what that was given.
 
@@ -85,11 +59,10 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool, reads:
     # A crash of Java tells of its memory: into the private scratch, and not where the user stands.
     java = f"-XX:ErrorFile={scratch}/java-%p.log -Dlog4j2.configurationFile=file:{log4j} -Dderby.system.home={local}"
     java += f" {archive.options()}" if archive else ""
-    quick = small and not submitted and config.spark.master.startswith("local")
     machine = {
         "spark.master": config.spark.master,
         "spark.driver.memory": config.spark.driver_memory,
-        "spark.driver.extraJavaOptions": java + _QUICK_JAVA * quick,
+        "spark.driver.extraJavaOptions": java,
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.local.dir": str(local),
@@ -107,9 +80,9 @@ def start_spark(config: Config, scratch: Path, log: Path, *, small: bool, reads:
         "spark.executorEnv.TOKENIZERS_PARALLELISM": "false",
         "spark.executorEnv.OMP_NUM_THREADS": "1",
         "spark.redaction.regex": SECRET_NAMES,  # what Spark's event log and pages show of settings
-        **(_SMALL if quick else _LARGE),
+        "spark.sql.shuffle.partitions": "8",
+        "spark.sql.parquet.compression.codec": "zstd",
         **config.spark.properties,
-        SMALL_SESSION: str(quick).lower(),
     }
     if not submitted:
         settings = machine | settings

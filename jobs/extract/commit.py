@@ -13,20 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from pyspark.sql import functions as F
 
 from embedding.records import CHUNK
 from jobs.extract import ownership
 from jobs.extract.conversations import Commit, changed_conversations
 from jobs.extract.extracted import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW
 from jobs.extract.held_deletions import Kept
-from jobs.state.row_counts import written
-from jobs.state.spark_frames import local_frame, read_rows, read_table, write_parts
+from jobs.state.frames import Frame, Frames, columns, written
 from jobs.state.tables import REMOVALS, TABLES
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-
     from jobs.extract.changes import Extraction, SourceChanges
     from jobs.extract.held_deletions import At
     from jobs.extract.readings import Readings
@@ -50,9 +46,9 @@ class Decision:
     """
 
     read: ownership.Read
-    claims: DataFrame
-    winners: DataFrame
-    decided: DataFrame
+    claims: Frame
+    winners: Frame
+    decided: Frame
     overlaps: Mapping[At, set[str]]
     elsewhere: Mapping[At, Sequence[str]]
     removals: bool
@@ -77,11 +73,11 @@ class Committed:
 
 @contextmanager
 def decide(
-    spark: SparkSession, extraction: Extraction, changes: SourceChanges, readings: Readings, rows: DataFrame
+    frames: Frames, extraction: Extraction, changes: SourceChanges, readings: Readings, rows: Frame
 ) -> Iterator[Decision]:
     """Decide which partition owns each document of the ``rows`` (EXTRACTED) that were read.
 
-    The frames of the decision are persisted within the block.
+    The frames of the decision are kept within the block.
     """
     state = extraction.state
     removals = readings.removals or state.count("removals") > 0
@@ -89,27 +85,28 @@ def decide(
     protected = _protected(readings, elsewhere)
     covered = {*(at for at, found in readings.judged.items() if found.covered), *changes.gone}
     certain = covered - {at for at, found in readings.judged.items() if found.suspects}
-    none = local_frame(spark, REMOVALS, [])
+    none = frames.local(REMOVALS, [])
     read = ownership.Read(
-        staged=rows.where(f"row = '{CHUNK_ROW}'").select(*CHUNK.names),
-        removed=rows.where(f"row = '{REMOVED_ROW}'").select(*REMOVALS.names) if removals else none,
-        chunks=read_table(spark, state, "chunks"),
-        removals=read_table(spark, state, "removals") if removals else none,
-        covered=local_frame(spark, _COVERED, [{"source_id": s, "partition": p} for s, p in sorted(covered)]),
-        certain=local_frame(spark, _COVERED, [{"source_id": s, "partition": p} for s, p in sorted(certain)]),
-        protected=local_frame(spark, _PROTECTED, protected),
+        frames=frames,
+        staged=_rows_of(frames, rows, CHUNK_ROW, CHUNK.names),
+        removed=_rows_of(frames, rows, REMOVED_ROW, REMOVALS.names) if removals else none,
+        chunks=frames.table(state, "chunks"),
+        removals=frames.table(state, "removals") if removals else none,
+        covered=frames.local(_COVERED, [{"source_id": s, "partition": p} for s, p in sorted(covered)]),
+        certain=frames.local(_COVERED, [{"source_id": s, "partition": p} for s, p in sorted(certain)]),
+        protected=frames.local(_PROTECTED, protected),
     )
-    claims = ownership.rank_owners(read, [source.source_id for source in extraction.sources]).persist()
-    winners = ownership.winning(read.staged, claims).persist()
-    decided = ownership.decided_by(winners, ownership.taken_away(claims))
-    overlaps: dict[At, set[str]] = {}
-    try:
-        for pair in ownership.overlapping(claims).toArrow().to_pylist():
+    claimed = ownership.rank_owners(read, [source.source_id for source in extraction.sources])
+    with frames.keep(claimed) as claims, frames.keep(ownership.winning(read, claims)) as winners:
+        decided = ownership.decided_by(read, winners, claims)
+        overlaps: dict[At, set[str]] = {}
+        for pair in frames.collect(ownership.overlapping(read, claims)).to_pylist():
             overlaps.setdefault((pair["source_id"], pair["partition"]), set()).add(pair["other"])
         yield Decision(read, claims, winners, decided, overlaps, elsewhere, removals)
-    finally:
-        winners.unpersist()
-        claims.unpersist()
+
+
+def _rows_of(frames: Frames, rows: Frame, kind: str, names: Sequence[str]) -> Frame:
+    return frames.sql(f"SELECT {columns(names)} FROM {{rows}} WHERE row = '{kind}'", rows=rows)
 
 
 def _protected(readings: Readings, elsewhere: Mapping[At, Sequence[str]]) -> list[dict[str, object]]:
@@ -120,59 +117,63 @@ def _protected(readings: Readings, elsewhere: Mapping[At, Sequence[str]]) -> lis
     ]
 
 
-def commit(
-    spark: SparkSession, extraction: Extraction, changes: SourceChanges, readings: Readings, decision: Decision
-) -> Committed:
+def commit(extraction: Extraction, changes: SourceChanges, readings: Readings, decision: Decision) -> Committed:
     """Bring ``chunks`` and ``removals`` up to date with what was decided."""
     state, read, decided = extraction.state, decision.read, decision.decided
-    work = state.work(extraction.run_id)
+    frames, work = read.frames, state.work(extraction.run_id)
     done = Committed(decision.overlaps)
     if decision.removals:
-        _merge(state, "removals", ownership.changed_removals(read), work)
-    new = ownership.new_chunks(decision.winners, read.chunks)
-    changed = ownership.changed_chunks(decision.winners, read, decided)
+        _merge(frames, state, "removals", ownership.changed_removals(read), work)
+    new = ownership.new_chunks(read, decision.winners)
+    changed = ownership.changed_chunks(read, decision.winners, decided)
     if not extraction.chunking.conversations and changes.read_otherwise:
-        made = read.chunks.where("kind = 'thread'").select(*CHUNK.names)  # while there were to be any
-        changed = changed.unionByName(made.withColumn("_delete", F.lit(True)))
+        changed = frames.sql(
+            f"SELECT * FROM {{changed}} UNION ALL SELECT {columns(CHUNK.names)}, TRUE AS _delete FROM {{chunks}} "
+            "WHERE kind = 'thread'",  # made while there were to be any
+            changed=changed,
+            chunks=read.chunks,
+        )
     if extraction.chunking.conversations:
-        _commit_with_conversations(spark, extraction, decision, new, changed)
+        _commit_with_conversations(extraction, decision, new, changed)
     else:
-        write_parts(state, "chunks", new)
-        _merge(state, "chunks", changed, work)
+        frames.write_parts(state, "chunks", new)
+        _merge(frames, state, "chunks", changed, work)
     if done.overlaps:
-        done.lost = [_lost(loser) for loser in ownership.losing(decision.claims).toArrow().to_pylist()]
-    done.kept = _kept(spark, readings, decision)
+        done.lost = [_lost(loser) for loser in frames.collect(ownership.losing(read, decision.claims)).to_pylist()]
+    done.kept = _kept(readings, decision)
     if decision.elsewhere:
-        owners = ownership.handed_on(read, decided).toArrow().to_pylist()
+        owners = frames.collect(ownership.handed_on(read, decided)).to_pylist()
         done.again = {(r["source_id"], r["partition"]) for r in owners} & decision.elsewhere.keys()
     if held := changes.held:
-        ours = local_frame(spark, _DOCUMENT, [{"doc_id": doc} for doc in sorted(held)])
-        done.let_go = set(ours.join(decided, on="doc_id", how="left_semi").toArrow()["doc_id"].to_pylist())
+        ours = frames.local(_DOCUMENT, [{"doc_id": doc} for doc in sorted(held)])
+        freed = frames.sql(
+            "SELECT o.doc_id FROM {ours} o SEMI JOIN {decided} d ON o.doc_id = d.doc_id", ours=ours, decided=decided
+        )
+        done.let_go = set(frames.collect(freed)["doc_id"].to_pylist())
     return done
 
 
-def _commit_with_conversations(
-    spark: SparkSession, extraction: Extraction, decision: Decision, new: DataFrame, changed: DataFrame
-) -> None:
+def _commit_with_conversations(extraction: Extraction, decision: Decision, new: Frame, changed: Frame) -> None:
     """Bring ``chunks`` up to date, and the conversations that these messages make."""
-    state, chunks = extraction.state, decision.read.chunks
+    state, frames = extraction.state, decision.read.frames
     work = state.work(extraction.run_id)
     folders = [work / "changes-chunks", work / "changes-conversations"]
-    rows = written(changed, folders[0], "changes of chunks")
-    staged = read_rows(spark, TABLES["chunks"].changes, folders[0])
-    messages = Commit(chunks, decision.winners, new.persist(), staged)
-    with changed_conversations(messages, extraction.chunking) as (made, altered):
-        rows += written(altered, folders[1], "changes of conversations")
-        write_parts(state, "chunks", new.unionByName(made))
-    new.unpersist()
+    rows = written(frames, changed, folders[0], "changes of chunks")
+    staged = frames.files(TABLES["chunks"].changes, folders[0])
+    with frames.keep(new) as fresh:
+        messages = Commit(decision.read.chunks, decision.winners, fresh, staged)
+        with changed_conversations(frames, messages, extraction.chunking) as (made, altered):
+            rows += written(frames, altered, folders[1], "changes of conversations")
+            added = frames.sql("SELECT * FROM {fresh} UNION ALL SELECT * FROM {made}", fresh=fresh, made=made)
+            frames.write_parts(state, "chunks", added)
     if rows:  # one transaction: a message goes, and with it what it said in a conversation
         state.merge("chunks", _staged_rows(*folders))
 
 
-def _merge(state: State, name: str, changes: DataFrame, work: Path) -> None:
+def _merge(frames: Frames, state: State, name: str, changes: Frame, work: Path) -> None:
     """Commit the changes of a table, all in one transaction."""
     folder = work / f"changes-{name}"
-    if written(changes, folder, f"changes of {name}"):
+    if written(frames, changes, folder, f"changes of {name}"):
         state.merge(name, _staged_rows(folder))
 
 
@@ -181,7 +182,7 @@ def _staged_rows(*folders: Path) -> pa.RecordBatchReader:
     return ds.dataset(parts).scanner().to_reader()
 
 
-def _kept(spark: SparkSession, readings: Readings, decision: Decision) -> dict[At, list[Kept]]:
+def _kept(readings: Readings, decision: Decision) -> dict[At, list[Kept]]:
     """By partition the documents that stay although it does not show them."""
     judged, whole = readings.judged, {at: row["whole"] for at, row in readings.partitions.items()}
     holding = [
@@ -205,11 +206,12 @@ def _kept(spark: SparkSession, readings: Readings, decision: Decision) -> dict[A
             {"doc_id": doc, "source_id": at[0], "partition": at[1], "named_reason": reason, "waits": waits}
             for doc, (reason, waits) in reasons.items()
         ]
+    frames = decision.read.frames
     frame = ownership.staying(
-        decision.read, local_frame(spark, _HOLDING, holding), local_frame(spark, _NAMED, named), decision.decided
+        decision.read, frames.local(_HOLDING, holding), frames.local(_NAMED, named), decision.decided
     )
     kept: dict[At, list[Kept]] = {}
-    for row in frame.toArrow().to_pylist():
+    for row in frames.collect(frame).to_pylist():
         kept.setdefault((row["source_id"], row["partition"]), []).append(
             Kept(row["why"], row["documents"], tuple(row["ids"]), tuple(row["waiting"]))
         )

@@ -11,35 +11,30 @@ border but its own neighbours'.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import functions as F
 
 from embedding import ids
 from embedding.chunking import Chunker
 from embedding.records import CHUNK, Document
 from jobs.extract.cutting import LABEL, Chunking, Piece, chunk_row
-from jobs.state.spark_frames import dealt, gathered, spark_ddl
+from jobs.state.frames import Frame, Frames, columns
 from jobs.state.tables import CONVERSATIONS
 from jobs.telemetry.error_reporting import without_messages
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
 
 RADIUS = 3  # conversations of 4 to some 8 messages
 GAP = 4 * 3600 * 1_000_000  # µs
 _SAID = "kind = 'message' AND chunk_no = 0 AND channel_id != ''"
-_KEY = ["team_id", "group"]
+_KEY = ("team_id", "group_id")
 _WATCHED = ("content_hash", "meta_hash", "version")
+_UNKNOWN = ("thread_id", "context", "visibility")  # to rows of an earlier version
 _TAKEN = (
     "team_id",
     "channel_id",
@@ -55,31 +50,43 @@ _TAKEN = (
     "tokens",
     "author",
 )
-MESSAGE = pa.schema([pa.field("group", pa.string()), *[CHUNK.field(name).with_nullable(True) for name in _TAKEN]])
+MESSAGE = pa.schema([pa.field("group_id", pa.string()), *[CHUNK.field(name).with_nullable(True) for name in _TAKEN]])
 
 
-def touched_groups(messages: DataFrame) -> DataFrame:
-    """Groups (team_id, group) that chunks (CHUNK) are in, and those of the threads that they may have begun."""
-    return _grouped(messages).select(*_KEY).distinct()
+def touched_groups(frames: Frames, messages: Frame) -> Frame:
+    """Groups (team_id, group_id) that chunks (CHUNK) are in, and those of the threads that they may have begun."""
+    return frames.sql("SELECT DISTINCT team_id, group_id FROM {grouped}", grouped=_grouped(frames, messages))
 
 
-def messages_of(chunks: DataFrame, groups: DataFrame) -> DataFrame:
-    """The messages (MESSAGE) of some groups (team_id, group); what may have begun a thread is in its group too."""
-    return _grouped(chunks).join(groups, on=_KEY, how="left_semi").select(*MESSAGE.names)
+def messages_of(frames: Frames, chunks: Frame, groups: Frame) -> Frame:
+    """The messages (MESSAGE) of some groups (team_id, group_id); what may have begun a thread is in its group too."""
+    return frames.sql(
+        f"SELECT {columns(MESSAGE.names, 'm')} FROM {{grouped}} m "
+        "SEMI JOIN {groups} g ON m.team_id = g.team_id AND m.group_id = g.group_id",
+        grouped=_grouped(frames, chunks),
+        groups=groups,
+    )
 
 
-def _grouped(chunks: DataFrame) -> DataFrame:
-    """The messages among chunks (CHUNK), once for each ``group`` that they are in."""
-    day = F.floor(F.col("created_at") / F.lit(86_400_000_000)).cast("string")
-    alone = F.array(F.concat_ws("\0", "channel_id", day), F.concat_ws("\0", "channel_id", "doc_id"))
-    reply = F.array(F.concat_ws("\0", "channel_id", "thread_id"))
-    groups = F.when(F.col("thread_id") != "", reply).otherwise(alone)
-    return _known(chunks.where(_SAID)).withColumn("group", F.explode(groups))
+def _grouped(frames: Frames, chunks: Frame) -> Frame:
+    """The messages (MESSAGE) among chunks (CHUNK), once for each group that they are in.
 
-
-def _known(chunks: DataFrame) -> DataFrame:
-    """Chunks with nothing in place of what an earlier version did not know of them."""
-    return chunks.na.fill("", ["thread_id", "context", "visibility"])
+    What an earlier version did not know of them is empty.
+    """
+    known = ", ".join(f"coalesce({name}, '') AS {name}" if name in _UNKNOWN else name for name in _TAKEN)
+    day = "CAST(CAST(floor(created_at / 86400000000) AS BIGINT) AS STRING)"
+    names = columns(_TAKEN)
+    return frames.sql(
+        f"""
+        WITH said AS (SELECT {known} FROM {{chunks}} WHERE {_SAID})
+        SELECT concat_ws(chr(0), channel_id, thread_id) AS group_id, {names} FROM said WHERE thread_id <> ''
+        UNION ALL
+        SELECT concat_ws(chr(0), channel_id, {day}) AS group_id, {names} FROM said WHERE thread_id = ''
+        UNION ALL
+        SELECT concat_ws(chr(0), channel_id, doc_id) AS group_id, {names} FROM said WHERE thread_id = ''
+        """,
+        chunks=chunks,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,55 +96,69 @@ class Commit:
     ``changed`` has ``_delete`` too. ``winners`` are all that were read and count, ``new`` those that were not there.
     """
 
-    chunks: DataFrame
-    winners: DataFrame
-    new: DataFrame
-    changed: DataFrame
+    chunks: Frame
+    winners: Frame
+    new: Frame
+    changed: Frame
 
 
 @contextmanager
-def changed_conversations(commit: Commit, chunking: Chunking) -> Iterator[tuple[DataFrame, DataFrame]]:
+def changed_conversations(frames: Frames, commit: Commit, chunking: Chunking) -> Iterator[tuple[Frame, Frame]]:
     """Within the block, conversations that a commit's messages make: new (CHUNK) and changed (CHUNK and ``_delete``).
 
     Looked at are all groups of what was read, and not of what changed alone: where the run before died, nothing has
     changed any more.
     """
-    key = ["team_id", "chunk_id"]
-    keys = commit.changed.select(*key)
-    earlier = commit.chunks.join(keys, on=key, how="left_semi").select(*CHUNK.names)
-    changed = commit.changed.select(*CHUNK.names)
-    groups = touched_groups(commit.winners.unionByName(changed).unionByName(earlier)).persist()
-    now = (
-        commit.chunks.join(keys, on=key, how="left_anti")
-        .select(*CHUNK.names)
-        .unionByName(commit.new.select(*CHUNK.names))
-        .unionByName(commit.changed.where("NOT _delete").select(*CHUNK.names))
+    names = columns(CHUNK.names)
+    same = "{0}.team_id = {1}.team_id AND {0}.chunk_id = {1}.chunk_id"
+    looked_at = frames.sql(
+        f"SELECT {names} FROM {{winners}} UNION ALL SELECT {names} FROM {{changed}} UNION ALL "
+        f"SELECT {columns(CHUNK.names, 'c')} FROM {{chunks}} c SEMI JOIN {{changed}} k ON {same.format('c', 'k')}",
+        winners=commit.winners,
+        changed=commit.changed,
+        chunks=commit.chunks,
     )
-    desired = build_conversations(messages_of(now, groups), chunking).persist()
-    held = commit.chunks.where("kind = 'thread'").join(
-        groups.withColumnRenamed("group", "partition"), on=["team_id", "partition"], how="left_semi"
+    now = frames.sql(
+        f"SELECT {columns(CHUNK.names, 'c')} FROM {{chunks}} c ANTI JOIN {{changed}} k ON {same.format('c', 'k')} "
+        f"UNION ALL SELECT {names} FROM {{new}} UNION ALL SELECT {names} FROM {{changed}} WHERE NOT _delete",
+        chunks=commit.chunks,
+        changed=commit.changed,
+        new=commit.new,
     )
-    before = held.select(*key, *[F.col(c).alias(f"old_{c}") for c in _WATCHED])
-    new = desired.join(held.select(*key), on=key, how="left_anti").select(*CHUNK.names)
-    differs = reduce(operator.or_, (F.col(c) != F.col(f"old_{c}") for c in _WATCHED))
-    updated = desired.join(before, on=key, how="inner").where(differs).select(*CHUNK.names)
-    gone = held.select(*CHUNK.names).join(desired.select(*key), on=key, how="left_anti").select(*CHUNK.names)
-    altered = updated.withColumn("_delete", F.lit(False)).unionByName(gone.withColumn("_delete", F.lit(True)))
-    try:
-        yield new, altered
-    finally:
-        desired.unpersist()
-        groups.unpersist()
+    with frames.keep(touched_groups(frames, looked_at)) as groups:
+        made = build_conversations(frames, messages_of(frames, now, groups), chunking)
+        held = frames.sql(
+            f"SELECT {columns(CHUNK.names, 'c')} FROM {{chunks}} c "
+            "SEMI JOIN {groups} g ON c.team_id = g.team_id AND c.partition = g.group_id WHERE c.kind = 'thread'",
+            chunks=commit.chunks,
+            groups=groups,
+        )
+        with frames.keep(made) as desired:
+            new = frames.sql(
+                f"SELECT {columns(CHUNK.names, 'd')} FROM {{desired}} d "
+                f"ANTI JOIN {{held}} h ON {same.format('d', 'h')}",
+                desired=desired,
+                held=held,
+            )
+            differs = " OR ".join(f"d.{name} <> h.{name}" for name in _WATCHED)
+            altered = frames.sql(
+                f"SELECT {columns(CHUNK.names, 'd')}, FALSE AS _delete FROM {{desired}} d "
+                f"JOIN {{held}} h ON {same.format('d', 'h')} WHERE {differs} "
+                f"UNION ALL SELECT {columns(CHUNK.names, 'h')}, TRUE AS _delete FROM {{held}} h "
+                f"ANTI JOIN {{desired}} d ON {same.format('h', 'd')}",
+                desired=desired,
+                held=held,
+            )
+            yield new, altered
 
 
-def build_conversations(messages: DataFrame, chunking: Chunking) -> DataFrame:
+def build_conversations(frames: Frames, messages: Frame, chunking: Chunking) -> Frame:
     """The conversations (CHUNK) of messages (MESSAGE) of whole groups."""
-    inside = dealt(messages, *_KEY).sortWithinPartitions(*_KEY, "created_at", "doc_id")
-    return gathered(inside.mapInArrow(builder(chunking), spark_ddl(CHUNK)))
+    return frames.map(messages, builder(chunking), CHUNK, by=_KEY, order=("created_at", "doc_id"))
 
 
 def builder(chunking: Chunking) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """The function for ``mapInArrow``: MESSAGE rows in, sorted by team, group and time; conversations (CHUNK) out."""
+    """The function for ``Frames.map``: MESSAGE rows in, sorted by team, group and time; conversations (CHUNK) out."""
 
     def build(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         with without_messages():
@@ -183,7 +204,7 @@ def _without_lone_beginnings(rows: pa.Table) -> pa.Table:
     starts = _starts(rows)
     replies = pc.not_equal(rows["thread_id"], "").to_numpy()
     of_thread = pc.equal(
-        rows["group"], pc.binary_join_element_wise(rows["channel_id"], rows["doc_id"], "\0")
+        rows["group_id"], pc.binary_join_element_wise(rows["channel_id"], rows["doc_id"], "\0")
     ).to_numpy()
     lone = np.logical_and.reduceat(of_thread, starts) & ~np.logical_or.reduceat(replies, starts)
     sizes = np.diff(np.append(starts, len(rows)))
@@ -193,7 +214,7 @@ def _without_lone_beginnings(rows: pa.Table) -> pa.Table:
 def _row(said: Sequence[dict[str, Any]], text: str, tokens: int, chunking: Chunking) -> tuple[object, ...]:
     first = said[0]
     document = Document(
-        doc_id=ids.conversation_id(first["team_id"], first["channel_id"], first["group"], first["doc_id"]),
+        doc_id=ids.conversation_id(first["team_id"], first["channel_id"], first["group_id"], first["doc_id"]),
         team_id=first["team_id"],
         channel_id=first["channel_id"],
         channel_name=first["channel_name"],
@@ -209,7 +230,7 @@ def _row(said: Sequence[dict[str, Any]], text: str, tokens: int, chunking: Chunk
     meta = ids.dump_meta({"messages": [one["doc_id"] for one in said]})
     # Of one message it is encoded as that is, and has its vector; of more, names would be most of a short text.
     context = first["context"] if len(said) == 1 else ""
-    return chunk_row(document, Piece(0, text, meta, context, tokens), (CONVERSATIONS, first["group"]), chunking)
+    return chunk_row(document, Piece(0, text, meta, context, tokens), (CONVERSATIONS, first["group_id"]), chunking)
 
 
 def _starts(rows: pa.Table) -> npt.NDArray[np.int64]:

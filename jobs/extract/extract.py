@@ -17,12 +17,10 @@ from jobs.extract.held_deletions import At, note_unlisted
 from jobs.extract.readings import collect_readings, read_partitions
 from jobs.extract.source_state import begin_sources, end_sources
 from jobs.state.quarantine import EXTRACT, replace
-from jobs.state.spark_frames import read_rows
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
     from jobs.extract.readings import Readings
+    from jobs.state.frames import Frames
 
 
 @dataclass(slots=True)
@@ -50,10 +48,10 @@ class ExtractReport:
         self.read += sum(self.skipped.values()) + len(readings.rejects)
 
 
-def extract(spark_of: Callable[[int], SparkSession], extraction: Extraction) -> ExtractReport:
+def extract(frames_of: Callable[[int], Frames], extraction: Extraction) -> ExtractReport:
     """Bring the text tables up to date with the sources.
 
-    ``spark_of(bytes to read)`` starts Spark, and is called only where a partition must be read or has gone. Raises
+    ``frames_of(bytes to read)`` starts an engine, and is called only where a partition must be read or has gone. Raises
     SourceError for a source whose root is missing or empty.
     """
     state = extraction.state
@@ -69,14 +67,14 @@ def extract(spark_of: Callable[[int], SparkSession], extraction: Extraction) -> 
 
     from jobs.extract.commit import commit, decide
 
-    spark = spark_of(sum(partition.size for _, partition in changes.read))
+    frames = frames_of(sum(partition.size for _, partition in changes.read))
     staged = state.work(extraction.run_id) / "extract"
-    read_partitions(spark, extraction, changes.read, staged)
+    read_partitions(frames, extraction, changes.read, staged)
     readings = collect_readings(staged, extraction, changes)
-    rows = read_rows(spark, EXTRACTED, staged)
-    with decide(spark, extraction, changes, readings, rows) as decision:
+    rows = frames.files(EXTRACTED, staged)
+    with decide(frames, extraction, changes, readings, rows) as decision:
         begin_sources(extraction, changes, readings, decision.overlaps)
-        done = commit(spark, extraction, changes, readings, decision)
+        done = commit(extraction, changes, readings, decision)
     rejects = [*readings.rejects, *refused, *done.lost]
     _quarantine(extraction, changes, rejects, {*readings.partitions, *changes.gone})
     end_sources(extraction, changes, readings, done)

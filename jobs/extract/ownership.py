@@ -1,4 +1,4 @@
-"""The differences that decide a run, as Spark ``DataFrame -> DataFrame`` functions. Nothing here reads or writes.
+"""The differences that decide a run, as frames of SQL. Nothing here reads or writes.
 
 What was read against ``chunks`` (``rank_owners`` to ``changed_chunks``), and ``chunks`` against what
 the index holds and which vectors are stored (``actions``).
@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pyspark.sql import Column, DataFrame, Window
-from pyspark.sql import functions as F
+import pyarrow as pa
 
 from embedding.records import CHUNK
+from jobs.state.frames import Frame, Frames, columns
+from jobs.state.tables import REMOVALS
 
-_OWNER = ["source_id", "partition"]
-_CLAIM = ["doc_id", *_OWNER, "version", "team_id", "channel_id", "kind", "created_at"]
-_CLAIMING = [*_CLAIM, "chunk_no", "content_hash"]
-_WATCHED = ["content_hash", "meta_hash", "version", "source_id", "partition"]
+_CLAIM = ("doc_id", "source_id", "partition", "version", "team_id", "channel_id", "kind", "created_at")
+_TEXTS = "array_join(sort_array(collect_list(concat_ws(':', chunk_no, content_hash))), ',')"
+_WATCHED = ("content_hash", "meta_hash", "version", "source_id", "partition")
+_ORDER = pa.schema([("source_id", pa.string()), ("place", pa.int64())])
+_OWNED = "{0}.source_id = {1}.source_id AND {0}.partition = {1}.partition"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,121 +34,146 @@ class Read:
     read, and still counts.
     """
 
-    staged: DataFrame
-    removed: DataFrame
-    chunks: DataFrame
-    removals: DataFrame
-    covered: DataFrame
-    protected: DataFrame
-    certain: DataFrame
+    frames: Frames
+    staged: Frame
+    removed: Frame
+    chunks: Frame
+    removals: Frame
+    covered: Frame
+    protected: Frame
+    certain: Frame
 
 
-def rank_owners(read: Read, source_order: Sequence[str]) -> DataFrame:
+def rank_owners(read: Read, source_order: Sequence[str]) -> Frame:
     """Who claims each document that was read, and in which ``place``: the first decides.
 
     A document may stand in several partitions, or be taken away by an event in one; read now, or earlier. The newest
     version wins, and a deletion wins over a text of its own version; then the later source of the configuration, then
     the later partition: an order that does not depend on what is read first. A winner that is ``removed`` is no text.
 
-    One row a document, partition and version, with all ``owners`` of the document; used often, so worth a ``persist``.
+    One row a document, partition and version; used often, so worth keeping.
 
     Columns: doc_id, source_id, partition, version, team_id, channel_id, kind, created_at, texts, staged, removed,
-    deleted, rank, place, owners, best_texts, best_version and best_owner.
+    deleted, rank, place, shared (more than one partition claims it), best_texts, best_version and best_owner.
     """
-    rank = F.coalesce(
-        F.create_map(*[c for n, s in enumerate(source_order) for c in (F.lit(s), F.lit(n))])[F.col("source_id")],
-        F.lit(-1),
+    claim = columns(_CLAIM)
+    order = [{"source_id": source, "place": place} for place, source in enumerate(source_order)]
+    return read.frames.sql(
+        f"""
+        WITH named AS (SELECT doc_id FROM {{staged}} UNION SELECT doc_id FROM {{removed}}),
+        spared AS (SELECT DISTINCT doc_id FROM {{protected}}),
+        known AS (
+            SELECT {columns((*_CLAIM, "chunk_no", "content_hash"), "k")} FROM {{chunks}} k
+            SEMI JOIN named n ON k.doc_id = n.doc_id
+            LEFT JOIN {{covered}} c ON {_OWNED.format("k", "c")}
+            LEFT JOIN spared p ON k.doc_id = p.doc_id
+            WHERE c.source_id IS NULL OR p.doc_id IS NOT NULL),
+        gone AS (
+            SELECT {columns((*_CLAIM, "deleted"), "k")} FROM {{removals}} k
+            SEMI JOIN named n ON k.doc_id = n.doc_id
+            LEFT JOIN {{certain}} c ON {_OWNED.format("k", "c")}
+            LEFT JOIN {{protected}} p ON k.doc_id = p.doc_id AND {_OWNED.format("k", "p")}
+            WHERE c.source_id IS NULL OR p.doc_id IS NOT NULL),
+        claims AS (
+            SELECT {claim}, {_TEXTS} AS texts, TRUE AS staged, FALSE AS removed, FALSE AS deleted
+            FROM {{staged}} GROUP BY {claim}
+            UNION ALL
+            SELECT {claim}, {_TEXTS} AS texts, FALSE AS staged, FALSE AS removed, FALSE AS deleted
+            FROM known GROUP BY {claim}
+            UNION ALL
+            SELECT {claim}, CAST(NULL AS STRING) AS texts, TRUE AS staged, TRUE AS removed, deleted FROM {{removed}}
+            UNION ALL
+            SELECT {claim}, CAST(NULL AS STRING) AS texts, FALSE AS staged, TRUE AS removed, deleted FROM gone),
+        ranked AS (
+            SELECT {columns((*_CLAIM, "texts", "staged", "removed", "deleted"), "c")},
+                coalesce(o.place, -1) AS rank, concat_ws(chr(0), c.source_id, c.partition) AS owner
+            FROM claims c LEFT JOIN {{order}} o ON c.source_id = o.source_id)
+        SELECT {columns((*_CLAIM, "texts", "staged", "removed", "deleted", "rank"))},
+            row_number() OVER best AS place,
+            min(owner) OVER everyone <> max(owner) OVER everyone AS shared,
+            first_value(texts) OVER best AS best_texts,
+            first_value(version) OVER best AS best_version,
+            first_value(owner) OVER best AS best_owner
+        FROM ranked
+        WINDOW everyone AS (PARTITION BY doc_id),
+            best AS (PARTITION BY doc_id ORDER BY version DESC NULLS LAST, deleted DESC NULLS LAST, rank DESC,
+                partition DESC NULLS LAST, removed DESC, staged DESC)
+        """,
+        staged=read.staged,
+        removed=read.removed,
+        chunks=read.chunks,
+        removals=read.removals,
+        covered=read.covered,
+        certain=read.certain,
+        protected=read.protected,
+        order=read.frames.local(_ORDER, order),
     )
-    named = read.staged.select("doc_id").unionByName(read.removed.select("doc_id")).distinct()
-
-    def earlier(rows: DataFrame, over: DataFrame, by: list[str]) -> DataFrame:
-        covered = over.withColumn("covered", F.lit(True))
-        protected = read.protected.select(*by).distinct().withColumn("protected", F.lit(True))
-        return (
-            rows.join(named, on="doc_id", how="left_semi")
-            .join(covered, on=_OWNER, how="left")
-            .join(protected, on=by, how="left")
-            .where("covered IS NULL OR protected IS NOT NULL")
-        )
-
-    known = earlier(read.chunks.select(*_CLAIMING), read.covered, ["doc_id"])
-    gone = earlier(read.removals, read.certain, ["doc_id", *_OWNER])
-    claims = _texts(read.staged, True).unionByName(_texts(known, False))
-    claims = claims.unionByName(_removals(read.removed, True)).unionByName(_removals(gone, False))
-    best = Window.partitionBy("doc_id").orderBy(
-        *(F.desc(name) for name in ("version", "deleted", "rank", "partition", "removed", "staged"))
-    )
-    everyone = Window.partitionBy("doc_id")
-    return (
-        claims.withColumn("rank", rank)
-        .withColumn("place", F.row_number().over(best))
-        .withColumn("owners", F.collect_set(F.concat_ws("\0", *_OWNER)).over(everyone))
-        .withColumn("best_texts", F.first("texts").over(best))
-        .withColumn("best_version", F.first("version").over(best))
-        .withColumn("best_owner", F.first(F.concat_ws("\0", *_OWNER)).over(best))
-    )
 
 
-def _texts(chunks: DataFrame, staged: bool) -> DataFrame:
-    """Claims of documents by their chunks."""
-    return (
-        chunks.groupBy(*_CLAIM)
-        .agg(_text_hash().alias("texts"))
-        .withColumns({"staged": F.lit(staged), "removed": F.lit(False), "deleted": F.lit(False)})
-    )
-
-
-def _removals(rows: DataFrame, staged: bool) -> DataFrame:
-    """Claims of events that take documents away."""
-    named = {"texts": F.lit(None).cast("string"), "staged": F.lit(staged), "removed": F.lit(True)}
-    return rows.select(*_CLAIM, "deleted").withColumns(named).select(*_CLAIM, *named, "deleted")
-
-
-def winning(staged: DataFrame, claims: DataFrame) -> DataFrame:
+def winning(read: Read, claims: Frame) -> Frame:
     """Chunks (CHUNK) of ``staged`` whose partition owns their document; ``claims`` as of ``rank_owners``."""
-    won = claims.where("place = 1 AND staged AND NOT removed").select("doc_id", *_OWNER, "version")
-    return staged.join(won, on=["doc_id", *_OWNER, "version"], how="left_semi").select(*staged.columns)
-
-
-def taken_away(claims: DataFrame) -> DataFrame:
-    """Documents (doc_id) whose newest event is that they were deleted or emptied."""
-    return claims.where("place = 1 AND removed").select("doc_id")
-
-
-def decided_by(winners: DataFrame, away: DataFrame) -> DataFrame:
-    """Documents (doc_id) that a text or an event decided, so that nothing is held back of them."""
-    return winners.select("doc_id").unionByName(away).distinct()
-
-
-def overlapping(claims: DataFrame) -> DataFrame:
-    """Pairs of partitions that hold one document: source_id, partition, other."""
-    return (
-        claims.where(F.size("owners") > 1)
-        .select(*_OWNER, F.explode("owners").alias("other"))
-        .where(F.col("other") != F.concat_ws("\0", *_OWNER))
-        .distinct()
+    return read.frames.sql(
+        f"""
+        SELECT {columns(CHUNK.names, "s")} FROM {{staged}} s
+        SEMI JOIN (SELECT * FROM {{claims}} WHERE place = 1 AND staged AND NOT removed) c
+        ON s.doc_id = c.doc_id AND {_OWNED.format("s", "c")} AND s.version = c.version
+        """,
+        staged=read.staged,
+        claims=claims,
     )
 
 
-def losing(claims: DataFrame) -> DataFrame:
+def decided_by(read: Read, winners: Frame, claims: Frame) -> Frame:
+    """Documents (doc_id) that a text or an event decided, so that nothing is held back of them.
+
+    Those of ``winners``, and those whose newest event is that they were deleted or emptied.
+    """
+    return read.frames.sql(
+        "SELECT doc_id FROM {winners} UNION SELECT doc_id FROM {claims} WHERE place = 1 AND removed",
+        winners=winners,
+        claims=claims,
+    )
+
+
+def overlapping(read: Read, claims: Frame) -> Frame:
+    """Pairs of partitions that hold one document: source_id, partition, other."""
+    return read.frames.sql(
+        """
+        SELECT DISTINCT a.source_id, a.partition, concat_ws(chr(0), b.source_id, b.partition) AS other
+        FROM {claims} a JOIN {claims} b ON a.doc_id = b.doc_id
+        WHERE a.shared AND b.shared AND (a.source_id <> b.source_id OR a.partition <> b.partition)
+        """,
+        claims=claims,
+    )
+
+
+def losing(read: Read, claims: Frame) -> Frame:
     """Claims that another one wins, as new as theirs and with another text: read now, or owners until now.
 
     Columns are those of ``rank_owners``.
     """
-    other = F.concat_ws("\0", *_OWNER) != F.col("best_owner")
-    return claims.where("place > 1 AND texts != best_texts AND version = best_version").where(other)
+    return read.frames.sql(
+        """
+        SELECT * FROM {claims} WHERE place > 1 AND texts <> best_texts AND version = best_version
+        AND concat_ws(chr(0), source_id, partition) <> best_owner
+        """,
+        claims=claims,
+    )
 
 
-def _text_hash() -> Column:
-    return F.concat_ws(",", F.sort_array(F.collect_list(F.concat_ws(":", "chunk_no", "content_hash"))))
-
-
-def new_chunks(winners: DataFrame, chunks: DataFrame) -> DataFrame:
+def new_chunks(read: Read, winners: Frame) -> Frame:
     """Chunks (CHUNK) of ``winners`` that are not in the state's ``chunks``."""
-    return winners.join(chunks.select("team_id", "chunk_id"), on=["team_id", "chunk_id"], how="left_anti")
+    return read.frames.sql(
+        f"""
+        SELECT {columns(CHUNK.names, "w")} FROM {{winners}} w
+        ANTI JOIN {{chunks}} c ON w.team_id = c.team_id AND w.chunk_id = c.chunk_id
+        """,
+        winners=winners,
+        chunks=read.chunks,
+    )
 
 
-def changed_chunks(winners: DataFrame, read: Read, decided: DataFrame) -> DataFrame:
+def changed_chunks(read: Read, winners: Frame, decided: Frame) -> Frame:
     """Chunks of the state to update, and (with ``_delete``) to remove.
 
     Removed are chunks whose partition is covered and which were not found, those past the end of a document that was
@@ -155,83 +182,95 @@ def changed_chunks(winners: DataFrame, read: Read, decided: DataFrame) -> DataFr
 
     Columns are CHUNK and ``_delete`` (boolean).
     """
-    chunks = read.chunks
-    watched = chunks.select("team_id", "chunk_id", *[F.col(c).alias(f"old_{c}") for c in _WATCHED])
-    differs = F.lit(False)
-    for column in _WATCHED:
-        differs = differs | (F.col(column) != F.col(f"old_{column}"))
-    updates = winners.join(watched, on=["team_id", "chunk_id"], how="inner").where(differs)
-    candidates = (
-        chunks.join(read.covered, on=_OWNER, how="left_semi")
-        .select(*CHUNK.names)
-        .unionByName(chunks.join(decided, on="doc_id", how="left_semi").select(*CHUNK.names))
-        .dropDuplicates(["team_id", "chunk_id"])  # a chunk may qualify on both grounds
-    )
-    kept = read.protected.join(decided, on="doc_id", how="left_anti").select("doc_id", *_OWNER)
-    removed = candidates.join(winners.select("chunk_id"), on="chunk_id", how="left_anti").join(
-        kept, on="doc_id", how="left_anti"
-    )
-    return (
-        updates.select(*CHUNK.names)
-        .unionByName(_handed_on(read, kept))
-        .withColumn("_delete", F.lit(False))
-        .unionByName(removed.select(*CHUNK.names).withColumn("_delete", F.lit(True)))
+    differs = " OR ".join(f"w.{column} <> c.{column}" for column in _WATCHED)
+    return read.frames.sql(
+        f"""
+        WITH kept AS (SELECT DISTINCT p.doc_id FROM {{protected}} p ANTI JOIN {{decided}} d ON p.doc_id = d.doc_id),
+        removed AS (
+            SELECT {columns(CHUNK.names, "c")} FROM {{chunks}} c
+            LEFT JOIN {{covered}} v ON {_OWNED.format("c", "v")}
+            LEFT JOIN {{decided}} d ON c.doc_id = d.doc_id
+            WHERE v.source_id IS NOT NULL OR d.doc_id IS NOT NULL)
+        SELECT {columns(CHUNK.names, "w")}, FALSE AS _delete FROM {{winners}} w
+        JOIN {{chunks}} c ON w.team_id = c.team_id AND w.chunk_id = c.chunk_id WHERE {differs}
+        UNION ALL
+        SELECT {columns(CHUNK.names)}, FALSE AS _delete FROM {{handed}}
+        UNION ALL
+        SELECT {columns(CHUNK.names, "r")}, TRUE AS _delete FROM removed r
+        ANTI JOIN {{winners}} w ON r.chunk_id = w.chunk_id
+        ANTI JOIN kept k ON r.doc_id = k.doc_id
+        """,
+        protected=read.protected,
+        decided=decided,
+        chunks=read.chunks,
+        covered=read.covered,
+        winners=winners,
+        handed=_handed_on(read, decided),
     )
 
 
-def handed_on(read: Read, decided: DataFrame) -> DataFrame:
+def handed_on(read: Read, decided: Frame) -> Frame:
     """Partitions (source_id, partition) that own a document from now on because they alone have it, unreadable."""
-    return _handed_on(read, read.protected.join(decided, on="doc_id", how="left_anti")).select(*_OWNER).distinct()
+    return read.frames.sql("SELECT DISTINCT source_id, partition FROM {handed}", handed=_handed_on(read, decided))
 
 
-def _handed_on(read: Read, kept: DataFrame) -> DataFrame:
+def _handed_on(read: Read, decided: Frame) -> Frame:
     """Chunks whose partition let go of them while another one has their document, unreadable: from now on it owns them.
 
     Otherwise no run would look for them again, and they would never be deleted.
     """
-    new = kept.groupBy("doc_id").agg(F.max_by(F.struct(*_OWNER), F.struct(*_OWNER)).alias("new"))
-    back = kept.select("doc_id", *_OWNER)  # where the owner itself has it, unreadable, there is nothing to hand on
-    return (
-        read.chunks.join(read.covered, on=_OWNER, how="left_semi")
-        .join(back, on=["doc_id", *_OWNER], how="left_anti")
-        .join(new, on="doc_id", how="inner")
-        .withColumns({name: F.col(f"new.{name}") for name in _OWNER})
-        .select(*CHUNK.names)
+    owner = {"source_id": "n.source_id", "partition": "n.partition"}
+    names = ", ".join(f"{owner.get(name, f'c.{name}')} AS {name}" for name in CHUNK.names)
+    return read.frames.sql(
+        f"""
+        WITH kept AS (SELECT {columns(("doc_id", "source_id", "partition"), "p")} FROM {{protected}} p
+            ANTI JOIN {{decided}} d ON p.doc_id = d.doc_id),
+        ordered AS (SELECT doc_id, source_id, partition,
+            row_number() OVER (PARTITION BY doc_id ORDER BY source_id DESC, partition DESC) AS place FROM kept)
+        SELECT {names} FROM {{chunks}} c
+        SEMI JOIN {{covered}} v ON {_OWNED.format("c", "v")}
+        ANTI JOIN kept k ON c.doc_id = k.doc_id AND {_OWNED.format("c", "k")}
+        JOIN ordered n ON c.doc_id = n.doc_id AND n.place = 1
+        """,
+        protected=read.protected,
+        decided=decided,
+        chunks=read.chunks,
+        covered=read.covered,
     )
 
 
-def changed_removals(read: Read) -> DataFrame:
+def changed_removals(read: Read) -> Frame:
     """Rows of ``removals`` to write, and (with ``_delete``) to remove: those of covered partitions that are no more.
 
     Columns are REMOVALS and ``_delete`` (boolean).
     """
-    key = ["doc_id", *_OWNER]
-    names = read.removals.columns
-    # Twice in one partition: the claims are ranked one by one, and of what is kept the strongest will do.
-    best = Window.partitionBy(*key).orderBy(F.desc("version"), F.desc("deleted"))
-    now = read.removed.select(*names).withColumn("n", F.row_number().over(best)).where("n = 1").drop("n")
-    before = read.removals.select(*key, F.struct("version", "deleted").alias("before"))
-    covered = read.certain.withColumn("covered", F.lit(True))
-    event = F.struct("version", "deleted")
-    fresh = (
-        now.join(before, on=key, how="left")
-        .join(covered, on=_OWNER, how="left")
-        # Of a partition that was not read to its end, what was known may still be in the rest.
-        .where(F.col("before").isNull() | (event > F.col("before")) | ((event != F.col("before")) & F.col("covered")))
-    )
-    gone = (
-        read.removals.join(read.certain, on=_OWNER, how="left_semi")
-        .join(now, on=key, how="left_anti")
-        .join(read.protected, on=key, how="left_anti")  # the event cannot be read any more: it still counts
-    )
-    return (
-        fresh.select(*names)
-        .withColumn("_delete", F.lit(False))
-        .unionByName(gone.select(*names).withColumn("_delete", F.lit(True)))
+    key = "{0}.doc_id = {1}.doc_id AND " + _OWNED
+    stronger = "(n.version > b.version OR n.version = b.version AND n.deleted AND NOT b.deleted)"
+    other = "(n.version <> b.version OR n.deleted <> b.deleted)"
+    return read.frames.sql(
+        f"""
+        WITH ordered AS (SELECT {columns(REMOVALS.names)},
+            row_number() OVER (PARTITION BY doc_id, source_id, partition
+                ORDER BY version DESC NULLS LAST, deleted DESC NULLS LAST) AS place FROM {{removed}}),
+        now AS (SELECT {columns(REMOVALS.names)} FROM ordered WHERE place = 1)
+        SELECT {columns(REMOVALS.names, "n")}, FALSE AS _delete FROM now n
+        LEFT JOIN {{removals}} b ON {key.format("n", "b")}
+        LEFT JOIN {{certain}} c ON {_OWNED.format("n", "c")}
+        WHERE b.doc_id IS NULL OR {stronger} OR {other} AND c.source_id IS NOT NULL
+        UNION ALL
+        SELECT {columns(REMOVALS.names, "b")}, TRUE AS _delete FROM {{removals}} b
+        SEMI JOIN {{certain}} c ON {_OWNED.format("b", "c")}
+        ANTI JOIN now n ON {key.format("b", "n")}
+        ANTI JOIN {{protected}} p ON {key.format("b", "p")}
+        """,
+        removed=read.removed,
+        removals=read.removals,
+        certain=read.certain,
+        protected=read.protected,
     )
 
 
-def staying(read: Read, holding: DataFrame, named: DataFrame, decided: DataFrame) -> DataFrame:
+def staying(read: Read, holding: Frame, named: Frame, decided: Frame) -> Frame:
     """Documents that stay although their partition was read and does not show them.
 
     ``holding`` (source_id, partition, anything, listed, reason) are partitions that hold back what they own: all that
@@ -239,19 +278,24 @@ def staying(read: Read, holding: DataFrame, named: DataFrame, decided: DataFrame
     partition and reason: the number of documents, ``ids`` where it is single documents that are held, and in
     ``waiting`` those of them that wait for a suspect to go (``listed``).
     """
-    waits = F.coalesce(F.col("waits"), F.col("listed"))
-    single = F.col("named_reason").isNotNull() | F.col("listed")
-    return (
-        read.chunks.join(holding, on=_OWNER, how="inner")
-        .select("doc_id", *_OWNER, "anything", "listed", "reason")
-        .distinct()
-        .join(decided, on="doc_id", how="left_anti")
-        .join(named, on=["doc_id", *_OWNER], how="left")
-        .where("anything OR named_reason IS NOT NULL")
-        .groupBy(*_OWNER, F.coalesce("named_reason", "reason").alias("why"))
-        .agg(
-            F.count("*").alias("documents"),
-            F.collect_list(F.when(single, F.col("doc_id"))).alias("ids"),
-            F.collect_list(F.when(waits, F.col("doc_id"))).alias("waiting"),
-        )
+    return read.frames.sql(
+        f"""
+        WITH owned AS (
+            SELECT DISTINCT c.doc_id, c.source_id, c.partition, h.anything, h.listed, h.reason
+            FROM {{chunks}} c JOIN {{holding}} h ON {_OWNED.format("c", "h")}),
+        held AS (
+            SELECT o.doc_id, o.source_id, o.partition, coalesce(n.named_reason, o.reason) AS why,
+                n.named_reason IS NOT NULL OR o.listed AS single, coalesce(n.waits, o.listed) AS waits
+            FROM owned o ANTI JOIN {{decided}} d ON o.doc_id = d.doc_id
+            LEFT JOIN {{named}} n ON o.doc_id = n.doc_id AND {_OWNED.format("o", "n")}
+            WHERE o.anything OR n.named_reason IS NOT NULL)
+        SELECT source_id, partition, why, count(*) AS documents,
+            collect_list(CASE WHEN single THEN doc_id END) AS ids,
+            collect_list(CASE WHEN waits THEN doc_id END) AS waiting
+        FROM held GROUP BY source_id, partition, why
+        """,
+        chunks=read.chunks,
+        holding=holding,
+        named=named,
+        decided=decided,
     )

@@ -32,14 +32,10 @@ from jobs.extract.held_deletions import At, Judged, judge
 from jobs.extract.partition_reader import reader
 from jobs.state.purge_rules import purge_rules
 from jobs.state.row_counts import expect
-from jobs.state.spark_frames import local_frame, spark_ddl
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
     from jobs.sources.base import Partition
-
-_TO_READ = pa.schema([("task", pa.int32()), *TO_READ])
+    from jobs.state.frames import Frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +100,10 @@ def read_staged(staged: Path, asked: set[At]) -> tuple[list[PartitionRow], list[
 
 
 def read_partitions(
-    spark: SparkSession, extraction: Extraction, work: Sequence[tuple[int, Partition]], staged: Path
+    frames: Frames, extraction: Extraction, work: Sequence[tuple[int, Partition]], staged: Path
 ) -> None:
     """Have the executors read ``work``, and write what they find (EXTRACTED) as Parquet files to ``staged``."""
-    # Largest first and dealt round, so that no task ends up with all the heavy ones.
-    ordered = sorted(work, key=lambda item: -item[1].size)
-    width = max(1, min(len(ordered), spark.sparkContext.defaultParallelism * 4))
-    rows = [{**to_read(n, p), "task": place % width} for place, (n, p) in enumerate(ordered)]
-    frame = local_frame(spark, _TO_READ, rows).repartitionById(width, "task").drop("task")
+    ordered = sorted(work, key=lambda item: -item[1].size)  # the heavy ones first
+    tasks = pa.Table.from_pylist([to_read(n, p) for n, p in ordered], schema=TO_READ)
     read = reader(list(extraction.sources), extraction.chunking, purge_rules(extraction.state))
-    frame.mapInArrow(read, spark_ddl(EXTRACTED)).write.parquet(str(staged), mode="overwrite")
+    frames.read_each(tasks, read, EXTRACTED, staged)

@@ -12,25 +12,26 @@ import pyarrow as pa
 
 from jobs.extract.changes import below
 from jobs.extract.held_deletions import At
-from jobs.state.spark_frames import local_frame, read_table
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
     from jobs.sources.base import Source
+    from jobs.state.frames import Frames
     from jobs.state.store import State
 
 _AT = pa.schema([("source_id", pa.string()), ("partition", pa.string())])
 
 
-def find_unlisted(spark: SparkSession, state: State, sources: Sequence[Source]) -> set[At]:
+def find_unlisted(frames: Frames, state: State, sources: Sequence[Source]) -> set[At]:
     """Partitions of configured sources that ``chunks`` names, ``sources`` does not, and a whole listing shows gone."""
     by_id = {source.source_id: source for source in sources}  # of an entry that was taken out nothing is deleted
-    known = local_frame(spark, _AT, state.read("sources", _AT.names).to_pylist())
-    chunks = read_table(spark, state, "chunks").select(*_AT.names).distinct()
-    owners = chunks.join(known, on=_AT.names, how="left_anti").toArrow().to_pylist()
+    owners = frames.sql(
+        "SELECT DISTINCT c.source_id, c.partition FROM {chunks} c "
+        "ANTI JOIN {known} k ON c.source_id = k.source_id AND c.partition = k.partition",
+        chunks=frames.table(state, "chunks"),
+        known=frames.local(_AT, state.read("sources", _AT.names)),
+    )
     found: dict[str, set[str]] = {}
-    for row in owners:
+    for row in frames.collect(owners).to_pylist():
         if row["source_id"] in by_id:
             found.setdefault(row["source_id"], set()).add(row["partition"])
     gone: set[At] = set()

@@ -11,15 +11,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from embedding.errors import MassDeleteError
 from embedding.ids import CONVERSATION
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-
     from jobs.config_sections import Limits
+    from jobs.state.frames import Frame, Frames
     from jobs.state.run_target import RunTarget
     from jobs.state.store import State
+
+
+_KEY = pa.schema([("team_id", pa.string()), ("chunk_id", pa.string())])
+_MADE = f"regexp_like(chunk_id, '{CONVERSATION}')"  # a conversation, which comes and goes with its messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,32 +61,33 @@ def check_deletes(losses: Iterable[Loss], limits: Limits, *, what: str = "rows")
             )
 
 
-def planned_losses(spark: SparkSession, target: RunTarget) -> list[Loss]:
+def planned_losses(frames: Frames, target: RunTarget) -> list[Loss]:
     """What the deletes in a run's work folder (team_id, chunk_id) take from each team and source of an index."""
-    from pyspark.sql import functions as F
-
-    from jobs.state.spark_frames import as_named
-
-    deletes = as_named(spark).parquet(str(target.work / "deletes")).select("team_id", "chunk_id").distinct()
-    deletes = deletes.where(~F.col("chunk_id").rlike(CONVERSATION))
-    key = ["team_id", "chunk_id"]
-    counted = (
-        _held(spark, target.state, target.version)
-        .join(deletes.withColumn("goes", F.lit(1)), on=key, how="full_outer")  # a ghost is in no ledger
-        .groupBy("team_id", F.coalesce("source", F.lit("")).alias("source"))
-        .agg(F.count("*").alias("held"), F.count("goes").alias("deleted"))
+    counted = frames.sql(
+        f"""
+        WITH deletes AS (SELECT DISTINCT team_id, chunk_id FROM {{deletes}} WHERE NOT {_MADE}),
+        joined AS (SELECT coalesce(h.team_id, d.team_id) AS team_id, coalesce(h.source, '') AS source,
+            d.chunk_id IS NOT NULL AS goes
+            FROM {{held}} h FULL OUTER JOIN deletes d ON h.team_id = d.team_id AND h.chunk_id = d.chunk_id)
+        SELECT team_id, source, CAST(count(*) AS BIGINT) AS held, CAST(count_if(goes) AS BIGINT) AS deleted
+        FROM joined GROUP BY team_id, source
+        """,  # a ghost is in no ledger
+        deletes=frames.files(_KEY, target.work / "deletes"),
+        held=_held(frames, target.state, target.version),
     )
-    return [Loss(r["team_id"], r["source"], r["held"], r["deleted"]) for r in counted.collect()]
+    return [Loss(r["team_id"], r["source"], r["held"], r["deleted"]) for r in frames.collect(counted).to_pylist()]
 
 
-def cutover_losses(spark: SparkSession, state: State, *, live: str, version: str) -> list[Loss]:
+def cutover_losses(frames: Frames, state: State, *, live: str, version: str) -> list[Loss]:
     """How many documents fewer than ``live`` a version has, by team and source."""
-    from pyspark.sql import functions as F
 
     def documents(index: str) -> Mapping[tuple[str, str], int]:
-        rows = _held(spark, state, index).where(F.col("chunk_id").endswith("#0"))
-        counted = rows.groupBy("team_id", F.coalesce("source", F.lit("")).alias("source")).count()
-        return {(r["team_id"], r["source"]): r["count"] for r in counted.collect()}
+        counted = frames.sql(
+            "SELECT team_id, coalesce(source, '') AS source, CAST(count(*) AS BIGINT) AS documents "
+            "FROM {held} WHERE chunk_id LIKE '%#0' GROUP BY team_id, coalesce(source, '')",
+            held=_held(frames, state, index),
+        )
+        return {(r["team_id"], r["source"]): r["documents"] for r in frames.collect(counted).to_pylist()}
 
     before, after = documents(live), documents(version)
     # What a source has more than before stands against what it lost to: signed, so that moves between them cancel out.
@@ -91,21 +97,20 @@ def cutover_losses(spark: SparkSession, state: State, *, live: str, version: str
     ]
 
 
-def guard_deletes(spark: SparkSession, target: RunTarget, deletes: int, limits: Limits) -> None:
+def guard_deletes(frames: Frames, target: RunTarget, deletes: int, limits: Limits) -> None:
     """Raise MassDeleteError where the ``deletes`` in a run's work folder are too many. Asks the tables if it may be."""
     if deletes > limits.max_delete_rows:
-        check_deletes(planned_losses(spark, target), limits)
+        check_deletes(planned_losses(frames, target), limits)
 
 
-def _held(spark: SparkSession, state: State, index: str) -> DataFrame:
+def _held(frames: Frames, state: State, index: str) -> Frame:
     """The ledger's rows of an index: team_id, chunk_id, source (of its text now, else of when it was written)."""
-    from pyspark.sql import functions as F
-
-    from jobs.state.spark_frames import read_table
-
-    chunks = read_table(spark, state, "chunks").select("team_id", "chunk_id", F.col("source_id").alias("owner"))
-    ledger = read_table(spark, state, "published", {"index": index}).select("team_id", "chunk_id", "source_id")
-    ledger = ledger.where(~F.col("chunk_id").rlike(CONVERSATION))
-    return ledger.join(chunks, on=["team_id", "chunk_id"], how="left").select(
-        "team_id", "chunk_id", F.coalesce("owner", "source_id").alias("source")
+    return frames.sql(
+        f"""
+        SELECT p.team_id, p.chunk_id, coalesce(c.source_id, p.source_id) AS source
+        FROM (SELECT * FROM {{ledger}} WHERE NOT {_MADE}) p
+        LEFT JOIN {{chunks}} c ON p.team_id = c.team_id AND p.chunk_id = c.chunk_id
+        """,
+        ledger=frames.table(state, "published", {"index": index}),
+        chunks=frames.table(state, "chunks"),
     )

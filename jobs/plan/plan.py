@@ -13,20 +13,17 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
-from pyspark.sql import functions as F
 
 from embedding.errors import BudgetError
 from jobs.plan import actions
 from jobs.plan.renames import keep_names
 from jobs.scope import Scope
+from jobs.state.frames import Frame, Frames
 from jobs.state.row_counts import expect, rows_in
 from jobs.state.run_target import RunTarget
-from jobs.state.spark_frames import dealt, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from pyspark.sql import Column, DataFrame, SparkSession
 
 READY = "ready"  # in place of the number of a shard
 _SPREAD = 64
@@ -88,38 +85,27 @@ class Budget:
 NO_LIMIT = Budget()
 
 
-def make_plan(spark: SparkSession, target: RunTarget, scope: Scope, *, shard_tokens: int) -> Plan:
+def make_plan(frames: Frames, target: RunTarget, scope: Scope, *, shard_tokens: int) -> Plan:
     """Compute the plan of a scope against an index version, and write it to the run's work folder."""
     state, work = target.state, target.work
-    chunks = read_table(spark, state, "chunks")
-    published = read_table(spark, state, "published", {"index": target.version})
-    chunks, published = actions.in_scope(chunks, published, scope)
-    chunks = keep_names(chunks, published, target.rename_tokens)
-    vectors = read_table(spark, state, "vectors", {"space_id": target.space_id})
-    acted = actions.actions(chunks, published, vectors).persist()
-    try:
-        counted = acted.groupBy("action").agg(F.count("*").alias("rows"), F.count_if("renamed").alias("renamed"))
-        found = counted.collect()
+    chunks, published = actions.in_scope(
+        frames, frames.table(state, "chunks"), frames.table(state, "published", {"index": target.version}), scope
+    )
+    chunks = keep_names(frames, chunks, published, target.rename_tokens)
+    vectors = frames.table(state, "vectors", {"space_id": target.space_id})
+    with frames.keep(actions.actions(frames, chunks, published, vectors)) as acted:
+        found = frames.collect(frames.sql(_COUNTS, acted=acted)).to_pylist()
         counts = {r["action"]: r["rows"] for r in found}
         distinct = tokens = shards = 0
         if counts.get("embed"):
-            texts = (
-                acted.where("action = 'embed'")
-                .groupBy("team_id", "content_hash")
-                .agg(F.first(F.concat("context", "text")).alias("text"), F.first("tokens").alias("tokens"))
-            )
-            distinct, tokens, shards = _write_texts(texts.persist(), work / "texts", shard_tokens)
-        if counts.get("embed") or counts.get("reuse") or counts.get("update"):
-            _write_rows(acted.where("action IN ('embed', 'reuse', 'update')"), work / "rows", shards)
-            writes = sum(counts.get(action, 0) for action in ("embed", "reuse", "update"))
+            distinct, tokens, shards = _write_texts(frames, acted, work / "texts", shard_tokens)
+        if writes := sum(counts.get(action, 0) for action in ("embed", "reuse", "update")):
+            _write_rows(frames, acted, work / "rows", shards)
             expect("plan", "rows to write", writes, rows_in(work / "rows"))
         if counts.get("delete"):
-            acted.where("action = 'delete'").select("team_id", "chunk_id").write.parquet(
-                str(work / "deletes"), mode="overwrite"
-            )
+            deletes = frames.sql("SELECT team_id, chunk_id FROM {acted} WHERE action = 'delete'", acted=acted)
+            frames.write(deletes, work / "deletes")
             expect("plan", "rows to delete", counts["delete"], rows_in(work / "deletes"))
-    finally:
-        acted.unpersist()
     total = sum(n for action, n in counts.items() if action != "delete")
     if scope == Scope():
         expect("plan", "chunks", state.count("chunks"), total)
@@ -137,35 +123,50 @@ def make_plan(spark: SparkSession, target: RunTarget, scope: Scope, *, shard_tok
     )
 
 
-def _write_texts(texts: DataFrame, folder: Path, shard_tokens: int) -> tuple[int, int, int]:
+_COUNTS = """
+SELECT action, CAST(count(*) AS BIGINT) AS rows, CAST(count_if(renamed) AS BIGINT) AS renamed
+FROM {acted} GROUP BY action
+"""
+
+
+def _write_texts(frames: Frames, acted: Frame, folder: Path, shard_tokens: int) -> tuple[int, int, int]:
     """Deal the texts into shards of about ``shard_tokens`` by their hash; returns texts, tokens, shards.
 
     Every shard has the lengths of the whole: what an encoder needs for one does not depend on how many there are, and
     thousands of texts are enough to put like lengths together.
     """
-    total = texts.agg(F.count("*").alias("texts"), F.sum("tokens").alias("tokens")).collect()[0]
-    shards = max(1, math.ceil(total["tokens"] / shard_tokens), math.ceil(total["texts"] / SHARD_TEXTS))
-    (
-        dealt(texts.withColumn("shard", _shard(shards)), "shard", parts=shards)
-        .select("team_id", "content_hash", "text", "tokens", "shard")
-        .write.partitionBy("shard")
-        .parquet(str(folder), mode="overwrite")
+    distinct = frames.sql(
+        """
+        SELECT team_id, content_hash, first(coalesce(context, '') || text) AS text, first(tokens) AS tokens
+        FROM {acted} WHERE action = 'embed' GROUP BY team_id, content_hash
+        """,
+        acted=acted,
     )
-    texts.unpersist()
-    expect("plan", "texts to encode", int(total["texts"]), rows_in(folder))
-    return int(total["texts"]), int(total["tokens"]), shards
+    with frames.keep(distinct) as texts:
+        counted = frames.sql(
+            "SELECT CAST(count(*) AS BIGINT) AS texts, CAST(sum(tokens) AS BIGINT) AS tokens FROM {texts}", texts=texts
+        )
+        total = frames.collect(counted).to_pylist()[0]
+        shards = max(1, math.ceil(total["tokens"] / shard_tokens), math.ceil(total["texts"] / SHARD_TEXTS))
+        dealt = frames.sql(
+            f"SELECT team_id, content_hash, text, tokens, {_shard(shards)} AS shard FROM {{texts}}", texts=texts
+        )
+        frames.write(dealt, folder, by="shard")
+    expect("plan", "texts to encode", total["texts"], rows_in(folder))
+    return total["texts"], total["tokens"], shards
 
 
-def _write_rows(rows: DataFrame, folder: Path, shards: int) -> None:
+def _write_rows(frames: Frames, acted: Frame, folder: Path, shards: int) -> None:
     """Deal the rows into the shards of their texts; those that wait for none are ``ready``."""
-    waits = F.col("action") == "embed"
-    shard = F.when(waits, _shard(shards)).otherwise(READY) if shards else F.lit(READY)
+    shard = f"CASE WHEN action = 'embed' THEN {_shard(shards)} ELSE '{READY}' END" if shards else f"'{READY}'"
     # Of those that are ready there may be as many as there are chunks: they are spread over the workers.
-    spread = F.when(~waits, F.pmod(F.xxhash64("chunk_id"), F.lit(_SPREAD)))
-    dealt(rows.withColumn("shard", shard), "shard", spread).write.partitionBy("shard").parquet(
-        str(folder), mode="overwrite"
+    spread = f"CASE WHEN action <> 'embed' THEN pmod(xxhash64(chunk_id), {_SPREAD}) END"
+    rows = frames.sql(
+        f"SELECT *, {shard} AS shard, {spread} AS spread FROM {{acted}} WHERE action IN ('embed', 'reuse', 'update')",
+        acted=acted,
     )
+    frames.write(rows, folder, by="shard", spread="spread")
 
 
-def _shard(shards: int) -> Column:
-    return F.pmod(F.xxhash64("content_hash"), F.lit(shards)).cast("string")
+def _shard(shards: int) -> str:
+    return f"CAST(pmod(xxhash64(content_hash), {shards:d}) AS STRING)"

@@ -7,29 +7,34 @@ the new one at once.
 
 from __future__ import annotations
 
-from pyspark.sql import Column, DataFrame, Window
-from pyspark.sql import functions as F
+from jobs.state.frames import Frame, Frames, columns
 
-_KEY = ["team_id", "chunk_id"]
-
-
-def renamed(held_text: Column, held_content: Column) -> Column:
-    """Whether what is encoded differs from what is held by names alone; null counts as no."""
-    return F.coalesce((held_text == F.col("text_hash")) & (held_content != F.col("content_hash")), F.lit(False))
+# Whether what is encoded differs from what is held by names alone; of unknown hashes no.
+RENAMED = "coalesce({held_text} = {text} AND {held_content} <> {content}, FALSE)"
 
 
-def keep_names(chunks: DataFrame, published: DataFrame, tokens: int | None) -> DataFrame:
+def keep_names(frames: Frames, chunks: Frame, published: Frame, tokens: int | None) -> Frame:
     """Chunks (CHUNK) with the ``content_hash`` of the ledger's row where a rename is to wait.
 
     Renamed texts of ``tokens`` together do not wait, in an order that does not change; None is no limit.
     """
     if tokens is None:
         return chunks
-    held = published.select(*_KEY, F.col("content_hash").alias("held_content"), F.col("text_hash").alias("held_text"))
-    joined = chunks.join(held, on=_KEY, how="left")
-    waits = renamed(F.col("held_text"), F.col("held_content"))
-    if tokens:
-        so_far = F.sum("tokens").over(Window.partitionBy(waits).orderBy(F.xxhash64("chunk_id"), "chunk_id"))
-        waits = waits & (so_far - F.col("tokens") >= tokens)  # the first goes, however long it is
-    kept = F.when(waits, F.col("held_content")).otherwise(F.col("content_hash"))
-    return joined.withColumn("content_hash", kept).select(*chunks.columns)
+    by_name = RENAMED.format(
+        held_text="p.text_hash", text="c.text_hash", held_content="p.content_hash", content="c.content_hash"
+    )
+    # The first goes, however long it is.
+    kept = "CASE WHEN waits AND so_far - tokens >= {0:d} THEN held_content ELSE content_hash END AS content_hash"
+    names = [kept.format(tokens) if name == "content_hash" else name for name in chunks.columns]
+    return frames.sql(
+        f"""
+        WITH joined AS (
+            SELECT {columns(chunks.columns, "c")}, p.content_hash AS held_content, {by_name} AS waits
+            FROM {{chunks}} c LEFT JOIN {{published}} p ON c.team_id = p.team_id AND c.chunk_id = p.chunk_id),
+        summed AS (
+            SELECT *, sum(tokens) OVER (PARTITION BY waits ORDER BY xxhash64(chunk_id), chunk_id) AS so_far FROM joined)
+        SELECT {columns(names)} FROM summed
+        """,
+        chunks=chunks,
+        published=published,
+    )

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 
+from embedding.records import CHUNK
 from jobs.plan.plan import READY
-from jobs.publish.publisher import parquet_files
-from jobs.state.spark_frames import as_named, gathered, read_table
+from jobs.state.frames import columns
+from jobs.state.row_counts import rows_in
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
+    from jobs.state.frames import Frames
     from jobs.state.run_target import RunTarget
 
+PLANNED = pa.schema([*(field.with_nullable(True) for field in CHUNK), ("held", pa.bool_())])
 
-def prepare(spark: SparkSession, target: RunTarget, *, shard_rows: int, ready: bool) -> int:
-    """Join planned rows with their vectors into files of at most ``shard_rows``; returns how many rows have none.
+
+def prepare(frames: Frames, target: RunTarget, *, shard_rows: int, ready: bool) -> int:
+    """Join planned rows with their vectors into files of about ``shard_rows``; returns how many rows have none.
 
     All rows, or only those that the plan found ``ready``. A row without a vector is one whose text could not be
     encoded: it is in quarantine and is not published.
@@ -27,18 +28,17 @@ def prepare(spark: SparkSession, target: RunTarget, *, shard_rows: int, ready: b
     planned = work / "rows" / f"shard={READY}" if ready else work / "rows"
     if not planned.exists():
         return 0
-    rows = gathered(as_named(spark).parquet(str(planned)).drop("shard"))
-    wanted = rows.select("team_id", "content_hash").distinct()
-    vectors = (
-        read_table(spark, target.state, "vectors", {"space_id": target.space_id})
-        .join(wanted, on=["team_id", "content_hash"], how="left_semi")
-        .dropDuplicates(["team_id", "content_hash"])  # two killed runs may both have stored it; the vectors are equal
-        .select("team_id", "content_hash", "vector")
+    joined = frames.sql(
+        f"""
+        WITH wanted AS (SELECT DISTINCT team_id, content_hash FROM {{rows}}),
+        stored AS (SELECT v.team_id, v.content_hash, first(v.vector) AS vector FROM {{vectors}} v
+            SEMI JOIN wanted w ON v.team_id = w.team_id AND v.content_hash = w.content_hash
+            GROUP BY v.team_id, v.content_hash)
+        SELECT {columns(PLANNED.names, "r")}, s.vector
+        FROM {{rows}} r JOIN stored s ON r.team_id = s.team_id AND r.content_hash = s.content_hash
+        """,  # two killed runs may both have stored a vector; they are equal
+        rows=frames.files(PLANNED, planned),
+        vectors=frames.table(target.state, "vectors", {"space_id": target.space_id}),
     )
-    joined = rows.join(vectors, on=["team_id", "content_hash"], how="inner")
-    joined.write.option("maxRecordsPerFile", shard_rows).parquet(str(work / "publish"), mode="overwrite")
-    return _count(planned) - _count(work / "publish")
-
-
-def _count(folder: Path) -> int:
-    return sum(int(pq.read_metadata(file).num_rows) for file in parquet_files(folder))
+    frames.write(joined, work / "publish", most=shard_rows)
+    return rows_in(planned) - rows_in(work / "publish")

@@ -7,14 +7,10 @@ end well and nothing is there. So every hand-over compares two counts, one of ea
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow.dataset as ds
 
 from embedding.errors import EmbedmillError
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
 
 
 def expect(step: str, what: str, asked: int, answered: int) -> None:
@@ -24,21 +20,6 @@ def expect(step: str, what: str, asked: int, answered: int) -> None:
             f"{step}: {asked:,} {what} were asked for and {answered:,} came back; nothing can be concluded from that. "
             "Every driver and worker must see the same state.uri and sources; run again, and report this if it stays"
         )
-
-
-def written(frame: DataFrame, folder: Path, what: str, step: str = "extract") -> int:
-    """Write a frame as Parquet below ``folder``, on the executors, and count it there; returns the number of rows.
-
-    Raises EmbedmillError where the executors wrote another number of rows than this process finds.
-    """
-    from pyspark.sql import Observation
-    from pyspark.sql import functions as F
-
-    sent = Observation()
-    frame.observe(sent, F.count(F.lit(1)).alias("rows")).write.parquet(str(folder), mode="overwrite")
-    asked, found = int(sent.get["rows"]), rows_in(folder)
-    expect(step, what, asked, found)
-    return found
 
 
 def rows_in(folder: Path) -> int:

@@ -1,22 +1,22 @@
-"""Spark frames in and out of the state: reading tables, writing parts on the executors, Arrow schemas as DDL."""
+"""Frames of Spark: for work that is larger than one process, or on another cluster. See ``frames``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
-from jobs.state.parts import Part, write_part
+from jobs.state.frames import Batches, Frame, parts_of
+from jobs.state.parts import Part
 from jobs.state.store import State
 from jobs.state.tables import TABLES
 from jobs.telemetry.error_reporting import without_messages
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
-
-SMALL_SESSION = "spark.embedmill.small"  # "true" in a session that was started for small work
+    from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 
 _DDL = {
     pa.string(): "string",
@@ -37,77 +37,109 @@ def _type(kind: pa.DataType) -> str:
     return f"array<{_type(kind.value_type)}>" if pa.types.is_list(kind) else _DDL[kind]
 
 
-def read_table(spark: SparkSession, state: State, name: str, partition: Mapping[str, str] | None = None) -> DataFrame:
-    """A state table's current rows, optionally of some partitions only, with its columns in order."""
-    spec = TABLES[name]
-    files = state.files(name, partition)
-    ddl = spark_ddl(spec.schema)
-    if not files:
-        return local_frame(spark, spec.schema, [])
-    reader = as_named(spark).schema(ddl).option("basePath", str(state.root / name))
-    return gathered(reader.parquet(*files).select(*spec.schema.names))
+class SparkFrames:
+    """Frames of a Spark session."""
+
+    def __init__(self, spark: SparkSession) -> None:
+        self._spark = spark
+
+    def table(self, state: State, name: str, partition: Mapping[str, str] | None = None) -> Frame:
+        """See ``Frames``."""
+        spec, files = TABLES[name], state.files(name, partition)
+        if not files:
+            return self.local(spec.schema, [])
+        reader = self._reader(spec.schema).option("basePath", str(state.root / name))
+        return reader.parquet(*files).select(*spec.schema.names)
+
+    def files(self, schema: pa.Schema, folder: Path) -> Frame:
+        """See ``Frames``."""
+        if not any(folder.rglob("*.parquet")):
+            return self.local(schema, [])
+        return self._reader(schema).parquet(str(folder)).select(*schema.names)
+
+    def local(self, schema: pa.Schema, rows: pa.Table | Sequence[Mapping[str, object]]) -> Frame:
+        """See ``Frames``. Spark knows their number, and leaves out joins with no rows at all."""
+        table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
+        return self._spark.createDataFrame(table, spark_ddl(schema))
+
+    def sql(self, query: str, **named: Frame) -> Frame:
+        """See ``Frames``."""
+        return self._spark.sql(query, None, **cast("dict[str, DataFrame]", named))
+
+    @contextmanager
+    def keep(self, frame: Frame) -> Iterator[Frame]:
+        """See ``Frames``."""
+        kept = _frame(frame).persist()
+        try:
+            yield kept
+        finally:
+            kept.unpersist()
+
+    def collect(self, frame: Frame) -> pa.Table:
+        """See ``Frames``."""
+        return _frame(frame).toArrow()
+
+    def write(self, frame: Frame, folder: Path, *, by: str = "", spread: str = "", most: int = 0) -> int:
+        """See ``Frames``."""
+        from pyspark.sql import Observation
+        from pyspark.sql import functions as F
+
+        sent, rows = Observation(), _frame(frame)
+        if by:  # rows of one folder in one task: else each task writes a file to each
+            rows = rows.repartition(by, *[spread] * bool(spread)).drop(spread)
+        writer = rows.observe(sent, F.count(F.lit(1)).alias("rows")).write
+        if by:
+            writer = writer.partitionBy(by)
+        if most:
+            writer = writer.option("maxRecordsPerFile", most)
+        writer.parquet(str(folder), mode="overwrite")
+        return int(sent.get["rows"])
+
+    def write_parts(self, state: State, name: str, frame: Frame) -> int:
+        """See ``Frames``. The executors write, this process commits."""
+        root, cut = str(state.root), state.cut or ""
+
+        def write(batches: Batches) -> Batches:
+            with without_messages():
+                for part in parts_of(batches, root, name, cut):
+                    yield pa.record_batch([pa.array([part.to_json()], pa.string())], names=["part"])
+
+        rows = _frame(frame).select(*TABLES[name].schema.names)
+        parts = [Part.from_json(text) for text in rows.mapInArrow(write, "part string").toArrow()["part"].to_pylist()]
+        state.append(name, parts)
+        return sum(part.rows for part in parts)
+
+    def map(
+        self,
+        frame: Frame,
+        function: Callable[[Batches], Batches],
+        schema: pa.Schema,
+        *,
+        by: Sequence[str] = (),
+        order: Sequence[str] = (),
+    ) -> Frame:
+        """See ``Frames``."""
+        rows = _frame(frame)
+        if by:
+            rows = rows.repartition(*by).sortWithinPartitions(*by, *order)
+        return rows.mapInArrow(function, spark_ddl(schema))
+
+    def read_each(
+        self, tasks: pa.Table, function: Callable[[Batches], Batches], schema: pa.Schema, folder: Path
+    ) -> None:
+        """See ``Frames``. Dealt round, so that no task ends up with all the heavy ones."""
+        width = max(1, min(len(tasks), self._spark.sparkContext.defaultParallelism * 4))
+        numbered = tasks.append_column("task", pa.array([n % width for n in range(len(tasks))], pa.int32()))
+        rows = _frame(self.local(numbered.schema, numbered)).repartitionById(width, "task").drop("task")
+        rows.mapInArrow(function, spark_ddl(schema)).write.parquet(str(folder), mode="overwrite")
+
+    def close(self) -> None:
+        """See ``Frames``."""
+
+    def _reader(self, schema: pa.Schema) -> DataFrameReader:
+        # Paths as they are given; Spark's own way takes ``[``, ``{``, ``*`` and ``?`` in them for a pattern.
+        return self._spark.read.option("__globPaths__", "false").schema(spark_ddl(schema))
 
 
-def read_rows(spark: SparkSession, schema: pa.Schema, folder: Path) -> DataFrame:
-    """The Parquet files that a run has written below a folder, with the columns of ``schema``."""
-    return gathered(as_named(spark).schema(spark_ddl(schema)).parquet(str(folder)))
-
-
-def as_named(spark: SparkSession) -> DataFrameReader:
-    """What reads the paths that it is given; Spark's own takes ``[``, ``{``, ``*`` and ``?`` in them for a pattern."""
-    return spark.read.option("__globPaths__", "false")
-
-
-def gathered(frame: DataFrame) -> DataFrame:
-    """In a session for small work (``SMALL_SESSION``) the frame as one partition; else the frame. Columns stay.
-
-    One partition needs no exchange: a query is one stage of one task instead of a stage for each join and grouping, and
-    starting stages is most of the time of small work.
-    """
-    return frame.coalesce(1) if _small(frame) else frame
-
-
-def dealt(frame: DataFrame, *by: str | Column, parts: int | None = None) -> DataFrame:
-    """The frame with rows of the same ``by`` in one partition: writing by them makes few files. Columns stay."""
-    if _small(frame):
-        return frame
-    return frame.repartition(parts, *by) if parts else frame.repartition(*by)
-
-
-def _small(frame: DataFrame) -> bool:
-    return frame.sparkSession.conf.get(SMALL_SESSION, "false") == "true"
-
-
-def local_frame(spark: SparkSession, schema: pa.Schema, rows: Sequence[Mapping[str, object]]) -> DataFrame:
-    """A few rows of the driver as a frame with the columns of ``schema``.
-
-    Spark knows their number, and leaves out joins with no rows at all.
-    """
-    frame = spark.createDataFrame(pa.Table.from_pylist(list(rows), schema=schema), spark_ddl(schema))
-    return gathered(frame) if rows else frame
-
-
-def write_parts(state: State, name: str, frame: DataFrame) -> int:
-    """Write a frame with a table's columns as new files of it, on the executors, and commit them; returns its rows."""
-    root, cut = str(state.root), state.cut or ""
-    names = TABLES[name].schema.names
-
-    def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        held: list[pa.RecordBatch] = []
-        with without_messages():
-            for batch in batches:
-                held.append(batch)
-                if sum(b.nbytes for b in held) > 128_000_000:
-                    yield _index(write_part(root, name, pa.Table.from_batches(held), cut))
-                    held = []
-            if held:
-                yield _index(write_part(root, name, pa.Table.from_batches(held), cut))
-
-    written = frame.select(*names).mapInArrow(write, "part string").toArrow()
-    parts = [Part.from_json(text) for text in written["part"].to_pylist()]
-    state.append(name, parts)
-    return sum(part.rows for part in parts)
-
-
-def _index(parts: list[Part]) -> pa.RecordBatch:
-    return pa.record_batch([pa.array([part.to_json() for part in parts], pa.string())], names=["part"])
+def _frame(frame: Frame) -> DataFrame:
+    return cast("DataFrame", frame)

@@ -9,30 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyspark.sql import functions as F
 
+from indexers.rows import SCAN
 from jobs.plan.actions import in_scope
 from jobs.plan.renames import keep_names
 from jobs.scope import Scope
+from jobs.state.frames import Frame, Frames, written
 from jobs.state.quarantine import texts_left_out
 from jobs.state.run_target import RunTarget
-from jobs.state.spark_frames import as_named, gathered, local_frame, read_table
 from jobs.state.vector_column import unpack
 from jobs.verify.source_check import Wrong
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-
     from indexers.base import Index
 
 SAMPLE = 200
 _KINDS = ("missing", "ghost", "stale", "unledgered", "pending", "undesired", "vector", "source")
 _KEY = pa.schema([("team_id", pa.string()), ("chunk_id", pa.string())])
+_FOUND = pa.schema([*_KEY, ("problem", pa.string())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,13 @@ class Differences:
         return sum(self.counts.values())
 
 
-def not_found(spark: SparkSession, found: DataFrame, wrong: Sequence[Wrong]) -> list[Wrong]:
+def not_found(found: pa.Table, wrong: Sequence[Wrong]) -> list[Wrong]:
     """Those of ``wrong`` that no other check has found. ``found`` has at least team_id and chunk_id."""
     if not wrong:
         return []
-    rows = local_frame(spark, _KEY, [{"team_id": one.team_id, "chunk_id": one.chunk_id} for one in wrong])
-    seen = rows.join(found.select(*_KEY.names), on=_KEY.names, how="left_semi").toArrow()["chunk_id"].to_pylist()
-    return [one for one in wrong if one.chunk_id not in set(seen)]
+    here = found.filter(pc.is_in(found["chunk_id"], pa.array([one.chunk_id for one in wrong], pa.string())))
+    seen = set(zip(here["team_id"].to_pylist(), here["chunk_id"].to_pylist(), strict=True))
+    return [one for one in wrong if (one.team_id, one.chunk_id) not in seen]
 
 
 def with_sources(found: Differences, wrong: Sequence[Wrong]) -> Differences:
@@ -73,84 +74,95 @@ def with_sources(found: Differences, wrong: Sequence[Wrong]) -> Differences:
 
 
 def compare(
-    spark: SparkSession, target: RunTarget, index: Index, scope: Scope, *, sample: int = SAMPLE
-) -> tuple[Differences, DataFrame]:
+    frames: Frames, target: RunTarget, index: Index, scope: Scope, *, sample: int = SAMPLE
+) -> tuple[Differences, pa.Table]:
     """Compare index, ledger and desired state within a scope, and the vectors of ``sample`` rows.
 
-    Returns the differences, and a frame of them (team_id, chunk_id, problem) for ``plan_repair``. Leaves what the index
+    Returns the differences, and a table of them (team_id, chunk_id, problem) for ``plan_repair``. Leaves what the index
     holds (SCAN) as Parquet files in ``scan`` of the run's work folder.
     """
     state, scan = target.state, target.work / "scan"
     _write_scan(index, target.version, scan)
-    chunks = read_table(spark, state, "chunks")
-    desired, ledger = in_scope(chunks, read_table(spark, state, "published", {"index": target.version}), scope)
+    chunks, published = frames.table(state, "chunks"), frames.table(state, "published", {"index": target.version})
+    desired, ledger = in_scope(frames, chunks, published, scope)
     if target.rename_tokens is not None:  # what still waits for a new name is as it should be
-        desired = keep_names(desired, ledger, 0)
-    _, held = in_scope(chunks, gathered(as_named(spark).parquet(str(scan))), scope)
-    key = ["team_id", "chunk_id"]
-    joined = (
-        _hashes(desired, "d")
-        .join(_hashes(ledger, "l"), on=key, how="full_outer")
-        .join(_hashes(held, "i"), on=key, how="full_outer")
-    )
-    d, ledgered, indexed = F.col("d"), F.col("l"), F.col("i")
-    problem = (
-        F.when(d.isNull() & ledgered.isNull(), "ghost")
-        .when(d.isNull(), "undesired")
-        .when(indexed.isNull() & ledgered.isNotNull(), "missing")
-        .when(indexed.isNull(), "pending")
-        .when(indexed != d, F.when(ledgered == indexed, "pending").otherwise("stale"))
-        .when(ledgered.isNull() | (ledgered != d), "unledgered")
-    )
-    found = joined.withColumn("problem", problem).where("problem IS NOT NULL").select(*key, "problem")
-    left_out = texts_left_out(state)
-    if len(left_out):  # known to be absent, and why: that is what quarantine says
-        waiting = spark.createDataFrame(left_out).withColumn("problem", F.lit("pending"))
-        found = found.join(waiting, on=[*key, "problem"], how="left_anti")
-    found = found.persist()
+        desired = keep_names(frames, desired, ledger, 0)
+    _, held = in_scope(frames, chunks, frames.files(SCAN, scan), scope)
+    with frames.keep(frames.sql(_JOINED, desired=desired, ledger=ledger, held=held)) as joined:
+        left_out = texts_left_out(state)  # known to be absent, and why: that is what quarantine says
+        differ = frames.sql(_DIFFER, joined=joined, waiting=frames.local(_KEY, left_out))
+        found = frames.collect(differ).cast(_FOUND)
+        counted = frames.collect(frames.sql("SELECT count(*) AS rows FROM {joined}", joined=joined))
     counts = {kind: 0 for kind in _KINDS}
-    counts |= {r["problem"]: r["count"] for r in found.groupBy("problem").count().collect()}
-    examples = [r["chunk_id"] for r in found.select("chunk_id").orderBy("chunk_id").limit(10).collect()]
-    wrong, sample_ids = _sample_vectors(spark, target, index, held, sample)
+    counts |= {kind["values"]: kind["counts"] for kind in pc.value_counts(found["problem"]).to_pylist()}
+    examples = sorted(found["chunk_id"].to_pylist())[:10]
+    wrong, sample_ids = _sample_vectors(frames, target, index, held, sample)
     if wrong:
         counts["vector"] = len(wrong)
         examples += [chunk for _, chunk in wrong[:10]]
-        extra = spark.createDataFrame(
-            [(t, c, "vector") for t, c in wrong], "team_id string, chunk_id string, problem string"
-        )
-        found = found.unionByName(extra)
-    checked = joined.count()
+        extra = [{"team_id": team, "chunk_id": chunk, "problem": "vector"} for team, chunk in wrong]
+        found = pa.concat_tables([found, pa.Table.from_pylist(extra, schema=_FOUND)])
+    checked = int(counted["rows"][0].as_py())
     return Differences(counts, examples[:10], checked, len(sample_ids), tuple(sample_ids)), found
 
 
+_HASHES = "SELECT team_id, chunk_id, concat_ws(':', content_hash, meta_hash) AS hashes FROM "
+_JOINED = f"""
+WITH d AS ({_HASHES} {{desired}}), l AS ({_HASHES} {{ledger}}), i AS ({_HASHES} {{held}}),
+pair AS (SELECT coalesce(d.team_id, l.team_id) AS team_id, coalesce(d.chunk_id, l.chunk_id) AS chunk_id,
+    d.hashes AS desired, l.hashes AS ledgered
+    FROM d FULL OUTER JOIN l ON d.team_id = l.team_id AND d.chunk_id = l.chunk_id)
+SELECT coalesce(b.team_id, i.team_id) AS team_id, coalesce(b.chunk_id, i.chunk_id) AS chunk_id,
+    b.desired, b.ledgered, i.hashes AS indexed
+FROM pair b FULL OUTER JOIN i ON b.team_id = i.team_id AND b.chunk_id = i.chunk_id
+"""
+_DIFFER = """
+WITH named AS (
+    SELECT team_id, chunk_id, CASE
+        WHEN desired IS NULL AND ledgered IS NULL THEN 'ghost'
+        WHEN desired IS NULL THEN 'undesired'
+        WHEN indexed IS NULL AND ledgered IS NOT NULL THEN 'missing'
+        WHEN indexed IS NULL THEN 'pending'
+        WHEN indexed <> desired THEN CASE WHEN ledgered = indexed THEN 'pending' ELSE 'stale' END
+        WHEN ledgered IS NULL OR ledgered <> desired THEN 'unledgered' END AS problem
+    FROM {joined})
+SELECT n.team_id, n.chunk_id, n.problem FROM named n
+LEFT JOIN {waiting} w ON n.team_id = w.team_id AND n.chunk_id = w.chunk_id AND n.problem = 'pending'
+WHERE n.problem IS NOT NULL AND w.chunk_id IS NULL
+"""
+
+
 def plan_repair(
-    spark: SparkSession, target: RunTarget, found: DataFrame, gone: Sequence[Wrong], *, deletes: bool = True
+    frames: Frames, target: RunTarget, found: pa.Table, gone: Sequence[Wrong], *, deletes: bool = True
 ) -> tuple[int, int]:
     """Write the work that ``publish`` needs to repair ``found`` (team_id, chunk_id, problem).
 
     Returns rows to write and rows to delete. What is pending is a run's business and stays; without ``deletes`` so do
     the surplus rows of the index. ``gone`` are rows that their source does not show.
     """
-    work = target.work
-    chunks = read_table(spark, target.state, "chunks")
-    key = ["team_id", "chunk_id"]
-    write = found.where("problem IN ('missing', 'stale', 'unledgered', 'vector')").select(*key).distinct()
-    rows = chunks.join(write, on=key, how="left_semi").withColumn("held", F.lit(True))
-    unshown = local_frame(spark, _KEY, [{"team_id": one.team_id, "chunk_id": one.chunk_id} for one in gone])
-    surplus = found.where("problem IN ('ghost', 'undesired')").select(*key).unionByName(unshown)
-    surplus = surplus.where("true" if deletes else "false").distinct()
-    rows.write.parquet(str(work / "rows"), mode="overwrite")
-    surplus.write.parquet(str(work / "deletes"), mode="overwrite")
-    return rows.count(), surplus.count()
+    problem, work = found["problem"], target.work
+
+    def of(*kinds: str) -> pa.Table:
+        return found.filter(pc.is_in(problem, pa.array(kinds))).select(_KEY.names)
+
+    rows = frames.sql(
+        "SELECT c.*, TRUE AS held FROM {chunks} c SEMI JOIN {wanted} w "
+        "ON c.team_id = w.team_id AND c.chunk_id = w.chunk_id",
+        chunks=frames.table(target.state, "chunks"),
+        wanted=frames.local(_KEY, of("missing", "stale", "unledgered", "vector")),
+    )
+    surplus = [of("ghost", "undesired")] if deletes else []
+    if deletes:
+        unshown = [{"team_id": one.team_id, "chunk_id": one.chunk_id} for one in gone]
+        surplus.append(pa.Table.from_pylist(unshown, schema=_KEY))
+    keys = pa.concat_tables(surplus) if surplus else _KEY.empty_table()
+    doomed = keys.group_by(_KEY.names).aggregate([])
+    return written(frames, rows, work / "rows", "rows", "repair"), written(
+        frames, frames.local(_KEY, doomed), work / "deletes", "deletes", "repair"
+    )
 
 
-def _hashes(frame: DataFrame, name: str) -> DataFrame:
-    return frame.select("team_id", "chunk_id", F.concat_ws(":", "content_hash", "meta_hash").alias(name))
-
-
-def _write_scan(index: Index, version: str, folder) -> None:  # type: ignore[no-untyped-def]
-    from indexers.rows import SCAN
-
+def _write_scan(index: Index, version: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with pq.ParquetWriter(folder / "scan.parquet", SCAN) as sink:
         for batch in index.scan(version):
@@ -158,17 +170,20 @@ def _write_scan(index: Index, version: str, folder) -> None:  # type: ignore[no-
 
 
 def _sample_vectors(
-    spark: SparkSession, target: RunTarget, index: Index, held: DataFrame, size: int
+    frames: Frames, target: RunTarget, index: Index, held: Frame, size: int
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """Of ``size`` rows of the index those whose vector is not the one in the store of record, and which had one."""
-    sample = (
-        held.select("team_id", "chunk_id", "content_hash").orderBy(F.xxhash64("chunk_id", "content_hash")).limit(size)
+    sample = frames.sql(
+        f"""
+        WITH sample AS (SELECT team_id, chunk_id, content_hash FROM {{held}}
+            ORDER BY xxhash64(concat_ws(':', chunk_id, content_hash)), chunk_id LIMIT {size:d})
+        SELECT s.team_id, s.chunk_id, first(v.vector) AS vector FROM sample s
+        JOIN {{vectors}} v ON s.team_id = v.team_id AND s.content_hash = v.content_hash GROUP BY s.team_id, s.chunk_id
+        """,
+        held=held,
+        vectors=frames.table(target.state, "vectors", {"space_id": target.space_id}),
     )
-    vectors = read_table(spark, target.state, "vectors", {"space_id": target.space_id})
-    stored = vectors.select("team_id", "content_hash", "vector")
-    rows: pa.Table = (
-        sample.join(stored, on=["team_id", "content_hash"], how="inner").dropDuplicates(["chunk_id"])
-    ).toArrow()
+    rows = frames.collect(sample)
     wrong = []
     error = max(1e-5, index.vector_error(target.version))  # what the engine's way to keep vectors loses
     found = index.fetch_vectors(target.version, rows["chunk_id"].to_pylist()) if len(rows) else {}

@@ -1,7 +1,7 @@
 """The gate before a cutover: may searches move from the live version to this one? Measures and decides, moves nothing.
 
 Everything is asked of the index itself, through the same calls that searches make: a write that was accepted proves
-nothing. What is exact is computed from the stored vectors by Spark, in one pass and bounded memory.
+nothing. What is exact is computed from the stored vectors, in one pass and bounded memory.
 """
 
 from __future__ import annotations
@@ -13,20 +13,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pyspark.sql import Window
-from pyspark.sql import functions as F
 
 from indexers.base import SearchRequest
 from jobs.bodies import run as bodies
+from jobs.plan.actions import within
 from jobs.relevance.gate import Drop, relevance_drop
 from jobs.scope import Scope
-from jobs.state.spark_frames import read_table, spark_ddl
+from jobs.state.frames import Frame, Frames
 from jobs.state.vector_column import unpack
 from jobs.verify.compare import compare
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
     from indexers.base import Hit, Index
     from jobs.pipeline import Pipeline
     from jobs.relevance.golden import GoldenSet
@@ -34,6 +31,7 @@ if TYPE_CHECKING:
 K = 10
 # Cosines of one pair, computed by us and by an engine, differ by far less; copies of a text have the same.
 SCORE_ERROR = 1e-4
+_TEAM = pa.schema([("team_id", pa.string())])
 _EXACT = pa.schema([("number", pa.int32()), ("channel", pa.bool_()), ("scores", pa.list_(pa.float32()))])
 
 
@@ -87,9 +85,9 @@ def examine(
     """
     settings, index = pipeline.config.gate, pipeline.index()
     index.wait_until_indexed(version)
-    spark, state = pipeline.spark(), pipeline.state
+    frames, state = pipeline.frames(), pipeline.state
     target = pipeline.target(version, run_id)
-    found, _ = compare(spark, target, index, scope, sample=settings.vectors)
+    found, _ = compare(frames, target, index, scope, sample=settings.vectors)
     wrong = found.counts["vector"]
     checks = [
         Check(
@@ -102,15 +100,18 @@ def examine(
         ),
         Check("vectors", not wrong, wrong, 0, f"{wrong:,} of {found.sampled:,} compared are not the stored ones"),
     ]
-    chunks = read_table(spark, state, "chunks").where(scope.condition())
-    vectors = read_table(spark, state, "vectors", {"space_id": pipeline.space_id})
-    rows = chunks.select("team_id", "channel_id", "chunk_id", "content_hash").join(
-        vectors.select("team_id", "content_hash", "vector").dropDuplicates(["team_id", "content_hash"]),
-        on=["team_id", "content_hash"],
-        how="inner",
+    rows = frames.sql(
+        """
+        WITH stored AS (SELECT team_id, content_hash, first(vector) AS vector FROM {vectors}
+            GROUP BY team_id, content_hash)
+        SELECT c.team_id, c.channel_id, c.chunk_id, s.vector FROM {chunks} c
+        JOIN stored s ON c.team_id = s.team_id AND c.content_hash = s.content_hash
+        """,
+        chunks=within(frames, frames.table(state, "chunks"), scope),
+        vectors=frames.table(state, "vectors", {"space_id": pipeline.space_id}),
     )
-    queries = choose_queries(rows, teams=settings.teams, each=settings.queries)
-    checks += ask(index, version, queries, exact_scores(rows, queries), settings.min_recall)
+    queries = choose_queries(frames, rows, teams=settings.teams, each=settings.queries)
+    checks += ask(index, version, queries, exact_scores(frames, rows, queries), settings.min_recall)
     if golden is not None:
         checks.append(relevance(relevance_drop(pipeline, golden, version, live), settings.max_ndcg_drop))
     drift = None
@@ -125,22 +126,31 @@ def relevance(drop: Drop, most: float) -> Check:
     return Check("nDCG@10", drop.passed, round(drop.new, 4), round(limit, 4), drop.detail)
 
 
-def choose_queries(rows: DataFrame, *, teams: int, each: int) -> list[Query]:
+def choose_queries(frames: Frames, rows: Frame, *, teams: int, each: int) -> list[Query]:
     """Stored vectors of the largest teams as queries, and for each team some of another team's.
 
     ``rows`` are team_id, channel_id, chunk_id and vector (binary, ``vector_column``).
     """
-    largest = [
-        r["team_id"] for r in rows.groupBy("team_id").count().orderBy(F.desc("count"), "team_id").limit(teams).collect()
-    ]
-    place = F.row_number().over(Window.partitionBy("team_id").orderBy(F.xxhash64("chunk_id"), "chunk_id"))
-    # Only what chooses goes through the window, and the vectors of those that were chosen come after it.
-    keys = rows.select("team_id", "channel_id", "chunk_id").where(F.col("team_id").isin(largest))
-    chosen = keys.withColumn("place", place).where(F.col("place") <= each)
-    picked = rows.select("team_id", "chunk_id", "vector").join(
-        F.broadcast(chosen), on=["team_id", "chunk_id"], how="inner"
+    sized = frames.sql(
+        f"SELECT team_id, count(*) AS rows FROM {{rows}} GROUP BY team_id ORDER BY rows DESC, team_id LIMIT {teams:d}",
+        rows=rows,
     )
-    found = sorted(picked.toArrow().to_pylist(), key=lambda r: (largest.index(r["team_id"]), r["place"]))
+    counts = {row["team_id"]: row["rows"] for row in frames.collect(sized).to_pylist()}
+    largest = sorted(counts, key=lambda team: (-counts[team], team))
+    # Only keys go through the window, and the vectors of those that were chosen come after it.
+    picked = frames.sql(
+        f"""
+        WITH placed AS (
+            SELECT r.team_id, r.channel_id, r.chunk_id,
+                row_number() OVER (PARTITION BY r.team_id ORDER BY xxhash64(r.chunk_id), r.chunk_id) AS place
+            FROM {{rows}} r SEMI JOIN {{largest}} l ON r.team_id = l.team_id)
+        SELECT p.team_id, p.channel_id, p.chunk_id, p.place, r.vector FROM placed p
+        JOIN {{rows}} r ON p.team_id = r.team_id AND p.chunk_id = r.chunk_id WHERE p.place <= {each:d}
+        """,
+        rows=rows,
+        largest=frames.local(_TEAM, [{"team_id": team} for team in largest]),
+    )
+    found = sorted(frames.collect(picked).to_pylist(), key=lambda r: (largest.index(r["team_id"]), r["place"]))
     asked = [(r["team_id"], r, False) for r in found]
     for team, other in zip(largest, largest[1:] + largest[:1], strict=True):
         if team != other:
@@ -151,7 +161,7 @@ def choose_queries(rows: DataFrame, *, teams: int, each: int) -> list[Query]:
     ]
 
 
-def exact_scores(rows: DataFrame, queries: list[Query]) -> dict[tuple[int, bool], list[float]]:
+def exact_scores(frames: Frames, rows: Frame, queries: list[Query]) -> dict[tuple[int, bool], list[float]]:
     """The K best cosines of each query, best first: over all rows of its team, and (True) over those of its channel.
 
     ``rows`` are team_id, channel_id and vector (binary).
@@ -178,9 +188,13 @@ def exact_scores(rows: DataFrame, queries: list[Query]) -> dict[tuple[int, bool]
                         schema=_EXACT,
                     )
 
-    scored = rows.select("team_id", "channel_id", "vector").where(F.col("team_id").isin(list(by_team)))
+    asked = frames.sql(
+        "SELECT r.team_id, r.channel_id, r.vector FROM {rows} r SEMI JOIN {teams} t ON r.team_id = t.team_id",
+        rows=rows,
+        teams=frames.local(_TEAM, [{"team_id": team} for team in by_team]),
+    )
     best: dict[tuple[int, bool], list[float]] = {}
-    for row in scored.mapInArrow(score, spark_ddl(_EXACT)).toArrow().to_pylist():
+    for row in frames.collect(frames.map(asked, score, _EXACT)).to_pylist():
         at = (row["number"], row["channel"])
         best[at] = sorted(best.get(at, []) + row["scores"], reverse=True)[:K]
     return best

@@ -24,12 +24,11 @@ from jobs.extract.extracted import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW, TO_READ
 from jobs.extract.partition_reader import reader
 from jobs.extract.unlisted_partitions import find_unlisted
 from jobs.sources.base import NameMap, Partition
+from jobs.state.frames import columns
 from jobs.state.purge_rules import purge_rules
-from jobs.state.spark_frames import local_frame, read_table
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
+    from jobs.state.frames import Frame, Frames
     from jobs.state.store import State
 
 PARTITIONS = 64
@@ -183,7 +182,7 @@ def differing(
 
 
 def check_sources(
-    spark: SparkSession, extraction: Extraction, *, scan: Path, sample: Sequence[str]
+    frames: Frames, extraction: Extraction, *, scan: Path, sample: Sequence[str]
 ) -> tuple[list[Wrong], int]:
     """Compare what the index holds (``scan``, Parquet files of SCAN) with sampled partitions of its sources.
 
@@ -192,21 +191,21 @@ def check_sources(
     that are in no table of what was read count as read and empty.
     """
     state, sources = extraction.state, extraction.sources
-    chunks = read_table(spark, state, "chunks").select(*_CHUNK)
-    wanted = [{"doc_id": chunk} for chunk in sample]
-    near = chunks.join(
-        local_frame(spark, _DOCUMENT, wanted).withColumnRenamed("doc_id", "chunk_id"), on="chunk_id", how="left_semi"
+    near = frames.sql(
+        "SELECT DISTINCT c.source_id, c.partition FROM {chunks} c SEMI JOIN {wanted} w ON c.chunk_id = w.doc_id",
+        chunks=frames.table(state, "chunks"),
+        wanted=frames.local(_DOCUMENT, [{"doc_id": chunk} for chunk in sample]),
     )
-    owners = near.select("source_id", "partition").distinct().toArrow().to_pylist() if wanted else []
+    owners = frames.collect(near).to_pylist() if sample else []
     first = {(row["source_id"], row["partition"]) for row in owners}
     chosen = choose(extraction, first)
-    lost = find_unlisted(spark, state, sources)
+    lost = find_unlisted(frames, state, sources)
     if not chosen and not lost:
         return [], 0
     shown = read_again(extraction, chosen)
     read = {(sources[n].source_id, p.key) for n, p in chosen} | lost
     _leave_open(state, shown, read)
-    stored = _stored(spark, state, [source.source_id for source in sources], shown, read)
+    stored = _stored(frames, state, [source.source_id for source in sources], shown, read)
     indexed = _indexed(scan, {*shown.events, *stored})
     found = []
     for doc, now, believed, wrong in differing(shown, stored, indexed, read):
@@ -248,34 +247,37 @@ def _leave_open(state: State, shown: Shown, read: set[At]) -> None:
             shown.open.add((row["source_id"], row["partition"]))
 
 
-def _stored(
-    spark: SparkSession, state: State, order: Sequence[str], shown: Shown, read: set[At]
-) -> dict[str, list[Event]]:
+def _stored(frames: Frames, state: State, order: Sequence[str], shown: Shown, read: set[At]) -> dict[str, list[Event]]:
     """What the tables know of the documents that were shown, and of those that the partitions own."""
     rank = {source: n for n, source in enumerate(order)}
-    docs = local_frame(spark, _DOCUMENT, [{"doc_id": doc} for doc in sorted(shown.events)])
-    own = local_frame(spark, _AT, [{"source_id": source, "partition": key} for source, key in sorted(read)])
-    chunks = read_table(spark, state, "chunks").select(*_CHUNK)
-    owned = chunks.join(own, on=["source_id", "partition"], how="left_semi").select("doc_id")
-    about = docs.unionByName(owned).distinct().persist()
+    chunks = frames.table(state, "chunks")
+    about = frames.sql(
+        "SELECT doc_id FROM {docs} UNION SELECT c.doc_id FROM {chunks} c "
+        "SEMI JOIN {own} o ON c.source_id = o.source_id AND c.partition = o.partition",
+        docs=frames.local(_DOCUMENT, [{"doc_id": doc} for doc in sorted(shown.events)]),
+        chunks=chunks,
+        own=frames.local(_AT, [{"source_id": source, "partition": key} for source, key in sorted(read)]),
+    )
     found: dict[str, list[Event]] = {}
     texts: dict[tuple[str, At, int], Event] = {}
-    try:
-        for row in chunks.join(about, on="doc_id", how="left_semi").toArrow().to_pylist():
+    with frames.keep(about) as documents:
+
+        def known(rows: Frame, names: Sequence[str]) -> list[dict[str, Any]]:
+            query = f"SELECT {columns(names, 'r')} FROM {{rows}} r SEMI JOIN {{about}} a ON r.doc_id = a.doc_id"
+            answer: list[dict[str, Any]] = frames.collect(frames.sql(query, rows=rows, about=documents)).to_pylist()
+            return answer
+
+        for row in known(chunks, _CHUNK):
             at = (row["source_id"], row["partition"])
             key = (row["doc_id"], at, row["version"])
             if key not in texts:
                 texts[key] = Event(row["version"], rank.get(at[0], -1), at, chunks={}, about=row)
                 found.setdefault(row["doc_id"], []).append(texts[key])
             texts[key].chunks[row["chunk_id"]] = row["content_hash"]  # type: ignore[index]
-        if state.count("removals"):
-            removals = read_table(spark, state, "removals").select(*_REMOVAL)
-            for row in removals.join(about, on="doc_id", how="left_semi").toArrow().to_pylist():
-                at = (row["source_id"], row["partition"])
-                event = Event(row["version"], rank.get(at[0], -1), at, bool(row["deleted"]), about=row)
-                found.setdefault(row["doc_id"], []).append(event)
-    finally:
-        about.unpersist()
+        for row in known(frames.table(state, "removals"), _REMOVAL) if state.count("removals") else ():
+            at = (row["source_id"], row["partition"])
+            event = Event(row["version"], rank.get(at[0], -1), at, bool(row["deleted"]), about=row)
+            found.setdefault(row["doc_id"], []).append(event)
     return found
 
 

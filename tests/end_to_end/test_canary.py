@@ -165,7 +165,7 @@ def fill(bench: Bench) -> None:
     }
     space.config.write_text(
         table
-        + space.config.read_text()
+        + space.config.read_text().replace("[spark]\n", "[spark]\nin_process_mb = 0\n")
         + "[spark.properties]\n"
         + "".join(f"{json.dumps(k)} = {json.dumps(v)}\n" for k, v in properties.items())
     )

@@ -14,7 +14,7 @@ from embedding.errors import ConfigError, EmbedmillError
 from jobs.config import load_config
 from jobs.engines.class_archive import ClassArchive, check_java
 from jobs.telemetry.error_reporting import describe, safe_traceback, without_messages
-from tests.support.paths import ONE_CORE
+from tests.support.paths import ALWAYS_SPARK
 from tests.support.workspace import Workspace
 
 TEXT = "what somebody wrote"
@@ -84,7 +84,7 @@ def test_what_an_engine_prints_is_in_its_log_and_not_in_the_answer(
     with workspace.config.open("a") as config:
         config.write(f'[spark.properties]\n"spark.driver.extraJavaOptions" = "{java}"\n')
     command = [sys.executable, "-m", "jobs.cli", "run", "--json", "--config", str(workspace.config)]
-    ran = subprocess.run(command, env=os.environ | ONE_CORE, capture_output=True, text=True, check=True)
+    ran = subprocess.run(command, env=os.environ | ALWAYS_SPARK, capture_output=True, text=True, check=True)
     assert json.loads(ran.stdout)["status"] == "ok"
     assert "[gc]" in (workspace.root / "state" / "work" / "engines.log").read_text()
     assert "[gc]" not in ran.stderr

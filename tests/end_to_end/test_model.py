@@ -108,7 +108,7 @@ def test_the_ledger_before_the_index_is_seen(mutate: Callable[..., None]) -> Non
 
 @pytest.mark.long
 def test_no_check_of_versions_is_seen(mutate: Callable[..., None]) -> None:
-    mutate(ownership.rank_owners, ('("version", "deleted", "rank"', '("deleted", "rank"'))
+    mutate(ownership.rank_owners, ("ORDER BY version DESC NULLS LAST, deleted", "ORDER BY deleted"))
     assert_seen()
 
 
@@ -116,6 +116,9 @@ def test_no_check_of_versions_is_seen(mutate: Callable[..., None]) -> None:
 def test_deletes_without_a_check_of_the_scope_are_seen(mutate: Callable[..., None]) -> None:
     mutate(
         plan.make_plan,
-        ("actions.in_scope(chunks, published, scope)", "chunks.where(scope.condition()), published"),
+        (
+            "scope\n    )\n    chunks = keep",
+            "Scope()\n    )\n    chunks = actions.within(frames, chunks, scope)\n    chunks = keep",
+        ),
     )
     assert_seen()

@@ -41,21 +41,6 @@ def test_edit_embeds_one(ran: Workspace, encoder_on_ray: None) -> None:
     assert ran.verify().code == 0
 
 
-def test_small_work_is_few_stages(ran: Workspace) -> None:
-    """A stage costs a small run more than the rows in it; joins and groupings of one partition are one stage."""
-    from pyspark import SparkContext
-
-    ran.day("general", [message(n, f"changed {n}") for n in range(4)])
-    ran.run()
-    context = SparkContext._active_spark_context
-    assert context is not None
-    scheduler = context._jsc.sc().dagScheduler()
-    before = scheduler.nextStageId()
-    ran.day("general", [message(n, f"changed {n} again") for n in range(4)])
-    assert counts(ran.run()) == {"embedded": 4}
-    assert scheduler.nextStageId() - before <= 20
-
-
 def test_deleted_message_leaves_the_index(ran: Workspace) -> None:
     ran.day("general", ran.messages("general")[1:])
     assert counts(ran.run()) == {"deleted": 1}

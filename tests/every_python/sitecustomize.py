@@ -46,7 +46,7 @@ BREAK: dict[str, tuple[str, Callable[[Any], None]]] = {
     "query": ("embedding.encoders.local.hashed", lambda m: raising(m.HashEncoder, "encode", "query")),
     "cut": ("jobs.extract.partition_reader", lambda m: raising(m, "_chunks", "cut")),
     "shard": ("jobs.embed.workers", lambda m: raising(m.EncodeShard, "_encode", "shard")),
-    "table": ("jobs.state.spark_frames", lambda m: raising(m, "write_part", "table")),
+    "table": ("jobs.state.frames", lambda m: raising(m, "write_part", "table")),
     "index": ("indexers.milvus.index", lambda m: raising(m, "encode", "index")),
     "ledger": ("jobs.publish.publisher", lambda m: raising(m, "_record", "ledger")),
 }

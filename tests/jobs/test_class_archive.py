@@ -44,7 +44,7 @@ from pathlib import Path
 from jobs.config import load_config
 from jobs.engines.spark import start_spark
 config, scratch = map(Path, sys.argv[1:])
-spark = start_spark(load_config(config), scratch, scratch / "log", small=True, reads=True)
+spark = start_spark(load_config(config), scratch, scratch / "log", reads=True)
 assert spark.range(3).count() == 3
 """
 
@@ -60,7 +60,7 @@ class Machine:
         (folder / "files" / "a.md").write_text("# A file\n\nIts text.\n")
         self._config = folder / "embedmill.toml"
         self._config.write_text(
-            '[[sources]]\nkind = "files"\nuri = "files"\nteam_id = "T01"\n[spark]\nmaster = "local[1]"\n'
+            '[[sources]]\nkind = "files"\nuri = "files"\nteam_id = "T01"\n[spark]\nmaster = "local[1]"\nin_process_mb = 0\n'
         )
 
     def run_all(self) -> tuple[int, str]:

@@ -178,7 +178,7 @@ def built_anew(space: Workspace, root: Path) -> dict[str, tuple[str, str, str]]:
 def true_to_its_messages(space: Workspace) -> bool:
     pipeline = open_pipeline(space.config)
     extraction = Extraction(pipeline.state, (), pipeline.chunking(), Scope(), "r", 0)
-    return not check_conversations(pipeline.spark(), extraction)
+    return not check_conversations(pipeline.frames(), extraction)
 
 
 DAYS = ("2025-03-03", "2025-03-04")

@@ -1,4 +1,4 @@
-"""A source that yields what a test tells it to, and what extract makes of it: no files, one Spark for all.
+"""A source that yields what a test tells it to, and what extract makes of it: no files, one engine for all.
 
 Every story has a team and two sources of its own, ``a`` and the later ``b``. What a partition holds is a list of
 records, made by ``text``, ``gone`` and the like; a story goes on by giving its partitions anew.
@@ -151,13 +151,13 @@ class Stories:
         listed: list[Source] = [source for ours in self.sources.values() for source in ours.values()]
         state, chunking = writing(pipeline.state), pipeline.chunking()
         return extract(
-            pipeline.spark,
+            pipeline.frames,
             Extraction(state, listed, chunking, scope or Scope(), f"run-{self.runs}", self.runs * 1_000_000),
         )
 
     def _reopened(self, death: Death | None) -> Pipeline:
         pipeline = open_pipeline(self.config, death)
-        pipeline._spark = self.pipeline._spark
+        pipeline._frames = self.pipeline._frames
         return pipeline
 
     def shown(self) -> dict[str, dict[str, str]]:

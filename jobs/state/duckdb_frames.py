@@ -1,0 +1,183 @@
+"""Frames of DuckDB, in this process: for work that is smaller than the start of Spark. See ``frames``."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from embedding.errors import ConfigError
+from jobs.state.frames import Batches, Frame, parts_of
+from jobs.state.tables import TABLES
+
+if TYPE_CHECKING:
+    from jobs.state.store import State
+
+_ROWS = 4096  # of a batch
+# Functions by the names and with the meaning that Spark gives them.
+_MACROS = (
+    "xxhash64(x) AS CAST(hash(x) >> 1 AS BIGINT)",  # another hash, as good to deal rows by
+    "pmod(a, b) AS ((a % b) + b) % b",
+    "collect_list(x) AS list(x) FILTER (WHERE x IS NOT NULL)",
+    "sort_array(x) AS list_sort(x)",
+    "array_join(x, mark) AS array_to_string(x, mark)",
+    "regexp_like(x, pattern) AS regexp_matches(x, pattern)",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DuckFrame:
+    """A view, or a table in memory, of a connection."""
+
+    name: str
+    columns: list[str]
+
+
+class DuckFrames:
+    """Frames in a database of this process alone. What does not fit ``memory`` ("2g") goes to ``scratch``."""
+
+    def __init__(self, scratch: Path, memory: str) -> None:
+        self._number = 0
+        self._database = duckdb.connect(
+            config={
+                "temp_directory": str(scratch),
+                "memory_limit": _bytes(memory),
+                "threads": os.cpu_count() or 1,
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            }
+        )
+        for macro in _MACROS:
+            self._database.execute(f"CREATE MACRO {macro}")
+
+    def close(self) -> None:
+        """Let go of everything; frames are no more."""
+        self._database.close()
+
+    def table(self, state: State, name: str, partition: Mapping[str, str] | None = None) -> Frame:
+        """See ``Frames``."""
+        spec, files = TABLES[name], state.files(name, partition)
+        if not files:
+            return self.local(spec.schema, [])
+        folders = ds.partitioning(pa.schema([spec.stored.field(c) for c in spec.stored_by]), flavor="hive")
+        rows = ds.dataset(
+            files,
+            schema=spec.stored,
+            format="parquet",
+            partitioning=folders if spec.stored_by else None,
+            partition_base_dir=str(state.root / name),
+        )
+        return self._named(f"SELECT {', '.join(spec.schema.names)} FROM {self._registered(rows)}")
+
+    def files(self, schema: pa.Schema, folder: Path) -> Frame:
+        """See ``Frames``."""
+        if not folder.is_dir():
+            return self.local(schema, [])
+        return self._named(
+            f"SELECT {', '.join(schema.names)} FROM "
+            + self._registered(ds.dataset(str(folder), schema=schema, format="parquet"))
+        )
+
+    def local(self, schema: pa.Schema, rows: pa.Table | Sequence[Mapping[str, object]]) -> Frame:
+        """See ``Frames``."""
+        table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
+        return DuckFrame(self._registered(table), schema.names)
+
+    def sql(self, query: str, **named: Frame) -> Frame:
+        """See ``Frames``."""
+        return self._named(query.format(**{name: cast("DuckFrame", frame).name for name, frame in named.items()}))
+
+    @contextmanager
+    def keep(self, frame: Frame) -> Iterator[Frame]:
+        """See ``Frames``."""
+        name = self._new_name()
+        self._database.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM {cast('DuckFrame', frame).name}")
+        try:
+            yield DuckFrame(name, frame.columns)
+        finally:
+            self._database.execute(f"DROP TABLE {name}")
+
+    def collect(self, frame: Frame) -> pa.Table:
+        """See ``Frames``."""
+        return self._database.sql(f"SELECT * FROM {cast('DuckFrame', frame).name}").to_arrow_table()
+
+    def write(self, frame: Frame, folder: Path, *, by: str = "", spread: str = "", most: int = 0) -> int:
+        """See ``Frames``."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        wanted = ", ".join(name for name in frame.columns if name != spread)
+        target = str(folder if by else folder / "rows.parquet").replace("'", "''")
+        partitioned = f", PARTITION_BY ({by})" if by else ""
+        done = self._database.execute(
+            f"COPY (SELECT {wanted} FROM {cast('DuckFrame', frame).name}) TO '{target}' "
+            f"(FORMAT parquet, COMPRESSION uncompressed{partitioned})"
+        ).fetchone()
+        assert done is not None
+        return int(done[0])
+
+    def write_parts(self, state: State, name: str, frame: Frame) -> int:
+        """See ``Frames``."""
+        names = TABLES[name].schema.names
+        parts = list(parts_of(self._batches(frame, names), str(state.root), name, state.cut or ""))
+        state.append(name, parts)
+        return sum(part.rows for part in parts)
+
+    def map(
+        self,
+        frame: Frame,
+        function: Callable[[Batches], Batches],
+        schema: pa.Schema,
+        *,
+        by: Sequence[str] = (),
+        order: Sequence[str] = (),
+    ) -> Frame:
+        """See ``Frames``."""
+        made = function(self._batches(frame, frame.columns, order=[*by, *order]))
+        return self.local(schema, pa.Table.from_batches(made, schema=schema))
+
+    def read_each(
+        self, tasks: pa.Table, function: Callable[[Batches], Batches], schema: pa.Schema, folder: Path
+    ) -> None:
+        """See ``Frames``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with pq.ParquetWriter(folder / "rows.parquet", schema) as sink:
+            for batch in function(iter(tasks.to_batches(_ROWS))):
+                sink.write_batch(batch)
+
+    def _batches(self, frame: Frame, columns: Sequence[str], *, order: Sequence[str] = ()) -> Batches:
+        sorted_by = f" ORDER BY {', '.join(order)}" if order else ""
+        query = f"SELECT {', '.join(columns)} FROM {cast('DuckFrame', frame).name}{sorted_by}"
+        return iter(self._database.sql(query).to_arrow_reader(_ROWS))
+
+    def _named(self, query: str) -> DuckFrame:
+        name = self._new_name()
+        self._database.execute(f"CREATE TEMP VIEW {name} AS {query}")
+        return DuckFrame(name, [column[0] for column in self._database.execute(f"FROM {name} LIMIT 0").description])
+
+    def _registered(self, rows: pa.Table | ds.Dataset) -> str:
+        name = self._new_name()
+        self._database.register(name, rows)
+        return name
+
+    def _new_name(self) -> str:
+        self._number += 1
+        return f"frame_{self._number}"
+
+
+def _bytes(memory: str) -> str:
+    """An amount of memory as Java writes it ("2g", "512m", or bytes), as DuckDB does. Raises ConfigError."""
+    found = re.fullmatch(r"([0-9]+)([kmgt]?)b?", memory.strip().lower())
+    if found is None:
+        raise ConfigError(f'spark.driver_memory: {memory!r} is no amount of memory; write it as "2g" or "512m"')
+    number, unit = found.groups()
+    return f"{number}{unit.upper()}iB" if unit else f"{number}B"

@@ -1,0 +1,129 @@
+"""Frames: rows of tables and of files, which SQL decides over. One text of a query, run by either of two engines.
+
+Spark (``spark_frames``) where the work is large or the cluster is another one, DuckDB in this process
+(``duckdb_frames``) where it is small: starting Spark takes more than most nightly runs compute.
+
+Queries use what both have, with the same meaning: no quoted name, no ``*`` but of one frame, SEMI and ANTI JOIN, window
+functions, NULLS LAST where a NULL may be, and BIGINT around sums and counts. A value that comes from a user is a row of
+a frame that is joined, never a literal. Functions that only Spark has by that name are defined in ``duckdb_frames``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import pyarrow as pa
+
+from jobs.state.parts import Part, write_part
+from jobs.state.row_counts import expect, rows_in
+
+if TYPE_CHECKING:
+    from jobs.state.store import State
+
+Batches: TypeAlias = Iterator[pa.RecordBatch]
+PART_BYTES = 128_000_000  # in memory, of a file of a table
+
+
+class Frame(Protocol):
+    """Rows that an engine knows; nothing is computed before they are asked for."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns, in order."""
+        ...
+
+
+class Frames(Protocol):
+    """An engine: makes frames, and carries out what is asked of them. Frames are of the engine that made them."""
+
+    def table(self, state: State, name: str, partition: Mapping[str, str] | None = None) -> Frame:
+        """A state table's current rows, optionally of some partitions only, with its columns in order."""
+        ...
+
+    def files(self, schema: pa.Schema, folder: Path) -> Frame:
+        """The Parquet files that a run has written below a folder, if any, with the columns of ``schema``."""
+        ...
+
+    def local(self, schema: pa.Schema, rows: pa.Table | Sequence[Mapping[str, object]]) -> Frame:
+        """A few rows of this process, with the columns of ``schema``."""
+        ...
+
+    def sql(self, query: str, **named: Frame) -> Frame:
+        """The answer of a query in which ``{name}`` stands for the frame of that name."""
+        ...
+
+    def keep(self, frame: Frame) -> AbstractContextManager[Frame]:
+        """Within the block, the frame computed once for all its uses."""
+        ...
+
+    def collect(self, frame: Frame) -> pa.Table:
+        """All rows, in this process."""
+        ...
+
+    def write(self, frame: Frame, folder: Path, *, by: str = "", spread: str = "", most: int = 0) -> int:
+        """Write a frame as Parquet files below ``folder`` in place of what is there; returns how many rows were sent.
+
+        With ``by`` as few files as there are values of that column, in folders ``by=value``; ``spread`` is another
+        column by whose values such a folder may have more of them. A file has at most ``most`` rows, 0 is no limit;
+        an engine that reads files in pieces may disregard both.
+        """
+        ...
+
+    def write_parts(self, state: State, name: str, frame: Frame) -> int:
+        """Write a frame with a table's columns as new files of it, and commit them; returns its rows."""
+        ...
+
+    def map(
+        self,
+        frame: Frame,
+        function: Callable[[Batches], Batches],
+        schema: pa.Schema,
+        *,
+        by: Sequence[str] = (),
+        order: Sequence[str] = (),
+    ) -> Frame:
+        """What a function makes of the frame's batches: rows with the columns of ``schema``.
+
+        With ``by`` rows with the same values of it go to one call, sorted by it and by ``order``.
+        """
+        ...
+
+    def read_each(
+        self, tasks: pa.Table, function: Callable[[Batches], Batches], schema: pa.Schema, folder: Path
+    ) -> None:
+        """Write what a function makes of rows as Parquet files below ``folder``; ``tasks`` are in order of weight."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is kept; frames of this engine are no more. Spark itself goes on until the process ends."""
+        ...
+
+
+def columns(names: Iterable[str], of: str = "") -> str:
+    """Columns for a query, each with the name ``of`` its frame."""
+    return ", ".join(f"{of}.{name}" if of else name for name in names)
+
+
+def written(frames: Frames, frame: Frame, folder: Path, what: str, step: str = "extract") -> int:
+    """Write a frame as Parquet below ``folder`` and count it there; returns the number of rows.
+
+    Raises EmbedmillError where the executors wrote another number of rows than this process finds.
+    """
+    sent, found = frames.write(frame, folder), rows_in(folder)
+    expect(step, what, sent, found)
+    return found
+
+
+def parts_of(batches: Batches, root: str, name: str, cut: str) -> Iterator[Part]:
+    """Write batches of a table's rows as files of it, which the driver commits."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(b.nbytes for b in held) > PART_BYTES:
+            yield from write_part(root, name, pa.Table.from_batches(held), cut)
+            held = []
+    if held:
+        yield from write_part(root, name, pa.Table.from_batches(held), cut)

@@ -1,0 +1,235 @@
+"""Both engines give the same answers, and which one a run uses is decided by the size and the place of its work."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from embedding.records import CHUNK
+from jobs.extract import ownership
+from jobs.extract.conversations import messages_of, touched_groups
+from jobs.plan import actions
+from jobs.plan.deletion_guard import cutover_losses
+from jobs.plan.renames import keep_names
+from jobs.scope import Scope
+from jobs.state.duckdb_frames import DuckFrames
+from jobs.state.frames import Frame, Frames, written
+from jobs.state.parts import write_part
+from jobs.state.store import State
+from jobs.state.tables import PUBLISHED, REMOVALS, VECTORS
+from tests.support.in_process import open_pipeline
+from tests.support.workspace import Workspace
+
+AT = pa.schema([("source_id", pa.string()), ("partition", pa.string())])
+PROTECTED = pa.schema([("doc_id", pa.string()), *AT])
+HOLDING = pa.schema([*AT, ("anything", pa.bool_()), ("listed", pa.bool_()), ("reason", pa.string())])
+NAMED = pa.schema([("doc_id", pa.string()), *AT, ("named_reason", pa.string()), ("waits", pa.bool_())])
+HARD = "T'1 \\ {x} \u00e9"  # a team's id that no literal would carry as it is
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Frames]]:
+    """One of each."""
+    space = Workspace(tmp_path_factory.mktemp("engines") / "ws")
+    space.config.write_text(space.config.read_text().replace("[spark]\n", "[spark]\nin_process_mb = 0\n"))
+    small = DuckFrames(tmp_path_factory.mktemp("duckdb"), "1g")
+    yield {"spark": open_pipeline(space.config).frames(), "duckdb": small}
+    small.close()
+
+
+class World:
+    """Rows of a run as random as they may be: few documents, so that all meet all."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.now = self.chunks(40, unique=False)
+        self.known = self.chunks(60, unique=True)
+        self.at = [{"source_id": source, "partition": part} for source in "ab" for part in "12"]
+
+    def chunk(self) -> dict[str, Any]:
+        pick, n = self.chance.choice, self.chance.randrange(12)
+        about = {"version": pick([1, 2, 3]), "source_id": pick("ab"), "partition": pick("12")}
+        of = random.Random(repr((n, about)))  # one event says one thing: else the order of two is by chance
+        row: dict[str, Any] = {f.name: None for f in CHUNK}
+        row |= {f.name: "" for f in CHUNK if f.type == pa.string()} | {f.name: 0 for f in CHUNK if f.type == pa.int64()}
+        number = pick([0, 0, 1])
+        return row | {
+            "doc_id": f"d{n}",
+            "chunk_id": f"d{n}#{number}",
+            "chunk_no": number,
+            "team_id": of.choice([HARD, "T2"]),
+            "channel_id": of.choice(["C1", "C2"]),
+            "kind": of.choice(["message", "file"]),
+            "created_at": 86_400_000_000 * of.choice([1, 2]) + n,
+            "content_hash": pick("xyz"),
+            "meta_hash": pick("mn"),
+            "text_hash": pick("st"),
+            "text": f"text {n}",
+            "thread_id": pick(["", "", "d1", None]),
+            "context": pick(["", None]),
+            "tokens": self.chance.randrange(1, 30),
+            **about,
+        }
+
+    def chunks(self, count: int, *, unique: bool) -> pa.Table:
+        rows = [self.chunk() for _ in range(count)]
+        if unique:
+            rows = list({(row["team_id"], row["chunk_id"]): row for row in rows}.values())
+        return pa.Table.from_pylist(rows, schema=pa.schema([f.with_nullable(True) for f in CHUNK]))
+
+    def some(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [row for row in rows if self.chance.random() < 0.4]
+
+    def removals(self) -> list[dict[str, Any]]:
+        rows = [{name: row[name] for name in REMOVALS.names if name != "deleted"} for row in self.now.to_pylist()[:9]]
+        keys = {(row["doc_id"], row["source_id"], row["partition"]): row for row in rows}
+        return [row | {"deleted": self.chance.random() < 0.5} for row in keys.values()]
+
+    def documents(self) -> list[dict[str, Any]]:
+        return [{"doc_id": f"d{n}", **at} for n in range(12) for at in self.at if self.chance.random() < 0.1]
+
+
+def rows_of(frames: Frames, frame: Frame) -> list[str]:
+    """A frame's rows in an order of their own, lists in them sorted."""
+    return sorted(
+        repr([sorted(v, key=str) if isinstance(v, list) else v for v in row.values()])
+        for row in frames.collect(frame).to_pylist()
+    )
+
+
+def decided(frames: Frames, seed: int) -> dict[str, list[str]]:
+    """What an engine answers to every question that decides an extraction."""
+    world = World(seed)
+    read = ownership.Read(
+        frames=frames,
+        staged=frames.local(world.now.schema, world.now),
+        removed=frames.local(REMOVALS, world.removals()),
+        chunks=frames.local(world.known.schema, world.known),
+        removals=frames.local(REMOVALS, world.removals()),
+        covered=frames.local(AT, world.some(world.at)),
+        protected=frames.local(PROTECTED, world.documents()),
+        certain=frames.local(AT, world.some(world.at)),
+    )
+    holding = [at | {"anything": world.chance.random() < 0.5, "listed": True, "reason": "r"} for at in world.at]
+    named = [one | {"named_reason": "n", "waits": False} for one in world.documents()]
+    claims = ownership.rank_owners(read, ["b", "a"])
+    winners = ownership.winning(read, claims)
+    by = ownership.decided_by(read, winners, claims)
+    groups = touched_groups(frames, read.staged)
+    found = {
+        "claims": claims,
+        "winners": winners,
+        "decided": by,
+        "overlapping": ownership.overlapping(read, claims),
+        "losing": ownership.losing(read, claims),
+        "new": ownership.new_chunks(read, winners),
+        "changed": ownership.changed_chunks(read, winners, by),
+        "handed on": ownership.handed_on(read, by),
+        "removals": ownership.changed_removals(read),
+        "staying": ownership.staying(read, frames.local(HOLDING, world.some(holding)), frames.local(NAMED, named), by),
+        "groups": groups,
+        "messages": messages_of(frames, read.chunks, groups),
+    }
+    return {name: rows_of(frames, frame) for name, frame in found.items()}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_both_engines_decide_the_same(engines: dict[str, Frames], seed: int) -> None:
+    spark, duckdb = (decided(engines[name], seed) for name in ("spark", "duckdb"))
+    for name, rows in spark.items():
+        assert duckdb[name] == rows, name
+    assert len([rows for rows in spark.values() if rows]) >= 10  # something is asked
+
+
+def planned(frames: Frames, seed: int, scope: Scope) -> list[str]:
+    world = World(seed)
+    ledger = [
+        {name: row.get(name) for name in PUBLISHED.names} | {"index": "v1", "content_hash": world.chance.choice("xyz")}
+        for row in world.some(world.known.to_pylist()) + [world.chunk() | {"chunk_id": "d99#0"}]
+    ]
+    vectors = [
+        {"team_id": team, "content_hash": text}
+        for team in (HARD, "T2")
+        for text in "xyz"
+        if world.chance.random() < 0.4
+    ]
+    chunks, published = actions.in_scope(
+        frames, frames.local(world.known.schema, world.known), frames.local(PUBLISHED, ledger), scope
+    )
+    chunks = keep_names(frames, chunks, published, 0)
+    return rows_of(frames, actions.actions(frames, chunks, published, frames.local(VECTORS, vectors)))
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        Scope(),
+        Scope(teams=(HARD,)),
+        Scope(channels=("C1",), kind="message"),
+        Scope(teams=("T2",), since=86_400_000_005, until=2 * 86_400_000_000),
+    ],
+    ids=["all", "team", "channel", "time"],
+)
+def test_both_engines_plan_the_same(engines: dict[str, Frames], scope: Scope) -> None:
+    for seed in range(3):
+        spark, duckdb = (planned(engines[name], seed, scope) for name in ("spark", "duckdb"))
+        assert spark == duckdb and spark
+
+
+def test_both_engines_read_and_write_the_same_tables(engines: dict[str, Frames], tmp_path: Path) -> None:
+    state = State(tmp_path / "state", cut="cut", fence=1)
+    world = World(1)
+    state.append("chunks", write_part(str(state.root), "chunks", world.known, "cut"))
+    state.append("published", write_part(str(state.root), "published", _ledger(world.known)))
+    read = {name: rows_of(engine, engine.table(state, "chunks")) for name, engine in engines.items()}
+    assert read["spark"] == read["duckdb"] and len(read["spark"]) == len(world.known)
+    losses = [cutover_losses(engine, state, live="v1", version="v2") for engine in engines.values()]
+    assert losses[0] == losses[1] and losses[0]
+    for name, engine in engines.items():
+        folder = tmp_path / name
+        table = engine.table(state, "chunks")
+        assert written(engine, table, folder, "rows") == len(world.known)
+        assert rows_of(engine, engine.files(world.known.schema, folder)) == read["spark"]
+        dealt = engine.sql("SELECT *, CAST(pmod(xxhash64(chunk_id), 3) AS STRING) AS shard FROM {rows}", rows=table)
+        engine.write(dealt, folder, by="shard")
+        assert {path.name for path in folder.iterdir() if path.is_dir()} <= {f"shard={n}" for n in range(3)}
+        assert rows_of(engine, engine.files(world.known.schema, folder)) == read["spark"]
+        assert engine.write_parts(state, "chunks", table) == len(world.known)
+
+
+def _ledger(chunks: pa.Table) -> pa.Table:
+    return pa.Table.from_pylist([row | {"index": "v1"} for row in chunks.to_pylist()], schema=PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reading", "engine"),
+    [
+        ("", 1_000, "DuckFrames"),
+        ("in_process_mb = 1\n", 2_000_000, "SparkFrames"),
+        ("in_process_mb = 0\n", 0, "SparkFrames"),
+    ],
+    ids=["little work", "much to read", "never in this process"],
+)
+def test_the_engine_goes_by_the_work(workspace: Workspace, settings: str, reading: int, engine: str) -> None:
+    workspace.config.write_text(workspace.config.read_text().replace("[spark]\n", f"[spark]\n{settings}"))
+    pipeline = open_pipeline(workspace.config)
+    assert type(pipeline.frames(reading)).__name__ == engine
+    pipeline.close()
+
+
+def test_a_cluster_is_used_however_little_there_is(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr("jobs.engines.spark.start_spark", lambda *given, **named: started.append(given))
+    workspace.config.write_text(workspace.config.read_text().replace("local[2]", "spark://127.0.0.1:7077"))
+    open_pipeline(workspace.config).frames()
+    assert started
+
+
+def test_memory_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="spark.driver_memory: 'much' is no amount of memory"):
+        DuckFrames(tmp_path, "much")
