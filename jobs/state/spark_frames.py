@@ -10,12 +10,17 @@ import pyarrow as pa
 
 from jobs.state.parts import Part, write_part
 from jobs.state.store import State
-from jobs.state.tables import TABLES
+from jobs.state.table_files import Group, TableFile
+from jobs.state.table_rows import changed_rows, newest_changes
+from jobs.state.tables import TABLES, TableSpec
 from jobs.telemetry.error_reporting import without_messages
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 
+# Changes of a table up to which this process hands them to Spark; of more, Spark finds the newest.
+FEW_ROWS = 100_000
+FEW_BYTES = 32_000_000
 SMALL_SESSION = "spark.embedmill.small"  # "true" in a session that was started for small work
 
 _DDL = {
@@ -38,14 +43,77 @@ def _type(kind: pa.DataType) -> str:
 
 
 def read_table(spark: SparkSession, state: State, name: str, partition: Mapping[str, str] | None = None) -> DataFrame:
-    """A state table's current rows, optionally of some partitions only, with its columns in order."""
+    """A state table's current rows, optionally of some partitions only, with its columns in order.
+
+    Changes that lie beside the rows of a layered table replace those of their keys; where there are none, the rows are
+    read as they are.
+    """
+    from pyspark.sql import functions as F
+
     spec = TABLES[name]
-    files = state.files(name, partition)
-    ddl = spark_ddl(spec.schema)
-    if not files:
-        return local_frame(spark, spec.schema, [])
-    reader = as_named(spark).schema(ddl).option("basePath", str(state.root / name))
-    return gathered(reader.parquet(*files).select(*spec.schema.names))
+    groups = state.groups(name, partition)
+    base = [file for group in groups for file in group.base]
+    changes = [file for group in groups for file in group.changes]
+    if not changes:
+        return gathered(_files(spark, state, name, base, spec.schema)) if base else local_frame(spark, spec.schema, [])
+    if sum(file.rows for file in changes) <= FEW_ROWS and sum(file.size for file in changes) <= FEW_BYTES:
+        newer, shown = _few_changes(spark, state, name, groups)
+    else:
+        newer, shown = _many_changes(_files(spark, state, name, changes, spec.stored), spec)
+    if not base:
+        return gathered(shown)
+    same = [f"row.`{column}` = newer.`{column}`" for column in _identity(spec)]
+    rows = _files(spark, state, name, base, spec.stored).alias("row")
+    kept = rows.join(newer.alias("newer"), on=F.expr(" AND ".join([*same, "row.`seq` < newer.`seq`"])), how="left_anti")
+    return gathered(kept.select(*spec.schema.names).unionByName(shown))
+
+
+def _identity(spec: TableSpec) -> list[str]:
+    """The columns that tell a row of a table from all others, of every cut."""
+    return [*["cut"] * spec.per_cut, *spec.key]
+
+
+def _files(spark: SparkSession, state: State, name: str, files: Sequence[TableFile], schema: pa.Schema) -> DataFrame:
+    root = state.root / name
+    reader = as_named(spark).schema(spark_ddl(schema)).option("basePath", str(root))
+    return reader.parquet(*(str(root / file.path) for file in files)).select(*schema.names)
+
+
+def _few_changes(spark: SparkSession, state: State, name: str, groups: Sequence[Group]) -> tuple[DataFrame, DataFrame]:
+    """The newest change of each key (identity and ``seq``), to be broadcast, and the rows that changes show.
+
+    They are read here and handed to Spark.
+    """
+    from pyspark.sql import functions as F
+
+    spec, folder = TABLES[name], state.root / name
+    keys = pa.schema([spec.stored.field(column) for column in [*_identity(spec), "seq"]])
+    columns = pa.schema([spec.stored.field(column) for column in spec.schema.names])
+    newer, shown = [keys.empty_table()], [columns.empty_table()]
+    for group in groups:
+        if (newest := newest_changes(folder, name, group)) is not None:
+            rows = newest.rows
+            for column in [column for column in keys.names if column not in rows.column_names]:
+                rows = rows.append_column(column, pa.array([group.partition[column]] * len(rows), pa.string()))
+            newer.append(rows.select(keys.names))
+            batches = changed_rows(folder, name, group, newest, columns.names)
+            shown.append(pa.Table.from_batches(batches, schema=columns))
+    return (
+        F.broadcast(spark.createDataFrame(pa.concat_tables(newer), spark_ddl(keys))),
+        spark.createDataFrame(pa.concat_tables(shown), spark_ddl(columns)),
+    )
+
+
+def _many_changes(changes: DataFrame, spec: TableSpec) -> tuple[DataFrame, DataFrame]:
+    """As ``_few_changes``, computed by Spark."""
+    from pyspark.sql import functions as F
+
+    identity = _identity(spec)
+    others = [column for column in changes.columns if column not in identity]
+    newest = changes.groupBy(*identity).agg(F.max_by(F.struct(*others), F.col("seq")).alias("newest"))
+    newest = newest.select(*identity, "newest.*")
+    shown = newest.where("NOT coalesce(gone, false)").select(*spec.schema.names)
+    return newest.select(*identity, "seq"), shown
 
 
 def read_rows(spark: SparkSession, schema: pa.Schema, folder: Path) -> DataFrame:
@@ -91,6 +159,7 @@ def write_parts(state: State, name: str, frame: DataFrame) -> int:
     """Write a frame with a table's columns as new files of it, on the executors, and commit them; returns its rows."""
     root, cut = str(state.root), state.cut or ""
     names = TABLES[name].schema.names
+    seq = state.next_seq(name) if TABLES[name].layered else 0
 
     def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         held: list[pa.RecordBatch] = []
@@ -98,10 +167,10 @@ def write_parts(state: State, name: str, frame: DataFrame) -> int:
             for batch in batches:
                 held.append(batch)
                 if sum(b.nbytes for b in held) > 128_000_000:
-                    yield _index(write_part(root, name, pa.Table.from_batches(held), cut))
+                    yield _index(write_part(root, name, pa.Table.from_batches(held), cut, seq=seq))
                     held = []
             if held:
-                yield _index(write_part(root, name, pa.Table.from_batches(held), cut))
+                yield _index(write_part(root, name, pa.Table.from_batches(held), cut, seq=seq))
 
     written = frame.select(*names).mapInArrow(write, "part string").toArrow()
     parts = [Part.from_json(text) for text in written["part"].to_pylist()]
