@@ -12,7 +12,9 @@ import pytest
 
 from embedding.errors import LeaseHeldError
 from embedding.records import CHUNK
-from jobs.state import table_files, table_rows
+from jobs.maintenance import compact
+from jobs.maintenance.compact import compact_all, compact_due, sizes
+from jobs.state import folding, table_files, table_rows
 from jobs.state.folding import SMALL, Folded, due
 from jobs.state.old_files import erase_dropped
 from jobs.state.parts import write_part
@@ -373,3 +375,37 @@ def test_stored_vectors_are_joined_into_larger_files(tmp_path: Path) -> None:
     assert after.equals(before)
     assert state.drop_rows("vectors", "T1", "content_hash", ["0-1", "1-1", "none"]) == 2
     assert state.count("vectors") == len(before) - 2
+
+
+def test_a_run_s_end_folds_what_is_due_and_gc_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = State(tmp_path, cut=CUT, fence=1)
+    append(state, {(team, f"{n}"): "1" for team in TEAMS for n in range(20)})
+    merge(state, {("T1", "3"): "2"})
+    monkeypatch.setattr(folding, "_CHEAP", 0)
+    compact_due(state)
+    assert sum(group.rows(changes=True) for group in state.groups("chunks")) == 1, "a twentieth of its rows"
+    merge(state, {("T1", f"{n}"): "3" for n in range(3)}, [("T2", "1"), ("T2", "2"), ("T2", "3")])
+    before = sizes(state)["chunks"]
+    compact_due(state)
+    assert not any(group.changes for group in state.groups("chunks"))
+    assert sizes(state)["chunks"][0] < before[0] and state.count("chunks") == 97
+    merge(state, {("T3", "1"): "4"})
+    for run in range(3):
+        append(state, {("T4", f"{run} later"): "1"})
+    compact_due(state)
+    assert len(state.files("chunks", {"bucket": bucket_of("T4")})) == 4, "few small files may stay"
+    compact_all(state)
+    assert sizes(state)["chunks"][0] == len({bucket_of(team) for team in TEAMS})
+    assert state.count("chunks") == 100 and sizes(state)["runs"] == (0, 0)
+
+
+def test_one_run_folds_no_more_than_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = State(tmp_path, cut=CUT, fence=1)
+    append(state, {(team, "a"): "1" for team in TEAMS})
+    merge(state, {(team, "a"): "2" for team in TEAMS})
+    monkeypatch.setattr(compact, "_MOST", 1)
+    left = []
+    for _ in TEAMS:
+        compact_due(state)
+        left.append(sum(bool(group.changes) for group in state.groups("chunks")))
+    assert left == [len(TEAMS) - 1 - n for n in range(len(TEAMS))], "at least one a run"
