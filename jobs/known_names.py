@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from embedding.errors import ConfigError
 from jobs.scope import Scope
 from jobs.sources import open_sources
+from jobs.state.table_files import Filter
 from jobs.state.team_rows import read_teams
 
 if TYPE_CHECKING:
@@ -88,12 +89,14 @@ def check_search(pipeline: Pipeline, team: str, channels: Collection[str]) -> No
 def known_teams(pipeline: Pipeline) -> set[str]:
     """Teams of the configuration, and those that texts and ledger have rows of."""
     configured = {source.team_id for source in pipeline.config.sources if source.team_id is not None}
-    return configured | {team for name in _HELD_IN for team in pipeline.state.values(name, "team_id")}
+    return configured | {
+        team for name in _HELD_IN for (team,) in pipeline.state.every_cut().distinct(name, ["team_id"])
+    }
 
 
 def _held_channels(state: State, teams: Collection[str]) -> set[str]:
-    pairs = {pair for name in _HELD_IN for pair in state.distinct(name, ["team_id", "channel_id"])}
-    return {channel for team, channel in pairs if channel and (not teams or team in teams)}
+    of: list[Filter] = [("team_id", "in", sorted(teams))] if teams else []
+    return {channel for name in _HELD_IN for (channel,) in state.distinct(name, ["channel_id"], of) if channel}
 
 
 def _listed_channels(sources: Iterable[Source]) -> tuple[set[str], bool]:

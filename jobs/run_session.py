@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from jobs.extract.changes import Extraction
+from jobs.maintenance.compact import compact_due
 from jobs.maintenance.erase import finish_purges
 from jobs.pipeline import Pipeline
 from jobs.report import Report, new_run_id, record, recorded
@@ -82,6 +83,9 @@ def open_session(
         record(state, report, begun=True)  # a killed run is known by this row
         try:
             yield RunSession(pipeline, scope, report, lease)
+            if report.status != "running":
+                lease.check()
+                compact_due(state)
         finally:
             report.finished_at = int(time.time() * 1_000_000)
             if lease.held():

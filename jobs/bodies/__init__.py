@@ -11,6 +11,7 @@ from jobs.bodies.answers import (
     ConfigBody,
     ErrorBody,
     GcBody,
+    MigrateBody,
     PackageBody,
     RollbackBody,
     SearchBody,
@@ -38,5 +39,6 @@ BODIES: dict[str, type[Body]] = {
     "vespa-package": PackageBody,
     "status": StatusBody,
     "purge": PurgeBody,
+    "state-migrate": MigrateBody,
     "error": ErrorBody,
-}  # by command; "error" is of any
+}  # by command, one of a group as GROUP-COMMAND; "error" is of any

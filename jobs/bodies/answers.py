@@ -151,8 +151,15 @@ class TakeoverBody(Body):
     taken: int
 
 
+class TableSize(Body):
+    """Data files of a table's newest version, and their size; older files stay an hour longer."""
+
+    files: int
+    bytes: int
+
+
 class GcBody(Body):
-    """`gc`: versions kept and dropped, spaces whose vectors were dropped, versions compacted."""
+    """`gc`: versions kept and dropped, spaces whose vectors were dropped, versions compacted; ``tables`` by name."""
 
     run_id: str
     live: str | None
@@ -161,6 +168,14 @@ class GcBody(Body):
     dropped_spaces: tuple[str, ...]
     compacted: tuple[str, ...]
     dry_run: bool
+    tables: dict[str, TableSize]
+
+
+class MigrateBody(Body):
+    """`state migrate`: rows by table that were rewritten; none of a state that has the format of today."""
+
+    format: int
+    tables: dict[str, int]
 
 
 Origin = Literal["environment", "file", "default"]

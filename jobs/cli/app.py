@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from jobs import termination
-from jobs.cli import evaluate, index_versions, lookup, purge, reconcile
+from jobs.cli import evaluate, index_versions, lookup, purge, reconcile, state
 from jobs.cli.frame import UNREAD, Unread, emit, error_object, fail, interrupted, say
 from jobs.telemetry.error_reporting import safe_traceback
 
@@ -71,6 +71,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
+app.add_typer(state.app, name="state")
 
 
 def main() -> None:

@@ -124,7 +124,8 @@ def gc(
 ) -> None:
     """Drop old index versions; never the live one, the one before it, or the newest that is being built.
 
-    Also compacts the live version on a Milvus server before 2.4, which is not left to do so by itself.
+    Also compacts the tables of the state, and the live version on a Milvus server before 2.4, which is not left to do
+    so by itself.
     """
 
     def command() -> int:

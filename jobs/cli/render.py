@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         ConfigBody,
         GcBody,
         HeldBackBody,
+        MigrateBody,
         PackageBody,
         RollbackBody,
         SearchBody,
@@ -146,7 +147,15 @@ def gc(body: GcBody) -> str:
         rows.append(("spaces", ", ".join(body.dropped_spaces)))
     if body.compacted:
         rows.append(("would compact" if body.dry_run else "compacted", ", ".join(body.compacted)))
+    rows += [(name, f"{size.files:,} files, {size.bytes / 1e6:,.1f} MB") for name, size in body.tables.items()]
     return f"live: {body.live or 'nothing yet'}\n" + _table(rows)
+
+
+def migrate(body: MigrateBody) -> str:
+    """What was rewritten."""
+    if not body.tables:
+        return f"the state has format {body.format} already; nothing was done"
+    return f"the state has format {body.format} now\n" + _table([(n, f"{r:,} rows") for n, r in body.tables.items()])
 
 
 def vespa_package(body: PackageBody) -> str:

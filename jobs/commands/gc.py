@@ -1,11 +1,13 @@
 """Garbage collection: drop index versions past the configured number, and the state's rows that served them alone.
 
-It also compacts the live version where the engine is not left to do so by itself: nothing else writes meanwhile.
+It also compacts the tables, and the live version where the engine is not left to do so by itself: nothing else writes
+meanwhile.
 """
 
 from __future__ import annotations
 
-from jobs.bodies.answers import GcBody
+from jobs.bodies.answers import GcBody, TableSize
+from jobs.maintenance.compact import compact_all, sizes
 from jobs.pipeline import Pipeline
 from jobs.run_session import open_session
 from jobs.scope import Scope
@@ -51,11 +53,14 @@ def gc(
                     state.drop(name, f"`cut` = '{cut}'")
             for space in stale_spaces:
                 state.drop("vectors", f"`space_id` = '{space}'")
+            with pipeline.progress.phase("compact the tables"):
+                compact_all(state)
             for name in ("published", "vectors", *_PER_CUT):
                 state.vacuum(name, hours=VACUUM_HOURS)
             for version in full:
                 with pipeline.progress.phase(f"compact {version}"):
                     index.compact(version)
+        tables = {name: TableSize(files=files, bytes=size) for name, (files, size) in sizes(state).items()}
         report.index = live or ""
         report.status = "ok"
     return GcBody(
@@ -65,5 +70,6 @@ def gc(
         dropped=tuple(gone),
         dropped_spaces=tuple(stale_spaces),
         compacted=tuple(full),
+        tables=tables,
         dry_run=dry_run,
     )

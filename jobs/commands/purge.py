@@ -69,8 +69,12 @@ def _documents(team: str, ids: Sequence[str]) -> list[str]:
 def _check_team(pipeline: Pipeline, team: str) -> None:
     """Raise ConfigError for a team that neither the configuration nor anything stored knows."""
     state = pipeline.state
-    known = known_teams(pipeline) | set(state.values("vectors", "team_id"))
-    known |= {found for name in ("quarantine", "purges") for (found,) in state.every_cut().distinct(name, ["team_id"])}
+    known = known_teams(pipeline)
+    known |= {
+        found
+        for name in ("vectors", "quarantine", "purges")
+        for (found,) in state.every_cut().distinct(name, ["team_id"])
+    }
     known.discard("")  # of records that name no team
     if team in known:
         return

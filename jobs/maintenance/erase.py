@@ -151,12 +151,12 @@ def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: 
     unused = stored - set(stay["content_hash"].to_pylist())
     if pipeline.config.text.rename_tokens is not None:  # rows that wait for a new name have their former vector
         unused -= set(_without(ledger, doomed)["content_hash"].to_pylist())
-    removed = {"vectors": _drop(pipeline, "vectors", team, "content_hash", unused)}
-    removed["chunks"] = _drop(pipeline, "chunks", team, "chunk_id", doomed)
+    removed = {"vectors": state.drop_rows("vectors", team, "content_hash", unused)}
+    removed["chunks"] = state.drop_rows("chunks", team, "chunk_id", doomed)
     kept = _Kept(target, spared, frozenset(_conversations(stay)))
     doomed |= kept.broken(ledger)
     removed["index"], found, storage = _delete_rows(pipeline, kept, doomed, lease)
-    removed["ledger"] = _drop(pipeline, "published", team, "chunk_id", doomed)
+    removed["ledger"] = state.drop_rows("published", team, "chunk_id", doomed)
     named = _quarantined(pipeline, target)
     removed["quarantine"] = _drop_quarantine(pipeline, target, named)
     removed["removals"] = _drop_removals(pipeline, target, rules[0]["purged_at"])

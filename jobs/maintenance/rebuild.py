@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,9 @@ import pyarrow.parquet as pq
 from indexers.rows import SCAN
 from jobs.report import new_run_id
 from jobs.state.integrity import Damage, damage_error, find_damage, record_versions, rows_of
-from jobs.state.parts import Part, write_part
+from jobs.state.parts import Part, write_part, write_rows
 from jobs.state.store import State
-from jobs.state.tables import CONVERSATIONS, PUBLISHED
+from jobs.state.tables import CHANGES, CONVERSATIONS, PUBLISHED
 from jobs.state.team_rows import group_teams, read_teams
 from jobs.state.vector_column import pack
 from jobs.versions import own_index
@@ -73,13 +74,13 @@ def _keep_good_files(state: State, name: str, lease: Lease, damages: list[Damage
     Raises LeaseHeldError where the lease was lost, before anything is removed.
     """
     lease.check()
-    if not any(damage.log for damage in damages):
+    if not any(damage.log or f"/layer={CHANGES}/" in damage.file for damage in damages):
         for damage in damages:
             (state.root / damage.file).unlink(missing_ok=True)
         state.repair(name)
     elif name == "vectors":
         _adopt(state, name, lease)
-    else:  # without a log it cannot be known which of its files are current
+    else:  # without its log or its changes it cannot be known which of its rows are current
         state.make_anew(name)
 
 
@@ -97,13 +98,24 @@ def _adopt(state: State, name: str, lease: Lease) -> None:
         if path.parts[0] == "_delta_log":
             continue
         partition = dict(part.split("=", 1) for part in path.parts[:-1])
-        rows = rows_of(file) if partition["team_id"] not in purged else None
-        if rows is None:
-            file.unlink()
-        else:
+        rows = rows_of(file)
+        if rows is not None and purged.isdisjoint(_teams(file)):
             parts.append(Part(path.as_posix(), file.stat().st_size, rows, partition))
+            continue
+        if rows is not None:
+            kept = _others(pq.read_table(file, partitioning=None), purged)
+            parts += write_rows(str(state.root), name, kept, {"space_id": partition["space_id"]})
+        file.unlink()
     lease.check()
     state.append(name, parts)
+
+
+def _teams(file: Path) -> set[str]:
+    return set(pq.read_table(file, columns=["team_id"], partitioning=None)["team_id"].unique().to_pylist())
+
+
+def _others(rows: pa.Table, teams: Set[str]) -> pa.Table:
+    return rows.filter(pc.invert(pc.is_in(rows["team_id"], pa.array(sorted(teams), pa.string()))))
 
 
 def _read_all_again(state: State, lease: Lease, run_id: str) -> None:
@@ -130,14 +142,14 @@ def _ledger_from_index(pipeline: Pipeline, state: State, lease: Lease, run_id: s
     state.make_anew("published")
     for version in pipeline.index().versions() if pipeline.has_index() else ():
         space_id = pipeline.index().space_of(version)
-        parts: list[Part] = []
+        parts, seq = list[Part](), state.next_seq("published")
         for batch in pipeline.index().scan(version):
             rows = pa.Table.from_batches([batch])
             said = {"index": version, "space_id": space_id, "run_id": run_id}
             for column in [name for name in PUBLISHED.names if name not in rows.column_names]:
                 # What no index knows (which source a row came from) is null, until it is written again.
                 rows = rows.append_column(column, pa.array([said.get(column)] * len(rows), pa.string()))
-            parts += write_part(str(state.root), "published", rows)
+            parts += write_part(str(state.root), "published", rows, seq=seq)
         lease.check()
         state.append("published", parts)
 

@@ -125,9 +125,7 @@ def _stored(state: State, parts: Sequence[Part]) -> pa.Table:
     tables = [columns.empty_table()]
     for part in parts:
         file = state.root / "vectors" / part.path
-        table = pq.read_table(file, columns=["content_hash", "vector"], partitioning=None)
-        team = pa.array([part.partition["team_id"]] * len(table), pa.string())
-        tables.append(table.append_column("team_id", team).select(columns.names).cast(columns))
+        tables.append(pq.read_table(file, columns=columns.names, partitioning=None).cast(columns))
     return pa.concat_tables(tables)
 
 
@@ -155,10 +153,10 @@ def index_rows(shard: pa.Table, lexical: Template) -> pa.Table:
 
 
 def _record(state: State, ledger: pa.Table, held: pa.ChunkedArray) -> None:
-    """Rows that the ledger does not have are appended: a merge reads its whole target, and costs more as it grows."""
+    """Rows that the ledger does not have are appended; the others are changes beside its rows."""
     new = ledger.filter(pc.invert(held)).drop_columns(["_delete"])
     if len(new):
-        state.append("published", write_part(str(state.root), "published", new))
+        state.append("published", write_part(str(state.root), "published", new, seq=state.next_seq("published")))
     if len(new) < len(ledger):
         state.merge("published", ledger.filter(held))
 

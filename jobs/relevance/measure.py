@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.compute as pc
 
 from embedding.errors import EncoderError
 from embedding.ids import document_ids
@@ -63,8 +62,7 @@ def held_documents(state: State, version: str, questions: Sequence[Question]) ->
     teams = sorted({question.team for question in questions})
     ledger = state.dataset("published", [("index", "=", version), ("team_id", "in", teams)])
     found: dict[str, Held] = {}
-    for batch in ledger.to_batches(columns=["index", "chunk_id", "kind", "created_at"]):
-        ours = batch.filter(pc.equal(batch["index"], version))
+    for ours in ledger.to_batches(columns=["chunk_id", "kind", "created_at"]):
         documents = document_ids(ours["chunk_id"])
         rows = zip(documents.to_pylist(), ours["kind"].to_pylist(), ours["created_at"].to_pylist(), strict=True)
         found |= {doc_id: Held(kind, created) for doc_id, kind, created in rows if doc_id in wanted}

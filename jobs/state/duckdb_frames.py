@@ -17,18 +17,20 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from embedding.errors import ConfigError
-from jobs.state.frames import Batches, Frame, parts_of
+from jobs.state.frames import Batches, Frame, Frames, parts_of
+from jobs.state.table_files import data_of
 from jobs.state.tables import TABLES
 
 if TYPE_CHECKING:
     from jobs.state.store import State
+    from jobs.state.table_files import TableFile
 
 _ROWS = 4096  # of a batch
 # Functions by the names and with the meaning that Spark gives them.
 _MACROS = (
     "xxhash64(x) AS CAST(hash(x) >> 1 AS BIGINT)",  # another hash, as good to deal rows by
     "pmod(a, b) AS ((a % b) + b) % b",
-    "collect_list(x) AS list(x) FILTER (WHERE x IS NOT NULL)",
+    "collect_list(x) AS coalesce(list(x) FILTER (WHERE x IS NOT NULL), [])",
     "sort_array(x) AS list_sort(x)",
     "array_join(x, mark) AS array_to_string(x, mark)",
     "regexp_like(x, pattern) AS regexp_matches(x, pattern)",
@@ -43,7 +45,7 @@ class DuckFrame:
     columns: list[str]
 
 
-class DuckFrames:
+class DuckFrames(Frames):
     """Frames in a database of this process alone. What does not fit ``memory`` ("2g") goes to ``scratch``."""
 
     def __init__(self, scratch: Path, memory: str) -> None:
@@ -64,20 +66,9 @@ class DuckFrames:
         """Let go of everything; frames are no more."""
         self._database.close()
 
-    def table(self, state: State, name: str, partition: Mapping[str, str] | None = None) -> Frame:
+    def stored(self, state: State, name: str, files: Sequence[TableFile]) -> Frame:
         """See ``Frames``."""
-        spec, files = TABLES[name], state.files(name, partition)
-        if not files:
-            return self.local(spec.schema, [])
-        folders = ds.partitioning(pa.schema([spec.stored.field(c) for c in spec.stored_by]), flavor="hive")
-        rows = ds.dataset(
-            files,
-            schema=spec.stored,
-            format="parquet",
-            partitioning=folders if spec.stored_by else None,
-            partition_base_dir=str(state.root / name),
-        )
-        return self._named(f"SELECT {', '.join(spec.schema.names)} FROM {self._registered(rows)}")
+        return DuckFrame(self._registered(data_of(state.root / name, name, files)), TABLES[name].stored.names)
 
     def files(self, schema: pa.Schema, folder: Path) -> Frame:
         """See ``Frames``."""
@@ -127,8 +118,9 @@ class DuckFrames:
 
     def write_parts(self, state: State, name: str, frame: Frame) -> int:
         """See ``Frames``."""
-        names = TABLES[name].schema.names
-        parts = list(parts_of(self._batches(frame, names), str(state.root), name, state.cut or ""))
+        spec = TABLES[name]
+        batches, seq = self._batches(frame, spec.schema.names), state.next_seq(name) if spec.layered else 0
+        parts = list(parts_of(batches, str(state.root), name, state.cut or "", seq))
         state.append(name, parts)
         return sum(part.rows for part in parts)
 

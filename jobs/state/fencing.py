@@ -19,23 +19,28 @@ _APP = "lease"
 
 
 @contextmanager
-def fenced(table: DeltaTable, number: int) -> Iterator[CommitProperties]:
-    """Yield the properties to commit with under the lease of this number.
+def fenced(table: DeltaTable, number: int, **noted: int) -> Iterator[CommitProperties]:
+    """Yield the properties to commit with under the lease of this number, with what is ``noted`` in the commit.
 
     Raises LeaseHeldError where a later lease has committed, before the block or during it; ValueError without a number.
     """
     check(table, number)
     try:
-        yield numbered(number)
+        yield numbered(number, **noted)
     except CommitFailedError:
         if _number(DeltaTable(table.table_uri)) > number:
             raise LeaseHeldError(LOST) from None
         raise
 
 
-def numbered(number: int) -> CommitProperties:
-    """What puts the number of a lease into a commit."""
-    return CommitProperties(app_transactions=[Transaction(_APP, number)])
+def numbered(number: int, **noted: int) -> CommitProperties:
+    """What puts the number of a lease, and further numbers by name, into a commit."""
+    return CommitProperties(app_transactions=[Transaction(name, n) for name, n in {_APP: number, **noted}.items()])
+
+
+def noted(table: DeltaTable, name: str) -> int:
+    """The newest number that a commit to the table noted under a name; 0 where none did."""
+    return table.transaction_version(name) or 0
 
 
 def check(table: DeltaTable, number: int) -> None:
@@ -61,4 +66,4 @@ def newest(uris: Iterable[str]) -> int:
 
 
 def _number(table: DeltaTable) -> int:
-    return table.transaction_version(_APP) or 0
+    return noted(table, _APP)

@@ -10,6 +10,7 @@ a frame that is joined, never a literal. Functions that only Spark has by that n
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,14 +18,15 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import pyarrow as pa
 
-from jobs.state.parts import Part, write_part
+from jobs.state.parts import Part, joined, write_part
 from jobs.state.row_counts import expect, rows_in
+from jobs.state.tables import TABLES
 
 if TYPE_CHECKING:
     from jobs.state.store import State
+    from jobs.state.table_files import TableFile
 
 Batches: TypeAlias = Iterator[pa.RecordBatch]
-PART_BYTES = 128_000_000  # in memory, of a file of a table
 
 
 class Frame(Protocol):
@@ -36,33 +38,65 @@ class Frame(Protocol):
         ...
 
 
-class Frames(Protocol):
+class Frames(ABC):
     """An engine: makes frames, and carries out what is asked of them. Frames are of the engine that made them."""
 
     def table(self, state: State, name: str, partition: Mapping[str, str] | None = None) -> Frame:
-        """A state table's current rows, optionally of some partitions only, with its columns in order."""
-        ...
+        """A state table's current rows, optionally of some partitions only, with its columns in order.
 
+        Changes that lie beside the rows of a layered table replace those of their keys; where there are none, the rows
+        are read as they are.
+        """
+        spec, groups = TABLES[name], state.groups(name, partition)
+        base = [file for group in groups for file in group.base]
+        changes = [file for group in groups for file in group.changes]
+        if not base and not changes:
+            return self.local(spec.schema, [])
+        rows = self.stored(state, name, base) if base else self.local(spec.stored, [])
+        if not changes:
+            return self.sql(f"SELECT {columns(spec.schema.names)} FROM {{rows}}", rows=rows)
+        identity = [*["cut"] * spec.per_cut, *spec.key]
+        same = " AND ".join(f"b.{column} = n.{column}" for column in identity)
+        return self.sql(
+            f"""
+            WITH ordered AS (SELECT {columns([*identity, "seq"])},
+                row_number() OVER (PARTITION BY {columns(identity)} ORDER BY seq DESC) AS place FROM {{changes}}),
+            newest AS (SELECT {columns([*identity, "seq"])} FROM ordered WHERE place = 1)
+            SELECT {columns(spec.schema.names, "b")} FROM {{rows}} b
+            ANTI JOIN newest n ON {same} AND coalesce(b.seq, 0) < n.seq
+            UNION ALL
+            SELECT {columns(spec.schema.names, "b")} FROM {{changes}} b
+            SEMI JOIN newest n ON {same} AND b.seq = n.seq WHERE NOT coalesce(b.gone, FALSE)
+            """,
+            rows=rows,
+            changes=self.stored(state, name, changes),
+        )
+
+    @abstractmethod
+    def stored(self, state: State, name: str, files: Sequence[TableFile]) -> Frame:
+        """The rows of some files of a state table, one at least, with all that is stored of them."""
+
+    @abstractmethod
     def files(self, schema: pa.Schema, folder: Path) -> Frame:
         """The Parquet files that a run has written below a folder, if any, with the columns of ``schema``."""
-        ...
 
+    @abstractmethod
     def local(self, schema: pa.Schema, rows: pa.Table | Sequence[Mapping[str, object]]) -> Frame:
         """A few rows of this process, with the columns of ``schema``."""
-        ...
 
+    @abstractmethod
     def sql(self, query: str, **named: Frame) -> Frame:
         """The answer of a query in which ``{name}`` stands for the frame of that name."""
-        ...
 
+    @abstractmethod
     def keep(self, frame: Frame) -> AbstractContextManager[Frame]:
         """Within the block, the frame computed once for all its uses."""
-        ...
 
+    @abstractmethod
     def collect(self, frame: Frame) -> pa.Table:
         """All rows, in this process."""
-        ...
 
+    @abstractmethod
     def write(self, frame: Frame, folder: Path, *, by: str = "", spread: str = "", most: int = 0) -> int:
         """Write a frame as Parquet files below ``folder`` in place of what is there; returns how many rows were sent.
 
@@ -70,12 +104,12 @@ class Frames(Protocol):
         column by whose values such a folder may have more of them. A file has at most ``most`` rows, 0 is no limit;
         an engine that reads files in pieces may disregard both.
         """
-        ...
 
+    @abstractmethod
     def write_parts(self, state: State, name: str, frame: Frame) -> int:
         """Write a frame with a table's columns as new files of it, and commit them; returns its rows."""
-        ...
 
+    @abstractmethod
     def map(
         self,
         frame: Frame,
@@ -89,17 +123,16 @@ class Frames(Protocol):
 
         With ``by`` rows with the same values of it go to one call, sorted by it and by ``order``.
         """
-        ...
 
+    @abstractmethod
     def read_each(
         self, tasks: pa.Table, function: Callable[[Batches], Batches], schema: pa.Schema, folder: Path
     ) -> None:
         """Write what a function makes of rows as Parquet files below ``folder``; ``tasks`` are in order of weight."""
-        ...
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of what is kept; frames of this engine are no more. Spark itself goes on until the process ends."""
-        ...
 
 
 def columns(names: Iterable[str], of: str = "") -> str:
@@ -117,13 +150,7 @@ def written(frames: Frames, frame: Frame, folder: Path, what: str, step: str = "
     return found
 
 
-def parts_of(batches: Batches, root: str, name: str, cut: str) -> Iterator[Part]:
-    """Write batches of a table's rows as files of it, which the driver commits."""
-    held: list[pa.RecordBatch] = []
-    for batch in batches:
-        held.append(batch)
-        if sum(b.nbytes for b in held) > PART_BYTES:
-            yield from write_part(root, name, pa.Table.from_batches(held), cut)
-            held = []
-    if held:
-        yield from write_part(root, name, pa.Table.from_batches(held), cut)
+def parts_of(batches: Batches, root: str, name: str, cut: str, seq: int) -> Iterator[Part]:
+    """Write batches of a table's rows as files of it, which the driver commits as its change ``seq``."""
+    for rows in joined(batches):
+        yield from write_part(root, name, rows, cut, seq=seq)

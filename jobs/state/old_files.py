@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 
 from jobs.state.store import State
+from jobs.state.tables import TABLES
 
 _KEPT = "delta.logRetentionDuration"
 
@@ -16,6 +17,8 @@ def erase_dropped(state: State, name: str) -> int:
     Call it only while holding the lease. A reader that opened the table before may fail, and finds all when it opens
     it again. The log goes because it names rows: a delete has their keys in it.
     """
+    if TABLES[name].layered:  # a row that a change replaced or removed is in its file still
+        state.fold(name)
     files = len(state.vacuum(name, hours=0))
     log = state.root / name / "_delta_log"
     before = _entries(log)

@@ -4,29 +4,43 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import time
 import uuid
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from deltalake.transaction import AddAction
 
-from jobs.state.tables import TABLES
+from jobs.state.tables import BASE, TABLES, TableSpec, buckets_of
 
 # What people wrote. The least and the greatest value of a file are statistics of it, which go into a table's log too.
-_WRITTEN_BY_PEOPLE = ("text", "meta")
+WRITTEN_BY_PEOPLE = ("text", "meta")
+_RANGES = ("seq", "team_id")  # columns whose least and greatest value in a file are in the table's log
+WRITTEN = re.compile(r"part-[0-9a-f]{32}\.parquet")  # names of the files that are written here
+ROW_GROUP = 20_000  # rows: what is read at least of a file for one team
+HELD = 200_000_000  # bytes of rows in memory that become one file: of vectors as many, of texts about a third
+
+Value = int | str
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A Parquet file that a worker wrote below a table's folder and that no reader sees until it is committed."""
+    """A Parquet file that a worker wrote below a table's folder and that no reader sees until it is committed.
+
+    ``lowest`` and ``highest`` are the range of its values in some columns.
+    """
 
     path: str  # relative to the table's folder
     size: int
     rows: int
     partition: dict[str, str]
+    lowest: dict[str, Value] = field(default_factory=dict)
+    highest: dict[str, Value] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """For the way back from a worker."""
@@ -37,46 +51,99 @@ class Part:
         """Inverse of to_json."""
         return Part(**json.loads(text))
 
+    def added(self, *, data_change: bool = True) -> AddAction:
+        """What commits the file. ``data_change`` is false where its rows were there before, in other files."""
+        stats: dict[str, object] = {"numRecords": self.rows}
+        if self.lowest:
+            stats |= {"minValues": self.lowest, "maxValues": self.highest, "nullCount": dict.fromkeys(self.lowest, 0)}
+        now = int(time.time() * 1000)
+        return AddAction(self.path, self.size, self.partition, now, data_change, json.dumps(stats))
 
-def write_part(root: str, name: str, rows: pa.Table, cut: str = "") -> list[Part]:
+
+def write_part(root: str, name: str, rows: pa.Table, cut: str = "", *, seq: int = 0, layer: str = BASE) -> list[Part]:
     """Write rows of table ``name`` as new Parquet files, one for each value of its partition columns.
 
+    Of a layered table ``seq`` is the number that ``State.next_seq`` gave to this commit, and changes have ``gone`` too.
     Runs on any worker. The files are durable when this returns, and invisible until committed.
     """
     spec = TABLES[name]
-    rows = rows.select(spec.schema.names).cast(spec.schema)
+    schema = spec.schema if layer == BASE else pa.schema([column.with_nullable(True) for column in spec.schema])
+    given = rows.select(spec.schema.names).cast(schema)
+    values = {"cut": cut} if spec.per_cut else {}
+    if spec.layered:
+        values["layer"] = layer
+        given = given.append_column("seq", pa.array([seq] * len(given), pa.int64()))
+        if layer != BASE:
+            given = given.append_column("gone", rows["gone"])
+    return write_rows(root, name, given, values)
+
+
+def write_rows(root: str, name: str, rows: pa.Table, values: Mapping[str, str]) -> list[Part]:
+    """Write rows with what is stored of them (``TableSpec.stored``) as new files; see ``write_part``.
+
+    ``values`` are those of the partition columns that the rows do not have, but for ``bucket``.
+    """
+    spec = TABLES[name]
     parts = []
-    for values, group in _groups(rows, spec.partition_by):
-        stored_by = ({"cut": cut} if spec.per_cut else {}) | values
-        folder = "/".join(f"{column}={value}" for column, value in stored_by.items())
+    for own, group in _groups(rows, spec):
+        partition = {column: {**own, **values}[column] for column in spec.stored_by}
+        folder = "/".join(f"{column}={value}" for column, value in partition.items())
         path = f"{folder}/" * bool(folder) + f"part-{uuid.uuid4().hex}.parquet"
         file = Path(root) / name / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("wb") as sink:
-            stored = group.drop_columns(list(values))
-            # Vectors as they are: their bits are noise, packing them takes a core seconds and saves a twelfth.
-            packed = [f for f in stored.schema if f.name != "vector"]
-            pq.write_table(
-                stored,
-                sink,
-                use_dictionary=[f.name for f in packed],
-                write_statistics=[f.name for f in packed if f.name not in _WRITTEN_BY_PEOPLE],
-                compression={f"{f.name}.list.element" if pa.types.is_list(f.type) else f.name: "zstd" for f in packed},
-                write_page_checksum=True,  # a flipped bit of a vector would else look like another vector
-            )
-            sink.flush()
-            os.fsync(sink.fileno())
-        parts.append(Part(path, file.stat().st_size, group.num_rows, stored_by))
+        _write(file, group.drop_columns([column for column in own if column in group.column_names]))
+        ranges = {c: pc.min_max(group[c]).as_py() for c in _RANGES if spec.bucketed and c in group.column_names}
+        known = {column: found for column, found in ranges.items() if found["min"] is not None}
+        lowest, highest = ({c: found[end] for c, found in known.items()} for end in ("min", "max"))
+        parts.append(Part(path, file.stat().st_size, group.num_rows, partition, lowest, highest))
     return parts
 
 
-def _groups(rows: pa.Table, columns: tuple[str, ...]) -> Iterable[tuple[dict[str, str], pa.Table]]:
+def _write(file: Path, rows: pa.Table) -> None:
+    with file.open("wb") as sink:
+        # Vectors as they are: their bits are noise, packing them takes a core seconds and saves a twelfth.
+        packed = [f for f in rows.schema if f.name != "vector"]
+        pq.write_table(
+            rows,
+            sink,
+            row_group_size=ROW_GROUP,
+            use_dictionary=[f.name for f in packed],
+            write_statistics=[f.name for f in packed if f.name not in WRITTEN_BY_PEOPLE],
+            compression={f"{f.name}.list.element" if pa.types.is_list(f.type) else f.name: "zstd" for f in packed},
+            write_page_checksum=True,  # a flipped bit of a vector would else look like another vector
+        )
+        sink.flush()
+        os.fsync(sink.fileno())
+
+
+def _groups(rows: pa.Table, spec: TableSpec) -> Iterator[tuple[dict[str, str], pa.Table]]:
+    """The rows by their partition, with its values that are columns of them; of a bucketed table sorted within it."""
+    if spec.bucketed:
+        rows = rows.append_column("bucket", buckets_of(rows["team_id"]))
+    columns = [column for column in spec.stored_by if column in rows.column_names]
     if not columns:
         yield {}, rows
+    if not columns or not len(rows):
         return
-    for values in rows.select(columns).group_by(list(columns)).aggregate([]).to_pylist():
-        mask = None
-        for column, value in values.items():
-            equal = pc.equal(rows[column], value)
-            mask = equal if mask is None else pc.and_(mask, equal)
-        yield values, rows.filter(mask)
+    order = [*columns, *(spec.sorted_by if spec.bucketed else ())]
+    rows = rows.combine_chunks().take(pc.sort_indices(rows, sort_keys=[(column, "ascending") for column in order]))
+    start = 0
+    for values in rows.select(columns).group_by(columns, use_threads=False).aggregate([([], "count_all")]).to_pylist():
+        count = values.pop("count_all")
+        yield values, rows.slice(start, count)
+        start += count
+
+
+def joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """The rows in tables of about HELD bytes; none without rows."""
+    held: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        if len(batch):
+            held.append(batch)
+            size += batch.nbytes
+        if size >= HELD:
+            yield pa.Table.from_batches(held)
+            held, size = [], 0
+    if held:
+        yield pa.Table.from_batches(held)

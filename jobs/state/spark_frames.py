@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
-from jobs.state.frames import Batches, Frame, parts_of
+from jobs.state.frames import Batches, Frame, Frames, parts_of
 from jobs.state.parts import Part
 from jobs.state.store import State
+from jobs.state.table_files import TableFile
 from jobs.state.tables import TABLES
 from jobs.telemetry.error_reporting import without_messages
 
@@ -37,19 +38,17 @@ def _type(kind: pa.DataType) -> str:
     return f"array<{_type(kind.value_type)}>" if pa.types.is_list(kind) else _DDL[kind]
 
 
-class SparkFrames:
+class SparkFrames(Frames):
     """Frames of a Spark session."""
 
     def __init__(self, spark: SparkSession) -> None:
         self._spark = spark
 
-    def table(self, state: State, name: str, partition: Mapping[str, str] | None = None) -> Frame:
+    def stored(self, state: State, name: str, files: Sequence[TableFile]) -> Frame:
         """See ``Frames``."""
-        spec, files = TABLES[name], state.files(name, partition)
-        if not files:
-            return self.local(spec.schema, [])
-        reader = self._reader(spec.schema).option("basePath", str(state.root / name))
-        return reader.parquet(*files).select(*spec.schema.names)
+        schema, root = TABLES[name].stored, state.root / name
+        reader = self._reader(schema).option("basePath", str(root))
+        return reader.parquet(*(str(root / file.path) for file in files)).select(*schema.names)
 
     def files(self, schema: pa.Schema, folder: Path) -> Frame:
         """See ``Frames``."""
@@ -97,11 +96,11 @@ class SparkFrames:
 
     def write_parts(self, state: State, name: str, frame: Frame) -> int:
         """See ``Frames``. The executors write, this process commits."""
-        root, cut = str(state.root), state.cut or ""
+        root, cut, seq = str(state.root), state.cut or "", state.next_seq(name) if TABLES[name].layered else 0
 
         def write(batches: Batches) -> Batches:
             with without_messages():
-                for part in parts_of(batches, root, name, cut):
+                for part in parts_of(batches, root, name, cut, seq):
                     yield pa.record_batch([pa.array([part.to_json()], pa.string())], names=["part"])
 
         rows = _frame(frame).select(*TABLES[name].schema.names)

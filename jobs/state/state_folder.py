@@ -13,7 +13,8 @@ from embedding.errors import ConfigError, DamagedStateError, ResourceError
 from jobs.state.hash_key import KEY_FILE
 from jobs.state.tables import TABLES
 
-FORMAT = 3
+FORMAT = 4
+FORMER = 3  # with a folder for each team; `embedmill state migrate` rewrites it
 MARKER = "embedmill.json"
 # Any of these shows that a folder is ours. The marker alone would not do: it comes only once the lease is held.
 _OURS = (MARKER, KEY_FILE, "lease.json", "work", *TABLES)
@@ -22,7 +23,8 @@ _OURS = (MARKER, KEY_FILE, "lease.json", "work", *TABLES)
 def open_folder(root: Path) -> bool:
     """Create the folder where it is missing; returns whether it is closed to other users.
 
-    Raises ConfigError for a folder with something else in it, ResourceError where it cannot be used.
+    Raises ConfigError for a folder with something else in it or with a state of another format, ResourceError where it
+    cannot be used.
     """
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -32,6 +34,7 @@ def open_folder(root: Path) -> bool:
             raise ConfigError(f"state.uri: {root} is not empty and not embedmill's; give a folder of its own")
     except OSError as error:
         raise ResourceError(f"state.uri: cannot use {root}: {error.strerror}") from None
+    _refuse_other_format(root)
     return private
 
 
@@ -63,6 +66,7 @@ def read_marker(root: Path) -> Marker:
 
     Raises DamagedStateError for a marker that cannot be read, ConfigError for one of another format.
     """
+    _refuse_other_format(root)
     marker = root / MARKER
     if not marker.exists():
         return Marker()
@@ -70,12 +74,33 @@ def read_marker(root: Path) -> Marker:
         found = json.loads(marker.read_text())
     except ValueError:
         raise DamagedStateError(f"state.uri: {marker} is damaged; remove it: the next run writes it again") from None
-    if found["format"] != FORMAT:
-        raise ConfigError(
-            f"state.uri: {root} has format {found['format']}, this version writes {FORMAT}; give a new folder"
-        )
     served = found.get("served")
     return Marker(found["spaces"], None if served is None else tuple(served))
+
+
+def format_of(root: Path) -> int | None:
+    """The format of a state; None without a marker that says it."""
+    try:
+        found = json.loads((root / MARKER).read_text())["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, int) else None
+
+
+def restamp(root: Path) -> None:
+    """Let the marker say the format of today, and else what it said."""
+    replace_file(root / MARKER, json.dumps(json.loads((root / MARKER).read_text()) | {"format": FORMAT}).encode())
+
+
+def _refuse_other_format(root: Path) -> None:
+    found = format_of(root)
+    if found == FORMER:
+        raise ConfigError(
+            f"state.uri: {root} has format {FORMER}, this version writes {FORMAT}; run `embedmill state migrate`, "
+            "which rewrites its tables and encodes nothing"
+        )
+    if found not in (None, FORMAT):
+        raise ConfigError(f"state.uri: {root} has format {found}, this version writes {FORMAT}; give a new folder")
 
 
 def write_marker(root: Path, marker: Marker) -> None:

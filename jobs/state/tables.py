@@ -1,11 +1,22 @@
-"""The Arrow schema, key and partitioning of every table in the state. Nothing here does I/O."""
+"""The Arrow schema, key and partitioning of every table in the state. Nothing here does I/O.
+
+Columns of the state's own, which ``State`` fills in and shows to no caller:
+
+- ``cut``: the way of cutting texts that a row belongs to.
+- ``bucket``: 16 values of a hash of the team. What is asked of a team opens the files of its bucket, and the number of
+  files does not grow with the number of teams.
+- ``layer``: ``base`` or ``changes``. A change is appended and replaces the row of its key by a higher ``seq``; ``gone``
+  marks one that removes it. ``jobs/state/table_rows.py`` reads the two, ``jobs/state/folding.py`` makes them one.
+"""
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import TypedDict
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedding.records import CHUNK
 
@@ -15,34 +26,61 @@ _LONG = pa.int64()
 CONVERSATIONS = "conversations"  # source_id of rows of ``chunks`` that no source has; their partition is the group
 
 
+BASE, CHANGES = "base", "changes"
+BUCKETS = 16
+
+
 @dataclass(frozen=True, slots=True)
 class TableSpec:
     """A state table: its columns, what makes a row unique, and the columns its files are partitioned by.
 
-    Rows of a table ``per_cut`` belong to one way of cutting texts (``Space.chunking_id``). That column is the state's:
-    ``State`` fills it in and reads by it, and shows it to no caller.
+    Rows of a table ``per_cut`` belong to one way of cutting texts (``Space.chunking_id``). A ``bucketed`` table is
+    partitioned by a hash of ``team_id`` too, and its files are sorted by team and key; a ``layered`` one, which is
+    bucketed, has changes beside its rows.
     """
 
     schema: pa.Schema
     key: tuple[str, ...]
     partition_by: tuple[str, ...] = ()
     per_cut: bool = False
+    bucketed: bool = False
+    layered: bool = False
 
     @property
     def stored(self) -> pa.Schema:
         """The schema as Delta keeps it: every column may be null, since a delete fills its key alone."""
-        cut = [pa.field("cut", _TEXT)] if self.per_cut else []
-        return pa.schema([*cut, *(field.with_nullable(True) for field in self.schema)])
+        own = [("cut", _TEXT)] * self.per_cut + [("bucket", _TEXT)] * self.bucketed
+        own += [("layer", _TEXT), ("seq", _LONG), ("gone", pa.bool_())] if self.layered else []
+        return pa.schema([*own, *(field.with_nullable(True) for field in self.schema)])
 
     @property
     def stored_by(self) -> list[str]:
         """The columns that Delta partitions by."""
-        return ["cut"] * self.per_cut + list(self.partition_by)
+        own = ["bucket"] * self.bucketed + ["layer"] * self.layered
+        return ["cut"] * self.per_cut + list(self.partition_by) + own
+
+    @property
+    def sorted_by(self) -> list[str]:
+        """The columns that rows of a file are sorted by: the key, but for what is one value in a file."""
+        return [column for column in self.key if column not in self.partition_by]
 
     @property
     def changes(self) -> pa.Schema:
         """What ``State.merge`` takes: the columns, and ``_delete`` for rows that go."""
         return pa.schema([*(f.with_nullable(True) for f in self.schema), pa.field("_delete", pa.bool_())])
+
+
+def bucket_of(team: str) -> str:
+    """The bucket of a team, two digits. Stable: it is part of the format of a state."""
+    return f"{zlib.crc32(team.encode('utf-8', 'surrogatepass')) % BUCKETS:02}"
+
+
+def buckets_of(teams: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The bucket of each team of a column (string)."""
+    column = teams.combine_chunks() if isinstance(teams, pa.ChunkedArray) else teams
+    coded = pc.fill_null(column, "").dictionary_encode()
+    buckets = pa.array([bucket_of(team) for team in coded.dictionary.to_pylist()], _TEXT)
+    return buckets.take(coded.indices)
 
 
 SOURCES = pa.schema(
@@ -171,10 +209,10 @@ PURGES = pa.schema(
 
 TABLES: dict[str, TableSpec] = {
     "sources": TableSpec(SOURCES, ("source_id", "partition"), per_cut=True),
-    "chunks": TableSpec(CHUNK, ("team_id", "chunk_id"), ("team_id",), per_cut=True),
+    "chunks": TableSpec(CHUNK, ("team_id", "chunk_id"), per_cut=True, bucketed=True, layered=True),
     "removals": TableSpec(REMOVALS, ("source_id", "partition", "doc_id"), per_cut=True),
-    "vectors": TableSpec(VECTORS, ("space_id", "team_id", "content_hash"), ("space_id", "team_id")),
-    "published": TableSpec(PUBLISHED, ("index", "team_id", "chunk_id"), ("index", "team_id")),
+    "vectors": TableSpec(VECTORS, ("space_id", "team_id", "content_hash"), ("space_id",), bucketed=True),
+    "published": TableSpec(PUBLISHED, ("index", "team_id", "chunk_id"), ("index",), bucketed=True, layered=True),
     "quarantine": TableSpec(QUARANTINE, ("source_id", "partition", "key", "step"), per_cut=True),
     "runs": TableSpec(RUNS, ("run_id",)),
     "purges": TableSpec(PURGES, ("run_id", "team_id", "channel_id", "purged_at")),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.state.tables import TABLES
+from jobs.state.table_files import Filter
 
 if TYPE_CHECKING:
     from jobs.state.store import State
@@ -17,14 +17,12 @@ GROUP_ROWS = 200_000  # about 40 MB of keys and hashes
 
 
 def count_by_team(state: State, name: str, partition: Mapping[str, str]) -> dict[str, int]:
-    """Rows of each team in one partition of a table that is partitioned by team. Opens the table's log alone."""
-    actions = pa.table(state.table(name).get_add_actions(flatten=True))
+    """Rows of each team in one partition of a table. Reads the column of teams alone."""
     counts: dict[str, int] = {}
-    columns = [f"partition.{column}" for column in ("team_id", *partition)]
-    for row in actions.select(["num_records", *columns]).to_pylist():
-        if all(row[f"partition.{column}"] == value for column, value in partition.items()):
-            team = row["partition.team_id"]
-            counts[team] = counts.get(team, 0) + (row["num_records"] or 0)
+    filters = [(column, "=", value) for column, value in partition.items()]
+    for batch in state.dataset(name, filters).to_batches(["team_id"]):
+        for found in pc.value_counts(batch["team_id"]).to_pylist():
+            counts[found["values"]] = counts.get(found["values"], 0) + found["counts"]
     return counts
 
 
@@ -47,17 +45,8 @@ def read_teams(
 ) -> pa.Table:
     """Read some teams' rows of a table of any size, batch by batch: ``columns``, in their order.
 
-    ``partition`` gives values of further partition columns. Only files of what is asked for are opened, of a table that
-    is partitioned by team. Memory holds the rows that are returned.
+    ``partition`` gives values of further partition columns. Of a bucketed table only files of the teams' buckets are
+    opened, and of those the parts that may hold a row of them. Memory holds the rows that are returned.
     """
-    values = pa.array(sorted(teams), pa.string())
-    filters: list[tuple[str, str, str | list[str]]] = [(key, "=", value) for key, value in (partition or {}).items()]
-    if "team_id" in TABLES[name].partition_by:
-        filters.append(("team_id", "in", values.to_pylist()))
-    wanted = list(dict.fromkeys([*columns, "team_id"]))
-    batches = (
-        batch.filter(pc.is_in(batch["team_id"], values))
-        for batch in state.dataset(name, filters).to_batches(columns=wanted)
-    )
-    schema = pa.schema([TABLES[name].stored.field(column) for column in wanted])
-    return pa.Table.from_batches(batches, schema=schema).select(list(columns))
+    filters: list[Filter] = [(column, "=", value) for column, value in (partition or {}).items()]
+    return state.dataset(name, [*filters, ("team_id", "in", sorted(teams))]).to_table(columns)

@@ -91,7 +91,7 @@ def test_a_table_s_log_and_statistics_hold_no_text_and_forgetting_leaves_none(tm
     state.change("chunks", [row("a", canary.text), row("b", "stays")])
     state.change("chunks", [row("a", f"{canary.text} again")])
     appended = pa.Table.from_pylist([row("c", canary.text)], schema=TABLES["chunks"].changes).select(CHUNK.names)
-    state.append("chunks", write_part(str(tmp_path), "chunks", appended, "one"))
+    state.append("chunks", write_part(str(tmp_path), "chunks", appended, "one", seq=state.next_seq("chunks")))
     write_part(str(tmp_path), "chunks", appended, "one")  # of a killed run
     found = places({"canary": canary}, tmp_path)["canary"]
     assert not [where for where in found if "_delta_log" in where]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -139,6 +139,14 @@ class WatchedState(State):
             super().merge(name, table, only=only)
 
     def drop(self, name: str, where: str) -> int:
+        return self._dropped(name, lambda: super(WatchedState, self).drop(name, where))
+
+    def drop_rows(self, name: str, team: str, column: str, values: Collection[str]) -> int:
+        if not values:
+            return 0
+        return self._dropped(name, lambda: super(WatchedState, self).drop_rows(name, team, column, values))
+
+    def _dropped(self, name: str, drop: Callable[[], int]) -> int:
         before = _keys(self, name)
         gone: frozenset[Any] = frozenset()
 
@@ -146,7 +154,7 @@ class WatchedState(State):
             return Write(name, removed=gone)
 
         with self.death.around(write):
-            count = super().drop(name, where)
+            count = drop()
             gone = before - _keys(self, name)
         return count
 

@@ -117,7 +117,8 @@ class Workspace:
         result = invoke([*arguments, "--config", str(self.config), "--json"])
         body = json.loads(result.stdout) if result.stdout.strip() else None
         if body is not None:
-            check_schema("error" if "error" in body else arguments[0], body)
+            name = "-".join(arguments[:2]) if arguments[0] == "state" else arguments[0]
+            check_schema("error" if "error" in body else name, body)
         return Ran(result.exit_code, body, result.stderr)
 
     def run(self, *arguments: str) -> Ran:

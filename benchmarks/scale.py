@@ -1,0 +1,166 @@
+"""What a run costs by rows and by teams: seconds by step, files and bytes of the state, and the driver's memory.
+
+    python benchmarks/scale.py --rows 20000 --teams 1,1000 [--root PATH ...] [--json FILE]
+
+For each number of teams: a first run over a table of that many rows, a run after one row was edited, and a run with
+nothing to do, with an encoder that does nothing and Milvus Lite. The same rows are dealt to the teams. ``--root`` names
+other checkouts of embedmill, which are measured beside this one by the same interpreter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+from watch import watch
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = 8  # of the source: an edit makes one of them be read again
+START = 1_740_960_000
+STEPS = ("extract", "plan", "embed", "publish", "total")
+TABLES = ("chunks", "vectors", "published")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run: its seconds by step and from start to end, the driver's peak in MB, and what the state's tables hold."""
+
+    root: str
+    teams: int
+    run: str
+    seconds: dict[str, float]
+    wall: float
+    driver_mb: float
+    files: dict[str, int]
+    megabytes: dict[str, float]
+
+
+def main() -> None:
+    """Measure every checkout and number of teams, by turns, and print."""
+    options = _options()
+    roots, teams = [ROOT, *options.root], [int(n) for n in options.teams.split(",")]
+    console, found = Console(width=None if sys.stdout.isatty() else 140), list[Measured]()
+    with tempfile.TemporaryDirectory(prefix="scale-", dir=options.folder) as made:
+        for count in teams:
+            for number, root in enumerate(roots):
+                found += measure(Path(made) / f"{count}-{number}", root.resolve(), options.rows, count, console)
+    if options.json:
+        options.json.write_text(json.dumps([asdict(one) for one in found], indent=1))
+    for root in roots:
+        console.print(table(f"{root.resolve().name}: {options.rows:,} rows", [m for m in found if m.root == root.name]))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", type=int, default=20_000, metavar="N", help="rows of the source (%(default)s)")
+    parser.add_argument(
+        "--teams", default="1,1000", metavar="N,N", help="teams that the rows are dealt to (%(default)s)"
+    )
+    parser.add_argument("--root", type=Path, action="append", default=[], metavar="PATH", help="another checkout")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="where states are made and removed again")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure here")
+    return parser.parse_args()
+
+
+def measure(folder: Path, root: Path, rows: int, teams: int, console: Console) -> list[Measured]:
+    """The three runs of one checkout."""
+    source = folder / "source"
+    source.mkdir(parents=True)
+    for number in range(FILES):
+        write(source / f"{number}.parquet", range(number, rows, FILES), teams, edited=-1)
+    config = folder / "embedmill.toml"
+    config.write_text(CONFIG.format(uri=source))
+    found = []
+    for run in ("first", "one edit", "no change"):
+        if run == "one edit":
+            write(source / "0.parquet", range(0, rows, FILES), teams, edited=0)
+        console.print(f"{root.name}, {teams:,} teams: {run}")
+        found.append(go(folder, root, config, teams, run))
+    return found
+
+
+CONFIG = """[[sources]]
+kind = "table"
+uri = "{uri}"
+format = "parquet"
+[sources.columns]
+id = "id"
+team_id = "team"
+channel_id = "channel"
+text = "body"
+created_at = "at"
+updated_at = "edited"
+[model]
+backend = "hash"
+[state]
+uri = "state"
+[index]
+uri = "milvus.db"
+"""
+
+
+def write(file: Path, numbers: range, teams: int, *, edited: int) -> None:
+    """Rows of the source; the text of the row ``edited`` is another one, and later."""
+    body, later = [], []
+    for n in numbers:
+        draw = random.Random(n if n != edited else -1)
+        body.append(" ".join(f"word{draw.randrange(5_000)}" for _ in range(draw.randint(4, 30))))
+        later.append(START + n + (1_000_000 if n == edited else 0))
+    columns = {
+        "id": [str(n) for n in numbers],
+        "team": [f"T{n % teams:05}" for n in numbers],
+        "channel": [f"C{n % 7}" for n in numbers],
+        "body": body,
+        "at": [START + n for n in numbers],
+        "edited": later,
+    }
+    pq.write_table(pa.table(columns), file)
+
+
+def go(folder: Path, root: Path, config: Path, teams: int, run: str) -> Measured:
+    """Run the command line of a checkout. Raises SystemExit where it fails."""
+    words = [sys.executable, "-m", "jobs.cli", "run", "--json", "--config", str(config)]
+    env = os.environ | {"PYTHONPATH": str(root)}
+    done = watch(words, cwd=root, env=env, logs=folder / "logs" / run.replace(" ", "-"), label="driver")
+    if done.code:
+        raise SystemExit(f"scale: {root.name}, {teams} teams, {run}: exit {done.code}: {done.stderr[-500:]}")
+    report: dict[str, Any] = json.loads(done.stdout)
+    below = {name: list((folder / "state" / name).rglob("*.parquet")) for name in TABLES}
+    return Measured(
+        root.name,
+        teams,
+        run,
+        {step: report["seconds"][step] for step in STEPS},
+        round(done.seconds, 1),
+        round(done.by_label()["driver"]["rss"]),
+        {name: len(files) for name, files in below.items()},
+        {name: round(sum(f.stat().st_size for f in files) / 1e6, 1) for name, files in below.items()},
+    )
+
+
+def table(title: str, found: list[Measured]) -> Table:
+    """The figures of one checkout, a line a run."""
+    drawn = Table(title=title, title_justify="left")
+    for name in ("teams", "run", *STEPS, "wall s", "driver MB", *(f"{name} files" for name in TABLES), "MB"):
+        drawn.add_column(name, justify="left" if name == "run" else "right")
+    for one in found:
+        seconds = [f"{one.seconds[step]:.1f}" for step in STEPS]
+        files = [f"{one.files[name]:,}" for name in TABLES]
+        size = f"{sum(one.megabytes.values()):.1f}"
+        drawn.add_row(f"{one.teams:,}", one.run, *seconds, f"{one.wall:.1f}", f"{one.driver_mb:,.0f}", *files, size)
+    return drawn
+
+
+if __name__ == "__main__":
+    main()

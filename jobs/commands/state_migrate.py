@@ -1,0 +1,44 @@
+"""The command ``state migrate``: rewrite a state of the former format. Needs no engine, no model and no index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from jobs.bodies.answers import MigrateBody
+from jobs.config import Config
+from jobs.report import new_run_id
+from jobs.state.fencing import newest
+from jobs.state.lease import Lease
+from jobs.state.migration import migrate as rewrite
+from jobs.state.migration import rows_to_migrate
+from jobs.state.path_alias import delta_uri
+from jobs.state.state_folder import FORMAT, format_of
+from jobs.state.tables import TABLES
+from jobs.state.work_folder import check_disk
+from jobs.telemetry.progress import Progress
+
+
+def migrate(config: Config, progress: Progress, *, wait: float = 0.0) -> MigrateBody:
+    """Rewrite the tables that have a folder for each team; can be repeated wherever it died.
+
+    Raises ConfigError for what is no state of the former or of this format, LeaseHeldError where a run holds it.
+    """
+    root = config.state_root
+    rows_to_migrate(root)
+    check_disk(root, config.limits.min_free_mb)
+
+    def number() -> int:
+        return newest(delta_uri(root / name) for name in TABLES)
+
+    with Lease(root, run_id=new_run_id(), seconds=config.state.lease_seconds, wait=wait, newest=number) as lease:
+        rows, done = rows_to_migrate(root), format_of(root) == FORMAT
+        with ExitStack() as bars:
+
+            def bar(name: str, total: int) -> Callable[[int], None]:
+                bars.close()
+                return bars.enter_context(progress.bar(f"migrate {name}", total, "rows"))
+
+            if not done:
+                rewrite(root, lease, bar)
+    return MigrateBody(format=FORMAT, tables=rows)

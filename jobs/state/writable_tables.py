@@ -1,0 +1,326 @@
+"""What changes the state's tables: every commit under the lease of its writer.
+
+A change of a layered table is appended beside its rows, and costs what it is itself; ``fold`` joins the two.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import ColumnProperties, DeltaTable, WriterProperties
+from deltalake.schema import Schema
+
+from embedding.errors import EmbedmillError, LeaseHeldError
+from jobs.state.fencing import LOST, check, fenced, newest, noted, numbered, refuse_unfenced
+from jobs.state.folding import Folded, Folding, Removal
+from jobs.state.parts import ROW_GROUP, WRITTEN_BY_PEOPLE, Part, joined, write_part
+from jobs.state.path_alias import LINKED, delta_files, delta_uri
+from jobs.state.readable_tables import FORGOTTEN, SEQ, ReadableTables
+from jobs.state.table_files import Group
+from jobs.state.table_rows import key_of
+from jobs.state.tables import CHANGES, TABLES, bucket_of, buckets_of
+
+_AT_ONCE = 256_000_000  # bytes of files that are folded in one transaction, at least of one partition
+
+
+class WritableTables(ReadableTables):
+    """The tables below ``root``, to be changed under the lease of the number ``fence``; 0 is open for reading."""
+
+    def __init__(self, root: Path, cut: str | None, fence: int) -> None:
+        super().__init__(root, cut)
+        self._fence = fence
+
+    def table(self, name: str) -> DeltaTable:
+        """Open a table at its newest version; one that never was there is created where this is open for writing.
+
+        Raises DamagedStateError, or LostPurgesError, for one that was there, and ValueError for one that never was in a
+        state that is open for reading.
+        """
+        return found if (found := self.found(name)) is not None else self._create(name, after=0)
+
+    def _create(self, name: str, after: int) -> DeltaTable:
+        """Create a table; the numbers of its changes are higher than ``after``."""
+        refuse_unfenced(self._fence)
+        spec = TABLES[name]
+        first = max(after + 1, _now())
+        return DeltaTable.create(
+            delta_uri(self.root / name),
+            schema=spec.stored,
+            mode="ignore",
+            partition_by=spec.stored_by,
+            commit_properties=numbered(self._fence, **({SEQ: first, FORGOTTEN: first} if spec.layered else {})),
+        )
+
+    def _grown(self, name: str) -> DeltaTable:
+        """The table, to be written to, with the columns that an earlier version of embedmill did not know."""
+        table = self.table(name)
+        known = {field.name for field in table.schema().fields}
+        if new := [field for field in Schema.from_arrow(TABLES[name].stored).fields if field.name not in known]:
+            with fenced(table, self._fence) as properties:
+                table.alter.add_columns(new, commit_properties=properties)
+            table = self.table(name)
+        return table
+
+    def next_seq(self, name: str) -> int:
+        """The number of the next change of a layered table: higher than all before, also of a table made anew."""
+        return max(noted(self.table(name), SEQ) + 1, _now())
+
+    def append(self, name: str, parts: Sequence[Part]) -> None:
+        """Commit files that workers wrote, all in one transaction. Their rows have keys that the table has no row of.
+
+        Raises EmbedmillError for one that is not there: then its worker does not see this state, and wrote elsewhere.
+        Raises ValueError for one of a layered table that was not written with a number of ``next_seq``.
+        """
+        if not parts:
+            return
+        for part in parts:
+            file = self.root / name / part.path
+            if not file.exists() or file.stat().st_size != part.size:
+                raise EmbedmillError(
+                    f"a worker wrote {part.rows:,} rows of table {name!r} that are not in {self.root}: driver and "
+                    "workers must see one and the same state.uri"
+                )
+        if TABLES[name].layered and min(int(part.lowest[SEQ]) for part in parts) <= self.newest_seq(name):
+            raise ValueError(f"{name}: rows are written under a number of next_seq, and committed once")
+        self._add(name, parts)
+
+    def _add(self, name: str, parts: Sequence[Part]) -> None:
+        spec, table = TABLES[name], self._grown(name)
+        actions = [part.added() for part in parts]
+        seqs = [int(part.highest[SEQ]) for part in parts if SEQ in part.highest]
+        with fenced(table, self._fence, **({SEQ: max(seqs)} if seqs else {})) as properties:
+            table.create_write_transaction(
+                [*actions], mode="append", schema=spec.stored, partition_by=spec.stored_by, commit_properties=properties
+            )
+
+    def merge(self, name: str, rows: pa.Table | pa.RecordBatchReader, *, only: Sequence[str] = ()) -> None:
+        """Upsert rows by the table's key; rows with ``_delete`` true are removed instead.
+
+        One transaction; of a layered table it costs what the rows are, and without ``only`` reads nothing. ``rows`` has
+        the table's columns and ``_delete``; keys must not repeat in it. With ``only`` some columns, a row that is there
+        keeps its others and is not removed.
+        """
+        if TABLES[name].per_cut and self.cut is None:
+            raise ValueError(f"{name} is changed for one cut at a time")
+        if not TABLES[name].layered:
+            self._merge(name, rows, only)
+            return
+        refuse_unfenced(self._fence)
+        if only:
+            table = rows if isinstance(rows, pa.Table) else rows.read_all()
+            rows = self._filled(name, table.select(TABLES[name].changes.names), only)
+        seq, parts = self.next_seq(name), list[Part]()
+        for changes in joined(rows.to_batches() if isinstance(rows, pa.Table) else rows):
+            named = changes.rename_columns({"_delete": "gone"})
+            parts += write_part(str(self.root), name, named, self.cut or "", seq=seq, layer=CHANGES)
+        if parts:
+            self._add(name, parts)
+
+    def _filled(self, name: str, rows: pa.Table, only: Sequence[str]) -> pa.Table:
+        """The rows of the table with these keys as they are but for ``only``, and those that are not in the table."""
+        spec = TABLES[name]
+        within = [(column, "in", rows[column].unique().to_pylist()) for column in spec.key]
+        held = self.dataset(name, within).to_table(spec.schema.names)
+        place = pc.index_in(key_of(held, spec.key), key_of(rows, spec.key))
+        held, place = held.filter(pc.is_valid(place)), place.filter(pc.is_valid(place))
+        for column in only:
+            held = held.set_column(held.column_names.index(column), spec.stored.field(column), rows[column].take(place))
+        held = held.append_column("_delete", pa.array([False] * len(held)))
+        absent = pc.invert(pc.is_in(key_of(rows, spec.key), key_of(held, spec.key)))
+        added = rows.filter(pc.and_(absent, pc.invert(rows["_delete"])))
+        return pa.concat_tables([held.cast(spec.changes), added.cast(spec.changes)])
+
+    def _merge(self, name: str, rows: pa.Table | pa.RecordBatchReader, only: Sequence[str]) -> None:
+        """``merge`` of a table whose rows are few: its files are written anew."""
+        spec = TABLES[name]
+        values = {column: f"s.`{column}`" for column in spec.schema.names}
+        keys = " AND ".join(f"t.`{column}` = s.`{column}`" for column in spec.key)
+        if spec.bucketed:
+            table = rows if isinstance(rows, pa.Table) else rows.read_all()
+            rows = table.append_column("bucket", buckets_of(table["team_id"]))
+            values["bucket"] = "s.`bucket`"
+        if spec.per_cut:
+            values["cut"] = f"'{self.cut}'"
+            keys += f" AND t.`cut` = '{self.cut}'"
+        table = self._grown(name)
+        with fenced(table, self._fence) as properties:
+            merger = table.merge(
+                rows,
+                predicate=keys,
+                source_alias="s",
+                target_alias="t",
+                writer_properties=_rewritten(name),
+                commit_properties=properties,
+            ).when_not_matched_insert(updates=values, predicate="NOT s.`_delete`")
+            if not only:
+                merger = merger.when_matched_delete(predicate="s.`_delete`")
+            merger.when_matched_update(updates={column: values[column] for column in only or values}).execute()
+
+    def change(self, name: str, rows: Sequence[Mapping[str, object]]) -> None:
+        """``merge`` of a few rows given as dicts with ``_delete``; a column that is left out is null."""
+        if rows:
+            self.merge(name, pa.Table.from_pylist(list(rows), schema=TABLES[name].changes))
+
+    # -- removing and folding ------------------------------------------------------------------------------------
+
+    def drop(self, name: str, where: str) -> int:
+        """Delete the rows, of every cut, for which an SQL condition holds; returns how many."""
+        if TABLES[name].layered:  # an older row must not come back in place of a deleted change
+            self.fold(name)
+        table = self.table(name)
+        with fenced(table, self._fence, **self._forgetting(table, name)) as properties:
+            done = table.delete(where, writer_properties=_rewritten(name), commit_properties=properties)
+            return int(done.get("num_deleted_rows") or 0)
+
+    def drop_rows(self, name: str, team: str, column: str, values: Collection[str]) -> int:
+        """Delete a team's rows, of every cut, that have one of the ``values`` in a column; returns how many.
+
+        Of a bucketed table: it writes anew the files of the team's bucket that hold such a row.
+        """
+        if not values:
+            return 0
+        wanted = pa.array(sorted(values), pa.string())
+
+        def doomed(batch: pa.RecordBatch) -> pa.Array:
+            return pc.and_(pc.equal(batch["team_id"], team), pc.is_in(batch[column], wanted))
+
+        groups = [group for group in self.every_cut().groups(name, {"bucket": bucket_of(team)})]
+        return self.fold(name, groups, removal=Removal(("team_id", column), doomed, (team,)))
+
+    def fold(
+        self, name: str, groups: Iterable[Group] | None = None, *, removal: Removal | None = None, join: int = 1_000
+    ) -> int:
+        """Write partitions anew without replaced and removed rows, else those that have changes; see ``folding``.
+
+        Some partitions in a transaction. Returns how many rows the ``removal`` took.
+        """
+        refuse_unfenced(self._fence)
+        if groups is None:
+            groups = [group for group in self.every_cut().groups(name) if group.changes]
+        done, rows = list[Folded](), 0
+        for group in groups:
+            done.append(Folding(self.root / name, name, group, removal).fold(join))
+            rows += done[-1].rows
+            if sum(one.size for one in done) >= _AT_ONCE:
+                self._replace(name, done)
+                done = []
+        self._replace(name, done)
+        return rows
+
+    def _replace(self, name: str, done: Sequence[Folded]) -> None:
+        """Commit what was folded, in one transaction."""
+        if not any(one.removed for one in done):
+            return
+        spec, table, now = TABLES[name], self._grown(name), int(time.time() * 1000)
+        changed, gone = any(one.rows for one in done), max(one.gone for one in done)
+        actions = [part.added(data_change=changed) for one in done for part in one.added]
+        removes = [file.removed(now, data_change=changed) for one in done for file in one.removed]
+        with fenced(table, self._fence, **self._forgetting(table, name, None if changed else gone)) as properties:
+            table.create_write_transaction(
+                [*actions, *removes],
+                mode="append",
+                schema=spec.stored,
+                partition_by=spec.stored_by,
+                commit_properties=properties,
+            )
+
+    def _forgetting(self, table: DeltaTable, name: str, gone: int | None = None) -> dict[str, int]:
+        """What a commit notes that removes rows for good: up to which change, else all, removals are told no more."""
+        if not TABLES[name].layered or gone == 0:
+            return {}
+        return {FORGOTTEN: max(noted(table, FORGOTTEN), noted(table, SEQ) if gone is None else gone)}
+
+    def vacuum(self, name: str, *, hours: int) -> list[str]:
+        """Remove files that no version younger than ``hours`` needs, and those of killed runs; returns their paths.
+
+        Call it only while holding the lease: files that were written and not committed yet look like a killed run's.
+        """
+        table = self.table(name)
+        check(table, self._fence)
+        if table.table_uri.startswith(LINKED):  # that store takes folders for files
+            return _vacuum(self.root / name, {*delta_files(table, self.root / name)}, hours)
+        with fenced(table, self._fence) as properties:
+            return list(
+                table.vacuum(
+                    retention_hours=hours,
+                    enforce_retention_duration=False,
+                    dry_run=False,
+                    full=True,
+                    commit_properties=properties,
+                )
+            )
+
+    def repair(self, name: str) -> None:
+        """Take data files that are missing out of a table's log."""
+        table = self.table(name)
+        with fenced(table, self._fence) as properties:
+            table.repair(commit_properties=properties)
+
+    def make_anew(self, name: str, *, keep_files: bool = False) -> None:
+        """Remove a table and create it empty; with ``keep_files`` only its log is removed.
+
+        Its log begins with this lease's number. No commit guards the removal: ask the lease just before. Raises
+        LeaseHeldError where a later lease has committed to any table.
+        """
+        refuse_unfenced(self._fence)
+        if self.newest_fence() > self._fence:
+            raise LeaseHeldError(LOST)
+        folder = self.root / name
+        try:
+            before = self.newest_seq(name)
+        except Exception:  # it may be damaged in any way
+            before = 0
+        shutil.rmtree(folder / "_delta_log" if keep_files else folder, ignore_errors=True)
+        self._create(name, after=before)
+
+    def set_properties(self, name: str, properties: Mapping[str, str]) -> None:
+        """Commit properties of a table, such as how long its log is kept."""
+        table = self.table(name)
+        with fenced(table, self._fence) as commit:
+            table.alter.set_table_properties(dict(properties), commit_properties=commit)
+
+    def checkpoint(self, name: str) -> None:
+        """Write a checkpoint of a table's newest version, and remove the log entries that its retention lets go.
+
+        Raises LeaseHeldError where a later lease has committed.
+        """
+        table = self.table(name)
+        check(table, self._fence)
+        table.create_checkpoint()
+        table.cleanup_metadata()
+
+    def newest_fence(self) -> int:
+        """The highest number of a lease under which any table was committed to."""
+        return newest(delta_uri(self.root / name) for name in TABLES)
+
+    def raise_fence(self) -> None:
+        """Let every table see this lease's number, where an earlier holder may only be slow and not dead."""
+        for name in TABLES:
+            self._add(name, [])
+
+
+def _now() -> int:
+    return int(time.time() * 1_000_000)
+
+
+def _vacuum(folder: Path, current: Set[Path], hours: int) -> list[str]:
+    gone = []
+    for file in folder.rglob("*.parquet"):
+        other = "_delta_log" not in file.parts and file not in current
+        if other and time.time() - file.stat().st_mtime >= hours * 3600:
+            file.unlink()
+            gone.append(str(file.relative_to(folder)))
+    return gone
+
+
+def _rewritten(name: str) -> WriterProperties:
+    """How a merge or a delete writes the rows that it keeps."""
+    silent = {
+        c: ColumnProperties(statistics_enabled="NONE") for c in WRITTEN_BY_PEOPLE if c in TABLES[name].schema.names
+    }
+    return WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP, column_properties=silent or None)
