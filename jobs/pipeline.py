@@ -26,6 +26,7 @@ from embedding.tokens.counter import prompt_tokens
 from indexers import Settings, find_index, open_index
 from jobs import termination
 from jobs.config import Config
+from jobs.engines.ray import ray_runs
 from jobs.extract.cutting import Chunking
 from jobs.state.lease import Lease
 from jobs.state.run_target import RunTarget
@@ -36,11 +37,13 @@ from jobs.telemetry.progress import Progress
 
 if TYPE_CHECKING:
     from indexers.base import Index
+    from jobs.embed.encoder_process import EncoderProcess
     from jobs.state.frames import Frames
 
 # With tables of more chunks they are compared by Spark, however little was read.
 IN_PROCESS_CHUNKS = 500_000
 MIN_CHUNK_TOKENS = 16
+FEW_BYTES = 1_000_000  # of sources, in which there is seldom more text than one shard takes
 
 
 class Pipeline:
@@ -58,6 +61,7 @@ class Pipeline:
         self._index: Index | None = None
         self._frames: Frames | None = None
         self._encoding: Future[EncoderSpec] | None = None
+        self._process: EncoderProcess | None = None
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -83,6 +87,11 @@ class Pipeline:
     def has_index(self) -> bool:
         """Whether there is an index to ask; a Milvus Lite file that does not exist yet is not created by asking."""
         return "://" in self.config.index_uri or Path(self.config.index_uri).exists()
+
+    def rows_of(self, version: str) -> int | None:
+        """Rows that the index counts of a version; None where there is no such version."""
+        there = self.has_index() and version in self.index().versions()
+        return self.index().count(version) if there else None
 
     @property
     def first_version(self) -> str:
@@ -161,8 +170,35 @@ class Pipeline:
             remote=model.remote,
         )
 
-    def start_encoding(self) -> None:
-        """Begin to start Ray and to choose what encodes, beside other work: both starts wait more than they compute."""
+    def start_encoding(self, reading: int) -> None:
+        """Begin to start what encodes, beside other work, for a run that reads so many bytes of the sources.
+
+        Few bytes hold texts for one process. Else it is Ray; both starts wait more than they compute.
+        """
+        if self._ray_is_away() and reading < FEW_BYTES:
+            self.encoder_process()
+        else:
+            self._start_ray()
+
+    def encodes_alone(self, shards: int) -> bool:
+        """Whether one process encodes, without Ray: a shard would keep one actor busy, and needs no others.
+
+        A Ray that runs, or starts, is used; and one that was asked for by its address.
+        """
+        return shards == 1 and self._ray_is_away()
+
+    def encoder_process(self) -> EncoderProcess:
+        """The process that encodes alone, begun on first use."""
+        if self._process is None:
+            from jobs.embed.encoder_process import EncoderProcess
+
+            self._process = EncoderProcess(self.encoder())
+        return self._process
+
+    def _ray_is_away(self) -> bool:
+        return self.config.ray.address == "local" and self._encoding is None and not ray_runs()
+
+    def _start_ray(self) -> None:
         if self._encoding is None:
             from jobs.embed.embed import ready
 
@@ -172,7 +208,7 @@ class Pipeline:
 
     def encoding(self) -> EncoderSpec:
         """What encodes on Ray, which is then started. Raises what its start raised."""
-        self.start_encoding()
+        self._start_ray()
         assert self._encoding is not None
         return self._encoding.result()
 
@@ -216,6 +252,9 @@ class Pipeline:
         """Let go of the index; the next use opens it again."""
         if self._encoding is not None and not termination.came():
             wait([self._encoding])  # an engine that is still starting would outlive its log
+        if self._process is not None:
+            self._process.close()
+            self._process = None
         if self._index is not None:
             self._index.close()
             self._index = None

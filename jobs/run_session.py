@@ -18,8 +18,12 @@ from jobs.sources import open_sources
 from jobs.state.integrity import record_versions, recorded_versions
 from jobs.state.lease import Lease
 from jobs.state.run_target import RunTarget
+from jobs.state.watermark import drop_watermark
 from jobs.state.work_folder import check_disk, clear_work
 from jobs.state.write_intents import recover_write_intents
+
+# Commands that leave the index as it is, or as they plan. After any other, also one that was killed, a run plans.
+_WATERMARK_STAYS = ("plan", "run", "verify")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ def open_session(
         if lease.took_over:
             state.raise_fence()
         state.note_space(pipeline.space_id, pipeline.config.model.name, pipeline.space.encoder_id)
+        if lease.took_over or command not in _WATERMARK_STAYS:
+            drop_watermark(state.root)
         report.scratch_cleared = clear_work(state.root, keep="" if first else run_id)
         recover_write_intents(state)
         # While tables are rebuilt no text is known yet, so that every vector would seem to be of a purged one.

@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Literal
 
 from embedding.errors import EmbedmillError
 from jobs.extract.extract import extract
+from jobs.maintenance.compact import compact_due
 from jobs.plan.deletion_guard import guard_deletes
 from jobs.plan.plan import Plan, make_plan
 from jobs.report import Report
 from jobs.run_session import RunSession
+from jobs.scope import Scope
 from jobs.state.quarantine import replace_texts
 from jobs.state.row_counts import expect
+from jobs.state.watermark import keep_watermark, settled
 
 if TYPE_CHECKING:
     from jobs.embed.embed import StoredShard
     from jobs.publish.publisher import Publisher
     from jobs.state.frames import Frames
     from jobs.state.parts import Part
+    from jobs.state.run_target import RunTarget
 
 
 def never() -> bool:
@@ -37,7 +41,7 @@ def extract_sources(session: RunSession, *, to_embed: bool) -> None:
 
     def frames(reading: int) -> Frames:
         if to_embed and reading:  # what changed has texts to encode, nearly always
-            pipeline.start_encoding()
+            pipeline.start_encoding(reading)
         return pipeline.frames(reading)
 
     with report.timed("extract"), pipeline.progress.phase("extract"):
@@ -48,16 +52,40 @@ def extract_sources(session: RunSession, *, to_embed: bool) -> None:
 def plan_scope(session: RunSession, version: str) -> None:
     """Write down what a version lacks of the text tables."""
     pipeline, report = session.pipeline, session.report
+    target, shard_tokens = session.target(version), pipeline.config.model.shard_tokens
     with report.timed("plan"), pipeline.progress.phase("plan"):
-        report.plan = make_plan(
-            pipeline.frames(), session.target(version), session.scope, shard_tokens=pipeline.config.model.shard_tokens
+        report.plan = _unchanged(session, target) or make_plan(
+            pipeline.frames(), target, session.scope, shard_tokens=shard_tokens
+        )
+
+
+def _unchanged(session: RunSession, target: RunTarget) -> Plan | None:
+    """The plan of a version that lacks nothing, as far as that can be told without reading a table; else None."""
+    kept = settled(target) if session.scope == Scope() else None
+    if kept is None or kept.index_rows != session.pipeline.rows_of(target.version):
+        return None
+    return Plan(total=kept.chunks, unchanged=kept.chunks, published=kept.chunks)
+
+
+def note_settled(session: RunSession) -> None:
+    """Keep that the report's version lacks nothing, after a run of everything: the next one may find it so."""
+    report = session.report
+    if session.scope == Scope():
+        session.lease.check()
+        compact_due(session.pipeline.state)  # before: it writes files anew, by which the next run would tell a change
+        keep_watermark(
+            session.target(report.index),
+            lease=session.lease.number,
+            chunks=report.plan.total,
+            index_rows=report.rows_after,
         )
 
 
 def guard(session: RunSession) -> None:
     """Raise MassDeleteError where the report's plan deletes more than the limits allow."""
     pipeline, report = session.pipeline, session.report
-    guard_deletes(pipeline.frames(), session.target(report.index), report.plan.delete, pipeline.config.limits)
+    if report.plan.delete:
+        guard_deletes(pipeline.frames(), session.target(report.index), report.plan.delete, pipeline.config.limits)
 
 
 def embed_texts(
@@ -74,18 +102,9 @@ def embed_texts(
     failed: Mapping[tuple[str, str], str] = {}
     if report.plan.embed:
         with report.timed("embed"), pipeline.progress.bar("embed", report.plan.tokens, "tokens") as advance:
-            from jobs.embed.embed import embed
-
             shards: list[StoredShard] = []
             stopped = False
-            for shard in embed(
-                pipeline.config,
-                pipeline.state,
-                pipeline.encoding(),
-                run_id=report.run_id,
-                space_id=pipeline.space_id,
-                before_commit=session.lease.check,
-            ):
+            for shard in _encoded(session):
                 shards.append(shard)
                 advance(shard.tokens)
                 stored(shard.name, shard.parts)
@@ -97,6 +116,29 @@ def embed_texts(
         failed = {key: reason for shard in shards for key, reason in shard.failed.items()}
         expect("embed", "texts", report.plan.embed, sum(shard.texts for shard in shards) + len(failed))
     return replace_texts(pipeline.state, failed, session.scope, run_id=report.run_id, now=report.started_at)
+
+
+def _encoded(session: RunSession) -> Iterator[StoredShard]:
+    """The plan's shards of texts, each when its vectors are committed."""
+    from jobs.embed import embed
+
+    pipeline, run_id, check = session.pipeline, session.report.run_id, session.lease.check
+    if pipeline.encodes_alone(session.report.plan.shards):
+        return embed.embed_alone(
+            pipeline.state,
+            pipeline.encoder_process(),
+            run_id=run_id,
+            space_id=pipeline.space_id,
+            before_commit=check,
+        )
+    return embed.embed(
+        pipeline.config,
+        pipeline.state,
+        pipeline.encoding(),
+        run_id=run_id,
+        space_id=pipeline.space_id,
+        before_commit=check,
+    )
 
 
 def apply_plan(session: RunSession, version: str, *, stop: Callable[[], bool]) -> bool:

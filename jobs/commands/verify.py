@@ -15,6 +15,7 @@ from jobs.run_session import RunSession, open_session
 from jobs.scope import Scope
 from jobs.state.integrity import record_versions
 from jobs.state.tables import TABLES
+from jobs.state.watermark import drop_watermark
 from jobs.steps import extract_sources, publish_rows
 from jobs.verify.compare import compare, not_found, plan_repair, with_sources
 from jobs.verify.conversation_check import check_conversations, make_anew
@@ -43,6 +44,7 @@ def verify(
             raise EmbedmillError(f"there is no index {version} yet; run `embedmill run` first")
         pipeline.check_space(version)
         if repair:
+            drop_watermark(pipeline.state.root)
             own_index(pipeline)
         frames, target, extraction = pipeline.frames(), session.target(version), session.extraction()
         with pipeline.progress.phase("verify"):

@@ -28,6 +28,7 @@ from embedding.encoders.remote.encoder import Cost
 from embedding.encoders.spec import EncoderSpec
 from embedding.errors import EmbedmillError
 from jobs.embed.actor_pool import TASK_CPUS, actor_pool, warm_up
+from jobs.embed.encoder_process import EncoderProcess, ShardRequest
 from jobs.embed.workers import EncodeShard, cut_shard, fault_from_bytes, write_shard
 from jobs.engines.ray import start_ray
 from jobs.state.parts import Part
@@ -125,15 +126,30 @@ def embed(
     # No prefetch: Ray would hand out a shard only when it has the next one.
     batches = encoded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     for row in (row for batch in cast(Iterable[pa.Table], batches) for row in batch.to_pylist()):
-        if row["fault"]:
-            raise fault_from_bytes(row["fault"])
-        before_commit()
-        shard = StoredShard.of_row(row)
-        state.append("vectors", shard.parts)
+        shard = _store(state, row, before_commit)
         seen += 1
         yield shard
     if seen != len(shards):
         raise EmbedmillError(f"{seen} of {len(shards)} shards of texts came back from the encoder; run again")
+
+
+def embed_alone(
+    state: State, process: EncoderProcess, *, run_id: str, space_id: str, before_commit: Callable[[], None]
+) -> Iterator[StoredShard]:
+    """``embed`` of few texts, in one process and without Ray, shard after shard."""
+    for folder in sorted((state.work(run_id) / "texts").glob("shard=*")):
+        row = process.encode(ShardRequest(str(folder), str(state.root), space_id, run_id))
+        yield _store(state, row, before_commit)
+
+
+def _store(state: State, row: Mapping[str, Any], before_commit: Callable[[], None]) -> StoredShard:
+    """Commit the vectors of a row of ``write_shard``. Raises the fault that it carries."""
+    if row["fault"]:
+        raise fault_from_bytes(row["fault"])
+    before_commit()
+    shard = StoredShard.of_row(row)
+    state.append("vectors", shard.parts)
+    return shard
 
 
 def _chosen(spec: EncoderSpec) -> EncoderSpec:

@@ -52,6 +52,15 @@ def start_ray(config: Config, scratch: Path) -> bool:
     return True
 
 
+def ray_runs() -> bool:
+    """Whether this process has a Ray, its own or one that it is connected to."""
+    if "ray" not in sys.modules:
+        return False
+    import ray
+
+    return bool(ray.is_initialized())
+
+
 def end_ray() -> None:
     """End the Ray that this process started, if any; a Ray that it only connected to goes on.
 

@@ -34,6 +34,7 @@ from jobs.telemetry.progress import Progress
 from tests.support.workspace import Workspace, copied
 
 _ON_RAY, _START_ENCODING, _ENCODING = embed, Pipeline.start_encoding, Pipeline.encoding
+_ENCODES_ALONE = Pipeline.encodes_alone
 
 
 class Killed(BaseException):
@@ -225,7 +226,8 @@ def encoding_here() -> Iterator[None]:
     """Have ``jobs.steps`` embed in this process; all else, the index among it, stays as it is."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("jobs.embed.embed.embed", embed_here)
-        patched.setattr(Pipeline, "start_encoding", lambda pipeline: None)
+        patched.setattr(Pipeline, "start_encoding", lambda pipeline, reading: None)
+        patched.setattr(Pipeline, "encodes_alone", lambda pipeline, shards: False)
         patched.setattr(Pipeline, "encoding", Pipeline.encoder)
         yield
 
@@ -236,6 +238,7 @@ def encoding_on_ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("jobs.embed.embed.embed", _ON_RAY)
         patched.setattr(Pipeline, "start_encoding", _START_ENCODING)
+        patched.setattr(Pipeline, "encodes_alone", _ENCODES_ALONE)
         patched.setattr(Pipeline, "encoding", _ENCODING)
         yield
 

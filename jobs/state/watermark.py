@@ -1,0 +1,128 @@
+"""The watermark: what the tables held when an index version was last all that it should be.
+
+A run of every source that left nothing over keeps it. While the tables, the settings that a plan depends on and the
+number of the index's rows are the same, a plan finds nothing to do, and needs to read no table. Whatever differs, or
+cannot be told, asks for a plan.
+
+A table's contents are named by its data files, whose names never come twice. So it makes no difference which command
+changed a table, how far it came, or that a folder was put back from a backup.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+
+from embedding.atomic_file import replace_file
+from embedding.models.space import short_hash
+from jobs.state.fencing import check
+from jobs.state.path_alias import delta_uri
+from jobs.state.quarantine import texts_left_out
+from jobs.state.run_target import RunTarget
+
+WATERMARK = "watermark.json"
+# Raise it when the rules of a plan change: what the rules before found settled may not be.
+_RULES = 1
+_PLANNED = ("chunks", "published", "vectors")
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """An index version that lacks nothing: of which ``settings``, and a digest of each table's data files.
+
+    ``chunks`` are the rows that should be in the index, and that the ledger has; ``index_rows`` what it counted.
+    """
+
+    settings: str
+    tables: dict[str, str]
+    chunks: int
+    index_rows: int
+
+
+def keep_watermark(target: RunTarget, *, lease: int, chunks: int, index_rows: int) -> None:
+    """Keep that a version lacks nothing. Call it after the last commit of a run of everything, holding the lease.
+
+    Nothing is kept where texts wait in quarantine for their vector, or a new name for its turn.
+
+    Raises LeaseHeldError where a lease of a higher number than ``lease`` has committed.
+    """
+    tables = None if target.rename_tokens or len(texts_left_out(target.state)) else _contents(target, lease)
+    if tables is None:
+        drop_watermark(target.state.root)
+        return
+    made = Watermark(_settings(target), tables, chunks, index_rows)
+    if made != _read(target.state.root):
+        # A loss of power may take it: then the next run plans.
+        replace_file(target.state.root / WATERMARK, json.dumps(asdict(made)).encode(), durable=False)
+
+
+def settled(target: RunTarget) -> Watermark | None:
+    """The watermark of a version, where nothing that a plan of everything reads has changed since; else None.
+
+    The index is not asked: compare ``index_rows`` with what it counts.
+    """
+    kept = _read(target.state.root)
+    if kept is None or kept.settings != _settings(target) or kept.tables != _contents(target):
+        return None
+    return kept
+
+
+def drop_watermark(root: Path) -> None:
+    """Have the next run plan. Call it only while holding the lease."""
+    (root / WATERMARK).unlink(missing_ok=True)
+
+
+def _read(root: Path) -> Watermark | None:
+    try:
+        return Watermark(**json.loads((root / WATERMARK).read_text()))
+    except (FileNotFoundError, ValueError, TypeError):  # of another release, or damaged
+        return None
+
+
+def _settings(target: RunTarget) -> str:
+    """A hash of what a plan depends on beside the tables."""
+    return short_hash(
+        [_RULES, target.version, target.space_id, target.state.cut, target.rename_tokens, repr(target.lexical)]
+    )
+
+
+def _contents(target: RunTarget, lease: int | None = None) -> dict[str, str] | None:
+    """A digest of each table's data files; None where a table or a file is missing, or a file has another length.
+
+    Raises LeaseHeldError where a lease of a higher number than ``lease`` has committed to one.
+    """
+    found: dict[str, str] = {}
+    for name in _PLANNED:
+        table = None
+        with suppress(DeltaError, ValueError):  # the plan names what is damaged
+            table = DeltaTable(delta_uri(target.state.root / name))
+        if table is None:
+            return None
+        if lease is not None:
+            check(table, lease)  # of the version whose files are looked at
+        digest = _digest(table, target.state.root / name)
+        if digest is None:
+            return None
+        found[name] = digest
+    return found
+
+
+def _digest(table: DeltaTable, folder: Path) -> str | None:
+    actions = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes"])
+    files = sorted(zip(*(column.to_pylist() for column in actions.columns), strict=True))
+    digest = hashlib.blake2b(digest_size=16)
+    for path, size in files:
+        try:
+            if (folder / path).stat().st_size != size:
+                return None
+        except OSError:
+            return None
+        digest.update(f"{path}\0{size}\n".encode())
+    return digest.hexdigest()
