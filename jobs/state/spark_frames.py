@@ -99,8 +99,8 @@ def _few_changes(spark: SparkSession, state: State, name: str, groups: Sequence[
             batches = changed_rows(folder, name, group, newest, columns.names)
             shown.append(pa.Table.from_batches(batches, schema=columns))
     return (
-        F.broadcast(spark.createDataFrame(pa.concat_tables(newer), spark_ddl(keys))),
-        spark.createDataFrame(pa.concat_tables(shown), spark_ddl(columns)),
+        F.broadcast(arrow_frame(spark, pa.concat_tables(newer))),
+        arrow_frame(spark, pa.concat_tables(shown)),
     )
 
 
@@ -151,8 +151,16 @@ def local_frame(spark: SparkSession, schema: pa.Schema, rows: Sequence[Mapping[s
 
     Spark knows their number, and leaves out joins with no rows at all.
     """
-    frame = spark.createDataFrame(pa.Table.from_pylist(list(rows), schema=schema), spark_ddl(schema))
+    frame = arrow_frame(spark, pa.Table.from_pylist(list(rows), schema=schema))
     return gathered(frame) if rows else frame
+
+
+def arrow_frame(spark: SparkSession, rows: pa.Table) -> DataFrame:
+    """Rows of the driver as a frame with the same columns.
+
+    In one piece: Spark (4.3) takes an Arrow batch without rows, as filters leave them, for the end of all rows.
+    """
+    return spark.createDataFrame(rows.combine_chunks(), spark_ddl(rows.schema))
 
 
 def write_parts(state: State, name: str, frame: DataFrame) -> int:

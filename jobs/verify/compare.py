@@ -21,7 +21,7 @@ from jobs.plan.renames import keep_names
 from jobs.scope import Scope
 from jobs.state.quarantine import texts_left_out
 from jobs.state.run_target import RunTarget
-from jobs.state.spark_frames import as_named, gathered, local_frame, read_table
+from jobs.state.spark_frames import arrow_frame, as_named, gathered, local_frame, read_table
 from jobs.state.vector_column import unpack
 from jobs.verify.source_check import Wrong
 
@@ -105,7 +105,7 @@ def compare(
     found = joined.withColumn("problem", problem).where("problem IS NOT NULL").select(*key, "problem")
     left_out = texts_left_out(state)
     if len(left_out):  # known to be absent, and why: that is what quarantine says
-        waiting = spark.createDataFrame(left_out).withColumn("problem", F.lit("pending"))
+        waiting = arrow_frame(spark, left_out).withColumn("problem", F.lit("pending"))
         found = found.join(waiting, on=[*key, "problem"], how="left_anti")
     found = found.persist()
     counts = {kind: 0 for kind in _KINDS}
