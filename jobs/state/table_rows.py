@@ -152,8 +152,10 @@ class TableRows:
         filter: pc.Expression | None = None,  # noqa: A002, as in pyarrow
     ) -> Iterator[pa.RecordBatch]:
         """The rows as batches with these columns, else with all stored ones."""
-        stored = TABLES[self._name].stored.names
-        wanted, where = list(stored if columns is None else columns), self._filter(filter)
+        yield from (batch for batch in self._batches(columns, self._filter(filter)) if len(batch))
+
+    def _batches(self, columns: Sequence[str] | None, where: pc.Expression | None) -> Iterator[pa.RecordBatch]:
+        wanted = list(TABLES[self._name].stored.names if columns is None else columns)
         yield from scan(self._folder, self._name, self._plain, wanted, where)
         for group in self._layered:
             newest = newest_changes(self._folder, self._name, group)

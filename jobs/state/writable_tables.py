@@ -85,15 +85,15 @@ class WritableTables(ReadableTables):
                     f"a worker wrote {part.rows:,} rows of table {name!r} that are not in {self.root}: driver and "
                     "workers must see one and the same state.uri"
                 )
-        if TABLES[name].layered and min(int(part.lowest[SEQ]) for part in parts) <= self.newest_seq(name):
-            raise ValueError(f"{name}: rows are written under a number of next_seq, and committed once")
         self._add(name, parts)
 
     def _add(self, name: str, parts: Sequence[Part]) -> None:
         spec, table = TABLES[name], self._grown(name)
         actions = [part.added() for part in parts]
-        seqs = [int(part.highest[SEQ]) for part in parts if SEQ in part.highest]
+        seqs = [int(part.lowest.get(SEQ, 0)) for part in parts] if spec.layered else []
         with fenced(table, self._fence, **({SEQ: max(seqs)} if seqs else {})) as properties:
+            if seqs and min(seqs) <= noted(table, SEQ):
+                raise ValueError(f"{name}: rows are written under a number of next_seq, and committed once")
             table.create_write_transaction(
                 [*actions], mode="append", schema=spec.stored, partition_by=spec.stored_by, commit_properties=properties
             )

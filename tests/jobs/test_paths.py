@@ -40,6 +40,12 @@ def test_state_is_kept_below_any_path(tmp_path: Path, name: str) -> None:
     assert gone == 1 and Path(file).exists()
     assert erase_dropped(state, "vectors") >= 1 and not Path(file).exists() and state.count("vectors") == 0
     assert len(list((state.root / "vectors" / "_delta_log").glob("*.json"))) <= 2, "its log has gone too"
+    for text in ("first", "second"):
+        state.change("chunks", [{"team_id": TEAM, "chunk_id": "c#0", "text": text, "_delete": False}])
+    assert state.read("chunks", ["text"])["text"].to_pylist() == ["second"]
+    state.fold("chunks")
+    assert state.read("chunks", ["text"])["text"].to_pylist() == ["second"] and len(state.files("chunks")) == 1
+    assert state.drop_rows("chunks", TEAM, "chunk_id", ["c#0"]) == 1 and state.files("chunks") == []
 
 
 def test_plain_path_stays_and_another_gets_a_private_link(tmp_path: Path) -> None:
