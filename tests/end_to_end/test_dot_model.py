@@ -61,16 +61,14 @@ def test_a_search_orders_by_exact_dot_products_and_the_index_is_verified(space: 
     model = SentenceTransformer(pipeline.config.model.name, device="cpu", local_files_only=True)
     held = model.encode_document([row["text"] for row in rows])
     lengths = np.linalg.norm(held, axis=1)
-    assert model.similarity_fn_name == "dot" and lengths.max() > 1.2 * lengths.min(), "or cosine would do"
-    orders = []
+    assert model.similarity_fn_name == "dot"
     for asked in ("Who has the key?", "harbour " * 5, "明日の会議"):
         query = model.encode_query(asked)
         products, cosines = held @ query, held @ query / lengths
         hits = search(pipeline, Query(asked, TEAM, k=20, mode="dense")).hits
         assert [hit.chunk_id for hit in hits] == [rows[at]["chunk_id"] for at in np.argsort(-products)[:20]]
         np.testing.assert_allclose([hit.score for hit in hits], np.sort(products)[::-1][:20], rtol=1e-3)
-        orders.append(np.argsort(-products)[:20].tolist() == np.argsort(-cosines)[:20].tolist())
-    assert not all(orders)
+        assert not np.array_equal(np.argsort(-products)[:20], np.argsort(-cosines)[:20]), "or cosine would do"
     index = pipeline.index()
     assert index.metric_of(index.versions()[0]) == pipeline.space.metric == "dot"
     pipeline.close()

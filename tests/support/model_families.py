@@ -195,7 +195,7 @@ _MODERNBERT = {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_tok
 
 
 def _unevenly() -> list[Any]:
-    """A layer that leaves vectors of clearly different lengths."""
+    """A layer that leaves vectors of lengths other than 1, and different."""
     import torch
 
     torch.manual_seed(5)
