@@ -44,7 +44,7 @@ class Permalinks:
             return _filled(template, fields | {"path": found["rest"], "id": found["rest"]})
         ts = found["rest"].rpartition("/")[2]
         address = _filled(template, fields | {"ts": ts.replace(".", "")})
-        if hit.thread_id and "?" not in address:  # as Slack addresses a reply
+        if hit.thread_id and template.endswith("/p{ts}"):  # as Slack addresses a reply
             address += f"?thread_ts={hit.thread_id.rpartition('/')[2]}&cid={fields['channel_id']}"
         return address
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from pydantic import ValidationError
 
@@ -41,6 +39,7 @@ def test_a_message_is_addressed_as_slack_does() -> None:
         links.of(hit(reply, thread=root))
         == "https://acme.slack.com/archives/C1/p1740960000000101?thread_ts=1740960000.000100&cid=C1"
     )
+    assert Permalinks([slack("https://mirror/{ts}")]).of(hit(reply, thread=root)) == "https://mirror/1740960000000101"
 
 
 @pytest.mark.parametrize(
@@ -88,7 +87,7 @@ def test_an_id_that_was_cut_has_no_address() -> None:
     assert Permalinks([files(None)]).of(hit(ids.file_id("T1", f"{'x' * 500}.md"))) == ""
 
 
-def test_a_field_that_a_source_does_not_have_is_refused(tmp_path: Path) -> None:
+def test_a_field_that_a_source_does_not_have_is_refused() -> None:
     with pytest.raises(
         ValidationError, match=r"\{path\} is no field of it; there are \{team_id\}, \{channel_id\}, \{ts\}"
     ):
