@@ -70,6 +70,8 @@ def make_rows(count: int) -> pa.Table:
         "thread_id": documents,
         "title": [""] * count,
         "visibility": ["public"] * count,
+        "mentions": [[]] * count,
+        "has_file": [False] * count,
         "meta": ['{"user":"U1"}'] * count,
         "content_hash": [f"{n:032x}" for n in range(count)],
         "meta_hash": ["0" * 32] * count,

@@ -5,8 +5,8 @@
 
 One team; half of its channels are public. All ways to ask take turns, and every answer is compared with the rows that
 pass, ranked exactly. Exit 1 where a p95 is over LIMIT times that of the whole team (but of Vespa's protocol double,
-whose times say nothing), where a row is seen that does not pass, where an engine that compares every row has not the
-exact answer, or where a server's graph finds clearly less of it than without a filter.
+whose times say nothing), where a row is seen that does not pass, or where an answer is not the exact one (of a Milvus
+server's, which has a graph, one hit in a thousand may be another).
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ def make_rows(count: int) -> pa.Table:
         "text": texts,
         "lexical": texts,
         "visibility": ["public" if n % CHANNELS % 2 else "private" for n in numbers],
+        "mentions": [[]] * count,
+        "has_file": [False] * count,
         "meta": ["{}"] * count,
         "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), DIM).cast(pa.list_(pa.float32())),
     }
@@ -91,6 +93,9 @@ def ways(rows: pa.Table) -> list[Way]:
         f"{ASKED:,} channels": SearchRequest(TEAM, mixed, k=K),
         f"public, or {ASKED:,} channels": SearchRequest(TEAM, private, k=K, public=True),
     }
+    # Shares of the rows at which a graph does worst, and one that is small.
+    for count in (1_000, 400, 300, 40):
+        asked[f"{count:,} channels"] = SearchRequest(TEAM, mixed[:count], k=K)
     columns = rows.drop_columns(["vector"]).to_pylist()
     found = []
     for name, request in asked.items():
@@ -177,7 +182,7 @@ def main() -> int:
         whole = found["whole team"]
         for name, row in found.items():
             times = row["p95_ms"] / whole["p95_ms"]
-            exact = row["recall"] == 1.0 if kind != "server" else row["recall"] >= whole["recall"] - 0.02
+            exact = row["recall"] >= (1.0 if kind != "server" else 0.999)
             passed = (times <= LIMIT or kind == "vespa") and exact and not row["leaked"]
             good &= passed
             print(

@@ -27,6 +27,11 @@ def bounded_id(doc_id: str) -> str:
     return f"{doc_id[: MAX_DOC_ID - 33]}~{tail}"
 
 
+def is_cut(doc_id: str) -> bool:
+    """Whether ``bounded_id`` put a hash in place of the id's end."""
+    return len(doc_id) == MAX_DOC_ID and re.fullmatch("~[0-9a-f]{32}", doc_id[-33:]) is not None
+
+
 def message_id(team_id: str, channel_id: str, ts: str) -> str:
     """``{team}/m/{channel}/{ts}``, each part percent-encoded."""
     return bounded_id(f"{quote(team_id, '')}/m/{quote(channel_id, '')}/{quote(ts, '')}")

@@ -11,6 +11,7 @@ from typing import Literal
 import pyarrow as pa
 
 Kind = Literal["message", "file", "thread"]  # a thread is a conversation: messages of one channel, one after another
+Metric = Literal["cosine", "dot"]  # how vectors of a space are compared; dot counts their lengths too
 Visibility = Literal["public", "private", "direct", "shared"]
 
 
@@ -33,6 +34,7 @@ class Document:
     ``version`` orders two readings of one document: edit time, else creation time (µs).
     ``refs`` are the user and channel ids whose display names went into the text or metadata. ``author`` is a display
     name; ``thread_id`` the document that began the thread that it replies in. Each is "" where there is none.
+    ``mentions`` are ids of the people whom it names; ``has_file``: a file came with it.
     """
 
     doc_id: str
@@ -52,6 +54,8 @@ class Document:
     thread_id: str = ""
     title: str = ""
     visibility: Visibility = "public"
+    mentions: tuple[str, ...] = ()
+    has_file: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,5 +140,7 @@ CHUNK = pa.schema(
         pa.field("visibility", pa.string(), nullable=False),
         pa.field("context", pa.string(), nullable=False),  # stands before the text where it is encoded
         pa.field("text_hash", pa.string(), nullable=False),  # as content_hash, of the text alone
+        pa.field("mentions", pa.list_(pa.string()), nullable=False),  # ids of people, sorted
+        pa.field("has_file", pa.bool_(), nullable=False),
     ]
 )

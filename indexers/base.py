@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from embedding.errors import ConfigError
+from embedding.errors import ConfigError, SpaceMismatchError
+from embedding.records import Metric
 
 if TYPE_CHECKING:  # the configuration imports this module, and needs neither
     import numpy as np
@@ -19,7 +20,7 @@ if TYPE_CHECKING:  # the configuration imports this module, and needs neither
 
 
 # Longest ids, names and hashes that this project writes, in UTF-8 bytes (``embedding.ids``): every engine must take
-# them. Beside them an engine's limits name ``text``, ``lexical`` and ``meta``.
+# them. Beside them an engine's limits name ``text``, ``lexical`` and ``meta``. Of a list it is the limit of each value.
 KEY_BYTES: Mapping[str, int] = {
     "chunk_id": 512,
     "team_id": 256,
@@ -34,14 +35,15 @@ KEY_BYTES: Mapping[str, int] = {
     "thread_id": 512,
     "title": 1024,
     "visibility": 16,
+    "mentions": 512,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One row that was found. ``score``: the cosine of ``search``, BM25's score of ``match``, 0 of ``fetch``.
+    """One row that was found. ``score``: by the version's metric of ``search``, by BM25 of ``match``, 0 of ``fetch``.
 
-    The last five are "" in a version of an earlier release, whose rows have no such columns.
+    From ``author`` on all are empty in a version of an earlier release, whose rows have no such columns.
     """
 
     chunk_id: str
@@ -59,6 +61,8 @@ class Hit:
     thread_id: str = ""
     title: str = ""
     visibility: str = ""
+    mentions: tuple[str, ...] = ()
+    has_file: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class SearchRequest:
 
     ``since`` and ``until`` bound ``created_at`` (µs since the epoch, UTC), half open. With ``public`` a row passes that
     is public or lies in one of ``channels``: what is public need not be named, and without channels it is all there is.
+    With ``mentions`` a row passes that mentions one of these people; with ``has_file`` one that came with a file.
     """
 
     team_id: str
@@ -78,10 +83,18 @@ class SearchRequest:
     since: int | None = None
     until: int | None = None
     public: bool = False
+    mentions: Sequence[str] = ()
+    has_file: bool = False
 
     def columns(self) -> tuple[str, ...]:
         """Columns that the filters read beside those of every version."""
-        asked = {"author_id": bool(self.author_ids), "thread_id": self.thread_id is not None, "visibility": self.public}
+        asked = {
+            "author_id": bool(self.author_ids),
+            "thread_id": self.thread_id is not None,
+            "visibility": self.public,
+            "mentions": bool(self.mentions),
+            "has_file": self.has_file,
+        }
         return tuple(name for name, given in asked.items() if given)
 
 
@@ -145,8 +158,13 @@ class Index(Protocol):
     def set_owner(self, version: str, owner: str) -> None:
         """Note whose version it is, in the version's own metadata, in place of who owned it."""
 
-    def create_version(self, version: str, *, space_id: str, dim: int, owner: str = "") -> None:
-        """Create an empty version. Idempotent; SpaceMismatchError if it exists with another space or dimension.
+    def metric_of(self, version: str) -> Metric:
+        """Return what the version compares vectors by."""
+
+    def create_version(
+        self, version: str, *, space_id: str, dim: int, owner: str = "", metric: Metric = "cosine"
+    ) -> None:
+        """Create an empty version. Idempotent; SpaceMismatchError if it exists with another space, dimension or metric.
 
         One that exists keeps its owner.
         """
@@ -180,7 +198,7 @@ class Index(Protocol):
         """How far a stored number may be from the one written, relative to it; 0 where vectors are kept as they are."""
 
     def search(self, version: str | None, vector: np.ndarray, request: SearchRequest) -> list[Hit]:
-        """Return the rows nearest to the ``vector`` (float32, the version's dimension), by cosine, best first.
+        """Return the rows nearest to the ``vector`` (float32, the version's dimension), by its metric, best first.
 
         ``version`` None is the live one, here and below. Raises ConfigError for a filter by a column that a version of
         an earlier release does not have (``SearchRequest.columns``), as do ``match`` and ``fetch``.
@@ -193,6 +211,9 @@ class Index(Protocol):
         its rows. A version of an earlier release matches ``text`` in place of ``lexical``. Raises ConfigError where the
         engine, or the version's schema, has no BM25.
         """
+
+    def matches_words(self, version: str) -> bool:
+        """Whether the version has what ``match`` needs; asks the engine nothing that ``space_of`` has not asked."""
 
     def fetch(self, version: str | None, chunk_ids: Sequence[str], request: SearchRequest) -> list[Hit]:
         """Return the rows of these keys that pass the request's filters, in the order of the keys; ``k`` is no bound.
@@ -232,9 +253,19 @@ def must_live(version: str | None, name: str) -> str:
     return version
 
 
+def check_same(version: str, held: tuple[str, int, Metric], asked: tuple[str, int, Metric]) -> None:
+    """Raises SpaceMismatchError where a version's space, dimension and metric are not those that are asked for."""
+    if held != asked:
+        (space, dim, metric), (wanted, wanted_dim, wanted_metric) = held, asked
+        raise SpaceMismatchError(
+            f"{version} holds space {space} ({dim} dimensions, {metric}), not {wanted} ({wanted_dim}, {wanted_metric})"
+        )
+
+
 def passing(request: SearchRequest) -> Callable[[Mapping[str, Any]], bool]:
     """Return what says of a row, or of the fields of a hit, whether the request may find it."""
     channels, kinds, authors = set(request.channels), set(request.kinds), set(request.author_ids)
+    people = set(request.mentions)
     since = -(2**63) if request.since is None else request.since
     until = 2**63 if request.until is None else request.until
 
@@ -246,6 +277,8 @@ def passing(request: SearchRequest) -> Callable[[Mapping[str, Any]], bool]:
             and (not kinds or row["kind"] in kinds)
             and (not authors or row["author_id"] in authors)
             and request.thread_id in (None, row["thread_id"])
+            and (not people or not people.isdisjoint(row["mentions"]))
+            and (not request.has_file or row["has_file"])
             and since <= row["created_at"] < until
         )
 

@@ -10,8 +10,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embedding.errors import ConfigError, SpaceMismatchError
-from indexers.base import KEY_BYTES, Capabilities, Hit, SearchRequest, check_name, must_live, passing, version_number
+from embedding.errors import ConfigError
+from embedding.records import Metric
+from indexers.base import (
+    KEY_BYTES,
+    Capabilities,
+    Hit,
+    SearchRequest,
+    check_name,
+    check_same,
+    must_live,
+    passing,
+    version_number,
+)
 from indexers.bm25 import Bm25
 from indexers.rows import SCAN, checked_rows
 
@@ -38,9 +49,11 @@ class _Snapshot:
         """BM25 over ``lexical``, every row of the version counted."""
         return Bm25([row["lexical"] for row in self.rows])
 
-    def cosines(self, vector: np.ndarray) -> np.ndarray:
-        """Cosines of the rows and a vector, float64 of shape (rows,); 0 where one of them has no length."""
+    def scores(self, vector: np.ndarray, metric: Metric) -> np.ndarray:
+        """Of the rows and a vector, float64 of shape (rows,); a cosine is 0 where one of them has no length."""
         query = np.asarray(vector, dtype=np.float64)
+        if metric == "dot":
+            return np.asarray(self._matrix.astype(np.float64) @ query)
         lengths = self._lengths * np.linalg.norm(query)
         return np.divide(self._matrix @ query, lengths, out=np.zeros(len(lengths)), where=lengths > 0)
 
@@ -54,6 +67,7 @@ class _Snapshot:
 class _Version:
     space_id: str
     dim: int
+    metric: Metric = "cosine"
     owner: str = ""
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
@@ -110,15 +124,18 @@ class ExactIndex:
         """See ``Index``."""
         self._version(version).owner = owner
 
-    def create_version(self, version: str, *, space_id: str, dim: int, owner: str = "") -> None:
+    def metric_of(self, version: str) -> Metric:
+        """See ``Index``."""
+        return self._version(version).metric
+
+    def create_version(
+        self, version: str, *, space_id: str, dim: int, owner: str = "", metric: Metric = "cosine"
+    ) -> None:
         """See ``Index``."""
         if version_number(self._name, version) is None:
             raise ValueError(f"a version of {self._name} is called {self._name}__v1, not {version}")
-        held = self._store.versions.setdefault(version, _Version(space_id, dim, owner))
-        if (held.space_id, held.dim) != (space_id, dim):
-            raise SpaceMismatchError(
-                f"{version} holds space {held.space_id} ({held.dim} dimensions), not {space_id} ({dim})"
-            )
+        held = self._store.versions.setdefault(version, _Version(space_id, dim, metric, owner))
+        check_same(version, (held.space_id, held.dim, held.metric), (space_id, dim, metric))
 
     def point_alias(self, version: str) -> None:
         """See ``Index``."""
@@ -170,14 +187,20 @@ class ExactIndex:
 
     def search(self, version: str | None, vector: np.ndarray, request: SearchRequest) -> list[Hit]:
         """See ``Index``."""
+        version = version or must_live(self.live(), self._name)
         held = self._snapshot(version)
-        return _best(held, held.cosines(vector), held.places(request), request.k)
+        return _best(held, held.scores(vector, self.metric_of(version)), held.places(request), request.k)
 
     def match(self, version: str | None, text: str, request: SearchRequest) -> list[Hit]:
         """See ``Index``. Words are weighed by all rows of the version."""
         held = self._snapshot(version)
         scores, places = held.words.scores(text), held.places(request)
         return _best(held, scores, places[scores[places] > 0], request.k)
+
+    def matches_words(self, version: str) -> bool:
+        """See ``Index``."""
+        self._version(version)
+        return True
 
     def fetch(self, version: str | None, chunk_ids: Sequence[str], request: SearchRequest) -> list[Hit]:
         """See ``Index``."""
@@ -223,4 +246,4 @@ def _best(held: _Snapshot, scores: np.ndarray, places: np.ndarray, k: int) -> li
 
 
 def _hit(row: Mapping[str, Any], score: float) -> Hit:
-    return Hit(score=score, **{name: row[name] for name in _HIT_FIELDS})
+    return Hit(score=score, **({name: row[name] for name in _HIT_FIELDS} | {"mentions": tuple(row["mentions"])}))

@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+MAX_MENTIONS = 1_000  # a document's further ones are left out
+
 INDEX_ROW = pa.schema(
     [
         pa.field("chunk_id", pa.string(), nullable=False),
@@ -27,6 +29,8 @@ INDEX_ROW = pa.schema(
         pa.field("thread_id", pa.string(), nullable=False),  # doc_id of the thread's first message
         pa.field("title", pa.string(), nullable=False),
         pa.field("visibility", pa.string(), nullable=False),  # "public", "private", "direct" or "shared"
+        pa.field("mentions", pa.list_(pa.string()), nullable=False),  # ids of people, at most MAX_MENTIONS
+        pa.field("has_file", pa.bool_(), nullable=False),  # a file came with it
         pa.field("meta", pa.string(), nullable=False),  # JSON object
         pa.field("content_hash", pa.string(), nullable=False),
         pa.field("meta_hash", pa.string(), nullable=False),
@@ -34,8 +38,17 @@ INDEX_ROW = pa.schema(
     ]
 )
 
-# Not in versions of earlier releases; "" where a row has no such thing.
-ADDED = ("lexical", "author", "author_id", "thread_id", "title", "visibility")
+# Not in versions of earlier releases, and what a row has in place of one.
+ADDED: Mapping[str, object] = {
+    "lexical": "",
+    "author": "",
+    "author_id": "",
+    "thread_id": "",
+    "title": "",
+    "visibility": "",
+    "mentions": [],
+    "has_file": False,
+}
 
 # What `scan` yields: enough to compare an index with the ledger key by key, without texts and vectors.
 SCAN = pa.schema(
@@ -60,6 +73,8 @@ def checked_rows(
     table = table.select(INDEX_ROW.names).cast(INDEX_ROW)
     if pc.count_distinct(table["chunk_id"]).as_py() != len(table):
         raise ValueError("a chunk_id occurs twice in one upsert")
+    if pc.any(pc.greater(pc.list_value_length(table["mentions"]), MAX_MENTIONS)).as_py():
+        raise ValueError(f"a row has more than {MAX_MENTIONS:,} mentions")
     for chunk_id, column in too_long(table, max_bytes).items():
         raise ValueError(f"{column} of {chunk_id[:200]} is over {max_bytes[column]} bytes")
     if pc.any(pc.not_equal(pc.list_value_length(table["vector"]), dim)).as_py():
@@ -74,13 +89,15 @@ def checked_rows(
 def too_long(rows: pa.RecordBatch | pa.Table, max_bytes: Mapping[str, int]) -> dict[str, str]:
     """Map ``chunk_id`` to the first column over its limit, for the caller to quarantine.
 
-    ``rows`` have ``chunk_id`` and columns of ``max_bytes``, which are limits in UTF-8 bytes.
+    ``rows`` have ``chunk_id`` and columns of ``max_bytes``, which are limits in UTF-8 bytes; of a list, of each value.
     """
     found: dict[str, str] = {}
     for column, limit in max_bytes.items():
         if column not in rows.schema.names:
             continue
-        over = pc.greater(pc.binary_length(rows[column]), limit)
-        for chunk_id in rows["chunk_id"].filter(over).to_pylist():
+        values, keys = rows[column], rows["chunk_id"]
+        if pa.types.is_list(values.type):
+            keys, values = keys.take(pc.list_parent_indices(values)), pc.list_flatten(values)
+        for chunk_id in keys.filter(pc.greater(pc.binary_length(values), limit)).to_pylist():
             found.setdefault(chunk_id, column)
     return found

@@ -54,6 +54,10 @@ class Columns(_Section):
     visibility: Annotated[
         str | None, about("column that says `public`, `private`, `direct` or `shared`; anything else is private")
     ] = None
+    mentions: Annotated[
+        str | None, about("column of the ids of people whom the text names: a list, or a text with commas or blanks")
+    ] = None
+    has_file: Annotated[str | None, about("column that says whether a file came with it; what is not yes is no")] = None
     updated_at: Annotated[str | None, about("column of the time of the last edit; the newest row of an id counts")] = (
         None
     )
@@ -126,20 +130,45 @@ class SourceSection(_Section):
     team_id: Annotated[str | None, about("the team of every document")] = None
 
 
-class SlackExportSource(SourceSection):
+class LinkedSource(SourceSection):
+    """A source whose documents can be seen somewhere. ``link_fields`` are what its ``permalink`` may name."""
+
+    link_fields: ClassVar[tuple[str, ...]] = ()
+
+    permalink: Annotated[
+        str | None,
+        about(
+            "address of a document, made for each hit: text with `{team_id}`, `{channel_id}` and, of Slack, `{ts}` "
+            "(its digits), of files `{path}`, of a table `{id}`; none is no address, of a file its path below `uri`"
+        ),
+    ] = None
+
+    @field_validator("permalink")
+    @classmethod
+    def _names_fields(cls, template: str | None) -> str | None:
+        for name in re.findall(r"\{([^{}]*)\}", template or ""):
+            if name not in cls.link_fields:
+                known = ", ".join(f"{{{field}}}" for field in cls.link_fields)
+                raise ValueError(f"{{{name}}} is no field of it; there are {known}")
+        return template
+
+
+class SlackExportSource(LinkedSource):
     """A Slack workspace export: a folder or a .zip."""
 
     global_ids = True
+    link_fields = ("team_id", "channel_id", "ts")
 
     kind: Annotated[Literal["slack_export"], about('`"slack_export"`')]
     uri: Annotated[str, about("folder or .zip")]
     team_id: TeamId
 
 
-class FilesSource(SourceSection):
+class FilesSource(LinkedSource):
     """Every readable file below a folder, by content type."""
 
     needs_folder = True
+    link_fields = ("team_id", "channel_id", "path")
 
     kind: Annotated[Literal["files"], about('`"files"`')]
     uri: Annotated[str, about("folder")]
@@ -151,8 +180,10 @@ class FilesSource(SourceSection):
     max_bytes: Annotated[int, about("larger files go to quarantine", "bytes", gt=0)] = 100_000_000
 
 
-class TableSource(SourceSection):
+class TableSource(LinkedSource):
     """Rows of Parquet, newline-delimited JSON or Delta, columns mapped by name."""
+
+    link_fields = ("team_id", "channel_id", "id")
 
     kind: Annotated[Literal["table"], about('`"table"`')]
     uri: Annotated[str, about("folder, file or address of the table")]

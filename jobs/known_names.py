@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import pyarrow.compute as pc
+
 from embedding.errors import ConfigError
 from jobs.scope import Scope
 from jobs.sources import open_sources
@@ -71,6 +73,27 @@ def author_ids(pipeline: Pipeline, team: str, given: Collection[str]) -> tuple[s
         if not ids:
             known = ", ".join(sorted({shown for one, shown in pairs if one and shown})[:_SHOWN]) or "none"
             raise ConfigError(f"--from: no author {name!r} in team {team}; there are {known}")
+        found |= ids
+    return tuple(sorted(found))
+
+
+def mentioned_ids(pipeline: Pipeline, team: str, given: Collection[str]) -> tuple[str, ...]:
+    """Ids of people whom a team's texts name, given by id, or by the display name of one who wrote something.
+
+    Raises ConfigError for one whom no text names.
+    """
+    if not given:
+        return ()
+    rows = read_teams(pipeline.state, "chunks", [team], ["author_id", "author", "mentions"])
+    known = set(pc.unique(pc.list_flatten(rows["mentions"])).to_pylist())
+    authors = rows.select(["author_id", "author"]).group_by(["author_id", "author"]).aggregate([])
+    shown = dict(zip(authors["author_id"].to_pylist(), authors["author"].to_pylist(), strict=True))
+    found: set[str] = set()
+    for name in given:
+        ids = {one for one in known if one == name or (shown.get(one) or "").casefold() == name.casefold()}
+        if not ids:
+            names = ", ".join(sorted({shown.get(one) or one for one in known})[:_SHOWN]) or "nobody"
+            raise ConfigError(f"--mentions: no text of team {team} names {name!r}; texts name {names}")
         found |= ids
     return tuple(sorted(found))
 

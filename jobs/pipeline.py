@@ -27,7 +27,7 @@ from indexers import Settings, find_index, open_index
 from jobs import termination
 from jobs.config import Config
 from jobs.engines.ray import ray_runs
-from jobs.extract.cutting import Chunking
+from jobs.extract.cutting import ROW_VERSION, Chunking
 from jobs.state.lease import Lease
 from jobs.state.run_target import RunTarget
 from jobs.state.state_id import own_id, refuse_other
@@ -110,7 +110,8 @@ class Pipeline:
                 self.state.drop("published", f"`index` = '{version}'")
             if version in (served := self.state.served() or ()):  # of an index that was lost
                 self.state.keep_served(name for name in served if name != version)
-            index.create_version(version, space_id=self.space_id, dim=self.space.dim, owner=own_id(self.state.root))
+            space, owner = self.space, own_id(self.state.root)
+            index.create_version(version, space_id=self.space_id, dim=space.dim, owner=owner, metric=space.metric)
             refuse_other(self.state.root, version, index.owner_of(version))  # made by another state a moment ago
 
     def check_space(self, version: str) -> None:
@@ -236,7 +237,7 @@ class Pipeline:
             tokenizer,
             self.limits,
             self.state.hash_key,
-            f"{self.space.chunker}:{shown}:{text.conversations}",
+            f"{self.space.chunker}:{shown}:{text.conversations}:{ROW_VERSION}",
             {column: limit for column, limit in limits.items() if column in CHUNK.names},
             text.context,
             shown,

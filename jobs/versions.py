@@ -58,7 +58,8 @@ def version_to_build(pipeline: Pipeline, live: str | None) -> str:
     for version in reversed(newer):
         if index.space_of(version) == pipeline.space_id:
             # A call that was killed may have made only a part of it.
-            index.create_version(version, space_id=pipeline.space_id, dim=pipeline.space.dim)
+            space = pipeline.space
+            index.create_version(version, space_id=pipeline.space_id, dim=space.dim, metric=space.metric)
             return version
     version = f"{name}__v{max(numbers.values(), default=0) + 1}"
     pipeline.ensure_version(version)

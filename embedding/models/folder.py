@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from embedding.models.modules import READERS, unsupported
 from embedding.models.prompts import PromptOverrides, prompts_of, saved_settings
 from embedding.models.tokenizer_json import longest, lower_cases
 from embedding.models.weights import tensor_shape, weight_files
+from embedding.records import Metric
 
 # Architectures whose vectors are compared with sentence-transformers' own (tests/embedding/test_model_folders.py), and
 # the name that their weights carry in front where they were saved with a head.
@@ -70,7 +71,8 @@ class Module:
 class ModelFolder:
     """A folder's parts. ``prompts`` are what stands before a query and before a document; ``dim`` is of a vector.
 
-    ``transformer`` is the folder of the first module, which may also be of static vectors.
+    ``transformer`` is the folder of the first module, which may also be of static vectors. ``metric`` is what compares
+    vectors as the model means them.
     """
 
     transformer: Path
@@ -79,6 +81,7 @@ class ModelFolder:
     max_tokens: int
     prompts: tuple[str, str]
     dim: int
+    metric: Metric = "cosine"
 
     @property
     def prefix(self) -> str:
@@ -133,8 +136,8 @@ def read_folder(path: Path, prompts: PromptOverrides | None = None, dimensions: 
     if any(put_before) and not all(m.config.get("include_prompt", True) for m in modules):
         raise unsupported("a prompt whose tokens are left out of the pooling")
     found = ModelFolder(transformer, canonical(config), tuple(modules), max_tokens, put_before, dim)
-    _check_metric(settings.get("similarity_fn_name") or "cosine", unit=found.normalised and dim == whole)
-    return found
+    said_metric = settings.get("similarity_fn_name") or "cosine"
+    return replace(found, metric=_metric(said_metric, unit=found.normalised and dim == whole))
 
 
 def _module_kinds(entries: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -179,16 +182,19 @@ def _kept(whole: int, truncate: int | None, asked: int | None, trained: Any) -> 
     return asked
 
 
-def _check_metric(metric: str, *, unit: bool) -> None:
-    """Refuse a model whose vectors are not compared by cosine, as every index compares them.
+def _metric(said: str, *, unit: bool) -> Metric:
+    """What compares a model's vectors. Raises ConfigError for what no index compares by.
 
-    Vectors of length 1 are in the same order by their dot product and by their distance.
+    Vectors of length 1 are in the same order by cosine, by their dot product and by their distance.
     """
-    if metric != "cosine" and not (unit and metric in ("dot", "euclidean")):
-        raise ConfigError(
-            f"model.name: the model compares vectors by {metric!r} (similarity_fn_name in its "
-            "config_sentence_transformers.json), and an index does by cosine; take a model that is made for cosine"
-        )
+    if said == "cosine" or (unit and said in ("dot", "euclidean")):
+        return "cosine"
+    if said == "dot":
+        return "dot"
+    raise ConfigError(
+        f"model.name: the model compares vectors by {said!r} (similarity_fn_name in its "
+        "config_sentence_transformers.json), and an index does by cosine or dot product; take a model made for these"
+    )
 
 
 def _check_transformer(transformer: Path, config: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from embedding.models.packaged import OwnEngine, own_engine, tokenizer_file
 from embedding.models.prompts import PromptOverrides
 from embedding.models.tokenizer_json import tokenizer_digest
 from embedding.models.weights import tensors_digest, weight_files
+from embedding.records import Metric
 
 _IDENTITY = "2"  # change it with what a fingerprint of a model covers: graphs of another cover are then not its own
 
@@ -28,7 +29,10 @@ def short_hash(description: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """What shapes a vector. Fingerprints are hex digests of files; ``dim`` is the output dimension."""
+    """What shapes a vector, and what compares it (``metric``).
+
+    Fingerprints are hex digests of files; ``dim`` is the output dimension.
+    """
 
     weights: str
     tokenizer: str
@@ -40,6 +44,7 @@ class Space:
     normaliser: str
     dim: int
     dtype: str
+    metric: Metric = "cosine"
 
     @property
     def model_id(self) -> str:
@@ -58,8 +63,9 @@ class Space:
 
     @property
     def space_id(self) -> str:
-        """Short stable hash over all fields."""
-        return short_hash(asdict(self))
+        """Short stable hash over all fields; cosine, which every space had before there was another, is not in it."""
+        said = asdict(self)
+        return short_hash({name: value for name, value in said.items() if (name, value) != ("metric", "cosine")})
 
 
 def _digest(*files: Path) -> str:
@@ -105,6 +111,7 @@ def describe_space(
             normaliser=normaliser,
             dim=folder.dim if folder else 0,
             dtype="float32",
+            metric=folder.metric if folder else "cosine",
         )
     except (OSError, KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(f"model.name: the model folder {path.name!r} is incomplete: {_why(error)}") from error

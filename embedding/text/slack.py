@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from embedding.text.clean import clean_text
-from embedding.text.slack_files import GONE, file_texts, file_title
+from embedding.text.slack_files import GONE, NAMES_A_FILE, file_texts, file_title
 from embedding.text.slack_markup import MARKUP, MAX_LINKS, Reader, dicts, finish, normalise_label, string
 from embedding.text.slack_parts import Parts
 
@@ -21,7 +21,6 @@ __all__ = ["MAX_LINKS", "NORMALISER_VERSION", "SlackText", "clean_text", "normal
 
 NORMALISER_VERSION = "2"
 _NO_PREVIEW = "[no preview available]"
-_NAMES_A_FILE = frozenset({"file_comment", "file_mention"})  # a message about a file that another message shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +29,14 @@ class SlackText:
 
     ``links`` are URLs without userinfo, query and fragment; ``files`` are titles; ``refs`` are the user and channel
     ids that were looked up in the names, found or not, because a new name for one of them would change the text.
+    ``mentions`` are ids of people whom it names, sorted.
     """
 
     text: str
     links: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     refs: frozenset[str] = frozenset()
+    mentions: tuple[str, ...] = ()
 
 
 def normalise_message(message: Mapping[str, object], names: Mapping[str, str]) -> SlackText:
@@ -74,7 +75,8 @@ def normalise_message(message: Mapping[str, object], names: Mapping[str, str]) -
 def _result(reader: Reader, texts: list[str], files: tuple[str, ...]) -> SlackText:
     links = tuple(reader.links)[:MAX_LINKS]
     # Cleaned as the text is: a lone surrogate is in no user's id, and could not be stored.
-    return SlackText(finish("\n".join(texts)), links, files, frozenset(map(finish, reader.refs)))
+    refs = frozenset(map(finish, reader.refs))
+    return SlackText(finish("\n".join(texts)), links, files, refs, tuple(sorted(reader.people)))
 
 
 def _add_files(message: Mapping[str, object], reader: Reader, parts: Parts) -> tuple[str, ...]:
@@ -95,7 +97,7 @@ def _add_files(message: Mapping[str, object], reader: Reader, parts: Parts) -> t
         if title := file_title(file):
             titles[title] = None
             parts.add(title)
-        if message.get("subtype") not in _NAMES_A_FILE:
+        if message.get("subtype") not in NAMES_A_FILE:
             texts = file_texts(file, reader)
             for text in texts:
                 parts.add(text)

@@ -8,12 +8,13 @@ never looked at.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from embedding.text.slack_markup import Reader, dicts, finish, normalise_label, string
 
 # What a file is when it was deleted, or lies behind the limit of the plan: whatever else stands there is no content.
 GONE = frozenset({"tombstone", "hidden_by_limit"})
+NAMES_A_FILE = frozenset({"file_comment", "file_mention"})  # a message about a file that another message shared
 _HTML = re.compile(r"\s*<(?:!doctype|html|head|body|document|div|p|h[1-6]|ul|ol|table|span|br|b|i)\b", re.IGNORECASE)
 _BLOCK = frozenset(
     {
@@ -40,6 +41,12 @@ _PEOPLE = (("From", "from"), ("To", "to"), ("Cc", "cc"))
 _BODIES = ("content", "plain_text", "preview_plain_text", "preview")
 _RICH = ("simplified_html", "content_html")  # used where no field has the same as plain text
 _NOTES = ("alt_txt", "alt_text", "description", "summary")
+
+
+def has_file(message: Mapping[str, object]) -> bool:
+    """Whether a file came with a message and is still there."""
+    files = (*dicts(message.get("files")), *dicts([message.get("file")]))
+    return message.get("subtype") not in NAMES_A_FILE and any(file.get("mode") not in GONE for file in files)
 
 
 def file_title(file: dict[str, object]) -> str:

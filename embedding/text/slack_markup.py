@@ -36,6 +36,7 @@ _MENTIONS = frozenset(["user", "channel", "usergroup", "broadcast"])  # types of
 _TOKEN = re.compile(r"xox[A-Za-z0-9]-[\w%+/=-]+")
 _WORD = re.compile(r"[^\W_]+")
 _NUL = re.compile("\0")
+_PERSON = re.compile("[A-Za-z0-9]{1,64}")
 
 
 def normalise_label(text: str) -> str:
@@ -97,6 +98,7 @@ class Reader:
     def __init__(self, names: Mapping[str, str]) -> None:
         self.names = names
         self.refs: set[str] = set()
+        self.people: set[str] = set()
         self.links: dict[str, None] = {}
         self.groups: dict[str, str] = {}  # user groups have their name in ``text`` only, not in its block mirror
         self._kept: list[str] = []
@@ -157,6 +159,8 @@ class Reader:
     def user(self, user: str, label: str = "") -> str:
         """``@`` and a person's name."""
         self.refs.add(user)
+        if _PERSON.fullmatch(user):
+            self.people.add(user)
         return "@" + (self.names.get(user) or label.removeprefix("@") or user)
 
     def channel(self, channel: str) -> str:

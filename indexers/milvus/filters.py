@@ -36,6 +36,10 @@ def search_filter(request: SearchRequest) -> str:
         parts.append(any_of("author_id", request.author_ids))
     if request.thread_id is not None:
         parts.append(f"thread_id == {literal(request.thread_id)}")
+    if request.mentions:
+        parts.append(f"array_contains_any(mentions, [{', '.join(map(literal, request.mentions))}])")
+    if request.has_file:
+        parts.append("has_file == true")
     if request.since is not None:
         parts.append(f"created_at >= {request.since}")
     if request.until is not None:

@@ -15,13 +15,15 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from embedding.errors import ConfigError, ReadBackError, ResourceError, SpaceMismatchError
-from indexers.base import Settings, check_name, version_number
+from embedding.errors import ConfigError, ReadBackError, ResourceError
+from embedding.records import Metric
+from indexers.base import Settings, check_name, check_same, version_number
 from indexers.milvus.compat import NOT_AWAITED, compact_collection
 from indexers.milvus.connection import SLOW_CALL_SECONDS
 from indexers.milvus.filters import any_of
 from indexers.milvus.layout import (
     COMPACTION_KEY,
+    METRIC_KEY,
     OWNER_KEY,
     PROOF_DIM,
     PROVEN_KEY,
@@ -63,19 +65,18 @@ class MilvusIndex(MilvusReader):
         self._describe(version)
         self._mark(version, {OWNER_KEY: owner})
 
-    def create_version(self, version: str, *, space_id: str, dim: int, owner: str = "") -> None:
+    def create_version(
+        self, version: str, *, space_id: str, dim: int, owner: str = "", metric: Metric = "cosine"
+    ) -> None:
         """See ``Index``. On a server the layout is the one that reads back there."""
         if version_number(self._name, version) is None:
             raise ValueError(f"a version of {self._name} is called {self._name}__v1, not {version}")
         if self._call(self._milvus.has_collection, version):
             held = self._describe(version)
-            if (held.space_id, held.dim) != (space_id, dim):
-                raise SpaceMismatchError(
-                    f"{version} holds space {held.space_id} ({held.dim} dimensions), not {space_id} ({dim})"
-                )
+            check_same(version, (held.space_id, held.dim, held.layout.metric), (space_id, dim, metric))
             self._finish(version, held.layout)  # a killed run may have left it without
             return
-        self._create(version, space_id, dim, self._choose_layout(), owner)
+        self._create(version, space_id, dim, self._choose_layout(metric), owner)
 
     def point_alias(self, version: str) -> None:
         """See ``Index``."""
@@ -186,9 +187,9 @@ class MilvusIndex(MilvusReader):
 
     # -- layout ------------------------------------------------------------------------------------------------------
 
-    def _choose_layout(self) -> Layout:
+    def _choose_layout(self, metric: Metric) -> Layout:
         """The layout of a new version. On a server with the team as partition key only where that reads back."""
-        layout = wanted_layout(self._settings, self.capabilities())
+        layout = replace(wanted_layout(self._settings, self.capabilities()), metric=metric)
         if self._lite is not None:
             return layout
         keyed = replace(layout, partition_key=True)
@@ -252,7 +253,10 @@ class MilvusIndex(MilvusReader):
             collection,
             schema=schema_of(dim, layout),
             consistency_level="Strong",
-            properties={SPACE_KEY: space_id} | ({OWNER_KEY: owner} if owner else {}) | marks_of(self.capabilities()),
+            properties={SPACE_KEY: space_id}
+            | ({OWNER_KEY: owner} if owner else {})
+            | ({METRIC_KEY: layout.metric} if layout.metric != "cosine" else {})
+            | marks_of(self.capabilities()),
         )
         self._finish(collection, layout)
 

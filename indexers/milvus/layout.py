@@ -17,13 +17,16 @@ import pyarrow as pa
 from pymilvus import DataType, Function, FunctionType, MilvusClient
 
 from embedding.errors import ConfigError
+from embedding.records import Metric
 from indexers.base import Capabilities, Index, SearchRequest, Settings
 from indexers.bm25 import K1, B
 from indexers.milvus.limits import MAX_BYTES
-from indexers.rows import ADDED, INDEX_ROW
+from indexers.rows import ADDED, INDEX_ROW, MAX_MENTIONS
 
 SPACE_KEY = "space_id"
 OWNER_KEY = "owner_state"
+METRIC_KEY = "metric"  # "dot"; a version of an earlier release says nothing, and compares by cosine
+METRICS: Mapping[Metric, str] = {"cosine": "COSINE", "dot": "IP"}  # as Milvus calls them
 PROVEN_KEY = "read_back_on"
 # Milvus's own name for whether it compacts a collection by itself. A server before 2.4 that is killed loses deletes
 # which it had written to its files: where those of two segments came while both were compacted into one, its catalogue
@@ -35,6 +38,8 @@ WORDS = "words"  # the sparse vectors that BM25 makes of the column LEXICAL, in 
 LEXICAL = "lexical"
 SERVER_WRITERS = 4
 
+_NUMBERS = {pa.int32(): DataType.INT32, pa.int64(): DataType.INT64, pa.bool_(): DataType.BOOL}
+
 PROOF_DIM = 8
 _PROOF_TEAMS = 8
 _PROOF_ROWS = 320
@@ -44,13 +49,14 @@ _PROOF_ROWS = 320
 class Layout:
     """What a version's schema has; read back from the collection, never assumed.
 
-    ``columns`` are those of INDEX_ROW that it has: without BM25 not LEXICAL, in a version of an earlier release none of
-    ADDED.
+    ``metric`` compares its vectors. ``columns`` are those of INDEX_ROW that it has: without BM25 not LEXICAL, in a
+    version of an earlier release none of ADDED.
     """
 
     partition_key: bool = False
     words: bool = False
     float16: bool = False
+    metric: Metric = "cosine"
     columns: tuple[str, ...] = tuple(name for name in INDEX_ROW.names if name != LEXICAL)
 
     def __str__(self) -> str:
@@ -105,10 +111,12 @@ def marks_of(can: Capabilities) -> dict[str, str]:
 def layout_of(described: Mapping[str, Any]) -> tuple[int, Layout]:
     """Dimension and layout of a collection, from what the engine says of it."""
     fields = {field["name"]: field for field in described["fields"]}
+    metric: Metric = "dot" if described.get("properties", {}).get(METRIC_KEY) == "dot" else "cosine"
     return int(fields["vector"]["params"]["dim"]), Layout(
         partition_key=bool(fields["team_id"].get("is_partition_key")),
         words=WORDS in fields,
         float16=fields["vector"]["type"] == DataType.FLOAT16_VECTOR,
+        metric=metric,
         columns=tuple(name for name in INDEX_ROW.names if name in fields),
     )
 
@@ -129,8 +137,11 @@ def schema_of(dim: int, layout: Layout) -> Any:
             if name == words and layout.words:
                 options["enable_analyzer"] = True
             schema.add_field(name, DataType.VARCHAR, **options)
+        elif pa.types.is_list(field.type):
+            limits = {"max_capacity": MAX_MENTIONS, "max_length": MAX_BYTES[name]}
+            schema.add_field(name, DataType.ARRAY, element_type=DataType.VARCHAR, **limits)
         else:
-            schema.add_field(name, DataType.INT32 if pa.types.is_int32(field.type) else DataType.INT64)
+            schema.add_field(name, _NUMBERS[field.type])
     if layout.words:
         schema.add_field(WORDS, DataType.SPARSE_FLOAT_VECTOR)
         schema.add_function(Function("bm25", FunctionType.BM25, input_field_names=[words], output_field_names=[WORDS]))
@@ -146,7 +157,7 @@ def indexes_of(layout: Layout, *, lite: bool) -> dict[str, dict[str, Any]]:
     # efConstruction are hnswlib's usual values for some hundred dimensions.
     flat: dict[str, Any] = {"index_type": "FLAT", "params": {}}
     graph: dict[str, Any] = {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 200}}
-    found = {"vector": {"metric_type": "COSINE", **(flat if lite else graph)}}
+    found = {"vector": {"metric_type": METRICS[layout.metric], **(flat if lite else graph)}}
     if layout.words:
         # Milvus Lite's own k1 would be 1.5.
         weights = {"bm25_k1": K1, "bm25_b": B}
@@ -195,7 +206,7 @@ def _proof_rows(written: Mapping[str, tuple[str, str]]) -> pa.Table:
                 "updated_at": 0,
                 "version": 0,
                 "text": key,
-                **dict.fromkeys(ADDED, ""),
+                **ADDED,
                 "meta": "{}",
                 "content_hash": key,
                 "meta_hash": mark,

@@ -6,7 +6,7 @@ Changes nothing, and never reads across teams for a search: the team is part of 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,15 @@ import pyarrow as pa
 from pymilvus import MilvusClient
 
 from embedding.errors import ConfigError, ResourceError
+from embedding.records import Metric
 from indexers.base import Capabilities, Hit, SearchRequest, Settings, check_columns, must_live, version_number
 from indexers.bm25 import words_of
 from indexers.milvus.connection import SLOW_CALL_SECONDS, Connection
 from indexers.milvus.filters import any_of, literal, search_filter
+from indexers.milvus.hits import SHOWN, hit_of, hits_of, key_and_score, numbers_of
 from indexers.milvus.layout import (
     COMPACTION_KEY,
+    METRICS,
     OWNER_KEY,
     PROVEN_KEY,
     SPACE_KEY,
@@ -35,8 +38,13 @@ FETCH_KEYS = 1_000
 # large pages: 16,000 keys and hashes are about 5 MB.
 SCAN_ROWS = 16_000
 EXACT_ROWS = 16_000
-
-_HIT_FIELDS = [f.name for f in fields(Hit) if f.name not in ("chunk_id", "score")]
+# A server's graph misses rows under a filter, most where that keeps some 7 to 10 % (of 100,000 rows 5 in 100 at an `ef`
+# of 128). A segment is compared row by row where less passes, or at most twice of what is asked for (in knowhere
+# kHnswSearchKnnBFFilterThreshold, kHnswSearchBFTopkThreshold). So where at most COMPARED_ROWS pass half of them are
+# asked for, by key alone; else the graph is, with GRAPH_EF candidates. Figures: benchmarks/visibility.py.
+COMPARED_ROWS = 32_000
+GRAPH_EF = 1_024
+WHOLE_HITS = 256  # so many hits are answered with all that they show
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +101,10 @@ class MilvusReader:
         """See ``Index``."""
         return self._describe(version).owner
 
+    def metric_of(self, version: str) -> Metric:
+        """See ``Index``."""
+        return self._layout(version).metric
+
     def count(self, version: str) -> int:
         """See ``Index``."""
         return self._count(version, "")
@@ -108,7 +120,7 @@ class MilvusReader:
         for start in range(0, len(chunk_ids), FETCH_KEYS):
             keys = any_of("chunk_id", chunk_ids[start : start + FETCH_KEYS])
             for row in self._query(version, keys, ["chunk_id", "vector"]):
-                found[row["chunk_id"]] = _numbers(row["vector"])
+                found[row["chunk_id"]] = numbers_of(row["vector"])
         return found
 
     def vector_error(self, version: str) -> float:
@@ -120,11 +132,19 @@ class MilvusReader:
         version, filters = self._asked(version, request)
         query = np.asarray(vector, dtype=np.float32)
         asked: Any = query.astype(np.float16) if self._layout(version).float16 else query.tolist()
-        found = self._best(version, "vector", asked, filters, request.k)
-        few = self._lite is None and len(found) < request.k
-        if few and len(found) < self._count(version, filters) <= EXACT_ROWS:
+        if self._lite is not None:
+            return hits_of(self._best(version, "vector", asked, filters, request.k))
+        # Of a moment ago: it chooses how to search, and never what is found.
+        passing = self._count(version, filters, consistency_level="Eventually")
+        limit = max(request.k, passing // 2 + 1) if passing <= COMPARED_ROWS else request.k
+        if limit <= max(request.k, WHOLE_HITS):
+            hits = hits_of(self._best(version, "vector", asked, filters, limit))[: request.k]
+        else:
+            found = self._best(version, "vector", asked, filters, limit, shown=())
+            hits = self._shown_hits(version, dict([key_and_score(hit) for hit in found][: request.k]), filters)
+        if len(hits) < request.k and len(hits) < self._count(version, filters) <= EXACT_ROWS:
             return self._exact(version, query, filters, request.k)
-        return _hits(found)
+        return hits
 
     def match(self, version: str | None, text: str, request: SearchRequest) -> list[Hit]:
         """See ``Index``. Milvus Lite weighs words by the rows of one file of its own at a time."""
@@ -139,7 +159,11 @@ class MilvusReader:
         found = [
             hit | {"distance": abs(hit["distance"])} for hit in self._best(version, WORDS, text, filters, request.k)
         ]
-        return [hit for hit in _hits(found) if hit.score > 0]
+        return [hit for hit in hits_of(found) if hit.score > 0]
+
+    def matches_words(self, version: str) -> bool:
+        """See ``Index``."""
+        return self._layout(version).words
 
     def fetch(self, version: str | None, chunk_ids: Sequence[str], request: SearchRequest) -> list[Hit]:
         """See ``Index``."""
@@ -148,7 +172,7 @@ class MilvusReader:
         for start in range(0, len(chunk_ids), FETCH_KEYS):
             keys = any_of("chunk_id", chunk_ids[start : start + FETCH_KEYS])
             rows = self._query(version, f"{keys} and {filters}", ["chunk_id", *self._shown(version)])
-            found |= {row["chunk_id"]: _hit(row["chunk_id"], 0.0, row) for row in rows}
+            found |= {row["chunk_id"]: hit_of(row["chunk_id"], 0.0, row) for row in rows}
         return [found[chunk_id] for chunk_id in dict.fromkeys(chunk_ids) if chunk_id in found]
 
     # -- versions ----------------------------------------------------------------------------------------------------
@@ -185,13 +209,16 @@ class MilvusReader:
         return version, search_filter(request)
 
     def _shown(self, version: str) -> list[str]:
-        return [name for name in _HIT_FIELDS if name in self._layout(version).columns]
+        return [name for name in SHOWN if name in self._layout(version).columns]
 
-    def _best(self, version: str, field: str, asked: Any, filters: str, k: int) -> Any:
+    def _best(
+        self, version: str, field: str, asked: Any, filters: str, k: int, shown: Sequence[str] | None = None
+    ) -> Any:
         params: dict[str, Any] = {"metric_type": "BM25", "params": {}}
         if field == "vector":
-            # HNSW looks at `ef` candidates: 128 keeps recall at k = 10 high, and Milvus refuses ef < k.
-            params = {"metric_type": "COSINE", "params": {} if self._lite else {"ef": max(128, 2 * k)}}
+            # Milvus refuses ef < k.
+            metric = METRICS[self._layout(version).metric]
+            params = {"metric_type": metric, "params": {} if self._lite else {"ef": max(GRAPH_EF, k)}}
         (found,) = self._call(
             self._milvus.search,
             version,
@@ -199,7 +226,7 @@ class MilvusReader:
             anns_field=field,
             filter=filters,
             limit=k,
-            output_fields=self._shown(version),
+            output_fields=self._shown(version) if shown is None else list(shown),
             search_params=params,
             consistency_level="Strong",
             quotes=field != "vector",
@@ -208,19 +235,29 @@ class MilvusReader:
 
     def _exact(self, version: str, query: np.ndarray, filters: str, k: int) -> list[Hit]:
         """The nearest by comparing all: a graph, or a server that has yet to build it, loses rows of a small team."""
-        length = float(np.linalg.norm(query)) or 1.0
+        cosine = self.metric_of(version) == "cosine"
+        length = (float(np.linalg.norm(query)) or 1.0) if cosine else 1.0
         scores: dict[str, float] = {}
         for page in self._pages(version, filters, ["chunk_id", "vector"], FETCH_KEYS):
-            held = np.stack([_numbers(row["vector"]) for row in page])
-            cosines = held @ query / length / np.maximum(np.linalg.norm(held, axis=1), 1e-30)
-            scores |= zip((row["chunk_id"] for row in page), cosines.tolist(), strict=True)
+            held = np.stack([numbers_of(row["vector"]) for row in page])
+            lengths = np.maximum(np.linalg.norm(held, axis=1), 1e-30) if cosine else 1.0
+            near = held @ query / length / lengths
+            scores |= zip((row["chunk_id"] for row in page), near.tolist(), strict=True)
             scores = dict(sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:k])
-        rows: list[dict[str, Any]] = []
-        keys = list(scores)
-        for start in range(0, len(keys), FETCH_KEYS):
-            found = any_of("chunk_id", keys[start : start + FETCH_KEYS])
-            rows += self._query(version, found, ["chunk_id", *self._shown(version)])
-        return _hits([{"chunk_id": r["chunk_id"], "distance": scores[r["chunk_id"]], "entity": r} for r in rows])
+        return self._shown_hits(version, scores, filters)
+
+    def _shown_hits(self, version: str, scores: Mapping[str, float], filters: str) -> list[Hit]:
+        """Hits with their scores, best first; without those that pass the filter no more."""
+        rows: dict[str, dict[str, Any]] = {}
+        # A read that sees the last write waits for the server's clock, a fifth of a second. What was found was seen by
+        # one; only what another replica does not have yet is asked for so again.
+        for level in ("Eventually", "Strong"):
+            left = [key for key in scores if key not in rows]
+            for start in range(0, len(left), FETCH_KEYS):
+                asked = f"{any_of('chunk_id', left[start : start + FETCH_KEYS])} and {filters}"
+                found = self._query(version, asked, ["chunk_id", *self._shown(version)], consistency_level=level)
+                rows |= {row["chunk_id"]: row for row in found}
+        return hits_of([{"chunk_id": key, "distance": scores[key], "entity": row} for key, row in rows.items()])
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
@@ -230,14 +267,11 @@ class MilvusReader:
 
     def _query(self, version: str, filters: str, fields: list[str], **options: Any) -> list[dict[str, Any]]:
         self._load(version)
-        return list(
-            self._call(
-                self._milvus.query, version, filter=filters, output_fields=fields, consistency_level="Strong", **options
-            )
-        )
+        options = {"consistency_level": "Strong"} | options
+        return list(self._call(self._milvus.query, version, filter=filters, output_fields=fields, **options))
 
-    def _count(self, version: str, filters: str) -> int:
-        return int(self._query(version, filters, ["count(*)"])[0]["count(*)"])
+    def _count(self, version: str, filters: str, **options: Any) -> int:
+        return int(self._query(version, filters, ["count(*)"], **options)[0]["count(*)"])
 
     def _pages(self, version: str, filters: str, fields: list[str], size: int) -> Iterator[list[dict[str, Any]]]:
         """Rows in the order of their keys, ``size`` at a time."""
@@ -257,25 +291,3 @@ class MilvusReader:
                 )
             yield page
             after = last
-
-
-def _numbers(vector: Any) -> np.ndarray:
-    """A vector as Milvus answers it: float32 as numbers, float16 as their bytes."""
-    if isinstance(vector, list) and len(vector) == 1 and isinstance(vector[0], bytes):
-        vector = vector[0]
-    if isinstance(vector, bytes):
-        vector = np.frombuffer(vector, dtype="<f2")
-    return np.asarray(vector, dtype=np.float32)
-
-
-def _hits(found: Any) -> list[Hit]:
-    # A 2.3 server does not name the key's column, and pymilvus then calls it "id".
-    hits = [
-        _hit(hit["chunk_id"] if "chunk_id" in hit else hit["id"], float(hit["distance"]), hit["entity"])
-        for hit in found
-    ]
-    return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))
-
-
-def _hit(chunk_id: str, score: float, row: Mapping[str, Any]) -> Hit:
-    return Hit(chunk_id=chunk_id, score=score, **{name: row[name] for name in _HIT_FIELDS if name in row})

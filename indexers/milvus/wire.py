@@ -25,8 +25,13 @@ UPSERT_BYTES = 8 << 20
 def batches(table: pa.Table, dim: int) -> Iterator[tuple[int, int]]:
     """Cut rows into slices of at most UPSERT_ROWS and UPSERT_BYTES; yields (start, length)."""
     sizes = np.full(len(table), 4 * dim + 8 * 4, dtype=np.int64)
-    for column in MAX_BYTES.keys() & set(table.column_names):
-        sizes += pc.binary_length(table[column]).to_numpy()
+    for name in MAX_BYTES.keys() & set(table.column_names):
+        column = table[name]
+        if pa.types.is_list(column.type):
+            lengths = pc.binary_length(pc.list_flatten(column)).to_numpy()
+            np.add.at(sizes, pc.list_parent_indices(column).to_numpy(), lengths)
+        else:
+            sizes += pc.binary_length(column).to_numpy()
     ends = np.cumsum(sizes)
     start = 0
     while start < len(table):
@@ -68,6 +73,13 @@ def _scalars(name: str, column: pa.ChunkedArray) -> schema_pb2.FieldData:
     if pa.types.is_string(column.type):
         field.type = DataType.VARCHAR
         field.scalars.string_data.data.extend(column.to_pylist())
+    elif pa.types.is_list(column.type):
+        field.type, field.scalars.array_data.element_type = DataType.ARRAY, DataType.VARCHAR
+        for values in column.to_pylist():
+            field.scalars.array_data.data.add().string_data.data.extend(values)
+    elif pa.types.is_boolean(column.type):
+        field.type = DataType.BOOL
+        field.scalars.bool_data.data.extend(column.to_pylist())
     elif pa.types.is_int32(column.type):
         field.type = DataType.INT32
         field.scalars.int_data.data.extend(column.to_pylist())

@@ -28,6 +28,8 @@ def documents_of(table: pa.Table, vectors: np.ndarray) -> Iterator[tuple[str, di
         key = row["chunk_id"]
         for name, stored in storing.items():
             row[name] = stored(row[name])
+        if "mentions" in row:
+            row["mentions"] = [searchable(value) for value in row["mentions"]]
         yield key, row | {"vector": {"values": vector.tobytes().hex()}}
 
 
@@ -40,5 +42,11 @@ def value_of(fields: Mapping[str, Any], name: str) -> Any:
 
 def hit_of(document: Mapping[str, Any], score: float) -> Hit:
     """A hit from the fields of a document or of a query's answer; what is not among them is "" or 0."""
-    strings = {name: restored(document.get(name, "")) for name in HIT_FIELDS if name != "created_at"}
-    return Hit(score=score, created_at=int(document.get("created_at", 0)), **strings)
+    others = ("created_at", "mentions", "has_file")
+    return Hit(
+        score=score,
+        created_at=int(document.get("created_at", 0)),
+        mentions=tuple(restored(value) for value in document.get("mentions", ())),
+        has_file=bool(document.get("has_file", False)),
+        **{name: restored(document.get(name, "")) for name in HIT_FIELDS if name not in others},
+    )

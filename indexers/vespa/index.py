@@ -15,14 +15,25 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embedding.errors import ConfigError, ResourceError, SpaceMismatchError
-from indexers.base import Capabilities, Hit, SearchRequest, Settings, check_columns, must_live, passing, version_number
+from embedding.errors import ConfigError, ResourceError
+from embedding.records import Metric
+from indexers.base import (
+    Capabilities,
+    Hit,
+    SearchRequest,
+    Settings,
+    check_columns,
+    check_same,
+    must_live,
+    passing,
+    version_number,
+)
 from indexers.bm25 import words_of
 from indexers.rows import ADDED, INDEX_ROW, SCAN, checked_rows
 from indexers.vespa.client import RefusedError, VespaClient
 from indexers.vespa.documents import documents_of, hit_of, value_of
 from indexers.vespa.limits import MAX_BYTES
-from indexers.vespa.package import HIT_FIELDS, LIVE, content_cluster, versions_type
+from indexers.vespa.package import HIT_FIELDS, LIVE, PROFILES, content_cluster, versions_type
 from indexers.vespa.queries import match_body, search_body
 
 DEPLOY = "run `embedmill vespa-package` and deploy what it writes (`vespa deploy build/vespa`)"
@@ -48,6 +59,7 @@ class VespaIndex:
         self._name, self._types = name, versions_type(name)
         self._engine: str | None = None
         self._columns: dict[str, tuple[str, ...]] = {}
+        self._metrics: dict[str, Metric] = {}
         self._client = VespaClient(
             uri,
             namespace=name,
@@ -78,6 +90,11 @@ class VespaIndex:
         dims = self._dims()
         return {version for version in self.dims() if _layout_mark(version) not in dims}
 
+    def dot(self) -> set[str]:
+        """The versions whose vectors are compared by their dot product."""
+        dims = self._dims()
+        return {version for version in self.dims() if _metric_mark(version) in dims}
+
     def _dims(self) -> dict[str, int]:
         with _deployed():
             found = [d for page in self._client.visit(self._types, ["version", "dim", "space_id"]) for d in page]
@@ -104,24 +121,31 @@ class VespaIndex:
         self._describe(version)
         self._put_owner(version, owner)
 
-    def create_version(self, version: str, *, space_id: str, dim: int, owner: str = "") -> None:
-        """See ``Index``. ConfigError where the document type is not deployed with this dimension."""
+    def metric_of(self, version: str) -> Metric:
+        """See ``Index``. Asked once, as a type keeps it."""
+        if version not in self._metrics:
+            self._metrics[version] = "cosine" if self._said_of(_metric_document(version)) is None else "dot"
+        return self._metrics[version]
+
+    def create_version(
+        self, version: str, *, space_id: str, dim: int, owner: str = "", metric: Metric = "cosine"
+    ) -> None:
+        """See ``Index``. ConfigError where the document type is not deployed with this dimension and metric."""
         if version_number(self._name, version) is None:
             raise ValueError(f"a version of {self._name} is called {self._name}__v1, not {version}")
         said = self._said_of(version)
         if said is None:
-            self._check_deployed(version, dim)
-            # Both ahead of the version, so that no kill leaves one without.
+            self._check_deployed(version, dim, metric)
+            # All ahead of the version, so that no kill leaves one without.
             self._client.put(self._types, [(_layout_document(version), _note(_layout_mark(version), LAYOUT))])
+            self._note_metric(version, metric)
             self._columns[version] = tuple(INDEX_ROW.names)
             if owner:
                 self._put_owner(version, owner)
             said = {"version": version, "space_id": space_id, "dim": dim}
             self._client.put(self._types, [(version, said)])
-        if (said["space_id"], said["dim"]) != (space_id, dim):
-            raise SpaceMismatchError(
-                f"{version} holds space {said['space_id']} ({said['dim']} dimensions), not {space_id} ({dim})"
-            )
+        held = (str(said["space_id"]), int(said["dim"]), self.metric_of(version))
+        check_same(version, held, (space_id, dim, metric))
 
     def point_alias(self, version: str) -> None:
         """See ``Index``."""
@@ -168,7 +192,7 @@ class VespaIndex:
     def search(self, version: str | None, vector: np.ndarray, request: SearchRequest) -> list[Hit]:
         """See ``Index``."""
         version = self._asked(version, request)
-        return self._found(version, search_body(version, vector, request), request)
+        return self._found(version, search_body(version, vector, request, self.metric_of(version)), request)
 
     def match(self, version: str | None, text: str, request: SearchRequest) -> list[Hit]:
         """See ``Index``."""
@@ -178,6 +202,10 @@ class VespaIndex:
         column = "lexical" if "lexical" in self._columns_of(version) else "text"
         found = self._found(version, match_body(version, column, text, request), request)
         return [hit for hit in found if hit.score > 0]
+
+    def matches_words(self, version: str) -> bool:
+        """See ``Index``. Every type has a field with BM25."""
+        return True
 
     def fetch(self, version: str | None, chunk_ids: Sequence[str], request: SearchRequest) -> list[Hit]:
         """See ``Index``. Documents are got by id, and the filters are applied here."""
@@ -228,8 +256,10 @@ class VespaIndex:
             raise ConfigError(f"{version} is the live version of {self._name}; move the alias first")
         if self._said_of(version) is not None:
             self._client.empty(version)
-            self._client.remove(self._types, [version, _owner_document(version), _layout_document(version)])
+            notes = [_owner_document(version), _layout_document(version), _metric_document(version)]
+            self._client.remove(self._types, [version, *notes])
             self._columns.pop(version, None)
+            self._metrics.pop(version, None)
 
     def close(self) -> None:
         """See ``Index``."""
@@ -242,6 +272,13 @@ class VespaIndex:
     def _put_owner(self, version: str, owner: str) -> None:
         # No release lists a document under another name as a version.
         self._client.put(self._types, [(_owner_document(version), _note(f"owner of {version}", owner))])
+
+    def _note_metric(self, version: str, metric: Metric) -> None:
+        if metric == "dot":
+            self._client.put(self._types, [(_metric_document(version), _note(_metric_mark(version), metric))])
+        else:  # of a version of that name which a kill left half made
+            self._client.remove(self._types, [_metric_document(version)])
+        self._metrics[version] = metric
 
     def _describe(self, version: str) -> tuple[str, int]:
         said = self._said_of(version)
@@ -256,19 +293,20 @@ class VespaIndex:
             self._columns[version] = tuple(name for name in INDEX_ROW.names if noted or name not in ADDED)
         return self._columns[version]
 
-    def _check_deployed(self, version: str, dim: int) -> None:
-        """Only a query tells whether a type is there, with this dimension and all columns; no API of Vespa's does."""
+    def _check_deployed(self, version: str, dim: int, metric: Metric) -> None:
+        """Only a query tells whether a type is there, with this dimension, metric and all columns; no API does."""
         near = "({targetHits:1}nearestNeighbor(vector, q))"
         probe = {
-            "yql": f'select * from {version} where {near} and visibility contains "public"',
+            "yql": f'select * from {version} where {near} and visibility contains "public" and has_file = true',
             "hits": 0,
-            "ranking": "semantic",
+            "ranking": PROFILES[metric],
             "input.query(q)": np.eye(1, dim)[0].tolist(),
         }
         try:
             self._client.query(probe, f"asking for {version}")
         except RefusedError as error:
-            raise RefusedError(f"{version} is not deployed with {dim} dimensions; {DEPLOY} ({error})") from None
+            by = " and compared by dot product" if metric == "dot" else ""
+            raise RefusedError(f"{version} is not deployed with {dim} dimensions{by}; {DEPLOY} ({error})") from None
 
 
 @contextmanager
@@ -292,6 +330,15 @@ def _layout_document(version: str) -> str:
 
 def _layout_mark(version: str) -> str:
     return f"layout of {version}"
+
+
+def _metric_document(version: str) -> str:
+    """The id of the document that says that a version compares by dot product; others have none."""
+    return f"{version}.metric"
+
+
+def _metric_mark(version: str) -> str:
+    return f"metric of {version}"
 
 
 def _note(mark: str, value: str) -> dict[str, Any]:

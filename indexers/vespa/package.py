@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Mapping
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Literal
 
 from vespa.package import (
     HNSW,
@@ -29,6 +30,7 @@ from vespa.package import (
 )
 
 from embedding.errors import ConfigError
+from embedding.records import Metric
 from indexers.base import check_name, version_number
 from indexers.rows import ADDED
 
@@ -48,12 +50,21 @@ HIT_FIELDS = (
     "thread_id",
     "title",
     "visibility",
+    "mentions",
+    "has_file",
 )
-FILTERS = ("team_id", "channel_id", "kind", "author_id", "thread_id", "visibility")
+FILTERS = ("team_id", "channel_id", "kind", "author_id", "thread_id", "visibility", "mentions")
 MAX_HITS = 1_000  # Vespa's own limit is 400 hits a query
 OVERRIDE_DAYS = 7  # how long a package that drops or changes unused types can be deployed
 
-_COSINE = "cosine_similarity(query(q), attribute(vector), x)"
+# By how vectors are compared: the rank profile, its expression, and the distance of the graph. The names differ, so
+# that a query tells which of them a type is deployed with.
+PROFILES: Mapping[Metric, str] = {"cosine": "semantic", "dot": "semantic_dot"}
+_EXPRESSIONS: Mapping[Metric, str] = {
+    "cosine": "cosine_similarity(query(q), attribute(vector), x)",
+    "dot": "sum(query(q) * attribute(vector))",
+}
+_DISTANCES: Mapping[Metric, Literal["angular", "dotproduct"]] = {"cosine": "angular", "dot": "dotproduct"}
 _VECTOR = re.compile(r"field vector type tensor<float>\(x\[([0-9]+)\]\)")
 
 
@@ -75,11 +86,18 @@ def content_cluster(name: str) -> str:
 
 
 def write_package(
-    folder: Path, name: str, dims: Mapping[str, int], *, earlier: Collection[str] = (), unused: bool = False
+    folder: Path,
+    name: str,
+    dims: Mapping[str, int],
+    *,
+    earlier: Collection[str] = (),
+    dot: Collection[str] = (),
+    unused: bool = False,
 ) -> list[str]:
     """Write the package with a document type for each version in ``dims`` (to its dimension), in place of an older one.
 
-    Types of the versions in ``earlier`` keep the columns that they have had in an earlier release.
+    Types of the versions in ``earlier`` keep the columns that they have had in an earlier release; those of the
+    versions in ``dot`` compare vectors by their dot product.
 
     Where the older package in the folder has types that go, or that get another dimension or other columns, Vespa
     refuses the deployment unless an override allows it for some days. ``unused`` says that these hold nothing, and
@@ -89,6 +107,7 @@ def write_package(
     before = read_dims(folder, name)
     changed = [version for version, dim in before.items() if version in dims and dims[version] != dim]
     grown = sorted((read_earlier(folder, name) & set(dims)) - set(earlier))
+    grown += sorted((read_dot(folder, name) ^ set(dot)) & set(dims) & set(before))
     gone = [version for version in before if version not in dims]
     validations = []
     if unused:
@@ -100,7 +119,7 @@ def write_package(
         file.unlink(missing_ok=True)
     services = folder / "services.xml"
     held = services.read_text() if services.exists() else None
-    application(name, dims, validations, earlier).to_files(folder)
+    application(name, dims, validations, earlier, dot).to_files(folder)
     if held is not None:
         services.write_text(_with_types(held, services.read_text(), name))
     return sorted({*changed, *grown, *gone})
@@ -122,16 +141,24 @@ def read_earlier(folder: Path, name: str) -> set[str]:
     return {version for version, text in files.items() if "field lexical type" not in text}
 
 
+def read_dot(folder: Path, name: str) -> set[str]:
+    """Those of the versions that a package in a folder has whose types compare vectors by their dot product."""
+    files = {version: (folder / "schemas" / f"{version}.sd").read_text() for version in read_dims(folder, name)}
+    return {version for version, text in files.items() if f"distance-metric: {_DISTANCES['dot']}" in text}
+
+
 def application(
     name: str,
     dims: Mapping[str, int],
     validations: list[Validation] | None = None,
     earlier: Collection[str] = (),
+    dot: Collection[str] = (),
 ) -> ApplicationPackage:
     """The whole package as pyvespa knows it."""
     schemas = [_versions_schema(name)]
     for version in sorted(dims, key=lambda v: (len(v), v)):
-        schemas.append(_version_schema(version, dims[version], ADDED if version in earlier else ()))
+        metric: Metric = "dot" if version in dot else "cosine"
+        schemas.append(_version_schema(version, dims[version], metric, ADDED if version in earlier else ()))
     return ApplicationPackage(
         name=application_name(name),
         schema=schemas,
@@ -161,11 +188,13 @@ def _versions_schema(name: str) -> Schema:
     return Schema(versions_type(name), Document(fields=fields))
 
 
-def _version_schema(version: str, dim: int, without: Collection[str]) -> Schema:
+def _version_schema(version: str, dim: int, metric: Metric, without: Collection[str]) -> Schema:
     """The document type of a version; ``without`` has the columns that it lacks, all of ADDED or none."""
     stored = ("chunk_id", "channel_name", "doc_id", "meta", "content_hash", "meta_hash", "author", "title")
     fields = [_stored(name) for name in stored if name not in without]
     fields += [_filter(name) for name in FILTERS if name not in without]
+    if "has_file" not in without:
+        fields.append(Field("has_file", "bool", indexing=["attribute", "summary"], rank="filter"))
     words = "text" if "lexical" in without else "lexical"
     fields += [
         Field("chunk_no", "int", indexing=["summary"]),
@@ -184,11 +213,13 @@ def _version_schema(version: str, dim: int, without: Collection[str]) -> Schema:
             "vector",
             f"tensor<float>(x[{dim}])",
             indexing=["attribute", "index"],
-            ann=HNSW(distance_metric="angular", max_links_per_node=16, neighbors_to_explore_at_insert=200),
+            ann=HNSW(distance_metric=_DISTANCES[metric], max_links_per_node=16, neighbors_to_explore_at_insert=200),
         )
     )
     profiles = [
-        RankProfile("semantic", inputs=[("query(q)", f"tensor<float>(x[{dim}])")], first_phase=_COSINE),
+        RankProfile(
+            PROFILES[metric], inputs=[("query(q)", f"tensor<float>(x[{dim}])")], first_phase=_EXPRESSIONS[metric]
+        ),
         RankProfile("bm25", first_phase=f"bm25({words})"),
     ]
     # Without the vector, which is a hundred times as large as what a search shows.
@@ -205,7 +236,7 @@ def _filter(name: str) -> Field:
     """A field that searches filter by: found through a dictionary, ``T01`` and ``t01`` apart, without ranking data."""
     return Field(
         name,
-        "string",
+        "array<string>" if name == "mentions" else "string",
         indexing=["attribute", "summary"],
         attribute=["fast-search"],
         match=["word", "cased"],

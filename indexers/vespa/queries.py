@@ -7,20 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from embedding.records import Metric
 from indexers.base import SearchRequest
+from indexers.vespa.package import PROFILES
 from indexers.vespa.strings import searchable, storable
 
 # What the nearest-neighbour search, or the words, bring together before they are ranked; more of them cost time only.
 TARGET_HITS = 100
 
 
-def search_body(version: str, vector: np.ndarray, request: SearchRequest) -> dict[str, Any]:
-    """The query of a search; ``vector`` is float32 of shape (dim,).
+def search_body(version: str, vector: np.ndarray, request: SearchRequest, metric: Metric) -> dict[str, Any]:
+    """The query of a search by the version's ``metric``; ``vector`` is float32 of shape (dim,).
 
     Every value is a parameter of its own, and none is part of the expression.
     """
     nearest = f"({{targetHits:{max(TARGET_HITS, request.k)}}}nearestNeighbor(vector, q))"
-    query = {"ranking": "semantic", "input.query(q)": np.asarray(vector, dtype=np.float32).tolist()}
+    query = {"ranking": PROFILES[metric], "input.query(q)": np.asarray(vector, dtype=np.float32).tolist()}
     return _body(version, nearest, request) | query
 
 
@@ -37,12 +39,14 @@ def _body(version: str, found_by: str, request: SearchRequest) -> dict[str, Any]
     seen = ['visibility contains "public"'] if request.public else []
     seen += _any_of("channel_id", request.channels, values)
     filters += [f"({' or '.join(seen)})"] if seen else []
-    for column, given in (("kind", request.kinds), ("author_id", request.author_ids)):
+    for column, given in (("kind", request.kinds), ("author_id", request.author_ids), ("mentions", request.mentions)):
         terms = _any_of(column, given, values)
         filters += [f"({' or '.join(terms)})"] if terms else []
     if request.thread_id is not None:
         filters.append("thread_id contains @thread")
         values["thread"] = searchable(request.thread_id)
+    if request.has_file:
+        filters.append("has_file = true")
     if request.since is not None:
         filters.append(f"created_at >= {request.since}L")
     if request.until is not None:

@@ -41,7 +41,11 @@ class VerifyBody(Body):
 
 
 class HitBody(Body):
-    """One chunk; a higher ``score`` is nearer."""
+    """One chunk; a higher ``score`` is nearer.
+
+    ``permalink`` is its address by the source's setting, of a file without one its path; "" where there is none.
+    ``mentions`` are ids of people whom it names, ``has_file`` says that a file came with it.
+    """
 
     chunk_id: str
     score: float
@@ -56,6 +60,9 @@ class HitBody(Body):
     thread_id: str = ""
     title: str = ""
     visibility: str = ""
+    permalink: str = ""
+    mentions: tuple[str, ...] = ()
+    has_file: bool = False
 
 
 class SearchBody(Body):

@@ -16,11 +16,13 @@ from jobs.cli.options import (
     ConfigOption,
     DenseOption,
     FromOption,
+    HasFileOption,
     HybridOption,
     InOption,
     JsonOption,
     KindOption,
     LexicalOption,
+    MentionsOption,
     NoRerankOption,
     PublicOption,
     SinceOption,
@@ -52,13 +54,15 @@ def search(
     since: SinceOption = None,
     until: UntilOption = None,
     public: PublicOption = False,
+    mentions: MentionsOption = None,
+    has_file: HasFileOption = False,
 ) -> None:
     """Find the nearest chunks of one team, through the alias."""
 
     def command() -> int:
         from jobs.cli import render
         from jobs.commands.search import search as find
-        from jobs.known_names import author_ids, check_search
+        from jobs.known_names import author_ids, check_search, mentioned_ids
         from jobs.search.searcher import Query
 
         # Every user of a machine sees the arguments of its processes.
@@ -82,6 +86,8 @@ def search(
                 None if since is None else parse_moment(since, "--since"),
                 None if until is None else parse_moment(until, "--until"),
                 public,
+                mentioned_ids(pipeline, team, [readable(one, "--mentions") for one in mentions or ()]),
+                has_file,
             )
             body = find(pipeline, query, rerank=not no_rerank)
             if not body.hits:

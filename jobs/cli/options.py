@@ -63,6 +63,11 @@ ThreadOption = Annotated[
 PublicOption = Annotated[
     bool, typer.Option("--public", help="What is public, and what is in the channels that are named beside it.")
 ]
+MentionsOption = Annotated[
+    list[str] | None,
+    typer.Option("--mentions", metavar="USER", help="Only what names this user, by id or name; repeatable."),
+]
+HasFileOption = Annotated[bool, typer.Option("--has-file", help="Only messages that a file came with.")]
 NoRerankOption = Annotated[bool, typer.Option("--no-rerank", help="Leave out what search.rerank names.")]
 WaitOption = Annotated[
     float, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait for another run to end.")

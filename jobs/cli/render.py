@@ -180,6 +180,8 @@ def search(body: SearchBody) -> str:
         where = f"#{hit.channel_name}" if hit.channel_name else hit.channel_id or hit.title or hit.kind
         said = "  ".join(part for part in (where, hit.author, hit.created_at, hit.chunk_id) if part)
         lines.append(f"{number:>2}. {hit.score:.3f}  {said}\n    {shown}")
+        if "://" in hit.permalink:
+            lines.append(f"    {hit.permalink}")
     if not body.words:
         lines.append("by vectors alone: this index has no index of words")
     if body.reranked is False:

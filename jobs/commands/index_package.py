@@ -21,19 +21,21 @@ def make(pipeline: Pipeline, out: Path, *, versions: int) -> PackageBody:
         raise ConfigError('index.kind: only "vespa" has an application package')
     from indexers.vespa.client import RefusedError
     from indexers.vespa.index import VespaIndex
-    from indexers.vespa.package import read_dims, read_earlier, write_package
+    from indexers.vespa.package import read_dims, read_dot, read_earlier, write_package
 
     index, name = pipeline.index(), pipeline.config.index.name
     assert isinstance(index, VespaIndex)
     answered = True
     try:
-        dims, earlier = index.dims(), index.earlier()
+        dims, earlier, dot = index.dims(), index.earlier(), index.dot()
     except RefusedError:  # it answers, and has no such application yet
-        dims, earlier = {}, set()
+        dims, earlier, dot = {}, set(), set()
     except ResourceError:
-        answered, dims, earlier = False, read_dims(out, name), read_earlier(out, name)
+        answered, dims, earlier, dot = False, read_dims(out, name), read_earlier(out, name), read_dot(out, name)
     if answered or not dims:
         newest = max((int(version.rsplit("__v", 1)[1]) for version in dims), default=0)
-        dims |= {f"{name}__v{newest + n}": pipeline.space.dim for n in range(1, versions + 1)}
-    changed = write_package(out, name, dims, earlier=earlier, unused=answered)
+        more = [f"{name}__v{newest + n}" for n in range(1, versions + 1)]
+        dims |= dict.fromkeys(more, pipeline.space.dim)
+        dot |= {*more} if pipeline.space.metric == "dot" else set()
+    changed = write_package(out, name, dims, earlier=earlier, dot=dot, unused=answered)
     return PackageBody(package=str(out), versions=dims, changed=tuple(changed), answered=answered)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from jobs.bodies.answers import HitBody, SearchBody
 from jobs.pipeline import Pipeline
 from jobs.scope import iso
+from jobs.search.permalinks import Permalinks
 from jobs.search.searcher import Query, open_searcher
 
 if TYPE_CHECKING:
@@ -21,18 +22,19 @@ def search(pipeline: Pipeline, query: Query, *, rerank: bool = True) -> SearchBo
     """
     with open_searcher(pipeline, rerank=rerank) as searcher:
         [answer] = searcher.search([query])
+        links = Permalinks(pipeline.config.sources)
         return SearchBody(
             space_id=searcher.space_id,
             index=searcher.version,
-            hits=tuple(_hit(hit) for hit in answer.hits),
+            hits=tuple(_hit(hit, links.of(hit)) for hit in answer.hits),
             mode=query.mode,
-            words=query.mode != "hybrid" or searcher.matches_words(query.team),
+            words=query.mode != "hybrid" or searcher.matches_words(),
             reranked=answer.reranked,
             rerank_reason=answer.reason or None,
         )
 
 
-def _hit(hit: Hit) -> HitBody:
+def _hit(hit: Hit, permalink: str) -> HitBody:
     return HitBody(
         chunk_id=hit.chunk_id,
         score=round(hit.score, 6),
@@ -47,4 +49,7 @@ def _hit(hit: Hit) -> HitBody:
         thread_id=hit.thread_id,
         title=hit.title,
         visibility=hit.visibility,
+        permalink=permalink,
+        mentions=hit.mentions,
+        has_file=hit.has_file,
     )

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from embedding import ids
 from embedding.chunking import Chunker
 from embedding.records import CHUNK, Document
+from indexers.rows import MAX_MENTIONS
 from jobs.extract.cutting import LABEL, Chunking, Piece, chunk_row
 from jobs.state.frames import Frame, Frames, columns
 from jobs.state.tables import CONVERSATIONS
@@ -49,6 +50,8 @@ _TAKEN = (
     "text",
     "tokens",
     "author",
+    "mentions",
+    "has_file",
 )
 MESSAGE = pa.schema([pa.field("group_id", pa.string()), *[CHUNK.field(name).with_nullable(True) for name in _TAKEN]])
 
@@ -226,6 +229,8 @@ def _row(said: Sequence[dict[str, Any]], text: str, tokens: int, chunking: Chunk
         thread_id=said[-1]["thread_id"] or "",
         author=", ".join(dict.fromkeys(one["author"] for one in said if one["author"]))[:LABEL],
         visibility=first["visibility"] or "private",
+        mentions=tuple(sorted({person for one in said for person in one["mentions"] or ()})[:MAX_MENTIONS]),
+        has_file=any(one["has_file"] for one in said),
     )
     meta = ids.dump_meta({"messages": [one["doc_id"] for one in said]})
     # Of one message it is encoded as that is, and has its vector; of more, names would be most of a short text.

@@ -12,10 +12,12 @@ from embedding import ids
 from embedding.chunking import Chunker, ChunkLimits, Span
 from embedding.records import CHUNK, Document
 from embedding.text.template import NO_CONTEXT, Template, date_words
+from indexers.rows import MAX_MENTIONS
 
 _ROOM = 8  # tokens: texts are cut by a context rounded up to these, and two are for where context and text meet
 _MEETING = 2
 LABEL = 200  # characters of an author's name, of a title
+ROW_VERSION = "2"  # of what a row says of its document; raised, every partition is read again
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +115,11 @@ class DocumentCutter:
 
 
 def _labelled(document: Document) -> Document:
-    """The document with names of a length that every index takes: they are shown and matched, and no key."""
-    author, title = document.author[:LABEL], document.title[:LABEL]
-    if (author, title) == (document.author, document.title):
+    """The document with names of a length, and mentions of a number, that every index takes: they are no keys."""
+    author, title, mentions = document.author[:LABEL], document.title[:LABEL], document.mentions[:MAX_MENTIONS]
+    if (author, title, mentions) == (document.author, document.title, document.mentions):
         return document
-    return replace(document, author=author, title=title)
+    return replace(document, author=author, title=title, mentions=mentions)
 
 
 def chunk_row(document: Document, piece: Piece, place: tuple[str, str], chunking: Chunking) -> tuple[object, ...]:
@@ -136,6 +138,8 @@ def chunk_row(document: Document, piece: Piece, place: tuple[str, str], chunking
         document.thread_id,
         document.title,
         document.visibility,
+        list(document.mentions),
+        document.has_file,
         chunking.shown,
     )
     return (
@@ -162,4 +166,6 @@ def chunk_row(document: Document, piece: Piece, place: tuple[str, str], chunking
         document.visibility,
         piece.context,
         ids.content_hash(chunking.hash_key, document.team_id, piece.text),
+        list(document.mentions),
+        document.has_file,
     )

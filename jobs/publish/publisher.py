@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from indexers.base import Index
 
 # What rows of an earlier release do not say, and what is taken for it.
-_UNSAID = {"author": "", "author_id": "", "thread_id": "", "title": "", "visibility": "private"}
+_UNSAID: dict[str, object] = {
+    "author": "",
+    "author_id": "",
+    "thread_id": "",
+    "title": "",
+    "visibility": "private",
+    "mentions": [],
+    "has_file": False,
+}
 
 
 class Publisher:
@@ -137,7 +145,8 @@ def _content_keys(rows: pa.Table) -> pa.ChunkedArray:
 def index_rows(shard: pa.Table, lexical: Template) -> pa.Table:
     """Planned rows (CHUNK and ``vector``) as an index takes them (INDEX_ROW): numbers in lists, and what BM25 reads."""
     for name, unsaid in _UNSAID.items():
-        shard = shard.set_column(shard.column_names.index(name), name, pc.fill_null(shard[name], unsaid))
+        said_of = pc.fill_null(shard[name], pa.scalar(unsaid, shard[name].type))
+        shard = shard.set_column(shard.column_names.index(name), name, said_of)
     said = {
         "author": shard["author"],
         "channel": shard["channel_name"],

@@ -31,7 +31,8 @@ class Query:
 
     ``mode`` ranks by vectors, by words, or by both. ``authors`` are ids, ``thread_id`` the document that began
     a thread, ``since`` and ``until`` bound the time of creation (µs, half open). With ``public`` also what is public is
-    found, beside what is in ``channels``.
+    found, beside what is in ``channels``. ``mentions`` are ids of people of whom one is named, ``has_file`` asks for
+    what came with a file.
     """
 
     text: str
@@ -45,6 +46,8 @@ class Query:
     since: int | None = None
     until: int | None = None
     public: bool = False
+    mentions: tuple[str, ...] = ()
+    has_file: bool = False
 
     def request(self, most: int, *, conversations: bool = False) -> SearchRequest:
         """What an index is asked for: rows of messages and files, or of conversations."""
@@ -59,6 +62,8 @@ class Query:
             since=self.since,
             until=self.until,
             public=self.public,
+            mentions=self.mentions,
+            has_file=self.has_file,
         )
 
 
@@ -84,7 +89,6 @@ class Searcher:
     ) -> None:
         self.version = version
         self._settings = settings
-        self._words: bool | None = None
         self.space_id = index.space_of(version)
         self.reranking = reranking
         self._index = index
@@ -121,20 +125,14 @@ class Searcher:
             return self._index.match(self.version, query.text, query.request(most))
         return self._fused(query, vector, most)
 
-    def matches_words(self, team: str) -> bool:
-        """Whether the version has an index of words; asked once."""
-        if self._words is None:
-            try:
-                self._index.match(self.version, "word", SearchRequest(team, k=1))
-                self._words = True
-            except ConfigError:
-                self._words = False
-        return self._words
+    def matches_words(self) -> bool:
+        """Whether the version has an index of words."""
+        return self._index.matches_words(self.version)
 
     def _fused(self, query: Query, vector: Vectors, most: int) -> list[Hit]:
         full = max(most, self._settings.candidates)
         rows, talks = query.request(full), query.request(full, conversations=True)
-        words = self.matches_words(query.team)
+        words = self.matches_words()
         asks_talks = self._settings.conversation_weight > 0 and query.kind != "file"
         lists = Lists(
             self._index.search(self.version, vector, rows),

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from embedding import ids
 from embedding.records import Document, Record, Rejected, Removed, Skipped, Visibility
 from embedding.text.slack import normalise_label, normalise_message
+from embedding.text.slack_files import has_file
 from jobs.sources.slack_events import (
     CALLS,
     deleted_ts,
@@ -276,6 +277,8 @@ class _Day:
             author_id=user,
             thread_id=thread.get("parent", ""),
             visibility=self.channel.visibility,
+            mentions=content.mentions,
+            has_file=has_file(message),
         )
 
     def _thread(self, message: dict[str, object], ts: str) -> dict[str, str]:

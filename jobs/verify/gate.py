@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from embedding.records import Metric
 from indexers.base import SearchRequest
 from jobs.bodies import run as bodies
 from jobs.plan.actions import within
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from jobs.relevance.golden import GoldenSet
 
 K = 10
-# Cosines of one pair, computed by us and by an engine, differ by far less; copies of a text have the same.
+# Scores of one pair, computed by us and by an engine, differ by far less of them; copies of a text have the same.
 SCORE_ERROR = 1e-4
 _TEAM = pa.schema([("team_id", pa.string())])
 _EXACT = pa.schema([("number", pa.int32()), ("channel", pa.bool_()), ("scores", pa.list_(pa.float32()))])
@@ -111,7 +112,8 @@ def examine(
         vectors=frames.table(state, "vectors", {"space_id": pipeline.space_id}),
     )
     queries = choose_queries(frames, rows, teams=settings.teams, each=settings.queries)
-    checks += ask(index, version, queries, exact_scores(frames, rows, queries), settings.min_recall)
+    exact = exact_scores(frames, rows, queries, pipeline.space.metric)
+    checks += ask(index, version, queries, exact, settings.min_recall)
     if golden is not None:
         checks.append(relevance(relevance_drop(pipeline, golden, version, live), settings.max_ndcg_drop))
     drift = None
@@ -161,8 +163,10 @@ def choose_queries(frames: Frames, rows: Frame, *, teams: int, each: int) -> lis
     ]
 
 
-def exact_scores(frames: Frames, rows: Frame, queries: list[Query]) -> dict[tuple[int, bool], list[float]]:
-    """The K best cosines of each query, best first: over all rows of its team, and (True) over those of its channel.
+def exact_scores(
+    frames: Frames, rows: Frame, queries: list[Query], metric: Metric = "cosine"
+) -> dict[tuple[int, bool], list[float]]:
+    """The K best scores of each query, best first: over all rows of its team, and (True) over those of its channel.
 
     ``rows`` are team_id, channel_id and vector (binary).
     """
@@ -177,13 +181,14 @@ def exact_scores(frames: Frames, rows: Frame, queries: list[Query]) -> dict[tupl
             held = unpack(batch["vector"])
             for team in set(teams.tolist()) & set(by_team):
                 ours = teams == team
-                cosines = _unit(held[ours]) @ _unit(np.stack([q.vector for q in by_team[team]])).T
+                asked = np.stack([q.vector for q in by_team[team]])
+                near = held[ours] @ asked.T if metric == "dot" else _unit(held[ours]) @ _unit(asked).T
                 for column, query in enumerate(by_team[team]):
                     inside = channels[ours] == query.channel_id
                     yield pa.RecordBatch.from_pylist(
                         [
-                            {"number": query.number, "channel": False, "scores": _best(cosines[:, column])},
-                            {"number": query.number, "channel": True, "scores": _best(cosines[inside, column])},
+                            {"number": query.number, "channel": False, "scores": _best(near[:, column])},
+                            {"number": query.number, "channel": True, "scores": _best(near[inside, column])},
                         ],
                         schema=_EXACT,
                     )
@@ -264,7 +269,7 @@ def _others(hits: list[Hit], query: Query) -> list[Hit]:
 def _near(hits: list[Hit], best: list[float]) -> int:
     """Different hits that are as near as the last of the best: with copies of a text, any of them will do."""
     scores = {hit.chunk_id: hit.score for hit in hits}
-    return sum(score >= best[-1] - SCORE_ERROR for score in scores.values()) if best else 0
+    return sum(score >= best[-1] - SCORE_ERROR * max(1.0, abs(best[-1])) for score in scores.values()) if best else 0
 
 
 def _best(scores: npt.NDArray[np.float32]) -> list[float]:

@@ -250,6 +250,21 @@ def test_who_saved_a_folder_and_how_it_is_laid_out_is_not_in_the_space(tmp_path:
 
 
 @pytest.mark.parametrize(
+    ("said", "metric"),
+    [
+        ({"similarity_fn_name": "cosine", "truncate_dim": 8}, "cosine"),
+        ({"similarity_fn_name": "dot"}, "cosine"),
+        ({"similarity_fn_name": "euclidean"}, "cosine"),
+        ({"similarity_fn_name": "dot", "truncate_dim": 8}, "dot"),
+    ],
+    ids=["cosine", "dot of unit length", "distance of unit length", "dot of any length"],
+)
+def test_how_vectors_are_compared_is_the_models(said: dict[str, object], metric: str, tmp_path: Path) -> None:
+    folder = changed(saved(tmp_path), "config_sentence_transformers.json", **said)
+    assert describe_space(folder, chunker="", normaliser="").metric == metric
+
+
+@pytest.mark.parametrize(
     "more",
     [
         {"layer_norm_eps": 1e-3},
@@ -409,9 +424,9 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: changed(f, "config_sentence_transformers.json", similarity_fn_name="manhattan"),
         "compares vectors by 'manhattan'",
     ),
-    "a dot product of vectors of any length": (
-        lambda f: changed(f, "config_sentence_transformers.json", similarity_fn_name="dot", truncate_dim=8),
-        "compares vectors by 'dot'",
+    "a distance of vectors of any length": (
+        lambda f: changed(f, "config_sentence_transformers.json", similarity_fn_name="euclidean", truncate_dim=8),
+        "compares vectors by 'euclidean'",
     ),
     "quantised weights": (
         lambda f: changed(f, "config.json", quantization_config={"quant_method": "gptq"}),

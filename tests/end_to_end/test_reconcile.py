@@ -187,7 +187,8 @@ def _add_ghost(index: Index) -> None:
 
     from indexers.rows import INDEX_ROW
 
-    row: dict[str, object] = {f.name: "x" if f.type == pa.string() else 1 for f in INDEX_ROW}
+    row: dict[str, object] = {f.name: "x" if f.type == pa.string() else 1 for f in INDEX_ROW} | {"mentions": ["x"]}
+    row["has_file"] = True
     row |= {"chunk_id": f"{TEAM}/m/C1/9.9#0", "team_id": TEAM, "meta": "{}", "vector": list(np.eye(384)[0])}
     index.upsert("messages__v1", pa.Table.from_pylist([row], schema=INDEX_ROW))
 

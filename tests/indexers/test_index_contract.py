@@ -35,6 +35,7 @@ from tests.support.vespa_server import VespaServer
 
 DIM = 16
 V1, V2 = "messages__v1", "messages__v2"
+DOT = "messages__v4"  # compares vectors by their dot product
 
 HOSTILE = [
     "quote\"'`",
@@ -74,6 +75,8 @@ def rows(ids: list[str], seed: int = 0, **columns: object) -> pa.Table:
         "thread_id": [i.split("#")[0] for i in ids],
         "title": "",
         "visibility": "public",
+        "mentions": [[] for _ in ids],
+        "has_file": False,
         "meta": "{}",
         "content_hash": [f"c{seed}-{i}" for i in range(count)],
         "meta_hash": f"m{seed}",
@@ -124,7 +127,8 @@ def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable
 def vespa_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An application with the versions that these tests create."""
     folder = tmp_path_factory.mktemp("package")
-    write_package(folder, "messages", {f"messages__v{n}": DIM for n in (1, 2, 10)} | {"messages__v3": 2 * DIM})
+    dims = {f"messages__v{n}": DIM for n in (1, 2, 4, 10)} | {"messages__v3": 2 * DIM}
+    write_package(folder, "messages", dims, dot=[DOT])
     return folder
 
 
@@ -241,6 +245,41 @@ def test_scores_are_cosines_and_the_order_is_the_oracles(index: Index) -> None:
     assert json.loads(best.meta) == {"page": 3}
 
 
+def test_a_version_of_dot_products_counts_lengths_too(connect: Callable[[], Index]) -> None:
+    """Found in the order of the exact products, among many and among few; it says so to the next connection."""
+    index = connect()
+    index.create_version(DOT, space_id="space-a", dim=DIM, metric="dot")
+    count = 300
+    vectors = np.random.default_rng(3).normal(size=(count, DIM)) * np.linspace(0.5, 8, count)[:, None]
+    table = rows(
+        [f"{n}#0" for n in range(count)],
+        team_id=["T1" if n % 60 == 0 else "T0" for n in range(count)],
+        vector=[vector.astype(np.float32) for vector in vectors],
+    )
+    index.upsert(DOT, table)
+    index = connect()
+    index.create_version(DOT, space_id="space-a", dim=DIM, metric="dot")
+    assert index.metric_of(DOT) == "dot"
+    query = np.random.default_rng(4).normal(size=DIM)
+    products = vectors_of(table).astype(np.float64) @ query
+    for team, k in (("T0", 20), ("T1", 20)):
+        mine = [n for n in range(count) if (n % 60 == 0) == (team == "T1")]
+        best = sorted(mine, key=lambda n: -products[n])[:k]
+        hits = index.search(DOT, query.astype(np.float32), SearchRequest(team, k=k))
+        assert [hit.chunk_id for hit in hits] == [f"{n}#0" for n in best]
+        np.testing.assert_allclose([hit.score for hit in hits], products[best], rtol=1e-5, atol=1e-5)
+    near = index.fetch_vectors(DOT, ["299#0"])["299#0"]
+    np.testing.assert_allclose(near, vectors[299], rtol=1e-6)
+    with pytest.raises(SpaceMismatchError, match="messages__v4 holds space space-a .16 dimensions, dot., not .*cosine"):
+        index.create_version(DOT, space_id="space-a", dim=DIM)
+
+
+def test_a_version_compares_by_cosine_unless_it_says_otherwise(index: Index) -> None:
+    assert index.metric_of(V1) == "cosine"
+    with pytest.raises(SpaceMismatchError, match="cosine"):
+        index.create_version(V1, space_id="space-a", dim=DIM, metric="dot")
+
+
 def test_the_best_matches_of_words_come_first(index: Index) -> None:
     lexical = [
         "parcel parcel lockers",
@@ -252,6 +291,7 @@ def test_the_best_matches_of_words_come_first(index: Index) -> None:
     ]
     table = rows([f"{n}#0" for n in range(6)], lexical=lexical, text="other words", team_id=["T0"] * 3 + ["T1"] * 3)
     index.upsert(V1, table)
+    assert index.matches_words(V1) == index.capabilities().lexical
     if not index.capabilities().lexical:
         with pytest.raises(ConfigError, match=f"{V1} on .* has no index of words; it has no BM25"):
             index.match(V1, "parcel", SearchRequest("T0"))
@@ -276,8 +316,10 @@ def test_a_hit_shows_what_its_row_says(index: Index) -> None:
         "thread_id": "t/1",
         "title": "Notes",
         "visibility": "shared",
+        "mentions": ("U1", 'U"2'),
+        "has_file": True,
     }
-    table = rows(["a#0"], channel_name="general", **said)
+    table = rows(["a#0"], channel_name="general", **said | {"mentions": [["U1", 'U"2']]})
     index.upsert(V1, table)
     (near,) = index.search(V1, vectors_of(table)[0], SearchRequest("T0"))
     (got,) = index.fetch(V1, ["a#0"], SearchRequest("T0"))
@@ -293,6 +335,10 @@ FILTERS = [
     SearchRequest("T0", thread_id="t3"),
     SearchRequest("T0", since=20, until=60),
     SearchRequest("T0", until=0),
+    SearchRequest("T0", mentions=["U1"]),
+    SearchRequest("T0", mentions=['U"2', "U3", "none"], has_file=True),
+    SearchRequest("T0", mentions=["none"]),
+    SearchRequest("T0", has_file=True),
     SearchRequest("T0", public=True),
     SearchRequest("T0", ["C1"], public=True),
     SearchRequest("T0", ["C1", "C4"], ["thread", "file"], 7, ["U0", "U1"], since=5, public=True),
@@ -313,6 +359,8 @@ def test_every_way_to_ask_sees_the_rows_of_the_filters_and_no_others(index: Inde
         author_id=[authors[n // 5 % 3] for n in range(120)],
         thread_id=[f"t{n // 8}" for n in range(120)],
         visibility=[seen[n // 2 % 4] for n in range(120)],
+        mentions=[[f"U{i}" if i != 2 else 'U"2' for i in range(n // 6 % 5)] for n in range(120)],
+        has_file=[n // 4 % 3 == 0 for n in range(120)],
         lexical=[f"words {n}" for n in range(120)],
     )
     oracle = ExactIndex(name="messages")
@@ -555,7 +603,7 @@ def test_an_engine_s_limits_are_asked_without_its_client() -> None:
     asked = subprocess.run([sys.executable, "-c", ask + "print({'pymilvus', 'vespa'} & set(sys.modules))"], stdout=-1)
     assert asked.stdout == b"set()\n"
     for kind in INDEXES.values():
-        assert set(kind.max_bytes()) == {f.name for f in INDEX_ROW if f.type == pa.string()}
+        assert set(kind.max_bytes()) == {f.name for f in INDEX_ROW if f.type in (pa.string(), pa.list_(pa.string()))}
 
 
 def test_unknown_kind_and_bad_name() -> None:

@@ -295,6 +295,7 @@ def test_words_are_indexed_unless_the_settings_say_no(tmp_path: Path) -> None:
         assert [hit.chunk_id for hit in index.match(version, "parcel", SearchRequest("T0"))] == ["a#0"]
     with pytest.raises(ConfigError, match="messages__v2 on Milvus Lite .* no index of words; run `embedmill reindex`"):
         index.match(V2, "parcel", SearchRequest("T0"))
+    assert [index.matches_words(version) for version in (V1, V2, "messages__v3")] == [True, False, True]
     assert "lexical" not in index._layout(V2).columns, "nor is what BM25 would see kept"
     assert len(index.search(V2, np.ones(DIM, np.float32), SearchRequest("T0", author_ids=["U0"]))) == 2
     index.close()
@@ -323,6 +324,8 @@ def test_a_version_of_an_earlier_release_is_read_and_written(tmp_path: Path, wor
         ("author_id", SearchRequest("T0", author_ids=["U0"])),
         ("thread_id", SearchRequest("T0", thread_id="a")),
         ("visibility", SearchRequest("T0", ["C0"], public=True)),
+        ("mentions", SearchRequest("T0", mentions=["U0"])),
+        ("has_file", SearchRequest("T0", has_file=True)),
     ):
         with pytest.raises(ConfigError, match=f"messages__v1 has no {name} to filter by; run `embedmill reindex`"):
             index.search(V1, vectors_of(table)[0], request)

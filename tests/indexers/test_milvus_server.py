@@ -68,6 +68,30 @@ def test_a_tenants_search_finds_all_of_its_rows_and_no_others(milvus_server: Mil
     index.close()
 
 
+@pytest.mark.slow
+def test_answers_under_a_filter_are_exact_whatever_share_of_the_rows_passes(
+    milvus_server: MilvusServer, name: str
+) -> None:
+    """A graph alone loses rows where few of its neighbours pass, most of them at about a twelfth."""
+    index, version, count = open_index("milvus", milvus_server.uri, name), f"{name}__v1", 20_000
+    index.create_version(version, space_id="space", dim=DIM)
+    channels = np.random.default_rng(1).integers(0, 1_000, count)
+    table = rows([f"{n:05d}#0" for n in range(count)], team_id="T0", channel_id=[f"C{c}" for c in channels])
+    index.upsert(version, table)
+    index.wait_until_indexed(version)
+    vectors = vectors_of(table)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    queries = np.random.default_rng(2).normal(size=(10, DIM)).astype(np.float32)
+    for passing in (2, 60, 85, 120, 250, 500, 1_000):
+        request = SearchRequest("T0", [f"C{n}" for n in range(passing)], k=10)
+        for query in queries:
+            scores = np.where(channels < passing, vectors @ query, -np.inf)
+            hits = index.search(version, query, request)
+            assert [hit.chunk_id for hit in hits] == [f"{n:05d}#0" for n in np.argsort(-scores)[:10]]
+            assert hits[0].channel_id == f"C{channels[int(hits[0].chunk_id[:5])]}" and hits[0].text
+    index.close()
+
+
 def test_the_proof_catches_a_partition_key_that_loses_rows(
     milvus_server: MilvusServer, name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -289,6 +289,8 @@ def test_types_of_an_earlier_release_keep_their_columns(
         SearchRequest("T0", author_ids=["U"]),
         SearchRequest("T0", thread_id="t"),
         SearchRequest("T0", [], public=True),
+        SearchRequest("T0", mentions=["U"]),
+        SearchRequest("T0", has_file=True),
     ):
         with pytest.raises(ConfigError, match=f"{V2} has no .* to filter by; run `embedmill reindex`"):
             index.search(V2, np.ones(DIM), asked)
@@ -345,8 +347,8 @@ def test_no_value_is_part_of_the_query() -> None:
         # A list of values has no escapes: one with a quote in it is a term of its own.
         assert body["yql"] == asked('"' if '"' in value else "x", '"' if '"' in value else "x")["yql"]
         assert restored(body["team"]) == restored(body["words"]) == restored(body["thread"]) == value
-    assert "team_id contains @team" in search_body(V1, np.ones(4), SearchRequest("T"))["yql"]
-    many = search_body(V1, np.ones(4), SearchRequest("T", [f"C{n}" for n in range(2_000)], public=True))
+    assert "team_id contains @team" in search_body(V1, np.ones(4), SearchRequest("T"), "cosine")["yql"]
+    many = search_body(V1, np.ones(4), SearchRequest("T", [f"C{n}" for n in range(2_000)], public=True), "cosine")
     assert many["yql"].endswith('(visibility contains "public" or channel_id in (@channel_id))')
     assert many["channel_id"].startswith('"C0","C1",') and many["channel_id"].count('"') == 4_000
 

@@ -59,6 +59,8 @@ def said(numbers: Sequence[int], *, text: str = "word", tokens: int = 4, **more:
             "text": f"{text} {n}",
             "tokens": tokens,
             "author": "Ada",
+            "mentions": [],
+            "has_file": False,
         }
         | more
         for n in numbers
@@ -74,6 +76,15 @@ def built(rows: pa.Table) -> list[dict[str, Any]]:
 def members(row: dict[str, Any]) -> list[str]:
     found: list[str] = json.loads(row["meta"])["messages"]
     return found
+
+
+def test_a_conversation_names_whom_its_messages_name() -> None:
+    """And has a file where one of them has; what rows of an earlier release do not say is nothing."""
+    one, other = said([0], mentions=["U2", "U1"]), said([1], mentions=["U3", "U1"], has_file=True)
+    (row,) = built(pa.concat_tables([one, other, said([2], mentions=None, has_file=None)]))
+    assert (row["mentions"], row["has_file"]) == (["U1", "U2", "U3"], True)
+    (row,) = built(said([0, 1], mentions=None, has_file=None))
+    assert (row["mentions"], row["has_file"]) == ([], False)
 
 
 def test_each_message_is_in_one_conversation_and_in_order() -> None:

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedding.records import CHUNK
+from embedding.text.template import Template
 from indexers.exact import ExactIndex
-from jobs.publish.publisher import Publisher
+from jobs.publish.publisher import Publisher, index_rows
 from jobs.publish.shard_queue import ShardQueue
 from jobs.state.parts import Part, write_part
 from jobs.state.run_target import RunTarget
@@ -26,9 +27,8 @@ RUN, SPACE, VERSION, DIM = "run-1", "space", "messages__v1", 4
 
 def rows(*which: tuple[str, int, str]) -> pa.Table:
     """Planned rows of (team, number, content hash), none of them in the ledger."""
-    values: dict[str, list[object]] = {
-        field.name: [0 if pa.types.is_integer(field.type) else "" for _ in which] for field in CHUNK
-    }
+    blank: dict[pa.DataType, object] = {pa.string(): "", pa.list_(pa.string()): [], pa.bool_(): False}
+    values: dict[str, list[object]] = {field.name: [blank.get(field.type, 0)] * len(which) for field in CHUNK}
     values["team_id"] = [team for team, _, _ in which]
     values["chunk_id"] = [f"{team}/m/C1/{number}#0" for team, number, _ in which]
     values["doc_id"] = [f"{team}/m/C1/{number}" for team, number, _ in which]
@@ -91,6 +91,16 @@ def test_each_row_gets_the_vector_of_its_own_team_and_text(tmp_path: Path) -> No
     assert published.axes() == {"T1/m/C1/1#0": 0, "T2/m/C1/1#0": 1, "T1/m/C1/2#0": 2, "T1/m/C1/3#0": 0}
     assert published.ledger() == sorted(published.axes())
     assert (published.publisher.upserted, published.told, published.publisher.left_out) == (4, 4, 1)
+
+
+def test_what_rows_of_an_earlier_release_do_not_say_is_empty_and_private() -> None:
+    """Their columns are null, as in a table that has grown."""
+    chunk = rows(("T1", 1, "a")).append_column("vector", pack(np.eye(1, DIM, dtype=np.float32)))
+    unsaid = ("author", "author_id", "thread_id", "title", "visibility", "mentions", "has_file")
+    for name in unsaid:
+        chunk = chunk.set_column(chunk.column_names.index(name), name, pa.nulls(1, chunk.schema.field(name).type))
+    (row,) = index_rows(chunk, Template.parse("{text}")).to_pylist()
+    assert [row[name] for name in unsaid] == ["", "", "", "", "private", [], False]
 
 
 def test_a_shard_whose_texts_all_failed_publishes_nothing(tmp_path: Path) -> None:

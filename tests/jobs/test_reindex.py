@@ -205,7 +205,8 @@ def test_what_differs_is_found_by_the_gate_and_the_alias_stays(ran: Workspace) -
 
 def _rows(space: Workspace, index: MilvusIndex, version: str, ids: list[str]) -> list[dict[str, Any]]:
     found = index._query(version, f"chunk_id in {ids}".replace("'", '"'), ["*"])
-    return [{**row, "vector": [float(x) for x in row["vector"]]} for row in found]
+    lists = ("vector", "mentions")
+    return [{**row, **{name: list(row[name]) for name in lists}} for row in found]
 
 
 def test_one_wrong_vector_in_a_hundred_is_found(ran: Workspace) -> None:

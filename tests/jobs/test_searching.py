@@ -12,7 +12,7 @@ from embedding.errors import ConfigError
 from embedding.ids import message_id
 from jobs.commands.run import run
 from jobs.commands.search import search
-from jobs.known_names import author_ids
+from jobs.known_names import author_ids, mentioned_ids
 from jobs.scope import Scope
 from jobs.search.searcher import Query
 from tests.support.in_process import open_pipeline, without_ray
@@ -25,7 +25,10 @@ ROOT_ID = message_id(TEAM, "C1", f"{START}.000100")
 def space(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """A public and a private channel, two people, a thread, and a file; indexed once for all tests here."""
     workspace = Workspace(tmp_path_factory.mktemp("searching") / "ws")
-    workspace.config.write_text(workspace.config.read_text().replace(TEXT, ""))
+    config = workspace.config.read_text().replace(TEXT, "")
+    workspace.config.write_text(
+        config.replace('uri = "export"', 'uri = "export"\npermalink = "https://a/{channel_id}/p{ts}"')
+    )
     people = [("U1", "Ada"), ("U2", "Grace")]
     workspace.write_json("users.json", [{"id": i, "name": n, "profile": {"display_name": n}} for i, n in people])
     workspace.write_json("groups.json", [{"id": "G1", "name": "board"}])
@@ -36,10 +39,10 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
         [
             message(0, "Does anyone have the key of the boathouse?"),
             message(1, "It hangs behind the door", user="U2", thread_ts=f"{START}.000100"),
-            message(20_000, "Lunch is soup today"),
+            message(20_000, "Lunch is soup today", files=[{"id": "F1"}]),
         ],
     )
-    workspace.day("general", [message(86_400, "The regatta is on Saturday", user="U2")], "2025-03-04")
+    workspace.day("general", [message(86_400, "The regatta is on Saturday, <@U1>", user="U2")], "2025-03-04")
     workspace.day("board", [message(5, "The boathouse will be sold")])
     with without_ray():
         run(open_pipeline(workspace.config), Scope())
@@ -67,27 +70,51 @@ def test_an_answer_without_a_word_of_the_question_is_found_by_its_conversation(s
 
 
 def test_who_wrote_it_is_matched_by_words(space: Workspace) -> None:
-    assert set(found(space, "Grace", mode="lexical")) == {"It hangs behind the door", "The regatta is on Saturday"}
+    assert set(found(space, "Grace", mode="lexical")) == {
+        "It hangs behind the door",
+        "The regatta is on Saturday, @Ada",
+    }
 
 
 def test_the_day_is_matched_by_words(space: Workspace) -> None:
-    assert found(space, "4 March 2025", mode="lexical", k=1) == ["The regatta is on Saturday"]
+    assert found(space, "4 March 2025", mode="lexical", k=1) == ["The regatta is on Saturday, @Ada"]
 
 
 @pytest.mark.parametrize(
     ("asked", "texts"),
     [
-        ({"authors": ("U2",)}, {"It hangs behind the door", "The regatta is on Saturday"}),
+        ({"authors": ("U2",)}, {"It hangs behind the door", "The regatta is on Saturday, @Ada"}),
         ({"thread_id": ROOT_ID}, {"It hangs behind the door"}),
         ({"channels": ("G1",)}, {"The boathouse will be sold"}),
-        ({"since": (START + 86_400) * 1_000_000, "kind": "message"}, {"The regatta is on Saturday"}),
+        ({"since": (START + 86_400) * 1_000_000, "kind": "message"}, {"The regatta is on Saturday, @Ada"}),
         ({"until": (START + 1) * 1_000_000, "kind": "message"}, {"Does anyone have the key of the boathouse?"}),
+        ({"mentions": ("U1",)}, {"The regatta is on Saturday, @Ada"}),
+        ({"has_file": True}, {"Lunch is soup today"}),
     ],
-    ids=["from", "thread", "in", "since", "until"],
+    ids=["from", "thread", "in", "since", "until", "mentions", "has-file"],
 )
 @pytest.mark.parametrize("mode", ["dense", "hybrid"])
 def test_filters_hold_in_every_mode(space: Workspace, mode: str, asked: dict[str, Any], texts: set[str]) -> None:
     assert set(found(space, "boathouse", k=20, mode=mode, **asked)) == texts
+
+
+def test_a_hybrid_search_asks_for_four_lists_and_nothing_else(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That the version has words is known from its description."""
+    asked: list[str] = []
+    pipeline = open_pipeline(space.config)
+    kind = type(pipeline.index())
+    for name in ("search", "match"):
+        real = getattr(kind, name)
+
+        def watched(index: Any, *given: Any, _real: Any = real, _name: str = name) -> Any:
+            asked.append(_name)
+            return _real(index, *given)
+
+        monkeypatch.setattr(kind, name, watched)
+    search(pipeline, Query("boathouse", TEAM, mode="hybrid"))
+    assert sorted(asked) == ["match", "match", "search", "search"]
 
 
 def test_what_is_public_or_mine_names_no_public_channel(space: Workspace) -> None:
@@ -105,3 +132,30 @@ def test_authors_are_named_by_id_or_by_name(space: Workspace) -> None:
     assert author_ids(pipeline, TEAM, ["grace", "U1"]) == ("U1", "U2")
     with pytest.raises(ConfigError, match="--from: no author 'Alan' in team T01; there are Ada, Grace"):
         author_ids(pipeline, TEAM, ["Alan"])
+
+
+def test_people_who_are_named_are_given_by_id_or_by_name(space: Workspace) -> None:
+    pipeline = open_pipeline(space.config)
+    assert mentioned_ids(pipeline, TEAM, ["ada"]) == mentioned_ids(pipeline, TEAM, ["U1"]) == ("U1",)
+    with pytest.raises(ConfigError, match="--mentions: no text of team T01 names 'Grace'; texts name Ada"):
+        mentioned_ids(pipeline, TEAM, ["Grace"])
+
+
+def test_a_hit_says_where_it_is_whom_it_names_and_whether_a_file_came_with_it(space: Workspace) -> None:
+    pipeline = open_pipeline(space.config)
+    hits = {hit.text: hit for hit in search(pipeline, Query("boathouse", TEAM, mode="hybrid", k=20)).hits}
+    regatta, lunch = hits["The regatta is on Saturday, @Ada"], hits["Lunch is soup today"]
+    assert (regatta.mentions, regatta.has_file) == (("U1",), False)
+    assert regatta.permalink == f"https://a/C1/p{START + 86_400}000100"
+    assert (lunch.mentions, lunch.has_file) == ((), True)
+    assert hits["It hangs behind the door"].permalink.endswith(f"?thread_ts={START}.000100&cid=C1")
+    assert {hit.permalink for hit in hits.values() if hit.kind == "file"} == {"handbook.md", "notes.txt"}
+
+
+def test_a_file_that_comes_later_changes_its_row_and_encodes_nothing(space: Workspace) -> None:
+    """The last test here: it changes the workspace."""
+    workspace, pipeline = space, open_pipeline(space.config)
+    workspace.day("board", [message(5, "The boathouse will be sold", files=[{"id": "F2"}])])
+    report = run(pipeline, Scope()).body()
+    assert (report.chunks.embedded, report.chunks.reused, report.chunks.updated) == (0, 0, 2), "and its conversation's"
+    assert "The boathouse will be sold" in found(space, "boathouse", has_file=True)

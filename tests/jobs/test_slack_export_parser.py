@@ -58,6 +58,7 @@ def test_a_message() -> None:
         text="hello @U2",
         meta={"user": "U1", "author": "Ada"},
         refs=frozenset({"U1", "U2", "C1"}),
+        mentions=("U2",),
         author="Ada",
         author_id="U1",
     )
@@ -462,3 +463,42 @@ def test_ubuntu_export() -> None:
     assert counts["empty_text"] == 4
     # The export holds 6,107 replies; 20 of them hang on a channel_leave.
     assert counts["replies"] == 6_087
+
+
+def test_whom_a_message_names_is_known_by_id() -> None:
+    """In its text or its blocks, each once; what is no id of a person is none."""
+    elements = [{"type": "user", "user_id": "U4"}, {"type": "usergroup", "usergroup_id": "S1"}]
+    section = {"type": "rich_text_section", "elements": elements}
+    said = document(
+        message(
+            f"<@U3> and <@U2|grace> and <@U3>, see <#C9> <!here> <@{'U' * 65}> <@no one>",
+            blocks=[{"type": "rich_text", "elements": [section]}],
+        )
+    )
+    assert said.mentions == ("U2", "U3", "U4")
+    assert document(message("nobody")).mentions == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "came"),
+    [
+        ({}, False),
+        ({"files": [{"id": "F1", "title": "plan.pdf"}]}, True),
+        ({"files": [{"id": "F1"}]}, True),
+        ({"file": {"id": "F1", "title": "plan.pdf"}, "subtype": "file_share"}, True),
+        ({"files": [{"id": "F1", "mode": "tombstone"}]}, False),
+        ({"file": {"id": "F1", "title": "plan.pdf"}, "subtype": "file_mention"}, False),
+        ({"files": []}, False),
+    ],
+    ids=[
+        "no file",
+        "a file",
+        "a file without a title",
+        "the older form",
+        "deleted",
+        "names another's",
+        "an empty list",
+    ],
+)
+def test_a_message_says_whether_a_file_came_with_it(fields: dict[str, object], came: bool) -> None:
+    assert document(message("look", **fields)).has_file is came

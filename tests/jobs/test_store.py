@@ -18,6 +18,8 @@ from jobs.state.tables import TABLES
 from jobs.state.team_rows import count_by_team, group_teams, read_teams
 from tests.support.canary import Canary, places
 
+_BLANK: dict[pa.DataType, object] = {pa.string(): "", pa.list_(pa.string()): [], pa.bool_(): False}
+
 
 def test_a_start_that_died_before_the_first_table_can_be_repeated(tmp_path: Path) -> None:
     first = State(tmp_path / "state", fence=1)
@@ -85,7 +87,7 @@ def test_a_table_s_log_and_statistics_hold_no_text_and_forgetting_leaves_none(tm
     state, canary = State(tmp_path, cut="one", fence=1), Canary()
 
     def row(chunk: str, text: str) -> dict[str, object]:
-        blank: dict[str, object] = {f.name: "" if f.type == pa.string() else 0 for f in CHUNK}
+        blank: dict[str, object] = {f.name: _BLANK.get(f.type, 0) for f in CHUNK}
         return blank | {"team_id": "T", "chunk_id": chunk, "text": text, "meta": text, "_delete": False}
 
     state.change("chunks", [row("a", canary.text), row("b", "stays")])

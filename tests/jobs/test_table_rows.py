@@ -435,3 +435,19 @@ def test_ids_carry_the_qualifier_of_a_second_table(tmp_path: Path) -> None:
     ]
     assert [list(told(s).texts) for s in sources] == [["T1/t/1"], [ids.row_id("T1", "1", "lake")]]
     assert len({s.reader for s in sources}) == 2
+
+
+@pytest.mark.parametrize("format", ["parquet", "json"])
+def test_a_row_says_whom_it_names_and_whether_a_file_came_with_it(tmp_path: Path, format: str) -> None:
+    """People as a list, or as a text with commas or blanks; what says neither yes nor no of a file is no."""
+    cells = {"id": ["1", "2", "3"], "body": ["said"] * 3, "at": [MARCH] * 3}
+    cells |= {"people": [["U2", "U1", "U2", ""], None, []], "cc": ["U3, U4  U5", "", None], "file": ["yes", "no", "??"]}
+    if format == "parquet":
+        write_parquet(tmp_path / "a.parquet", cells)
+    else:
+        write_lines(tmp_path / "a.jsonl", pa.table(cells).to_pylist())
+    found = told(table(tmp_path, format, mentions="people", has_file="file"))
+    assert [d.mentions for d in found.documents.values()] == [("U1", "U2"), (), ()] and not found.rejected
+    assert [d.has_file for d in found.documents.values()] == [True, False, False]
+    found = told(table(tmp_path, format, mentions="cc"))
+    assert [d.mentions for d in found.documents.values()] == [("U3", "U4", "U5"), (), ()]

@@ -193,6 +193,20 @@ _T5 = {"d_model": WIDTH, "d_ff": 64, "d_kv": 16, "num_heads": 2, "num_layers": 2
 _QWEN = {"num_key_value_heads": 2, "head_dim": 16}
 _MODERNBERT = {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2, "local_attention": 64}
 
+
+def _unevenly() -> list[Any]:
+    """A layer that leaves vectors of lengths other than 1, and different."""
+    import torch
+
+    torch.manual_seed(5)
+    return [_modules().Dense(WIDTH, 24, bias=True, activation_function=torch.nn.ReLU())]
+
+
+def dot_model(folder: Path) -> Path:
+    """A model that compares vectors by their dot product, and gives them at any length, as msmarco-*-dot-* do."""
+    return _of("bert", _bert, _unevenly, similarity_fn_name="dot")(folder)
+
+
 # Each as well-known models of its family are made: their pooling, prompts, heads and limits.
 FAMILIES: dict[str, Callable[[Path], Path]] = {
     "bert": _of("bert", _bert, pooling="cls", prompts={"query": "Represent this sentence for searching: "}),

@@ -61,8 +61,8 @@ class Query:
         at = np.flatnonzero(self.matches)
         if profile in ("default", "unranked"):
             scores = np.zeros(len(at))
-        elif profile == "semantic":
-            scores = self._cosines(at)
+        elif profile in ("semantic", "semantic_dot"):
+            scores = self._near(at)
         else:
             scores = self._bm25()[at]
         return [(self.keys[i], float(score)) for i, score in zip(at, scores, strict=True)]
@@ -76,12 +76,14 @@ class Query:
             raise Refused(400, f"Could not set 'ranking.features.query(q)': {vector.size} values, not {self._kind.dim}")
         return vector
 
-    def _cosines(self, at: np.ndarray) -> np.ndarray:
+    def _near(self, at: np.ndarray) -> np.ndarray:
         if self.vector is None:
             raise Refused(400, "Expected a tensor query(q)")
         if not len(at):
             return np.zeros(0)
         matrix = self._kind.vectors[[self._kind.slots[self.keys[i]] for i in at]].astype(np.float64)
+        if self._kind.dot:
+            return np.asarray(matrix @ self.vector)
         lengths = np.linalg.norm(matrix, axis=1) * np.linalg.norm(self.vector)
         return np.divide(matrix @ self.vector, lengths, out=np.zeros(len(matrix)), where=lengths > 0)
 
@@ -126,7 +128,7 @@ class Query:
         found = np.zeros(len(self.keys), bool)
         candidates = np.flatnonzero(within)
         if len(candidates):
-            nearest = candidates[np.argsort(-self._cosines(candidates), kind="stable")[: part.target]]
+            nearest = candidates[np.argsort(-self._near(candidates), kind="stable")[: part.target]]
             found[nearest] = True
         return found
 
@@ -160,6 +162,9 @@ class Query:
         operator = self._next()[1]
         if operator in _COMPARISONS:
             return self._compared(word, operator)
+        if operator == "=" and self._kind.fields[word] == "bool":
+            flag = self._next()[1] == "true"
+            return np.array([self._kind.documents[key].get(word, False) == flag for key in self.keys], bool)
         if operator == "contains":
             wanted = {self._string()}
         elif operator == "in":
@@ -168,10 +173,11 @@ class Query:
             raise Refused(400, f"Expected an operator after {word}, got {operator!r}")
         if "" in wanted:
             raise Refused(400, f"{word} {operator}: an empty term")
-        values = [self._kind.documents[key].get(word, "") for key in self.keys]
+        held = [self._kind.documents[key].get(word, "") for key in self.keys]
+        values = [value if isinstance(value, list) else [value] for value in held]  # of an array any entry will do
         if word not in self._kind.cased:
-            wanted, values = {term.lower() for term in wanted}, [str(value).lower() for value in values]
-        return np.array([value in wanted for value in values], bool)
+            wanted, values = {term.lower() for term in wanted}, [[str(v).lower() for v in value] for value in values]
+        return np.array([not wanted.isdisjoint(value) for value in values], bool)
 
     def _compared(self, field: str, operator: str) -> np.ndarray:
         group, number = self._next()

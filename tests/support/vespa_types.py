@@ -16,7 +16,8 @@ ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufdd0-\ufddf]")
 
 
 _COSINE = "cosine_similarity(query(q), attribute(vector), x)"
-_EXPRESSIONS = {"semantic": [[_COSINE]], "bm25": [["bm25(text)"], ["bm25(lexical)"]]}
+_DOT = "sum(query(q) * attribute(vector))"
+_EXPRESSIONS = {"semantic": [[_COSINE]], "semantic_dot": [[_DOT]], "bm25": [["bm25(text)"], ["bm25(lexical)"]]}
 
 
 class Refused(Exception):
@@ -38,6 +39,7 @@ class Type:
     profiles: set[str]
     summaries: dict[str, list[str]]
     words: str  # the field that is searched by words
+    dot: bool  # vectors are compared by their dot product
     documents: dict[str, dict[str, Any]] = field(default_factory=dict)  # by the whole id
     slots: dict[str, int] = field(default_factory=dict)
     free: list[int] = field(default_factory=list)
@@ -106,7 +108,9 @@ def read_schema(name: str, text: str) -> Type:
         s[0]: re.findall(r"summary (\w+) \{\}", s[1])
         for s in re.findall(r"document-summary (\w+) \{(.*?)\n    \}", text, re.S)
     }
-    return Type(name, fields, attributes, cased, set(profiles), summaries, words)
+    dot = "distance-metric: dotproduct" in text
+    assert dot == ("semantic_dot" in profiles), "graph and ranking compare vectors alike"
+    return Type(name, fields, attributes, cased, set(profiles), summaries, words, dot)
 
 
 def field_set(kind: Type, wanted: str | None, *, alone: bool = True) -> set[str]:
@@ -133,12 +137,16 @@ def assigned(name: str, change: Any) -> Any:
 def checked(kind: Type, name: str, value: Any) -> Any:
     """A value as its field's type takes it."""
     declared = kind.fields[name]
-    if declared == "string":
-        if not isinstance(value, str):
-            raise Refused(400, f"Field '{name}' is not a string")
-        if (bad := ILLEGAL.search(value)) is not None:
-            raise Refused(400, f"The string field value contains illegal code point 0x{ord(bad[0]):X}")
+    if declared == "bool":
+        if not isinstance(value, bool):
+            raise Refused(400, f"Field '{name}' is not of type bool")
         return value
+    if declared == "array<string>":
+        if not isinstance(value, list):
+            raise Refused(400, f"Field '{name}' is not an array")
+        return [_string(name, entry) for entry in value]
+    if declared == "string":
+        return _string(name, value)
     if declared in _INTEGERS:
         if not isinstance(value, int) or not -_INTEGERS[declared] <= value < _INTEGERS[declared]:
             raise Refused(400, f"Field '{name}' is not of type {declared}")
@@ -151,3 +159,11 @@ def checked(kind: Type, name: str, value: Any) -> Any:
     if vector.shape != (kind.dim,):
         raise Refused(400, f"Tensor of field '{name}' has {vector.size} values, {declared} has {kind.dim}")
     return vector
+
+
+def _string(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise Refused(400, f"Field '{name}' is not a string")
+    if (bad := ILLEGAL.search(value)) is not None:
+        raise Refused(400, f"The string field value contains illegal code point 0x{ord(bad[0]):X}")
+    return value

@@ -55,6 +55,17 @@ def key_of(value: object) -> str | None:
             raise Bad
 
 
+def keys_of(value: object) -> list[str] | None:
+    """Ids of a cell: the entries of a list, or a text with commas or blanks between them. None for none of them."""
+    if isinstance(value, bytes):
+        value = _decoded(value)
+    if isinstance(value, str):
+        entries: list[object] = [*re.split(r"[\s,]+", value)]
+    else:
+        entries = value if isinstance(value, list) else [value]
+    return [key for entry in entries if (key := key_of(entry)) is not None] or None
+
+
 def time_of(value: object, unit: Unit | None) -> int | None:
     """Microseconds since the epoch, UTC. None for null and blank text.
 

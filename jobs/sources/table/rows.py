@@ -35,7 +35,8 @@ _FAULTS = (
 _BAD_DELETED = 1
 _VISIBLE: dict[str, Visibility] = {word: word for word in get_args(Visibility)}
 _LABELS = ("channel_name", "author", "author_id", "thread_id", "title", "visibility")
-_SHOWN = ("text", "channel_id", *_LABELS)  # decide nothing of what document a row is, and how new
+# Decide nothing of what document a row is, and how new.
+_SHOWN = ("text", "channel_id", *_LABELS, "mentions", "has_file")
 _NEEDED = ("id", "created_at")  # without these no row of a file is anything
 
 
@@ -73,6 +74,8 @@ class _Row(NamedTuple):
     thread_id: str | None
     title: str | None
     visibility: str | None
+    mentions: list[str] | None
+    has_file: bool
 
 
 class Rows:
@@ -151,6 +154,8 @@ class Rows:
             texts.values,
             [channel if fine else "" for channel, fine in ids_of_channels],
             *(label.values.to_pylist() for label in labels),
+            values.lists(self.column("mentions", batch, partition)).values,
+            values.flags(self.column("has_file", batch, partition)).values.tolist(),
         )
         return map(_Row._make, zip(*columns, strict=True))
 
@@ -268,6 +273,8 @@ class _Reading:
             thread_id=ids.row_id(row.team, row.thread_id, self._rows.qualifier) if row.thread_id else "",
             title=normalise_label(row.title or ""),
             visibility=_VISIBLE.get(row.visibility or "", "private"),
+            mentions=tuple(sorted({*(row.mentions or ())})),
+            has_file=row.has_file,
         )
 
     def _rejected(self, number: int, row: _Row, reason: str, detail: str, *, dated: bool = True) -> Rejected:

@@ -1,6 +1,6 @@
 """Values: a table's columns, by the rules of ``cells``. Where an Arrow type allows it, a whole column at once.
 
-``keys``, ``times``, ``flags`` and ``texts`` take an Arrow array, or the plain values of JSON lines.
+``keys``, ``lists``, ``times``, ``flags`` and ``texts`` take an Arrow array, or the plain values of JSON lines.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from jobs.sources.table.cells import (
     Unit,
     flag_of,
     key_of,
+    keys_of,
     looks_like_date,
     moment_flag_of,
     text_of,
@@ -38,7 +39,7 @@ FINE, NONE, BAD = 0, 1, 2
 class Cells:
     """A column's values, and for each FINE, NONE or BAD (int8). Where it is not FINE the value means nothing."""
 
-    values: Any  # keys: array of large_string; times: int64, µs; flags: bool; texts: list of str
+    values: Any  # keys: array of large_string; lists: list of lists; times: int64, µs; flags: bool; texts: list of str
     state: np.ndarray
 
 
@@ -54,7 +55,9 @@ def fits(name: str, kind: pa.DataType) -> bool:
         return words
     if name in ("created_at", "updated_at", "deleted_at"):
         return words or number or t.is_timestamp(kind) or t.is_date(kind)
-    if name == "deleted":
+    if name == "mentions" and (t.is_list(kind) or t.is_large_list(kind)):
+        return fits(name, kind.value_type)
+    if name in ("deleted", "has_file"):
         return words or number or t.is_timestamp(kind) or t.is_date(kind) or t.is_boolean(kind)
     return not (t.is_nested(kind) or t.is_boolean(kind) or t.is_duration(kind) or t.is_interval(kind))
 
@@ -68,6 +71,11 @@ def keys(column: Column) -> Cells:
         return Cells(cells, np.where(_numpy(blank), NONE, FINE).astype(np.int8))
     found, state = _each(plain, key_of)
     return Cells(pa.array(found, pa.large_string()), state)
+
+
+def lists(column: Column) -> Cells:
+    """Several ids in a cell; None where there is none, and where one of them is none."""
+    return Cells(*_each(_plain(column), keys_of))
 
 
 def times(column: Column, unit: Unit | None) -> Cells:

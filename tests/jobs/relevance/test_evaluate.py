@@ -228,6 +228,7 @@ def without_words(monkeypatch: pytest.MonkeyPatch, *versions: str) -> None:
         return real(index, version, *given)
 
     monkeypatch.setattr(WatchedIndex, "match", match)
+    monkeypatch.setattr(WatchedIndex, "matches_words", lambda index, version: version not in versions)
 
 
 def test_a_mode_or_a_version_that_is_not_there_is_refused(indexed: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
