@@ -72,30 +72,27 @@ class Attended:
     equal: Runs
 
 
-Kernel = Callable[[Attended], torch.Tensor]
+@dataclass(frozen=True, slots=True)
+class EndToEnd:
+    """How a model takes texts that lie end to end: the position of a text's first token, and the kernel's name."""
+
+    first_position: int
+    kernel: str
 
 
-def use(model: SentenceTransformer) -> int | None:
-    """Have a model compute its attention for texts that lie end to end; None where it or the device cannot.
-
-    Returns the position of a text's first token, for ``lay``.
-    """
+def use(model: SentenceTransformer) -> EndToEnd | None:
+    """Have a model compute its attention for texts that lie end to end; None for a model that cannot."""
     if (why := _refused(model)) is not None:
         log.debug("texts are padded: %s", why)
         return None
-    inner = cast(Any, model[0]).auto_model
-    set_kernel(model, any_length if _has_any_length(inner) else by_length)
-    return first_position(inner.config)
-
-
-def set_kernel(model: SentenceTransformer, kernel: Kernel) -> None:
-    """Compute the attention of a model by ``kernel`` from now on."""
-    name = f"end_to_end_{kernel.__name__}"
-    AttentionInterface.register(name, partial(_attention, kernel))
     first = cast(Any, model[0])
-    first.auto_model.set_attn_implementation(name)
-    if first.model_forward_params is not None:
+    inner = first.auto_model
+    if first.model_forward_params is not None:  # what it may take; None is everything
         first.model_forward_params |= _FOR_ATTENTION
+    kernel = "any_length" if _has_any_length(inner) else "by_length"
+    AttentionInterface.register(f"end_to_end_{kernel}", partial(_attention, _KERNELS[kernel]))
+    inner.set_attn_implementation(f"end_to_end_{kernel}")
+    return EndToEnd(first_position(inner.config), kernel)
 
 
 def _refused(model: SentenceTransformer) -> str | None:
@@ -141,7 +138,7 @@ def runs(lengths: npt.NDArray[np.integer]) -> Runs:
 
 
 def _attention(
-    kernel: Kernel,
+    kernel: Callable[[Attended], torch.Tensor],
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -218,6 +215,9 @@ def any_length(given: Attended) -> torch.Tensor:
         **grouped,
     )
     return cast(torch.Tensor, found)
+
+
+_KERNELS: dict[str, Callable[[Attended], torch.Tensor]] = {"any_length": any_length, "by_length": by_length}
 
 
 def _has_any_length(inner: Any) -> bool:
