@@ -1,6 +1,6 @@
 # Two commands do all the set-up: `make demo` and `make test`. The environment is made once and reused while
 # requirements.txt, pyproject.toml and this file stay the same.
-.PHONY: help demo airflow test test-all coverage docs model chaos fuzz readers lint docs-generate bench clean-env clean
+.PHONY: help demo airflow test test-all coverage docs model chaos fuzz readers lint docs-generate bench bench-gpu clean-env clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -66,6 +66,10 @@ docs-generate: $(STAMP)  ## write the pages that are made from the models: confi
 
 bench: $(STAMP) $(PEERS_STAMP)  ## measure against what one would use instead (half an hour), into docs/performance.md
 	@$(BIN)/python benchmarks/encoders.py --peers $(PEERS)/bin/python --page docs/performance.md --json build/bench.json
+
+# With a Python of the machine: the one that `make` installs has a torch for CPUs.
+bench-gpu:  ## measure the torch encoder on a CUDA GPU (under 6 minutes), into docs/performance.md; PYTHON=one with torch for CUDA
+	@$(PYTHON) benchmarks/gpu.py --page docs/performance.md --json build/gpu.json $(ARGS)
 
 clean:  ## remove the demo's state
 	@rm -rf build

@@ -190,6 +190,11 @@ class _Writer:
         return found
 
 
+def make_texts(count: int, model: Path, *, seed: int) -> list[str]:
+    """Texts of so many messages alone."""
+    return _Writer(words(model), seed).texts(count)
+
+
 def make_export(folder: Path, count: int, model: Path, *, seed: int) -> Export:
     """Write an export of ``count`` messages in day files of 500 to 1,000. ``folder`` must not exist."""
     writer = _Writer(words(model), seed)

@@ -243,7 +243,10 @@ class Model(_Section):
         ),
     ] = None
     overlap_tokens: Annotated[int, about("what a chunk repeats of the one before it", "tokens", ge=0, le=128)] = 24
-    batch_tokens: Annotated[int, about("texts of a batch times the longest of them", "tokens", gt=0)] = 4096
+    batch_tokens: Annotated[
+        Annotated[int, Field(gt=0)] | None,
+        about("texts of a batch times the longest of them; none is 4,096, and 65,536 on CUDA", "tokens"),
+    ] = None
     actors: Annotated[int, about("processes that hold the model", gt=0)] = 1
     max_actors: Annotated[int, about("the pool grows to so many while work waits; 0 keeps it at `actors`", ge=0)] = 0
     gpus_per_actor: Annotated[

@@ -1,7 +1,8 @@
 """Our embed stage alone: from the plan's texts on disk to committed vectors, on a Ray that is already started.
 
 Counted from the moment the first actor begins its first shard, since starting engines and loading models is not the
-stage's speed. Arguments: a Parquet file of texts, the folder of converted models.
+stage's speed. Arguments: a Parquet file of texts, the folder of converted models. The model and its settings are the
+defaults, and what the environment says in their place.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def main() -> None:
         texts = pq.read_table(sys.argv[1], columns=["text"])["text"]
         lengths = Tokens(model, space.max_tokens).ids(texts.to_pylist()).lengths
         _write_plan(folder, texts, lengths, config.model.shard_tokens)
-        spec = EncoderSpec("auto", model, config.model_cache / space.model_id, space.max_tokens, space.dim)
+        spec = EncoderSpec(
+            config.model.backend, model, config.model_cache / space.model_id, space.max_tokens, space.dim
+        )
         began = Began(folder.parent / "attempts")
         began.start()
         encode = ready(config, state, spec)

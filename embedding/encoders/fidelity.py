@@ -15,7 +15,7 @@ import numpy.typing as npt
 from embedding.encoders.base import Encoder
 from embedding.errors import FidelityError
 
-PROBES_VERSION = "2"  # part of a stored verdict: change it with the probes, the limits or how a backend computes
+PROBES_VERSION = "3"  # part of a stored verdict: change it with the probes, the limits or how a backend computes
 MIN_COSINE = 0.999
 MEAN_COSINE = 0.9999
 MAX_LENGTH_ERROR = 0.001  # of a vector's length against the reference's: cosine is blind to a missing normalisation

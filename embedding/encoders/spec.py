@@ -71,10 +71,11 @@ class RemoteSettings:
 class EncoderSpec:
     """Backend and model of an encoder.
 
-    ``threads`` is the CPU threads it may use, ``batch_tokens`` bounds rows x longest row, ``max_tokens`` is where the
-    model cuts a text off, ``dim`` the width of its vectors. ``cache`` is a folder of this model alone, for its
-    converted graphs and the gate's verdicts. ``precision`` is chosen by the gate where it is "". ``purpose`` matters
-    to models that embed a query in another way than a document; ``prompts`` stand in place of the model's own.
+    ``threads`` is the CPU threads it may use, ``batch_tokens`` bounds rows x longest row (None leaves it to the
+    backend), ``max_tokens`` is where the model cuts a text off, ``dim`` the width of its vectors. ``cache`` is a folder
+    of this model alone, for its converted graphs and the gate's verdicts. ``precision`` is chosen by the gate where it
+    is "". ``purpose`` matters to models that embed a query in another way than a document; ``prompts`` stand in place
+    of the model's own.
     """
 
     backend: str
@@ -83,7 +84,7 @@ class EncoderSpec:
     max_tokens: int
     dim: int
     threads: int = 1
-    batch_tokens: int = 4096
+    batch_tokens: int | None = None
     precision: str = ""
     remote: RemoteSettings | None = None
     purpose: Purpose = "document"

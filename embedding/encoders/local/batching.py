@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+BATCH_TOKENS = 4_096  # of a batch on a CPU, where the configuration names none
+
 
 def token_batches(tokens: npt.NDArray[np.integer], budget: int) -> Iterator[npt.NDArray[np.intp]]:
     """Yield index arrays (intp, one dimension) that cover ``range(len(tokens))`` once, longest texts first.

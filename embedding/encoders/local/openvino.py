@@ -50,7 +50,7 @@ class OpenVinoEncoder:
         self.multiplied = 0
         self._tokens = Tokens(spec.model, spec.max_tokens, spec.purpose, spec.prompts)
         self._max_tokens = spec.max_tokens
-        self._batch_tokens = min(spec.batch_tokens, MAX_BATCH_TOKENS)
+        self._batch_tokens = min(spec.batch_tokens or MAX_BATCH_TOKENS, MAX_BATCH_TOKENS)
         self._packed_rows = max(1, self._batch_tokens // PACKED_WIDTH)
         settings = {
             "INFERENCE_PRECISION_HINT": spec.precision,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from embedding.encoders.local.compat import openvino as ov
+from embedding.encoders.local.packing import first_position
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -98,9 +99,7 @@ def _first_position(model: SentenceTransformer) -> int | None:
     if not all(isinstance(module, Dense | Normalize) for module in rest[1:]):
         return None
     config = inner.auto_model.config
-    if config.model_type in ("roberta", "xlm-roberta"):
-        return int(config.pad_token_id) + 1
-    return 0 if config.model_type == "bert" else None
+    return first_position(config) if config.model_type in ("bert", "roberta", "xlm-roberta") else None
 
 
 def _alone(model: SentenceTransformer) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -79,3 +80,8 @@ def _filling(left: list[int], width: int, slots: int) -> list[int]:
         if length > width:
             length, used = width, 0
     return filling
+
+
+def first_position(config: Any) -> int:
+    """The position that a transformer of this configuration gives the first token of a text."""
+    return int(config.pad_token_id) + 1 if config.model_type in ("roberta", "camembert", "xlm-roberta") else 0

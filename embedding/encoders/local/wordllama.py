@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 import numpy.typing as npt
 
-from embedding.encoders.local.batching import token_batches
+from embedding.encoders.local.batching import BATCH_TOKENS, token_batches
 from embedding.encoders.spec import EncoderSpec
 from embedding.tokens.thread_environment import environment
 
@@ -42,7 +42,7 @@ class WordLlamaEncoder:
         with environment("RAYON_NUM_THREADS", spec.threads):
             self._model.tokenize(["two texts", "start the tokenizer's threads"])
         self.dim = spec.dim
-        self._batch_tokens = spec.batch_tokens
+        self._batch_tokens = spec.batch_tokens or BATCH_TOKENS
 
     def encode(self, texts: Sequence[str], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """See Encoder.encode. A text without a token has a row of NaN."""
