@@ -45,7 +45,7 @@ def said(numbers: Sequence[int], *, text: str = "word", tokens: int = 4, **more:
     """Messages of one channel and day, a second apart but for what ``more`` says, sorted as they are built from."""
     rows = [
         {
-            "group": "C1\x0020150",
+            "group_id": "C1\x0020150",
             "team_id": TEAM,
             "channel_id": "C1",
             "channel_name": "general",
