@@ -10,13 +10,13 @@ from embedding.errors import EmbedmillError
 from jobs.extract.extract import extract
 from jobs.maintenance.compact import compact_due
 from jobs.plan.deletion_guard import guard_deletes
-from jobs.plan.plan import Plan, make_plan
+from jobs.plan.plan import Plan, make_plan, plan_changes
 from jobs.report import Report
 from jobs.run_session import RunSession
 from jobs.scope import Scope
 from jobs.state.quarantine import replace_texts
 from jobs.state.row_counts import expect
-from jobs.state.watermark import keep_watermark, settled
+from jobs.state.watermark import keep_watermark, settled_but
 
 if TYPE_CHECKING:
     from jobs.embed.embed import StoredShard
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from jobs.state.frames import Frames
     from jobs.state.parts import Part
     from jobs.state.run_target import RunTarget
+
+MOST_CHANGES = 200_000  # rows of chunks that are compared by themselves, in memory; of more the whole tables are
 
 
 def never() -> bool:
@@ -54,17 +56,24 @@ def plan_scope(session: RunSession, version: str) -> None:
     pipeline, report = session.pipeline, session.report
     target, shard_tokens = session.target(version), pipeline.config.model.shard_tokens
     with report.timed("plan"), pipeline.progress.phase("plan"):
-        report.plan = _unchanged(session, target) or make_plan(
+        report.plan = _plan_of_changes(session, target) or make_plan(
             pipeline.frames(), target, session.scope, shard_tokens=shard_tokens
         )
 
 
-def _unchanged(session: RunSession, target: RunTarget) -> Plan | None:
-    """The plan of a version that lacks nothing, as far as that can be told without reading a table; else None."""
-    kept = settled(target) if session.scope == Scope() else None
-    if kept is None or kept.index_rows != session.pipeline.rows_of(target.version):
+def _plan_of_changes(session: RunSession, target: RunTarget) -> Plan | None:
+    """The plan of a version that lacked nothing after an earlier run, by what changed since; None where it is not."""
+    found = settled_but(target) if session.scope == Scope() else None
+    if found is None or found[0].index_rows != session.pipeline.rows_of(target.version):
         return None
-    return Plan(total=kept.chunks, unchanged=kept.chunks, published=kept.chunks)
+    kept, changed = found
+    if changed is None:
+        return Plan(total=kept.chunks, unchanged=kept.chunks, published=kept.chunks)
+    if changed.at_most > MOST_CHANGES:
+        return None
+    pipeline = session.pipeline
+    rows, shard_tokens = changed.read(), pipeline.config.model.shard_tokens
+    return plan_changes(pipeline.frames(), target, rows, kept.chunks, shard_tokens=shard_tokens)
 
 
 def note_settled(session: RunSession) -> None:

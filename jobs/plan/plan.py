@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedding.errors import BudgetError
+from embedding.records import CHUNK
 from jobs.plan import actions
 from jobs.plan.renames import keep_names
 from jobs.scope import Scope
-from jobs.state.frames import Frame, Frames
+from jobs.state.frames import Frame, Frames, columns
 from jobs.state.row_counts import expect, rows_in
 from jobs.state.run_target import RunTarget
+from jobs.state.tables import PUBLISHED
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 READY = "ready"  # in place of the number of a shard
 _SPREAD = 64
+_KEY = pa.schema([("team_id", pa.string()), ("chunk_id", pa.string())])
 SHARD_TEXTS = 16_384  # with vectors of 1,024 dimensions 64 MB, however short the texts
 
 
@@ -87,12 +91,42 @@ NO_LIMIT = Budget()
 
 def make_plan(frames: Frames, target: RunTarget, scope: Scope, *, shard_tokens: int) -> Plan:
     """Compute the plan of a scope against an index version, and write it to the run's work folder."""
-    state, work = target.state, target.work
+    state = target.state
     chunks, published = actions.in_scope(
         frames, frames.table(state, "chunks"), frames.table(state, "published", {"index": target.version}), scope
     )
+    plan = _planned(frames, target, chunks, published, shard_tokens)
+    if scope == Scope():
+        expect("plan", "chunks", state.count("chunks"), plan.total)
+    return replace(plan, published=state.count("published", pc.field("index") == target.version))
+
+
+def plan_changes(frames: Frames, target: RunTarget, changed: pa.Table, before: int, *, shard_tokens: int) -> Plan:
+    """The plan of everything, where ``before`` chunks were as the index holds them, and these have ``changed`` since.
+
+    ``changed`` are CHUNK and ``_delete``. What did not change is neither read nor compared; the ledger is read for the
+    keys that did.
+    """
+    keys = frames.local(_KEY, changed.select(_KEY.names))
+    published = frames.sql(
+        f"SELECT {columns(PUBLISHED.names, 'p')} FROM {{published}} p "
+        "SEMI JOIN {keys} k ON p.team_id = k.team_id AND p.chunk_id = k.chunk_id",
+        published=frames.table(target.state, "published", {"index": target.version}),
+        keys=keys,
+    )
+    there = changed.filter(pc.invert(changed["_delete"])).select(CHUNK.names)
+    with frames.keep(published) as held:
+        plan = _planned(frames, target, frames.local(there.schema, there), held, shard_tokens)
+        known = frames.collect(frames.sql("SELECT count(*) AS rows FROM {held}", held=held))["rows"][0].as_py()
+    total = before - known + plan.total
+    return replace(plan, total=total, unchanged=total - plan.total + plan.unchanged, published=before)
+
+
+def _planned(frames: Frames, target: RunTarget, chunks: Frame, published: Frame, shard_tokens: int) -> Plan:
+    """The plan of these chunks (CHUNK) against these rows of the ledger, written down; all of its counts but one."""
+    work = target.work
     chunks = keep_names(frames, chunks, published, target.rename_tokens)
-    vectors = frames.table(state, "vectors", {"space_id": target.space_id})
+    vectors = frames.table(target.state, "vectors", {"space_id": target.space_id})
     with frames.keep(actions.actions(frames, chunks, published, vectors)) as acted:
         found = frames.collect(frames.sql(_COUNTS, acted=acted)).to_pylist()
         counts = {r["action"]: r["rows"] for r in found}
@@ -106,11 +140,8 @@ def make_plan(frames: Frames, target: RunTarget, scope: Scope, *, shard_tokens: 
             deletes = frames.sql("SELECT team_id, chunk_id FROM {acted} WHERE action = 'delete'", acted=acted)
             frames.write(deletes, work / "deletes")
             expect("plan", "rows to delete", counts["delete"], rows_in(work / "deletes"))
-    total = sum(n for action, n in counts.items() if action != "delete")
-    if scope == Scope():
-        expect("plan", "chunks", state.count("chunks"), total)
     return Plan(
-        total=total,
+        total=sum(n for action, n in counts.items() if action != "delete"),
         embed=distinct,
         reuse=counts.get("reuse", 0) + counts.get("embed", 0) - distinct,
         update=counts.get("update", 0),
@@ -118,7 +149,6 @@ def make_plan(frames: Frames, target: RunTarget, scope: Scope, *, shard_tokens: 
         unchanged=counts.get("unchanged", 0),
         tokens=tokens,
         shards=shards,
-        published=state.count("published", pc.field("index") == target.version),
         renamed=sum(r["renamed"] for r in found if r["action"] == "embed"),
     )
 

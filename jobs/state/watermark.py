@@ -1,8 +1,9 @@
 """The watermark: what the tables held when an index version was last all that it should be.
 
 A run of every source that left nothing over keeps it. While the tables, the settings that a plan depends on and the
-number of the index's rows are the same, a plan finds nothing to do, and needs to read no table. Whatever differs, or
-cannot be told, asks for a plan.
+number of the index's rows are the same, a plan finds nothing to do, and needs to read no table. Where ``chunks`` alone
+has changed since, and all of its changes are told, a plan looks at these. Whatever else differs, or cannot be told,
+asks for a whole plan.
 
 A table's contents are named by its data files, whose names never come twice. So it makes no difference which command
 changed a table, how far it came, or that a folder was put back from a backup.
@@ -22,6 +23,7 @@ from deltalake.exceptions import DeltaError
 
 from embedding.atomic_file import replace_file
 from embedding.models.space import short_hash
+from jobs.state.changed_rows import Changed
 from jobs.state.fencing import check
 from jobs.state.path_alias import delta_uri
 from jobs.state.quarantine import texts_left_out
@@ -38,12 +40,16 @@ class Watermark:
     """An index version that lacks nothing: of which ``settings``, and a digest of each table's data files.
 
     ``chunks`` are the rows that should be in the index, and that the ledger has; ``index_rows`` what it counted.
+    ``seq`` is the newest change of ``chunks``, and ``commit`` tells that table's last commit; empty where its log did
+    not hold it.
     """
 
     settings: str
     tables: dict[str, str]
     chunks: int
     index_rows: int
+    seq: int
+    commit: str
 
 
 def keep_watermark(target: RunTarget, *, lease: int, chunks: int, index_rows: int) -> None:
@@ -57,7 +63,8 @@ def keep_watermark(target: RunTarget, *, lease: int, chunks: int, index_rows: in
     if tables is None:
         drop_watermark(target.state.root)
         return
-    made = Watermark(_settings(target), tables, chunks, index_rows)
+    seq, commit = target.state.newest_seq("chunks"), _commit(target.state.root)
+    made = Watermark(_settings(target), tables, chunks, index_rows, seq, commit)
     if made != _read(target.state.root):
         # A loss of power may take it: then the next run plans.
         replace_file(target.state.root / WATERMARK, json.dumps(asdict(made)).encode(), durable=False)
@@ -68,15 +75,44 @@ def settled(target: RunTarget) -> Watermark | None:
 
     The index is not asked: compare ``index_rows`` with what it counts.
     """
+    found = settled_but(target)
+    return found[0] if found is not None and found[1] is None else None
+
+
+def settled_but(target: RunTarget) -> tuple[Watermark, Changed | None] | None:
+    """As ``settled``, also where changes of ``chunks`` are all that came since: then with these."""
     kept = _read(target.state.root)
-    if kept is None or kept.settings != _settings(target) or kept.tables != _contents(target):
+    if kept is None or kept.settings != _settings(target):
         return None
-    return kept
+    tables = _contents(target)
+    if tables is None or any(tables[name] != kept.tables[name] for name in ("published", "vectors")):
+        return None
+    if tables == kept.tables:
+        return kept, None
+    if not kept.commit:
+        return None
+    version = int(kept.commit.partition(":")[0])
+    # Is the table what it was, and more? One that was put back from a backup, or made anew, has not that commit.
+    if _commit(target.state.root, version) != kept.commit:
+        return None
+    changed = target.state.changed_since("chunks", kept.seq)
+    return (kept, changed) if changed.complete else None
 
 
 def drop_watermark(root: Path) -> None:
     """Have the next run plan. Call it only while holding the lease."""
     (root / WATERMARK).unlink(missing_ok=True)
+
+
+def _commit(root: Path, version: int | None = None) -> str:
+    """The number of a commit to ``chunks``, else of the last one, and a digest of it; empty where it is not there."""
+    folder = root / "chunks"
+    number = DeltaTable(delta_uri(folder)).version() if version is None else version
+    try:
+        digest = hashlib.blake2b((folder / "_delta_log" / f"{number:020d}.json").read_bytes(), digest_size=16)
+    except FileNotFoundError:
+        return ""
+    return f"{number}:{digest.hexdigest()}"
 
 
 def _read(root: Path) -> Watermark | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 
 from embedding.errors import LeaseHeldError
 from embedding.text.template import Template
 from indexers import exact
+from jobs import steps
 from jobs.commands.plan import plan
 from jobs.commands.purge import purge
 from jobs.commands.reindex import reindex
@@ -24,12 +27,14 @@ from jobs.commands.step import StepRequest, step
 from jobs.commands.takeover import takeover
 from jobs.commands.verify import verify
 from jobs.pipeline import Pipeline
+from jobs.plan.plan import Plan, make_plan, plan_changes
 from jobs.report import Report
 from jobs.scope import Scope
+from jobs.state.frames import Frames
 from jobs.state.run_target import RunTarget
 from jobs.state.store import State
 from jobs.state.tables import TABLES
-from jobs.state.watermark import WATERMARK, drop_watermark, keep_watermark, settled
+from jobs.state.watermark import WATERMARK, drop_watermark, keep_watermark, settled, settled_but
 from tests.support.in_process import Death, Killed, copied_with_index, open_pipeline, without_ray
 from tests.support.workspace import TEAM, TEXTS, Workspace, message
 
@@ -291,3 +296,88 @@ def test_a_damaged_table_is_seen_by_a_run_with_nothing_to_do(
     damage(data_file(twice.root / "state" / "published"))
     answer = twice.call("plan")
     assert answer.code == 1 and "table 'published' is damaged" in answer.err
+
+
+# -- a plan of what changed --------------------------------------------------------------------------------------------
+
+
+class BothPlans:
+    """Stands in for ``plan_changes``: makes the whole plan too, and compares them."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, frames: Frames, target: RunTarget, changed: pa.Table, before: int, **named: Any) -> Plan:
+        self.asked += 1
+        whole = replace(target, run_id="the whole plan")
+        found, wanted = (
+            plan_changes(frames, target, changed, before, **named),
+            make_plan(frames, whole, Scope(), **named),
+        )
+        assert found == wanted
+        for folder in ("texts", "rows", "deletes"):
+            assert written_below(target.work / folder) == written_below(whole.work / folder), folder
+        shutil.rmtree(whole.work)
+        return found
+
+
+def written_below(folder: Path) -> list[str]:
+    """The rows below a folder in an order of their own; a row's shard is of no matter."""
+    if not folder.exists():
+        return []
+    return sorted(map(repr, ds.dataset(str(folder), format="parquet").to_table().to_pylist()))
+
+
+def change(space: Workspace, held: dict[int, dict[str, Any]], chance: random.Random, turn: int) -> None:
+    """Something that happens in a channel: a post, a copy, a reply, an edit, a deletion, a new name."""
+    some = chance.choice([*held])
+    match chance.choice(["post", "copy", "reply", "edit", "delete", "name"]):
+        case "post":
+            n = chance.randrange(6, 400)
+            held[n] = message(n, f"said at {turn}")
+        case "copy":
+            n = chance.randrange(400, 800)
+            held[n] = message(n, held[some]["text"])
+        case "reply":
+            root = held[some].get("thread_ts", held[some]["ts"])
+            n = chance.randrange(800, 900)
+            held[n] = message(n, f"reply {turn}", thread_ts=root)
+        case "edit":
+            held[some] |= {"text": f"edited {turn}", "edited": {"user": "U1", "ts": f"{1_750_000_000 + turn}.000000"}}
+        case "delete" if len(held) > 3:
+            del held[some]
+        case "name":
+            space.channels({"C1": "general", "C2": f"random-{turn}"})
+
+
+@pytest.mark.parametrize("seed", [1, 2, *(pytest.param(n, marks=pytest.mark.long) for n in range(3, 9))])
+def test_a_plan_of_what_changed_is_the_whole_plan(twice: Workspace, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Over random histories; some runs are of a part, or die."""
+    both, chance = BothPlans(), random.Random(seed)
+    monkeypatch.setattr(steps, "plan_changes", both)
+    held = {n: message(n, f"said at {n}") for n in range(6)}
+    for turn in range(14):
+        for _ in range(chance.randrange(1, 4)):
+            change(twice, held, chance, turn)
+        twice.day("random", [held[n] for n in sorted(held)])
+        match chance.randrange(6):
+            case 0:
+                run(open_pipeline(twice.config), Scope(channels=("C1",)))
+            case 1:
+                with suppress(Killed):
+                    run(open_pipeline(twice.config, Death(chance.randrange(1, 12))), Scope())
+        run(open_pipeline(twice.config), Scope())
+    assert both.asked >= 7
+    assert verify(open_pipeline(twice.config), Scope()).status == "ok"
+
+
+def test_a_table_that_was_put_back_has_all_compared(twice: Workspace, tmp_path: Path) -> None:
+    """Its newest changes may be older than those of the watermark, which then would tell nothing."""
+    chunks = twice.root / "state" / "chunks"
+    shutil.copytree(chunks, tmp_path / "older")
+    twice.day("general", [message(0, "another text")])
+    ran(twice)
+    shutil.rmtree(chunks)
+    shutil.copytree(tmp_path / "older", chunks)
+    target = open_pipeline(twice.config).target(V1, "r")
+    assert settled_but(target) is None
