@@ -6,18 +6,20 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from embedding.errors import ConfigError
-from jobs.state.frames import Batches, Frame, Frames, parts_of
+from jobs.state.frames import Batches, Frame, Frames, columns, parts_of
+from jobs.state.path_alias import plain
 from jobs.state.table_files import data_of
 from jobs.state.tables import TABLES
 
@@ -49,10 +51,11 @@ class DuckFrames(Frames):
     """Frames in a database of this process alone. What does not fit ``memory`` ("2g") goes to ``scratch``."""
 
     def __init__(self, scratch: Path, memory: str) -> None:
+        scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._number = 0
         self._database = duckdb.connect(
             config={
-                "temp_directory": str(scratch),
+                "temp_directory": str(plain(scratch)),
                 "memory_limit": _bytes(memory),
                 "threads": os.cpu_count() or 1,
                 "autoinstall_known_extensions": False,
@@ -103,18 +106,26 @@ class DuckFrames(Frames):
         return self._database.sql(f"SELECT * FROM {cast('DuckFrame', frame).name}").to_arrow_table()
 
     def write(self, frame: Frame, folder: Path, *, by: str = "", spread: str = "", most: int = 0) -> int:
-        """See ``Frames``."""
+        """See ``Frames``. By pyarrow, which takes every path as it is."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        wanted = ", ".join(name for name in frame.columns if name != spread)
-        target = str(folder if by else folder / "rows.parquet").replace("'", "''")
-        partitioned = f", PARTITION_BY ({by})" if by else ""
-        done = self._database.execute(
-            f"COPY (SELECT {wanted} FROM {cast('DuckFrame', frame).name}) TO '{target}' "
-            f"(FORMAT parquet, COMPRESSION uncompressed{partitioned})"
-        ).fetchone()
-        assert done is not None
-        return int(done[0])
+        names = [name for name in frame.columns if name != spread]
+        if not by:
+            return _write_file(folder, self._reader(frame, names))
+        kept, sent = [name for name in names if name != by], 0
+        with ExitStack() as files:  # sorted by the folder, so that one file is open at a time
+            folders: dict[str, pq.ParquetWriter] = {}
+            for batch in self._reader(frame, [*kept, by], order=[by]):
+                runs = pc.run_end_encode(batch[by])
+                ends = runs.run_ends.to_pylist()
+                for start, end, value in zip([0, *ends], ends, runs.values.to_pylist(), strict=False):
+                    rows = batch.slice(start, end - start).select(kept)
+                    if value not in folders:
+                        files.close()
+                        folders[value] = files.enter_context(_writer(folder / f"{by}={value}", rows.schema))
+                    folders[value].write_batch(rows)
+                    sent += len(rows)
+        return sent
 
     def write_parts(self, state: State, name: str, frame: Frame) -> int:
         """See ``Frames``."""
@@ -146,10 +157,19 @@ class DuckFrames(Frames):
             for batch in function(iter(tasks.to_batches(_ROWS))):
                 sink.write_batch(batch)
 
-    def _batches(self, frame: Frame, columns: Sequence[str], *, order: Sequence[str] = ()) -> Batches:
-        sorted_by = f" ORDER BY {', '.join(order)}" if order else ""
-        query = f"SELECT {', '.join(columns)} FROM {cast('DuckFrame', frame).name}{sorted_by}"
-        return iter(self._database.sql(query).to_arrow_reader(_ROWS))
+    def _batches(self, frame: Frame, names: Sequence[str], *, order: Sequence[str] = ()) -> Batches:
+        return iter(self._reader(frame, names, order=order))
+
+    def _reader(
+        self,
+        frame: Frame,
+        names: Sequence[str],
+        *,
+        order: Sequence[str] = (),
+    ) -> pa.RecordBatchReader:
+        sorted_by = f" ORDER BY {columns(order)}" if order else ""
+        query = f"SELECT {columns(names)} FROM {cast('DuckFrame', frame).name}{sorted_by}"
+        return self._database.sql(query).to_arrow_reader(_ROWS)
 
     def _named(self, query: str) -> DuckFrame:
         name = self._new_name()
@@ -164,6 +184,22 @@ class DuckFrames(Frames):
     def _new_name(self) -> str:
         self._number += 1
         return f"frame_{self._number}"
+
+
+def _write_file(folder: Path, rows: pa.RecordBatchReader) -> int:
+    """Write rows as one Parquet file in a folder; returns how many."""
+    sent = 0
+    with _writer(folder, rows.schema) as sink:
+        for batch in rows:
+            sink.write_batch(batch)
+            sent += len(batch)
+    return sent
+
+
+def _writer(folder: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """What writes the one Parquet file of a folder: of a run's work, which is read once."""
+    folder.mkdir(exist_ok=True)
+    return pq.ParquetWriter(folder / "rows.parquet", schema, compression="none", use_dictionary=False)
 
 
 def _bytes(memory: str) -> str:

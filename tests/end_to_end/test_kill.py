@@ -19,6 +19,10 @@ MESSAGES = 240  # a dozen shards of texts, and as many of rows
 
 
 def _staged(state: Path) -> bool:
+    return any(state.glob("work/*/extract/rows.parquet"))
+
+
+def _staged_by_spark(state: Path) -> bool:
     return any(state.glob("work/*/extract/_temporary"))
 
 
@@ -83,16 +87,22 @@ def engines() -> Iterator[list[psutil.Process]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reached", [_staged, _first_vectors, _first_rows], ids=["extract", "embed", "publish"])
+@pytest.mark.parametrize(
+    "reached",
+    [_staged, _staged_by_spark, _first_vectors, _first_rows],
+    ids=["extract", "extract by Spark", "embed", "publish"],
+)
 def test_killed_run_is_simply_run_again(
     busy: Workspace, reached: Callable[[Path], bool], engines: list[psutil.Process]
 ) -> None:
+    if reached is _staged_by_spark:
+        busy.config.write_text(busy.config.read_text().replace("[spark]\n", "[spark]\nin_process_mb = 0\n"))
     engines += _kill_when(busy, reached)
     stored, different = _stored(busy, "vectors")
     published, _ = _stored(busy, "published")
     assert stored == different
     match reached.__name__:
-        case "_staged":
+        case "_staged" | "_staged_by_spark":
             assert stored == 0
         case "_first_vectors":
             assert 0 < stored < MESSAGES and published <= stored

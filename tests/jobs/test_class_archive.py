@@ -29,8 +29,10 @@ rows.mkdir()
 (rows / "a day.json").write_text('{"id": "1", "text": "A row about herons", "at": "2025-03-03"}\\n')
 sources = '[[sources]]\\nkind = "table"\\nuri = "my rows"\\nformat = "json"\\nteam_id = "T01"\\n'
 sources += '[sources.columns]\\nid = "id"\\ntext = "text"\\ncreated_at = "at"\\n'
-space.config.write_text(space.config.read_text().replace("[model]", sources + "[model]"))
+text = space.config.read_text().replace("[model]", sources + "[model]")
+space.config.write_text(text.replace("[spark]\\n", "[spark]\\nin_process_mb = 0\\n"))
 first, again = space.run(), space.run()
+space.config.write_text(text)
 (space.files / "notes.txt").unlink()
 third = space.run()
 found = space.call("search", "lockers", "--team", "T01", "--k", "1")
