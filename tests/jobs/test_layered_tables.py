@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,10 +12,8 @@ import pytest
 
 from embedding.errors import LeaseHeldError
 from embedding.records import CHUNK
-from jobs.maintenance import compact
-from jobs.maintenance.compact import compact_all, compact_due, sizes
-from jobs.state import folding, table_files, table_rows
-from jobs.state.folding import SMALL, Folded, due
+from jobs.state import table_files, table_rows
+from jobs.state.folding import Folded
 from jobs.state.old_files import erase_dropped
 from jobs.state.parts import write_part
 from jobs.state.store import State
@@ -23,27 +21,7 @@ from jobs.state.table_rows import TableRows
 from jobs.state.tables import BUCKETS, TABLES, bucket_of
 from jobs.state.team_rows import count_by_team, read_teams
 from tests.support.canary import Canary, places
-
-Key = tuple[str, str]  # team_id, chunk_id
-TEAMS = [f"T{n}" for n in range(5)]
-CUT = "c1"
-
-
-def chunk(key: Key, text: str) -> dict[str, object]:
-    blank: dict[str, object] = {f.name: "" if f.type == pa.string() else 0 for f in CHUNK}
-    return blank | {"team_id": key[0], "chunk_id": key[1], "text": text, "meta": text, "content_hash": text}
-
-
-def append(state: State, rows: Mapping[Key, str]) -> None:
-    table = pa.Table.from_pylist([chunk(key, text) for key, text in rows.items()], schema=CHUNK)
-    parts = write_part(str(state.root), "chunks", table, CUT, seq=state.next_seq("chunks"))
-    state.append("chunks", parts)
-
-
-def merge(state: State, rows: Mapping[Key, str], gone: Iterable[Key] = ()) -> None:
-    listed: list[dict[str, object]] = [chunk(key, text) | {"_delete": False} for key, text in rows.items()]
-    listed += [{"team_id": team, "chunk_id": chunk, "_delete": True} for team, chunk in gone]
-    state.change("chunks", listed)
+from tests.support.layered import CUT, TEAMS, Key, append, chunk, merge
 
 
 def held(rows: TableRows) -> dict[Key, str]:
@@ -203,69 +181,6 @@ def test_a_team_is_read_from_the_row_groups_that_may_hold_it(tmp_path: Path) -> 
     assert read_teams(state, "chunks", [second], ["chunk_id"]).to_pylist() == [{"chunk_id": "only"}]
 
 
-def test_what_changed_since_a_number_is_told_and_nothing_else_is_opened(tmp_path: Path) -> None:
-    state = State(tmp_path, cut=CUT, fence=1)
-    assert state.newest_seq("chunks") == 0 and state.changed_since("chunks", 0).read().num_rows == 0
-    append(state, {(team, f"{n}"): "1" for team in TEAMS for n in range(3)})
-    first = state.newest_seq("chunks")
-    unchanged = state.changed_since("chunks", first)
-    assert unchanged.complete and unchanged.at_most == 0 and unchanged.read().num_rows == 0
-    merge(state, {("T1", "0"): "2", ("T1", "new"): "2"}, [("T2", "1")])
-    append(state, {("T3", "later"): "3"})
-    for path in state.files("chunks", {"bucket": bucket_of("T4")}):
-        Path(path).unlink()
-    changed = state.changed_since("chunks", first)
-    told = changed.read(["team_id", "chunk_id", "text"]).to_pylist()
-    assert changed.complete and changed.at_most == 4
-    assert sorted((r["team_id"], r["chunk_id"], r["text"], r["_delete"]) for r in told) == [
-        ("T1", "0", "2", False),
-        ("T1", "new", "2", False),
-        ("T2", "1", None, True),
-        ("T3", "later", "3", False),
-    ]
-    assert state.changed_since("chunks", state.newest_seq("chunks")).read().num_rows == 0
-
-
-def test_a_fold_changes_no_number_and_says_which_removals_it_told_no_more(tmp_path: Path) -> None:
-    state = State(tmp_path, cut=CUT, fence=1)
-    append(state, {("T1", "a"): "1", ("T1", "b"): "1"})
-    first = state.newest_seq("chunks")
-    merge(state, {("T1", "a"): "2"})
-    edited = state.newest_seq("chunks")
-    state.fold("chunks")
-    changed = state.changed_since("chunks", first)
-    assert changed.complete and changed.read(["chunk_id"])["chunk_id"].to_pylist() == ["a"], "no removal was lost"
-    merge(state, {}, [("T1", "b")])
-    removed = state.newest_seq("chunks")
-    assert state.changed_since("chunks", edited).read(["chunk_id"]).to_pylist() == [{"chunk_id": "b", "_delete": True}]
-    state.fold("chunks")
-    assert state.newest_seq("chunks") == removed
-    assert not state.changed_since("chunks", edited).complete, "b went, and nothing tells so now"
-    assert state.changed_since("chunks", removed).complete and state.changed_since("chunks", 0).complete
-
-
-@pytest.mark.parametrize("drop", ["drop", "drop_rows"])
-def test_who_knows_rows_that_were_dropped_is_told_to_compare_all(tmp_path: Path, drop: str) -> None:
-    state = State(tmp_path, cut=CUT, fence=1)
-    append(state, {("T1", "a"): "1", ("T1", "b"): "1"})
-    known = state.newest_seq("chunks") - 1
-    if drop == "drop":
-        state.drop("chunks", "chunk_id = 'b'")
-    else:
-        state.drop_rows("chunks", "T1", "chunk_id", ["b"])
-    assert not state.changed_since("chunks", known).complete
-
-
-def test_numbers_go_on_in_a_table_that_is_made_anew(tmp_path: Path) -> None:
-    state = State(tmp_path, cut=CUT, fence=1)
-    append(state, {("T1", "a"): "1"})
-    before = state.newest_seq("chunks")
-    state.make_anew("chunks")
-    assert not state.changed_since("chunks", before).complete
-    append(state, {("T1", "a"): "1"})
-    assert state.newest_seq("chunks") > before and state.changed_since("chunks", before).at_most == 1
-
-
 def test_rows_are_appended_under_a_number_of_their_own(tmp_path: Path) -> None:
     """Else a removal of the same key that is older would hide them."""
     state = State(tmp_path, cut=CUT, fence=1)
@@ -329,83 +244,3 @@ def test_a_late_holder_of_the_lease_folds_nothing(tmp_path: Path) -> None:
     with pytest.raises(LeaseHeldError):
         late.drop_rows("chunks", "T1", "chunk_id", ["a"])
     assert late.files("chunks") == before
-
-
-def files(count: int, size: int, rows: int) -> list[table_files.TableFile]:
-    return [table_files.TableFile(f"{n}", size, rows, {}) for n in range(count)]
-
-
-@pytest.mark.parametrize(
-    ("base", "changes", "expected"),
-    [
-        (files(1, 2 * SMALL, 1_000_000), [], False),
-        (files(9, 1_000, 10), [], True),
-        (files(1, 1_000, 10), files(1, 1_000, 1), True),
-        (files(1, 2 * SMALL, 1_000_000), files(1, 1_000, 10), False),
-        (files(1, 2 * SMALL, 1_000_000), files(9, 1_000, 10), True),
-        (files(1, 2 * SMALL, 1_000_000), files(1, 9_000_000, 200_000), True),
-    ],
-)
-def test_a_partition_is_folded_where_that_is_cheap_or_reading_it_is_dear(
-    base: list[table_files.TableFile], changes: list[table_files.TableFile], expected: bool
-) -> None:
-    assert due(table_files.Group({}, base, changes)) is expected
-
-
-def test_stored_vectors_are_joined_into_larger_files(tmp_path: Path) -> None:
-    state = State(tmp_path, fence=1)
-
-    def store(teams: Collection[str], hashes: Collection[str]) -> None:
-        rows = [
-            {"space_id": "s", "team_id": team, "content_hash": one, "vector": one.encode() * 4, "run_id": "r"}
-            for team in teams
-            for one in hashes
-        ]
-        table = pa.Table.from_pylist(rows, schema=TABLES["vectors"].schema)
-        state.append("vectors", write_part(str(tmp_path), "vectors", table))
-
-    for run in range(3):
-        store(TEAMS, [f"{run}-{n}" for n in range(4)])
-    before = state.read("vectors").sort_by([("team_id", "ascending"), ("content_hash", "ascending")])
-    buckets = {bucket_of(team) for team in TEAMS}
-    assert len(state.files("vectors")) == 3 * len(buckets)
-    state.fold("vectors", state.groups("vectors"), join=2)
-    assert len(state.files("vectors")) == len(buckets)
-    after = state.read("vectors").sort_by([("team_id", "ascending"), ("content_hash", "ascending")])
-    assert after.equals(before)
-    assert state.drop_rows("vectors", "T1", "content_hash", ["0-1", "1-1", "none"]) == 2
-    assert state.count("vectors") == len(before) - 2
-
-
-def test_a_run_s_end_folds_what_is_due_and_gc_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = State(tmp_path, cut=CUT, fence=1)
-    append(state, {(team, f"{n}"): "1" for team in TEAMS for n in range(20)})
-    merge(state, {("T1", "3"): "2"})
-    monkeypatch.setattr(folding, "_CHEAP", 0)
-    compact_due(state)
-    assert sum(group.rows(changes=True) for group in state.groups("chunks")) == 1, "a twentieth of its rows"
-    merge(state, {("T1", f"{n}"): "3" for n in range(3)}, [("T2", "1"), ("T2", "2"), ("T2", "3")])
-    before = sizes(state)["chunks"]
-    compact_due(state)
-    assert not any(group.changes for group in state.groups("chunks"))
-    assert sizes(state)["chunks"][0] < before[0] and state.count("chunks") == 97
-    merge(state, {("T3", "1"): "4"})
-    for run in range(3):
-        append(state, {("T4", f"{run} later"): "1"})
-    compact_due(state)
-    assert len(state.files("chunks", {"bucket": bucket_of("T4")})) == 4, "few small files may stay"
-    compact_all(state)
-    assert sizes(state)["chunks"][0] == len({bucket_of(team) for team in TEAMS})
-    assert state.count("chunks") == 100 and sizes(state)["runs"] == (0, 0)
-
-
-def test_one_run_folds_no_more_than_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = State(tmp_path, cut=CUT, fence=1)
-    append(state, {(team, "a"): "1" for team in TEAMS})
-    merge(state, {(team, "a"): "2" for team in TEAMS})
-    monkeypatch.setattr(compact, "_MOST", 1)
-    left = []
-    for _ in TEAMS:
-        compact_due(state)
-        left.append(sum(bool(group.changes) for group in state.groups("chunks")))
-    assert left == [len(TEAMS) - 1 - n for n in range(len(TEAMS))], "at least one a run"
