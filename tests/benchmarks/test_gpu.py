@@ -35,8 +35,9 @@ def test_every_part_is_measured_with_a_tiny_model(tmp_path: Path) -> None:
     assert not [name for name, part in parts.items() if "skipped" in part or "failed" in part]
 
     assert all(speed > 0 for speed in parts["ceiling"]["tflops"].values())
-    assert all(judged["passed"] for judged in parts["gate"]["precisions"].values())
+    passed = {kind for kind, judged in parts["gate"]["precisions"].items() if judged["passed"]}
     rows = parts["encoder"]["rows"]
+    assert "f32" in passed and {row["precision"] for row in rows} == passed
     assert {row["layout"] for row in rows} >= {"padded"} and len({row["batch_tokens"] for row in rows}) > 1
     for row in rows:
         assert row["tokens_per_second"] > row["messages_per_second"] > 0
@@ -64,11 +65,11 @@ def test_a_part_for_which_no_time_is_left_is_skipped_with_the_reason(tmp_path: P
 
 @pytest.mark.slow
 def test_a_package_that_is_missing_is_named(tmp_path: Path) -> None:
-    """Ray and sentence-transformers hidden: what does not need them is measured."""
+    """Ray, pytest and sentence-transformers hidden: what does not need them is measured."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n\n\nclass Hidden:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name in ('ray', 'sentence_transformers'):\n"
+        "        if name in ('ray', 'pytest', 'sentence_transformers'):\n"
         "            raise ModuleNotFoundError(name, name=name)\n\n\n"
         "sys.meta_path.insert(0, Hidden())\n"
     )
@@ -79,4 +80,7 @@ def test_a_package_that_is_missing_is_named(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     parts = json.loads((tmp_path / "gpu.json").read_text())["parts"]
     assert parts["encoder"]["skipped"] == "sentence_transformers is not installed"
-    assert "is not installed" in parts["stage"]["skipped"] and parts["ceiling"]["tflops"]
+    assert (
+        parts["stage"]["skipped"] == "ray is not installed" and parts["tests"]["skipped"] == "pytest is not installed"
+    )
+    assert parts["ceiling"]["tflops"]
