@@ -100,7 +100,7 @@ from pathlib import Path
 from jobs.config import load_config
 from jobs.engines.spark import start_spark
 folder = Path(sys.argv[2])
-spark = start_spark(load_config(Path(sys.argv[1])), folder / "scratch", folder / "log", small=True, reads=False)
+spark = start_spark(load_config(Path(sys.argv[1])), folder / "scratch", folder / "log", reads=False)
 conf = spark.sparkContext.getConf()
 print("FOUND", spark.sparkContext.master, conf.get("spark.driver.host"), spark.conf.get("spark.sql.session.timeZone"))
 """

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.chaos.world import lives
-from tests.support.paths import ROOT
+from tests.support.paths import ALWAYS_SPARK, ROOT
 from tests.support.workspace import Workspace, message
 
 pytestmark = pytest.mark.usefixtures("encoder_here")  # of the run that follows; one that is asked to end has Ray
@@ -136,7 +136,7 @@ def started(workspace: Workspace) -> Iterator[subprocess.Popen[str]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={name: value for name, value in os.environ.items() if name != "EMBEDMILL_DEBUG"},
+            env=ALWAYS_SPARK | {name: value for name, value in os.environ.items() if name != "EMBEDMILL_DEBUG"},
         )
     finally:
         signal.signal(signal.SIGINT, before)
