@@ -42,7 +42,7 @@ def reader(
     """Return the function for ``mapInArrow``: TO_READ rows in, EXTRACTED rows out."""
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # there is a worker for each core
         todo = [
             (sources[row.pop("source")], Partition(**row | {"path": os.fsdecode(row["path"])}))
             for batch in batches

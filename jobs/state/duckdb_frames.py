@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from embedding.errors import ConfigError
+from embedding.errors import ConfigError, ResourceError
 from jobs.state.frames import Batches, Frame, Frames, columns, parts_of
 from jobs.state.path_alias import plain
 from jobs.state.table_files import data_of
@@ -95,7 +95,8 @@ class DuckFrames(Frames):
     def keep(self, frame: Frame) -> Iterator[Frame]:
         """See ``Frames``."""
         name = self._new_name()
-        self._database.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM {cast('DuckFrame', frame).name}")
+        with _in_memory():
+            self._database.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM {cast('DuckFrame', frame).name}")
         try:
             yield DuckFrame(name, frame.columns)
         finally:
@@ -103,7 +104,8 @@ class DuckFrames(Frames):
 
     def collect(self, frame: Frame) -> pa.Table:
         """See ``Frames``."""
-        return self._database.sql(f"SELECT * FROM {cast('DuckFrame', frame).name}").to_arrow_table()
+        with _in_memory():
+            return self._database.sql(f"SELECT * FROM {cast('DuckFrame', frame).name}").to_arrow_table()
 
     def write(self, frame: Frame, folder: Path, *, by: str = "", spread: str = "", most: int = 0) -> int:
         """See ``Frames``. By pyarrow, which takes every path as it is."""
@@ -151,8 +153,9 @@ class DuckFrames(Frames):
     def read_each(
         self, tasks: pa.Table, function: Callable[[Batches], Batches], schema: pa.Schema, folder: Path
     ) -> None:
-        """See ``Frames``."""
+        """See ``Frames``. One after the other; half of the time is the tokenizer's, which uses all cores here."""
         folder.mkdir(parents=True, exist_ok=True)
+        os.environ["TOKENIZERS_PARALLELISM"] = "true"
         with pq.ParquetWriter(folder / "rows.parquet", schema) as sink:
             for batch in function(iter(tasks.to_batches(_ROWS))):
                 sink.write_batch(batch)
@@ -169,7 +172,8 @@ class DuckFrames(Frames):
     ) -> pa.RecordBatchReader:
         sorted_by = f" ORDER BY {columns(order)}" if order else ""
         query = f"SELECT {columns(names)} FROM {cast('DuckFrame', frame).name}{sorted_by}"
-        return self._database.sql(query).to_arrow_reader(_ROWS)
+        with _in_memory():
+            return self._database.sql(query).to_arrow_reader(_ROWS)
 
     def _named(self, query: str) -> DuckFrame:
         name = self._new_name()
@@ -184,6 +188,18 @@ class DuckFrames(Frames):
     def _new_name(self) -> str:
         self._number += 1
         return f"frame_{self._number}"
+
+
+@contextmanager
+def _in_memory() -> Iterator[None]:
+    """Raise ResourceError where DuckDB cannot do with its memory, also with what it put on the disk."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise ResourceError(
+            "the tables of this run need more memory than spark.driver_memory; raise it, or have Spark compare them: "
+            "spark.in_process_mb = 0"
+        ) from None
 
 
 def _write_file(folder: Path, rows: pa.RecordBatchReader) -> int:
