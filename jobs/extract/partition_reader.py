@@ -1,6 +1,7 @@
 """Read: what an executor does with source partitions. Records in; chunks, rejects and one tally a partition out.
 
-Runs inside Spark's Python workers, in Arrow batches. Knows nothing of the state: what its rows mean is ``extract``'s.
+Runs in Spark's Python workers, or in a small run's own process, in Arrow batches. Knows nothing of the state: what its
+rows mean is ``extract``'s.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _BATCH_CHARACTERS = 4_000_000
 def reader(
     sources: list[Source], chunking: Chunking, rules: list[PurgeRule]
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return the function for ``mapInArrow``: TO_READ rows in, EXTRACTED rows out."""
+    """Return the function for ``Frames.read_each``: TO_READ rows in, EXTRACTED rows out."""
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # there is a worker for each core

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
+from embedding.errors import ResourceError
 from embedding.records import CHUNK
 from jobs.extract import ownership
 from jobs.extract.conversations import messages_of, touched_groups
@@ -23,6 +25,7 @@ from jobs.state.parts import write_part
 from jobs.state.store import State
 from jobs.state.tables import PUBLISHED, REMOVALS, TABLES, VECTORS
 from tests.support.in_process import open_pipeline
+from tests.support.paths import HARD as HARD_PATH
 from tests.support.workspace import Workspace
 
 AT = pa.schema([("source_id", pa.string()), ("partition", pa.string())])
@@ -285,6 +288,36 @@ def test_a_cluster_is_used_however_little_there_is(workspace: Workspace, monkeyp
     workspace.config.write_text(workspace.config.read_text().replace("local[2]", "spark://127.0.0.1:7077"))
     open_pipeline(workspace.config).frames()
     assert started
+
+
+@pytest.mark.parametrize("name", ["spark", "duckdb"])
+def test_rows_of_this_process_arrive_whole(engines: dict[str, Frames], name: str) -> None:
+    """Filters of batches leave some without rows."""
+    batches = [pa.record_batch({"name": [letter] * 2}) for letter in "abc"]
+    kept = pa.Table.from_batches([batch.filter(pc.not_equal(batch["name"], "b")) for batch in batches])
+    assert [len(chunk) for chunk in kept["name"].chunks] == [2, 0, 2]
+    frames = engines[name]
+    assert frames.collect(frames.local(kept.schema, kept))["name"].to_pylist() == ["a", "a", "c", "c"]
+
+
+def test_what_does_not_fit_goes_to_scratch_below_any_path(tmp_path: Path) -> None:
+    scratch = tmp_path / HARD_PATH / "duckdb"
+    frames = DuckFrames(scratch, "60m")
+    rows = pa.table({"n": range(400_000), "text": [f"text {n} " * 20 for n in range(400_000)]})
+    with frames.keep(frames.local(rows.schema, rows)) as kept:
+        assert any(file.stat().st_size for file in scratch.iterdir())
+        assert scratch.stat().st_mode & 0o77 == 0
+        assert frames.write(kept, tmp_path / HARD_PATH / "rows") == 400_000
+    frames.close()
+    assert [*scratch.iterdir()] == []
+
+
+def test_tables_that_need_more_memory_are_one_line(tmp_path: Path) -> None:
+    frames = DuckFrames(tmp_path, "10m")
+    rows = pa.table({"n": range(1_000_000)})
+    lists = frames.sql("SELECT n, collect_list(n) AS l FROM {rows} GROUP BY n", rows=frames.local(rows.schema, rows))
+    with pytest.raises(ResourceError, match=r"need more memory than spark\.driver_memory; .*spark\.in_process_mb = 0"):
+        frames.collect(lists)
 
 
 def test_memory_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
