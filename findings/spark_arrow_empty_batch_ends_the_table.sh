@@ -32,3 +32,7 @@ cat "$work/seen"
 sed -n '/^# Seen:$/,$p' "$0" | sed '1d;s/^# //' | diff - "$work/seen"
 exit
 # Seen:
+# chunks [3, 3, 3]: 9 rows, in Spark 9, with combine_chunks 9
+# chunks [3, 0, 3]: 6 rows, in Spark 3, with combine_chunks 6
+# chunks [0, 3, 3]: 6 rows, in Spark 6, with combine_chunks 6
+# chunks [3, 3, 0]: 6 rows, in Spark 6, with combine_chunks 6
