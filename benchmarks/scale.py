@@ -85,8 +85,8 @@ def measure(folder: Path, root: Path, rows: int, teams: int, console: Console) -
     for run in ("first", "one edit", "no change"):
         if run == "one edit":
             write(source / "0.parquet", range(0, rows, FILES), teams, edited=0)
-        console.print(f"{root.name}, {teams:,} teams: {run}")
-        found.append(go(folder, root, config, teams, run))
+        found.append(one := go(folder, root, config, teams, run))
+        console.print(f"{root.name}, {teams:,} teams, {run}: {one.wall:.1f} s, {sum(one.files.values()):,} files")
     return found
 
 

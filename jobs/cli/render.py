@@ -154,7 +154,7 @@ def gc(body: GcBody) -> str:
 def migrate(body: MigrateBody) -> str:
     """What was rewritten."""
     if not body.tables:
-        return f"the state has format {body.format} already; nothing was done"
+        return f"the state has format {body.format}; no table had to be rewritten"
     return f"the state has format {body.format} now\n" + _table([(n, f"{r:,} rows") for n, r in body.tables.items()])
 
 
