@@ -15,7 +15,7 @@ from jobs.run_session import RunSession
 from jobs.scope import Scope
 from jobs.state.quarantine import replace_texts
 from jobs.state.row_counts import expect
-from jobs.state.watermark import keep_watermark, settled
+from jobs.state.watermark import settled
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -65,18 +65,6 @@ def _unchanged(session: RunSession, target: RunTarget) -> Plan | None:
     if kept is None or kept.index_rows != session.pipeline.rows_of(target.version):
         return None
     return Plan(total=kept.chunks, unchanged=kept.chunks, published=kept.chunks)
-
-
-def note_settled(session: RunSession) -> None:
-    """Keep that the report's version lacks nothing, after a run of everything: the next one may find it so."""
-    report = session.report
-    if session.scope == Scope():
-        keep_watermark(
-            session.target(report.index),
-            lease=session.lease.number,
-            chunks=report.plan.total,
-            index_rows=report.rows_after,
-        )
 
 
 def guard(session: RunSession) -> None:
