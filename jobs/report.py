@@ -58,6 +58,7 @@ class Report:
     seconds: dict[str, float] = field(default_factory=dict)
     scratch_cleared: int = 0  # folders of earlier runs that were found as this one began
     receipt: Receipt | None = None  # of a purge
+    settled: bool = False  # all that it should do was done: of everything, nothing is left over
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:

@@ -18,7 +18,7 @@ from jobs.sources import open_sources
 from jobs.state.integrity import record_versions, recorded_versions
 from jobs.state.lease import Lease
 from jobs.state.run_target import RunTarget
-from jobs.state.watermark import drop_watermark
+from jobs.state.watermark import drop_watermark, keep_watermark
 from jobs.state.work_folder import check_disk, clear_work
 from jobs.state.write_intents import recover_write_intents
 
@@ -44,6 +44,13 @@ class RunSession:
     def target(self, version: str) -> RunTarget:
         """What the run writes: a ``version`` of the index, in the configured space."""
         return self.pipeline.target(version, self.report.run_id)
+
+    def keep_watermark(self) -> None:
+        """Keep that the report's version lacks nothing. Call it after the last commit: the next run may find it so."""
+        made = self.report
+        keep_watermark(
+            self.target(made.index), lease=self.lease.number, chunks=made.plan.total, index_rows=made.rows_after
+        )
 
     def count_quarantined(self) -> None:
         """Put into the report how many rows of the scope are in quarantine, and how many are ignored by their kind."""
@@ -88,10 +95,13 @@ def open_session(
         report.finished_at = report.started_at
         record(state, report, begun=True)  # a killed run is known by this row
         try:
-            yield RunSession(pipeline, scope, report, lease)
+            session = RunSession(pipeline, scope, report, lease)
+            yield session
             if report.status != "running":
                 lease.check()
                 compact_due(state)
+            if report.settled:  # last: compaction writes files anew, by which the next run would tell a change
+                session.keep_watermark()
         finally:
             report.finished_at = int(time.time() * 1_000_000)
             if lease.held():

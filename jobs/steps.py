@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 
 from embedding.errors import EmbedmillError
 from jobs.extract.extract import extract
-from jobs.maintenance.compact import compact_due
 from jobs.plan.deletion_guard import guard_deletes
 from jobs.plan.plan import Plan, make_plan, plan_changes
 from jobs.report import Report
@@ -16,7 +15,7 @@ from jobs.run_session import RunSession
 from jobs.scope import Scope
 from jobs.state.quarantine import replace_texts
 from jobs.state.row_counts import expect
-from jobs.state.watermark import keep_watermark, settled_but
+from jobs.state.watermark import settled_but
 
 if TYPE_CHECKING:
     from jobs.embed.embed import StoredShard
@@ -74,20 +73,6 @@ def _plan_of_changes(session: RunSession, target: RunTarget) -> Plan | None:
     pipeline = session.pipeline
     rows, shard_tokens = changed.read(), pipeline.config.model.shard_tokens
     return plan_changes(pipeline.frames(), target, rows, kept.chunks, shard_tokens=shard_tokens)
-
-
-def note_settled(session: RunSession) -> None:
-    """Keep that the report's version lacks nothing, after a run of everything: the next one may find it so."""
-    report = session.report
-    if session.scope == Scope():
-        session.lease.check()
-        compact_due(session.pipeline.state)  # before: it writes files anew, by which the next run would tell a change
-        keep_watermark(
-            session.target(report.index),
-            lease=session.lease.number,
-            chunks=report.plan.total,
-            index_rows=report.rows_after,
-        )
 
 
 def guard(session: RunSession) -> None:

@@ -8,7 +8,7 @@ from jobs.plan.plan import NO_LIMIT, Budget
 from jobs.report import Report
 from jobs.run_session import open_session
 from jobs.scope import Scope
-from jobs.steps import apply_plan, extract_sources, final_status, guard, never, note_settled, plan_scope
+from jobs.steps import apply_plan, extract_sources, final_status, guard, never, plan_scope
 from jobs.versions import ensure_live
 
 
@@ -28,5 +28,5 @@ def run(
         report.rows_after = pipeline.index().count(version)
         session.count_quarantined()
         report.status = final_status(report)
-        note_settled(session)
+        report.settled = scope == Scope()
     return report

@@ -20,6 +20,7 @@ from jobs.commands.plan import plan_body
 from jobs.plan.estimate import estimate
 from jobs.plan.plan import NO_LIMIT, Budget, Plan
 from jobs.run_session import RunSession, open_session
+from jobs.scope import Scope
 from jobs.steps import (
     apply_plan,
     embed_texts,
@@ -27,7 +28,6 @@ from jobs.steps import (
     final_status,
     guard,
     never,
-    note_settled,
     plan_scope,
     publish_rows,
 )
@@ -35,7 +35,6 @@ from jobs.versions import AGAIN_SECONDS, ensure_live, version_to_build
 
 if TYPE_CHECKING:
     from jobs.pipeline import Pipeline
-    from jobs.scope import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ def step(pipeline: Pipeline, scope: Scope, asked: StepRequest) -> StepBody:
             if empty or name == "publish" and done:
                 report.rows_after = pipeline.index().count(report.index)
                 report.status = final_status(report)
-                note_settled(session)
+                report.settled = scope == Scope() and not build
         if done:
             body = plan_body(pipeline, report) if name == "plan" else report.body()
             return StepBody(**dict(body), step=name, empty=empty)

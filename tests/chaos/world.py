@@ -23,7 +23,7 @@ from jobs.config import load_config
 from jobs.pipeline import Pipeline
 from jobs.state.store import State
 from jobs.telemetry.progress import Progress
-from tests.support.workspace import Workspace, message
+from tests.support.workspace import LARGE, Workspace, message
 
 SHARD_ROWS = 40  # small, so that a fault meets every step half done
 VERSION = "messages__v1"
@@ -125,7 +125,7 @@ class World:
 
     def _write(self) -> None:
         for folder, said in self._said.items():
-            self.hit.day(folder, [message(ts, text) for ts, text in sorted(said.items())])
+            self.hit.day(folder, [message(ts, text, **LARGE) for ts, text in sorted(said.items())])
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 

@@ -136,6 +136,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 def fill(bench: Bench) -> None:
     """The sources of the first run: all of it can be read."""
     space, canary = bench.space, bench.canary
+    large = {"padding": "x" * 1_000_000}  # so that Spark reads it
     block = {"type": "section", "text": {"type": "mrkdwn", "text": f"and {canary('attached')}"}}
     space.day(
         "general",
@@ -143,7 +144,9 @@ def fill(bench: Bench) -> None:
             message(0, f"hello {canary('ordinary')}"),
             message(1, f"a first try {canary('before the edit')}"),
             message(2, f"gone tomorrow {canary('deleted')}"),
-            message(3, "see below", attachments=[{"fallback": "x", "text": canary("attached")}], blocks=[block]),
+            message(
+                3, "see below", attachments=[{"fallback": "x", "text": canary("attached")}], blocks=[block], **large
+            ),
         ],
     )
     (space.files / "notes.txt").write_text(f"In a file: {canary('file')}\n")
@@ -165,7 +168,9 @@ def fill(bench: Bench) -> None:
     }
     space.config.write_text(
         table
-        + space.config.read_text().replace("[spark]\n", "[spark]\nin_process_mb = 0\n")
+        + space.config.read_text()
+        .replace("[spark]\n", "[spark]\nin_process_mb = 0\n")
+        .replace("[model]\n", "[model]\nshard_tokens = 20\n")  # shards enough for Ray
         + "[spark.properties]\n"
         + "".join(f"{json.dumps(k)} = {json.dumps(v)}\n" for k, v in properties.items())
     )

@@ -13,7 +13,7 @@ import pytest
 
 from jobs.state.store import State
 from tests.chaos.world import lives
-from tests.support.workspace import Workspace, message
+from tests.support.workspace import LARGE, Workspace, message
 
 MESSAGES = 240  # a dozen shards of texts, and as many of rows
 
@@ -47,7 +47,8 @@ def busy(workspace: Workspace) -> Workspace:
     """Enough shards that a kill finds each stage half done."""
     for part, folder in enumerate(("general", "random")):
         numbers = range(part, MESSAGES, 2)
-        workspace.day(folder, [message(n, f"report {n} of {n % 7} lines from desk {n % 13}") for n in numbers])
+        said = [message(n, f"report {n} of {n % 7} lines from desk {n % 13}", **LARGE) for n in numbers]
+        workspace.day(folder, said)
     with workspace.config.open("a") as config:
         config.write("[index]\nshard_rows = 20\n")
     text = workspace.config.read_text()

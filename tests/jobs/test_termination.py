@@ -16,7 +16,7 @@ import pytest
 
 from tests.chaos.world import lives
 from tests.support.paths import ALWAYS_SPARK, ROOT
-from tests.support.workspace import Workspace, message
+from tests.support.workspace import LARGE, Workspace, message
 
 pytestmark = pytest.mark.usefixtures("encoder_here")  # of the run that follows; one that is asked to end has Ray
 
@@ -156,7 +156,8 @@ def started(workspace: Workspace) -> Iterator[subprocess.Popen[str]]:
 def test_run_that_is_asked_to_end_says_one_line_and_is_simply_run_again(
     workspace: Workspace, number: signal.Signals, reached: str
 ) -> None:
-    workspace.day("general", [message(n, f"report {n} of {n % 7} lines from desk {n % 13}") for n in range(150)])
+    reports = [message(n, f"report {n} of {n % 7} lines from desk {n % 13}", **LARGE) for n in range(150)]
+    workspace.day("general", reports)
     text = workspace.config.read_text().replace("[model]\n", "[model]\nshard_tokens = 200\n")
     workspace.config.write_text(text + "[index]\nshard_rows = 20\n")
     with started(workspace) as run:

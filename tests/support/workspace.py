@@ -28,6 +28,9 @@ START = 1_740_960_000  # 2025-03-03T00:00:00Z
 # What is encoded and searched is the message alone: a row of the index for each, and no text that others decide.
 TEXT = '[text]\nencoded = "{text}"\nlexical = "{text}"\nconversations = false\n'
 
+# In a message, a field that is not read. With 120 such messages a run leaves reading to Spark, with fewer it reads itself.
+LARGE = {"padding": "x" * 9_000}
+
 TEXTS = (
     "The parcel lockers at the harbour are open again",
     "Lunch is at noon in the big kitchen",
