@@ -116,9 +116,6 @@ def test_no_check_of_versions_is_seen(mutate: Callable[..., None]) -> None:
 def test_deletes_without_a_check_of_the_scope_are_seen(mutate: Callable[..., None]) -> None:
     mutate(
         plan.make_plan,
-        (
-            "scope\n    )\n    chunks = keep",
-            "Scope()\n    )\n    chunks = actions.within(frames, chunks, scope)\n    chunks = keep",
-        ),
+        ("scope\n    )\n    plan", "Scope()\n    )\n    chunks = actions.within(frames, chunks, scope)\n    plan"),
     )
     assert_seen()
