@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from tests.support.canary import Canary, Onlooker, places
-from tests.support.paths import ROOT
+from tests.support.paths import QUICK, ROOT
 from tests.support.workspace import TEAM, TEXTS, Workspace, message
 
 HOOK = ROOT / "tests" / "every_python"
@@ -160,6 +160,7 @@ def fill(bench: Bench) -> None:
         '[sources.columns]\nid = "id"\ntext = "body"\ncreated_at = "at"\n'
     )
     properties = {
+        **QUICK,
         "spark.eventLog.enabled": "true",
         "spark.eventLog.dir": f"file://{bench.outside}/events",
         "spark.eventLog.compress": "false",

@@ -13,6 +13,7 @@ import pytest
 
 from jobs.state.store import State
 from tests.chaos.world import lives
+from tests.support.paths import BY_SPARK
 from tests.support.workspace import LARGE, Workspace, message
 
 MESSAGES = 240  # a dozen shards of texts, and as many of rows
@@ -97,7 +98,7 @@ def test_killed_run_is_simply_run_again(
     busy: Workspace, reached: Callable[[Path], bool], engines: list[psutil.Process]
 ) -> None:
     if reached is _staged_by_spark:
-        busy.config.write_text(busy.config.read_text().replace("[spark]\n", "[spark]\nin_process_mb = 0\n"))
+        busy.config.write_text(busy.config.read_text().replace("[spark]\n", BY_SPARK))
     engines += _kill_when(busy, reached)
     stored, different = _stored(busy, "vectors")
     published, _ = _stored(busy, "published")

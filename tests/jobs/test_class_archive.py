@@ -22,6 +22,7 @@ from tests.support.paths import HARD, ROOT
 RUN_ALL = """
 import json, sys
 from pathlib import Path
+from tests.support.paths import BY_SPARK
 from tests.support.workspace import Workspace
 space = Workspace(Path(sys.argv[1]))
 rows = space.root / "my rows"
@@ -30,7 +31,7 @@ rows.mkdir()
 sources = '[[sources]]\\nkind = "table"\\nuri = "my rows"\\nformat = "json"\\nteam_id = "T01"\\n'
 sources += '[sources.columns]\\nid = "id"\\ntext = "text"\\ncreated_at = "at"\\n'
 text = space.config.read_text().replace("[model]", sources + "[model]")
-space.config.write_text(text.replace("[spark]\\n", "[spark]\\nin_process_mb = 0\\n"))
+space.config.write_text(text.replace("[spark]\\n", BY_SPARK))
 first, again = space.run(), space.run()
 space.config.write_text(text)
 (space.files / "notes.txt").unlink()

@@ -25,6 +25,7 @@ from jobs.state.parts import write_part
 from jobs.state.store import State
 from jobs.state.tables import PUBLISHED, REMOVALS, TABLES, VECTORS
 from tests.support.in_process import open_pipeline
+from tests.support.paths import BY_SPARK
 from tests.support.paths import HARD as HARD_PATH
 from tests.support.workspace import Workspace
 
@@ -39,7 +40,7 @@ HARD = "T'1 \\ {x} \u00e9"  # a team's id that no literal would carry as it is
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Frames]]:
     """One of each."""
     space = Workspace(tmp_path_factory.mktemp("engines") / "ws")
-    space.config.write_text(space.config.read_text().replace("[spark]\n", "[spark]\nin_process_mb = 0\n"))
+    space.config.write_text(space.config.read_text().replace("[spark]\n", BY_SPARK))
     small = DuckFrames(tmp_path_factory.mktemp("duckdb"), "1g")
     yield {"spark": open_pipeline(space.config).frames(), "duckdb": small}
     small.close()
