@@ -24,7 +24,7 @@ from jobs.scope import Scope
 from jobs.state.lease import Lease
 from jobs.state.parts import write_part
 from jobs.state.store import State
-from jobs.state.tables import TABLES
+from jobs.state.tables import BASE, TABLES, bucket_of
 from jobs.telemetry.progress import Progress
 from tests.support.events import Stories, Told, text
 from tests.support.workspace import Workspace, writing
@@ -165,6 +165,7 @@ def test_tables_of_an_earlier_version_are_read_and_grow_when_they_are_written(tm
         DeltaTable.create(str(root / name), schema=old, partition_by=spec.stored_by)
         row = {f.name: None if pa.types.is_list(f.type) else 1 if f.type == pa.int64() else "c" for f in old}
         row |= {f.name: False for f in old if f.type == pa.bool_()}
+        row |= {"bucket": bucket_of("c"), "layer": BASE} if spec.layered else {}
         write_deltalake(str(root / name), pa.Table.from_pylist([row], schema=old), mode="append")
     state = State(root, cut="c", fence=1)
     assert held_back(state) == []
@@ -174,8 +175,11 @@ def test_tables_of_an_earlier_version_are_read_and_grow_when_they_are_written(tm
         assert all(row[column] is None for column in columns)
         state.change(name, [row | {"_delete": False}, row | dict.fromkeys(TABLES[name].key, "d") | {"_delete": False}])
         assert state.count(name) == 2 and columns <= {f.name for f in DeltaTable(str(root / name)).schema().fields}
-        state.append(name, write_part(str(root), name, state.read(name), "c"))
-        assert state.count(name) == 4
+        more = [row | dict.fromkeys(TABLES[name].key, key) for key in ("e", "f")]
+        table = pa.Table.from_pylist(more, schema=TABLES[name].schema)
+        seq = state.next_seq(name) if TABLES[name].layered else 0
+        state.append(name, write_part(str(root), name, table, "c", seq=seq))
+        assert state.count(name) == 4 and len(state.distinct(name, TABLES[name].key)) == 4
     assert state.count("removals") == 0
 
 
