@@ -72,6 +72,7 @@ def make_rows(count: int) -> pa.Table:
         "visibility": ["public"] * count,
         "mentions": [[]] * count,
         "has_file": [False] * count,
+        "language": ["en"] * count,
         "meta": ['{"user":"U1"}'] * count,
         "content_hash": [f"{n:032x}" for n in range(count)],
         "meta_hash": ["0" * 32] * count,

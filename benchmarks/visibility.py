@@ -72,6 +72,7 @@ def make_rows(count: int) -> pa.Table:
         "visibility": ["public" if n % CHANNELS % 2 else "private" for n in numbers],
         "mentions": [[]] * count,
         "has_file": [False] * count,
+        "language": ["en"] * count,
         "meta": ["{}"] * count,
         "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), DIM).cast(pa.list_(pa.float32())),
     }

@@ -34,7 +34,8 @@ class Document:
     ``version`` orders two readings of one document: edit time, else creation time (µs).
     ``refs`` are the user and channel ids whose display names went into the text or metadata. ``author`` is a display
     name; ``thread_id`` the document that began the thread that it replies in. Each is "" where there is none.
-    ``mentions`` are ids of the people whom it names; ``has_file``: a file came with it.
+    ``mentions`` are ids of the people whom it names; ``has_file``: a file came with it. ``language`` is what the
+    source says (ISO 639-1); of "" it is told by the text.
     """
 
     doc_id: str
@@ -56,6 +57,7 @@ class Document:
     visibility: Visibility = "public"
     mentions: tuple[str, ...] = ()
     has_file: bool = False
+    language: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,5 +144,6 @@ CHUNK = pa.schema(
         pa.field("text_hash", pa.string(), nullable=False),  # as content_hash, of the text alone
         pa.field("mentions", pa.list_(pa.string()), nullable=False),  # ids of people, sorted
         pa.field("has_file", pa.bool_(), nullable=False),
+        pa.field("language", pa.string(), nullable=False),  # ISO 639-1, "" where it is unsure
     ]
 )

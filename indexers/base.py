@@ -36,6 +36,7 @@ KEY_BYTES: Mapping[str, int] = {
     "title": 1024,
     "visibility": 16,
     "mentions": 512,
+    "language": 16,
 }
 
 
@@ -63,6 +64,7 @@ class Hit:
     visibility: str = ""
     mentions: tuple[str, ...] = ()
     has_file: bool = False
+    language: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class SearchRequest:
     ``since`` and ``until`` bound ``created_at`` (µs since the epoch, UTC), half open. With ``public`` a row passes that
     is public or lies in one of ``channels``: what is public need not be named, and without channels it is all there is.
     With ``mentions`` a row passes that mentions one of these people; with ``has_file`` one that came with a file.
+    ``languages`` are ISO 639-1 codes; a row whose language is unsure has none of them.
     """
 
     team_id: str
@@ -85,6 +88,7 @@ class SearchRequest:
     public: bool = False
     mentions: Sequence[str] = ()
     has_file: bool = False
+    languages: Sequence[str] = ()
 
     def columns(self) -> tuple[str, ...]:
         """Columns that the filters read beside those of every version."""
@@ -94,6 +98,7 @@ class SearchRequest:
             "visibility": self.public,
             "mentions": bool(self.mentions),
             "has_file": self.has_file,
+            "language": bool(self.languages),
         }
         return tuple(name for name, given in asked.items() if given)
 
@@ -265,7 +270,7 @@ def check_same(version: str, held: tuple[str, int, Metric], asked: tuple[str, in
 def passing(request: SearchRequest) -> Callable[[Mapping[str, Any]], bool]:
     """Return what says of a row, or of the fields of a hit, whether the request may find it."""
     channels, kinds, authors = set(request.channels), set(request.kinds), set(request.author_ids)
-    people = set(request.mentions)
+    people, languages = set(request.mentions), set(request.languages)
     since = -(2**63) if request.since is None else request.since
     until = 2**63 if request.until is None else request.until
 
@@ -279,6 +284,7 @@ def passing(request: SearchRequest) -> Callable[[Mapping[str, Any]], bool]:
             and request.thread_id in (None, row["thread_id"])
             and (not people or not people.isdisjoint(row["mentions"]))
             and (not request.has_file or row["has_file"])
+            and (not languages or row["language"] in languages)
             and since <= row["created_at"] < until
         )
 

@@ -31,6 +31,7 @@ INDEX_ROW = pa.schema(
         pa.field("visibility", pa.string(), nullable=False),  # "public", "private", "direct" or "shared"
         pa.field("mentions", pa.list_(pa.string()), nullable=False),  # ids of people, at most MAX_MENTIONS
         pa.field("has_file", pa.bool_(), nullable=False),  # a file came with it
+        pa.field("language", pa.string(), nullable=False),  # ISO 639-1, "" where it is unsure
         pa.field("meta", pa.string(), nullable=False),  # JSON object
         pa.field("content_hash", pa.string(), nullable=False),
         pa.field("meta_hash", pa.string(), nullable=False),
@@ -48,6 +49,7 @@ ADDED: Mapping[str, object] = {
     "visibility": "",
     "mentions": [],
     "has_file": False,
+    "language": "",
 }
 
 # What `scan` yields: enough to compare an index with the ledger key by key, without texts and vectors.

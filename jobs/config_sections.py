@@ -58,6 +58,9 @@ class Columns(_Section):
         str | None, about("column of the ids of people whom the text names: a list, or a text with commas or blanks")
     ] = None
     has_file: Annotated[str | None, about("column that says whether a file came with it; what is not yes is no")] = None
+    language: Annotated[
+        str | None, about("column of the text's language, as `de` or `pt-BR`; anything else is told by the text")
+    ] = None
     updated_at: Annotated[str | None, about("column of the time of the last edit; the newest row of an id counts")] = (
         None
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow.compute as pc
 
 from embedding.errors import ConfigError
+from embedding.text.language import language_code
 from jobs.scope import Scope
 from jobs.sources import open_sources
 from jobs.state.table_files import Filter
@@ -98,8 +99,17 @@ def mentioned_ids(pipeline: Pipeline, team: str, given: Collection[str]) -> tupl
     return tuple(sorted(found))
 
 
-def check_search(pipeline: Pipeline, team: str, channels: Collection[str]) -> None:
-    """Raise ConfigError where a search found nothing because there is no such team or channel.
+def language_codes(given: Collection[str]) -> tuple[str, ...]:
+    """ISO 639-1 codes of languages that are given as tags ("de", "pt-BR"). Raises ConfigError for what is none."""
+    codes = {tag: language_code(tag) for tag in given}
+    for tag, code in codes.items():
+        if not code:
+            raise ConfigError(f"--language: {tag!r} is no ISO 639-1 code; give one of two letters, as de or en")
+    return tuple(sorted({*codes.values()}))
+
+
+def check_search(pipeline: Pipeline, team: str, channels: Collection[str], languages: Collection[str] = ()) -> None:
+    """Raise ConfigError where a search found nothing because there is no such team, channel or language.
 
     Who searches one team is told nothing of others.
     """
@@ -107,6 +117,11 @@ def check_search(pipeline: Pipeline, team: str, channels: Collection[str]) -> No
         raise ConfigError(f"--team: there is no team {team!r} in this index")
     if channels and not _held_channels(pipeline.state, [team]).issuperset(channels):
         raise ConfigError(f"--channel: team {team!r} has no such channel in this index")
+    if languages:
+        held = {code for (code,) in pipeline.state.distinct("chunks", ["language"], [("team_id", "=", team)]) if code}
+        if held.isdisjoint(languages):
+            known = ", ".join(sorted(held)) or "none that is sure"
+            raise ConfigError(f"--language: team {team!r} has no text in {', '.join(languages)}; there are {known}")
 
 
 def known_teams(pipeline: Pipeline) -> set[str]:

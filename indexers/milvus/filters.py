@@ -30,10 +30,8 @@ def search_filter(request: SearchRequest) -> str:
     seen += [any_of("channel_id", request.channels)] if request.channels else []
     if seen:
         parts.append(f"({' or '.join(seen)})" if len(seen) > 1 else seen[0])
-    if request.kinds:
-        parts.append(any_of("kind", request.kinds))
-    if request.author_ids:
-        parts.append(any_of("author_id", request.author_ids))
+    listed = {"kind": request.kinds, "author_id": request.author_ids, "language": request.languages}
+    parts += [any_of(column, values) for column, values in listed.items() if values]
     if request.thread_id is not None:
         parts.append(f"thread_id == {literal(request.thread_id)}")
     if request.mentions:

@@ -52,8 +52,9 @@ HIT_FIELDS = (
     "visibility",
     "mentions",
     "has_file",
+    "language",
 )
-FILTERS = ("team_id", "channel_id", "kind", "author_id", "thread_id", "visibility", "mentions")
+FILTERS = ("team_id", "channel_id", "kind", "author_id", "thread_id", "visibility", "mentions", "language")
 MAX_HITS = 1_000  # Vespa's own limit is 400 hits a query
 OVERRIDE_DAYS = 7  # how long a package that drops or changes unused types can be deployed
 

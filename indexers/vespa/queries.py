@@ -39,7 +39,13 @@ def _body(version: str, found_by: str, request: SearchRequest) -> dict[str, Any]
     seen = ['visibility contains "public"'] if request.public else []
     seen += _any_of("channel_id", request.channels, values)
     filters += [f"({' or '.join(seen)})"] if seen else []
-    for column, given in (("kind", request.kinds), ("author_id", request.author_ids), ("mentions", request.mentions)):
+    listed = {
+        "kind": request.kinds,
+        "author_id": request.author_ids,
+        "mentions": request.mentions,
+        "language": request.languages,
+    }
+    for column, given in listed.items():
         terms = _any_of(column, given, values)
         filters += [f"({' or '.join(terms)})"] if terms else []
     if request.thread_id is not None:

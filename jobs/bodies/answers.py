@@ -45,6 +45,7 @@ class HitBody(Body):
 
     ``permalink`` is its address by the source's setting, of a file without one its path; "" where there is none.
     ``mentions`` are ids of people whom it names, ``has_file`` says that a file came with it.
+    ``language`` is that of its text (ISO 639-1), "" where it is unsure.
     """
 
     chunk_id: str
@@ -63,6 +64,7 @@ class HitBody(Body):
     permalink: str = ""
     mentions: tuple[str, ...] = ()
     has_file: bool = False
+    language: str = ""
 
 
 class SearchBody(Body):

@@ -21,6 +21,7 @@ from jobs.cli.options import (
     InOption,
     JsonOption,
     KindOption,
+    LanguageOption,
     LexicalOption,
     MentionsOption,
     NoRerankOption,
@@ -56,13 +57,14 @@ def search(
     public: PublicOption = False,
     mentions: MentionsOption = None,
     has_file: HasFileOption = False,
+    language: LanguageOption = None,
 ) -> None:
     """Find the nearest chunks of one team, through the alias."""
 
     def command() -> int:
         from jobs.cli import render
         from jobs.commands.search import search as find
-        from jobs.known_names import author_ids, check_search, mentioned_ids
+        from jobs.known_names import author_ids, check_search, language_codes, mentioned_ids
         from jobs.search.searcher import Query
 
         # Every user of a machine sees the arguments of its processes.
@@ -88,10 +90,11 @@ def search(
                 public,
                 mentioned_ids(pipeline, team, [readable(one, "--mentions") for one in mentions or ()]),
                 has_file,
+                language_codes([readable(one, "--language") for one in language or ()]),
             )
             body = find(pipeline, query, rerank=not no_rerank)
             if not body.hits:
-                check_search(pipeline, query.team, query.channels)
+                check_search(pipeline, query.team, query.channels, query.languages)
         show(body, json, render.search)
         return 0
 

@@ -68,6 +68,10 @@ MentionsOption = Annotated[
     typer.Option("--mentions", metavar="USER", help="Only what names this user, by id or name; repeatable."),
 ]
 HasFileOption = Annotated[bool, typer.Option("--has-file", help="Only messages that a file came with.")]
+LanguageOption = Annotated[
+    list[str] | None,
+    typer.Option("--language", metavar="CODE", help="Only texts in this language (ISO 639-1, as in de); repeatable."),
+]
 NoRerankOption = Annotated[bool, typer.Option("--no-rerank", help="Leave out what search.rerank names.")]
 WaitOption = Annotated[
     float, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait for another run to end.")

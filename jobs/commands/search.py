@@ -52,4 +52,5 @@ def _hit(hit: Hit, permalink: str) -> HitBody:
         permalink=permalink,
         mentions=hit.mentions,
         has_file=hit.has_file,
+        language=hit.language,
     )

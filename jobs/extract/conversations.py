@@ -11,6 +11,7 @@ border but its own neighbours'.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ import pyarrow.compute as pc
 from embedding import ids
 from embedding.chunking import Chunker
 from embedding.records import CHUNK, Document
+from embedding.text.language import languages_of
 from indexers.rows import MAX_MENTIONS
 from jobs.extract.cutting import LABEL, Chunking, Piece, chunk_row
 from jobs.state.frames import Frame, Frames, columns
@@ -52,6 +54,7 @@ _TAKEN = (
     "author",
     "mentions",
     "has_file",
+    "language",
 )
 MESSAGE = pa.schema([pa.field("group_id", pa.string()), *[CHUNK.field(name).with_nullable(True) for name in _TAKEN]])
 
@@ -235,7 +238,14 @@ def _row(said: Sequence[dict[str, Any]], text: str, tokens: int, chunking: Chunk
     meta = ids.dump_meta({"messages": [one["doc_id"] for one in said]})
     # Of one message it is encoded as that is, and has its vector; of more, names would be most of a short text.
     context = first["context"] if len(said) == 1 else ""
-    return chunk_row(document, Piece(0, text, meta, context, tokens), (CONVERSATIONS, first["group_id"]), chunking)
+    piece = Piece(0, text, meta, context, tokens, _language(said, text))
+    return chunk_row(document, piece, (CONVERSATIONS, first["group_id"]), chunking)
+
+
+def _language(said: Sequence[dict[str, Any]], text: str) -> str:
+    """That of most messages, of two the first; where each is too short to tell, that of the whole text."""
+    told = Counter(one["language"] for one in said if one["language"])
+    return str(told.most_common(1)[0][0]) if told else languages_of([text])[0]
 
 
 def _starts(rows: pa.Table) -> npt.NDArray[np.int64]:

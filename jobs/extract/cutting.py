@@ -11,13 +11,14 @@ import pyarrow as pa
 from embedding import ids
 from embedding.chunking import Chunker, ChunkLimits, Span
 from embedding.records import CHUNK, Document
+from embedding.text.language import languages_of
 from embedding.text.template import NO_CONTEXT, Template, date_words
 from indexers.rows import MAX_MENTIONS
 
 _ROOM = 8  # tokens: texts are cut by a context rounded up to these, and two are for where context and text meet
 _MEETING = 2
 LABEL = 200  # characters of an author's name, of a title
-ROW_VERSION = "2"  # of what a row says of its document; raised, every partition is read again
+ROW_VERSION = "3"  # of what a row says of its document; raised, every partition is read again
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +40,17 @@ class Chunking:
 
 
 class Piece(NamedTuple):
-    """One chunk of a document. ``tokens`` are those of ``context`` and ``text`` together, specials included."""
+    """One chunk of a document. ``tokens`` are those of ``context`` and ``text`` together, specials included.
+
+    ``language`` is an ISO 639-1 code, "" where it is unsure.
+    """
 
     number: int
     text: str
     meta: str
     context: str
     tokens: int
+    language: str = ""
 
 
 class DocumentCutter:
@@ -62,9 +67,14 @@ class DocumentCutter:
         documents = [(source, partition, _labelled(document)) for source, partition, document in documents]
         contexts = self._context([document for _, _, document in documents])
         cuts = self._cut([document.text for _, _, document in documents], [tokens for _, tokens in contexts])
+        pieces = [
+            [*_pieces(document, *context, spans)]
+            for (_, _, document), context, spans in zip(documents, contexts, cuts, strict=True)
+        ]
         columns: dict[str, list[object]] = {name: [] for name in CHUNK.names}
-        for given, (context, tokens), spans in zip(documents, contexts, cuts, strict=True):
-            for row in self._rows(*given, context, tokens, spans):
+        for (source, partition, document), told in zip(documents, _told(documents, pieces), strict=True):
+            for piece in told:
+                row = chunk_row(document, piece, (source, partition), self._chunking)
                 for column, value in zip(columns.values(), row, strict=True):
                     column.append(value)
         return pa.Table.from_pydict(columns, schema=CHUNK), [len(spans) for spans in cuts]
@@ -99,19 +109,31 @@ class DocumentCutter:
                 cuts[row] = spans
         return cuts
 
-    def _rows(
-        self, source_id: str, partition: str, document: Document, context: str, tokens: int, spans: Sequence[Span]
-    ) -> Iterator[tuple[object, ...]]:
-        meta, mark, marks = ids.dump_meta(document.meta), 0, document.marks
-        for number, span in enumerate(spans):
-            text = document.text[span.start : span.end]
-            if marks:
-                while mark + 1 < len(marks) and marks[mark + 1].start <= span.start:
-                    mark += 1
-                inside = marks[mark].meta if marks[mark].start <= span.start else {}
-                meta = ids.dump_meta({**document.meta, **inside})
-            piece = Piece(number, text, meta, context, span.tokens + tokens)
-            yield chunk_row(document, piece, (source_id, partition), self._chunking)
+
+def _pieces(document: Document, context: str, tokens: int, spans: Sequence[Span]) -> Iterator[Piece]:
+    """The chunks of a document, their languages not told yet."""
+    meta, mark, marks = ids.dump_meta(document.meta), 0, document.marks
+    for number, span in enumerate(spans):
+        text = document.text[span.start : span.end]
+        if marks:
+            while mark + 1 < len(marks) and marks[mark + 1].start <= span.start:
+                mark += 1
+            inside = marks[mark].meta if marks[mark].start <= span.start else {}
+            meta = ids.dump_meta({**document.meta, **inside})
+        yield Piece(number, text, meta, context, span.tokens + tokens)
+
+
+def _told(documents: Sequence[tuple[str, str, Document]], pieces: Sequence[list[Piece]]) -> Iterator[list[Piece]]:
+    """The chunks of each document with their languages: the document's own, or that of the chunk's text."""
+    unsaid = [
+        piece.text
+        for (_, _, document), of in zip(documents, pieces, strict=True)
+        if not document.language
+        for piece in of
+    ]
+    languages = dict(zip(unsaid, languages_of(unsaid), strict=True))
+    for (_, _, document), of in zip(documents, pieces, strict=True):
+        yield [piece._replace(language=document.language or languages[piece.text]) for piece in of]
 
 
 def _labelled(document: Document) -> Document:
@@ -140,6 +162,7 @@ def chunk_row(document: Document, piece: Piece, place: tuple[str, str], chunking
         document.visibility,
         list(document.mentions),
         document.has_file,
+        piece.language,
         chunking.shown,
     )
     return (
@@ -168,4 +191,5 @@ def chunk_row(document: Document, piece: Piece, place: tuple[str, str], chunking
         ids.content_hash(chunking.hash_key, document.team_id, piece.text),
         list(document.mentions),
         document.has_file,
+        piece.language,
     )

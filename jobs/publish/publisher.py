@@ -35,6 +35,7 @@ _UNSAID: dict[str, object] = {
     "visibility": "private",
     "mentions": [],
     "has_file": False,
+    "language": "",
 }
 
 

@@ -1,7 +1,4 @@
-"""Slices of a golden set: groups of its questions by what their answers or they themselves are.
-
-No slice by language: no library that embedmill depends on tells the language of a short text.
-"""
+"""Slices of a golden set: groups of its questions by what their answers or they themselves are."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from embedding.text.language import languages_of
 from jobs.relevance.golden import Question
 from jobs.relevance.measure import Held
 from jobs.relevance.metrics import Mask
@@ -22,13 +20,15 @@ def slices_of(questions: Sequence[Question], held: Mapping[str, Held]) -> dict[s
     """Masks of the questions (bool, shape (questions,)) by slice and group, groups in a fixed order.
 
     ``kind`` and ``age`` are of the relevant documents that the index holds; age is that of the newest of them, counted
-    back from the newest in the whole set, so that a slice holds the same questions every day.
+    back from the newest in the whole set, so that a slice holds the same questions every day. ``language`` is that of
+    the question (ISO 639-1), "unsure" of a few words.
     """
     newest = max((one.created_at for one in held.values()), default=0)
     groups = {
         "kind": [_kind(q, held) for q in questions],
         "age": [_age(q, held, newest) for q in questions],
         "length": [_group(len(q.query.split()), _WORDS, "17 words and more") for q in questions],
+        "language": [code or "unsure" for code in languages_of([q.query for q in questions])],
     }
     if any(q.category is not None for q in questions):
         groups["category"] = [q.category if q.category is not None else "none" for q in questions]

@@ -32,7 +32,7 @@ class Query:
     ``mode`` ranks by vectors, by words, or by both. ``authors`` are ids, ``thread_id`` the document that began
     a thread, ``since`` and ``until`` bound the time of creation (µs, half open). With ``public`` also what is public is
     found, beside what is in ``channels``. ``mentions`` are ids of people of whom one is named, ``has_file`` asks for
-    what came with a file.
+    what came with a file, ``languages`` (ISO 639-1) for texts of which the language is one of these.
     """
 
     text: str
@@ -48,6 +48,7 @@ class Query:
     public: bool = False
     mentions: tuple[str, ...] = ()
     has_file: bool = False
+    languages: tuple[str, ...] = ()
 
     def request(self, most: int, *, conversations: bool = False) -> SearchRequest:
         """What an index is asked for: rows of messages and files, or of conversations."""
@@ -64,6 +65,7 @@ class Query:
             public=self.public,
             mentions=self.mentions,
             has_file=self.has_file,
+            languages=self.languages,
         )
 
 

@@ -77,6 +77,7 @@ def rows(ids: list[str], seed: int = 0, **columns: object) -> pa.Table:
         "visibility": "public",
         "mentions": [[] for _ in ids],
         "has_file": False,
+        "language": "",
         "meta": "{}",
         "content_hash": [f"c{seed}-{i}" for i in range(count)],
         "meta_hash": f"m{seed}",
@@ -318,6 +319,7 @@ def test_a_hit_shows_what_its_row_says(index: Index) -> None:
         "visibility": "shared",
         "mentions": ("U1", 'U"2'),
         "has_file": True,
+        "language": "de",
     }
     table = rows(["a#0"], channel_name="general", **said | {"mentions": [["U1", 'U"2']]})
     index.upsert(V1, table)
@@ -339,6 +341,8 @@ FILTERS = [
     SearchRequest("T0", mentions=['U"2', "U3", "none"], has_file=True),
     SearchRequest("T0", mentions=["none"]),
     SearchRequest("T0", has_file=True),
+    SearchRequest("T0", languages=["de", "none"]),
+    SearchRequest("T0", ["C1", "C4"], languages=["fr", "de"], has_file=True),
     SearchRequest("T0", public=True),
     SearchRequest("T0", ["C1"], public=True),
     SearchRequest("T0", ["C1", "C4"], ["thread", "file"], 7, ["U0", "U1"], since=5, public=True),
@@ -361,6 +365,7 @@ def test_every_way_to_ask_sees_the_rows_of_the_filters_and_no_others(index: Inde
         visibility=[seen[n // 2 % 4] for n in range(120)],
         mentions=[[f"U{i}" if i != 2 else 'U"2' for i in range(n // 6 % 5)] for n in range(120)],
         has_file=[n // 4 % 3 == 0 for n in range(120)],
+        language=[("", "de", "en", "fr")[n // 3 % 4] for n in range(120)],
         lexical=[f"words {n}" for n in range(120)],
     )
     oracle = ExactIndex(name="messages")

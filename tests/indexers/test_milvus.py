@@ -326,6 +326,7 @@ def test_a_version_of_an_earlier_release_is_read_and_written(tmp_path: Path, wor
         ("visibility", SearchRequest("T0", ["C0"], public=True)),
         ("mentions", SearchRequest("T0", mentions=["U0"])),
         ("has_file", SearchRequest("T0", has_file=True)),
+        ("language", SearchRequest("T0", languages=["de"])),
     ):
         with pytest.raises(ConfigError, match=f"messages__v1 has no {name} to filter by; run `embedmill reindex`"):
             index.search(V1, vectors_of(table)[0], request)

@@ -291,6 +291,7 @@ def test_types_of_an_earlier_release_keep_their_columns(
         SearchRequest("T0", [], public=True),
         SearchRequest("T0", mentions=["U"]),
         SearchRequest("T0", has_file=True),
+        SearchRequest("T0", languages=["de"]),
     ):
         with pytest.raises(ConfigError, match=f"{V2} has no .* to filter by; run `embedmill reindex`"):
             index.search(V2, np.ones(DIM), asked)

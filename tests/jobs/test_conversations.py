@@ -61,6 +61,7 @@ def said(numbers: Sequence[int], *, text: str = "word", tokens: int = 4, **more:
             "author": "Ada",
             "mentions": [],
             "has_file": False,
+            "language": "",
         }
         | more
         for n in numbers
@@ -85,6 +86,16 @@ def test_a_conversation_names_whom_its_messages_name() -> None:
     assert (row["mentions"], row["has_file"]) == (["U1", "U2", "U3"], True)
     (row,) = built(said([0, 1], mentions=None, has_file=None))
     assert (row["mentions"], row["has_file"]) == ([], False)
+
+
+def test_a_conversation_is_in_the_language_of_most_of_its_messages() -> None:
+    """Of as many the first; where none says one, as in rows of an earlier release, in that of the whole text."""
+    spoken = [said([n], language=code) for n, code in enumerate(("", "en", "de", "de"))]
+    assert [row["language"] for row in built(pa.concat_tables(spoken))] == ["de"]
+    assert [row["language"] for row in built(pa.concat_tables(spoken[:3]))] == ["en"]
+    for unsaid in ("", None):
+        assert [row["language"] for row in built(said([0, 1, 2], text="bis morgen dann", language=unsaid))] == ["de"]
+        assert [row["language"] for row in built(said([0], text="ok", language=unsaid))] == [""]
 
 
 def test_each_message_is_in_one_conversation_and_in_order() -> None:

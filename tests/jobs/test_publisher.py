@@ -96,11 +96,11 @@ def test_each_row_gets_the_vector_of_its_own_team_and_text(tmp_path: Path) -> No
 def test_what_rows_of_an_earlier_release_do_not_say_is_empty_and_private() -> None:
     """Their columns are null, as in a table that has grown."""
     chunk = rows(("T1", 1, "a")).append_column("vector", pack(np.eye(1, DIM, dtype=np.float32)))
-    unsaid = ("author", "author_id", "thread_id", "title", "visibility", "mentions", "has_file")
+    unsaid = ("author", "author_id", "thread_id", "title", "visibility", "mentions", "has_file", "language")
     for name in unsaid:
         chunk = chunk.set_column(chunk.column_names.index(name), name, pa.nulls(1, chunk.schema.field(name).type))
     (row,) = index_rows(chunk, Template.parse("{text}")).to_pylist()
-    assert [row[name] for name in unsaid] == ["", "", "", "", "private", [], False]
+    assert [row[name] for name in unsaid] == ["", "", "", "", "private", [], False, ""]
 
 
 def test_a_shard_whose_texts_all_failed_publishes_nothing(tmp_path: Path) -> None:

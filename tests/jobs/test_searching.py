@@ -12,7 +12,7 @@ from embedding.errors import ConfigError
 from embedding.ids import message_id
 from jobs.commands.run import run
 from jobs.commands.search import search
-from jobs.known_names import author_ids, mentioned_ids
+from jobs.known_names import author_ids, check_search, language_codes, mentioned_ids
 from jobs.scope import Scope
 from jobs.search.searcher import Query
 from tests.support.in_process import open_pipeline, without_ray
@@ -39,7 +39,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
         [
             message(0, "Does anyone have the key of the boathouse?"),
             message(1, "It hangs behind the door", user="U2", thread_ts=f"{START}.000100"),
-            message(20_000, "Lunch is soup today", files=[{"id": "F1"}]),
+            message(20_000, "Heute gibt es wieder Suppe", files=[{"id": "F1"}]),
         ],
     )
     workspace.day("general", [message(86_400, "The regatta is on Saturday, <@U1>", user="U2")], "2025-03-04")
@@ -89,9 +89,10 @@ def test_the_day_is_matched_by_words(space: Workspace) -> None:
         ({"since": (START + 86_400) * 1_000_000, "kind": "message"}, {"The regatta is on Saturday, @Ada"}),
         ({"until": (START + 1) * 1_000_000, "kind": "message"}, {"Does anyone have the key of the boathouse?"}),
         ({"mentions": ("U1",)}, {"The regatta is on Saturday, @Ada"}),
-        ({"has_file": True}, {"Lunch is soup today"}),
+        ({"has_file": True}, {"Heute gibt es wieder Suppe"}),
+        ({"languages": ("de",)}, {"Heute gibt es wieder Suppe"}),
     ],
-    ids=["from", "thread", "in", "since", "until", "mentions", "has-file"],
+    ids=["from", "thread", "in", "since", "until", "mentions", "has-file", "language"],
 )
 @pytest.mark.parametrize("mode", ["dense", "hybrid"])
 def test_filters_hold_in_every_mode(space: Workspace, mode: str, asked: dict[str, Any], texts: set[str]) -> None:
@@ -141,13 +142,24 @@ def test_people_who_are_named_are_given_by_id_or_by_name(space: Workspace) -> No
         mentioned_ids(pipeline, TEAM, ["Grace"])
 
 
+def test_a_language_is_given_by_its_code_and_one_that_no_text_is_in_is_refused(space: Workspace) -> None:
+    pipeline = open_pipeline(space.config)
+    assert language_codes(["pt-BR", "DE", "de"]) == ("de", "pt")
+    with pytest.raises(ConfigError, match="--language: 'german' is no ISO 639-1 code; give one of two letters, as de"):
+        language_codes(["de", "german"])
+    check_search(pipeline, TEAM, (), ("de", "nl"))
+    with pytest.raises(ConfigError, match="--language: team 'T01' has no text in fr, nl; there are de, en"):
+        check_search(pipeline, TEAM, (), ("fr", "nl"))
+
+
 def test_a_hit_says_where_it_is_whom_it_names_and_whether_a_file_came_with_it(space: Workspace) -> None:
     pipeline = open_pipeline(space.config)
     hits = {hit.text: hit for hit in search(pipeline, Query("boathouse", TEAM, mode="hybrid", k=20)).hits}
-    regatta, lunch = hits["The regatta is on Saturday, @Ada"], hits["Lunch is soup today"]
+    regatta, lunch = hits["The regatta is on Saturday, @Ada"], hits["Heute gibt es wieder Suppe"]
     assert (regatta.mentions, regatta.has_file) == (("U1",), False)
     assert regatta.permalink == f"https://a/C1/p{START + 86_400}000100"
     assert (lunch.mentions, lunch.has_file) == ((), True)
+    assert (regatta.language, lunch.language) == ("en", "de")
     assert hits["It hangs behind the door"].permalink.endswith(f"?thread_ts={START}.000100&cid=C1")
     assert {hit.permalink for hit in hits.values() if hit.kind == "file"} == {"handbook.md", "notes.txt"}
 

@@ -451,3 +451,16 @@ def test_a_row_says_whom_it_names_and_whether_a_file_came_with_it(tmp_path: Path
     assert [d.has_file for d in found.documents.values()] == [True, False, False]
     found = told(table(tmp_path, format, mentions="cc"))
     assert [d.mentions for d in found.documents.values()] == [("U3", "U4", "U5"), (), ()]
+
+
+@pytest.mark.parametrize("format", ["parquet", "json"])
+def test_a_row_may_say_its_language(tmp_path: Path, format: str) -> None:
+    """As a tag; what is none is left to the text."""
+    spoken = ["de", "pt-BR", "EN", "german", "", None]
+    cells = {"id": [str(n) for n in range(6)], "body": ["said"] * 6, "at": [MARCH] * 6, "lang": spoken}
+    if format == "parquet":
+        write_parquet(tmp_path / "a.parquet", cells)
+    else:
+        write_lines(tmp_path / "a.jsonl", pa.table(cells).to_pylist())
+    found = told(table(tmp_path, format, language="lang"))
+    assert [d.language for d in found.documents.values()] == ["de", "pt", "en", "", "", ""] and not found.rejected

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from embedding import ids
 from embedding.records import Document, Record, Rejected, Removed, Skipped, Visibility
 from embedding.text.clean import clean_text
+from embedding.text.language import language_code
 from embedding.text.slack import normalise_label
 from jobs.config_sections import TEAM_PATTERN
 from jobs.sources.table import values
@@ -34,7 +35,7 @@ _FAULTS = (
 )
 _BAD_DELETED = 1
 _VISIBLE: dict[str, Visibility] = {word: word for word in get_args(Visibility)}
-_LABELS = ("channel_name", "author", "author_id", "thread_id", "title", "visibility")
+_LABELS = ("channel_name", "author", "author_id", "thread_id", "title", "visibility", "language")
 # Decide nothing of what document a row is, and how new.
 _SHOWN = ("text", "channel_id", *_LABELS, "mentions", "has_file")
 _NEEDED = ("id", "created_at")  # without these no row of a file is anything
@@ -74,6 +75,7 @@ class _Row(NamedTuple):
     thread_id: str | None
     title: str | None
     visibility: str | None
+    language: str | None
     mentions: list[str] | None
     has_file: bool
 
@@ -275,6 +277,7 @@ class _Reading:
             visibility=_VISIBLE.get(row.visibility or "", "private"),
             mentions=tuple(sorted({*(row.mentions or ())})),
             has_file=row.has_file,
+            language=language_code(row.language or ""),
         )
 
     def _rejected(self, number: int, row: _Row, reason: str, detail: str, *, dated: bool = True) -> Rejected:

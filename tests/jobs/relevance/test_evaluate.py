@@ -106,6 +106,7 @@ def test_each_message_is_found_in_its_own_words(indexed: Workspace) -> None:
     assert body.modes["lexical"].recall > 0.9
     assert body.slices["kind"]["message"].queries == body.slices["age"]["0-7 days"].queries == COUNT
     assert list(body.slices["length"]) == ["4-8 words"] and "category" not in body.slices
+    assert sum(group.queries for group in body.slices["language"].values()) == COUNT
 
 
 def test_questions_that_the_index_cannot_answer_are_counted_apart(indexed: Workspace) -> None:
