@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from jobs.commands.run import run
@@ -28,15 +30,18 @@ def made_earlier(root: Path, name: str, *, without: list[str], **columns: str) -
     write_deltalake(str(root / name), rows, mode="overwrite", schema_mode="overwrite", partition_by=where)
 
 
-def test_a_state_of_an_earlier_release_is_told_its_languages_and_nothing_is_encoded(workspace: Workspace) -> None:
+def test_a_state_of_an_earlier_release_is_told_its_languages_and_nothing_is_encoded(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workspace.day("general", [message(0, ENGLISH), message(1, GERMAN), message(2, SHORT)])
     with without_ray():
-        first = run(open_pipeline(workspace.config), Scope()).body()
-        root = open_pipeline(workspace.config).state.root
+        with closing(open_pipeline(workspace.config)) as pipeline:
+            first, root = run(pipeline, Scope()).body(), pipeline.state.root
         made_earlier(root, "chunks", without=["language"], meta_hash="earlier")
         made_earlier(root, "published", without=[], meta_hash="earlier")
         made_earlier(root, "sources", without=[], reader="earlier")
-        second = run(open_pipeline(workspace.config), Scope()).body()
+        with closing(open_pipeline(workspace.config)) as pipeline:
+            second = run(pipeline, Scope()).body()
         assert (second.chunks.embedded, second.chunks.reused, second.chunks.deleted) == (0, 0, 0)
         assert second.chunks.updated == second.chunks.total == first.chunks.total
         pipeline = open_pipeline(workspace.config)
@@ -48,3 +53,11 @@ def test_a_state_of_an_earlier_release_is_told_its_languages_and_nothing_is_enco
             assert {hit.text for hit in hits} & {ENGLISH, GERMAN, SHORT} == texts
             assert {hit.language for hit in hits} <= set(languages)
         assert verify(pipeline, Scope()).status == "ok"
+        monkeypatch.setattr("jobs.cli.lookup.opened_pipeline", lambda config: closing(open_pipeline(config)))
+        asked = ("search", "key", "--team", TEAM, "--kind", "message", "--language")
+        found = workspace.call(*asked, "de-AT")
+        assert found.code == 0, found.err
+        (hit,) = found.body["hits"]
+        assert (hit["text"], hit["language"]) == (GERMAN, "de")
+        refused = workspace.call(*asked, "fr")
+        assert refused.code == 2 and "--language: team 'T01' has no text in fr; there are de, en" in refused.err
