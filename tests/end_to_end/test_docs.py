@@ -68,12 +68,13 @@ def unknown_commands(page: Path) -> list[str]:
     unknown = []
     for code in re.findall(r"(?:`|&& )embedmill ([a-z][^`\n#&|]*)", _in_code(page)):
         name, *words = code.split()
-        if name not in commands:
+        command = commands.get(name)
+        if words and words[0] in (group := getattr(command, "commands", {})):
+            command = group[words[0]]  # of a group, as `state migrate`
+        if command is None:
             unknown.append(code)
             continue
-        options = {
-            option for parameter in commands[name].params for option in parameter.opts + parameter.secondary_opts
-        }
+        options = {option for parameter in command.params for option in parameter.opts + parameter.secondary_opts}
         unknown += [
             f"{name} {word}"
             for word in re.findall(r"(?<![\w-])--[a-z][a-z-]+", code)

@@ -17,6 +17,7 @@ from indexers.milvus.index import MilvusIndex
 from jobs.state.parts import write_part
 from jobs.state.store import State
 from jobs.state.tables import TABLES
+from tests.support.blank import nothing
 from tests.support.canary import Canary, places
 from tests.support.milvus_server import PYTHON, MilvusServer
 from tests.support.workspace import TEAM, Workspace, message, writing
@@ -63,9 +64,7 @@ def fill(space: Workspace, canaries: dict[str, Canary]) -> None:
 def write_killed(state: State, rows: pa.Table) -> None:
     """A file below the table that was never committed."""
     filled = [
-        rows[f.name]
-        if rows[f.name].null_count == 0
-        else pa.array(["" if pa.types.is_string(f.type) else 0] * len(rows), f.type)
+        rows[f.name] if rows[f.name].null_count == 0 else pa.array([nothing(f.type)] * len(rows), f.type)
         for f in TABLES["chunks"].schema
     ]
     assert write_part(

@@ -24,6 +24,7 @@ from jobs.state.frames import Frame, Frames, written
 from jobs.state.parts import write_part
 from jobs.state.store import State
 from jobs.state.tables import PUBLISHED, REMOVALS, TABLES, VECTORS
+from tests.support.blank import blank
 from tests.support.in_process import open_pipeline
 from tests.support.paths import BY_SPARK
 from tests.support.paths import HARD as HARD_PATH
@@ -59,8 +60,7 @@ class World:
         pick, n = self.chance.choice, self.chance.randrange(12)
         about = {"version": pick([1, 2, 3]), "source_id": pick("ab"), "partition": pick("12")}
         of = random.Random(repr((n, about)))  # one event says one thing: else the order of two is by chance
-        row: dict[str, Any] = {f.name: None for f in CHUNK}
-        row |= {f.name: "" for f in CHUNK if f.type == pa.string()} | {f.name: 0 for f in CHUNK if f.type == pa.int64()}
+        row: dict[str, Any] = blank(CHUNK)
         number = pick([0, 0, 1])
         return row | {
             "doc_id": f"d{n}",
@@ -231,9 +231,8 @@ def test_an_engine_writes_what_it_reads(engines: dict[str, Frames], tmp_path: Pa
 
 def chunk_rows(*which: tuple[str, str, str, bool]) -> list[dict[str, object]]:
     """Rows of ``chunks`` of (team, chunk, text, whether it goes)."""
-    blank: dict[str, object] = {field.name: "" if field.type == pa.string() else 0 for field in CHUNK}
     named = [{"team_id": team, "chunk_id": chunk, "text": text, "_delete": gone} for team, chunk, text, gone in which]
-    return [blank | row for row in named]
+    return [blank(CHUNK) | row for row in named]
 
 
 @pytest.mark.parametrize("name", ["spark", "duckdb"])

@@ -9,6 +9,7 @@ import pyarrow as pa
 from embedding.records import CHUNK
 from jobs.state.parts import write_part
 from jobs.state.store import State
+from tests.support.blank import blank
 
 Key = tuple[str, str]  # team_id, chunk_id
 TEAMS = [f"T{n}" for n in range(5)]
@@ -16,8 +17,7 @@ CUT = "c1"
 
 
 def chunk(key: Key, text: str) -> dict[str, object]:
-    blank: dict[str, object] = {f.name: "" if f.type == pa.string() else 0 for f in CHUNK}
-    return blank | {"team_id": key[0], "chunk_id": key[1], "text": text, "meta": text, "content_hash": text}
+    return blank(CHUNK) | {"team_id": key[0], "chunk_id": key[1], "text": text, "meta": text, "content_hash": text}
 
 
 def append(state: State, rows: Mapping[Key, str]) -> None:
