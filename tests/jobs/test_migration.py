@@ -42,6 +42,10 @@ def former(root: Path) -> Rows:
                 if pa.types.is_binary(field.type)
                 else n
                 if pa.types.is_integer(field.type)
+                else n == 1
+                if pa.types.is_boolean(field.type)
+                else [f"{field.name} {n}"]
+                if pa.types.is_list(field.type)
                 else f"{field.name}-{n % 2}"
                 if field.name in PARTITIONED[name]
                 else f"{field.name} {n}"
