@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable, write_deltalake
 
 from jobs.commands.run import run
 from jobs.commands.search import search
 from jobs.commands.verify import verify
 from jobs.scope import Scope
 from jobs.search.searcher import Query
-from jobs.state.tables import TABLES
+from tests.support.former_state import made_earlier
 from tests.support.in_process import open_pipeline, without_ray
 from tests.support.workspace import TEAM, Workspace, message
 
-NEW = ["mentions", "has_file"]
-
-
-def made_earlier(root: Path, name: str, *, without: list[str], **columns: str) -> None:
-    """Have a table be as an earlier release left it: without some columns, and with other values in others."""
-    rows = pa.table(DeltaTable(str(root / name)).to_pyarrow_dataset().to_table()).drop_columns(without)
-    for column, value in columns.items():
-        rows = rows.set_column(rows.column_names.index(column), column, pa.array([value] * len(rows), pa.string()))
-    where = TABLES[name].stored_by or None
-    write_deltalake(str(root / name), rows, mode="overwrite", schema_mode="overwrite", partition_by=where)
+NEW = ["mentions", "has_file", "language"]
 
 
 def test_columns_that_an_earlier_release_lacks_are_filled_and_nothing_is_encoded(workspace: Workspace) -> None:

@@ -1,4 +1,4 @@
-"""A state as releases 0.1 and 0.2 wrote it: format 3, its tables partitioned by team."""
+"""A state as earlier releases left it: format 3, its tables partitioned by team (0.1, 0.2); tables without newer columns."""
 
 from __future__ import annotations
 
@@ -39,3 +39,12 @@ def as_former(root: Path) -> None:
         write_former(root, name, rows, number or 1)
     record_versions(root)
     mark_former(root)
+
+
+def made_earlier(root: Path, name: str, *, without: list[str], **columns: str) -> None:
+    """Have a table be as an earlier release left it: without some columns, and with other values in others."""
+    rows = pa.table(DeltaTable(str(root / name)).to_pyarrow_dataset().to_table()).drop_columns(without)
+    for column, value in columns.items():
+        rows = rows.set_column(rows.column_names.index(column), column, pa.array([value] * len(rows), pa.string()))
+    where = TABLES[name].stored_by or None
+    write_deltalake(str(root / name), rows, mode="overwrite", schema_mode="overwrite", partition_by=where)
