@@ -5,7 +5,6 @@ Distributed writers call ``write_part`` and hand back a ``Part``; only the drive
 
 from __future__ import annotations
 
-import copy
 import os
 import socket
 from collections.abc import Iterable
@@ -79,8 +78,7 @@ class State(WritableTables):
 
     def for_writing(self, fence: int) -> Self:
         """The same tables, to commit to under the lease of this number (1 or higher)."""
-        state = copy.copy(self)
-        state._fence = fence
+        state = self.fenced_by(fence)
         state._key = self._key or stored_key(self.root) or make_key(self.root)
         return state
 

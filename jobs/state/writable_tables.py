@@ -5,10 +5,12 @@ A change of a layered table is appended beside its rows, and costs what it is it
 
 from __future__ import annotations
 
+import copy
 import shutil
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from pathlib import Path
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -55,6 +57,12 @@ class WritableTables(ReadableTables):
             partition_by=spec.stored_by,
             commit_properties=numbered(self._fence, **({SEQ: first, FORGOTTEN: first} if spec.layered else {})),
         )
+
+    def fenced_by(self, fence: int) -> Self:
+        """The same tables, to be changed under another lease."""
+        tables = copy.copy(self)
+        tables._fence = fence
+        return tables
 
     def _grown(self, name: str) -> DeltaTable:
         """The table, to be written to, with the columns that an earlier version of embedmill did not know."""

@@ -14,7 +14,10 @@ from typing import Any
 import psutil
 import pytest
 
+from jobs.config import load_config
+from jobs.state.watermark import WATERMARK
 from tests.support.airflow_server import Airflow, copy_sample, embedmill
+from tests.support.paths import ALWAYS_SPARK
 from tests.support.warm_command import WarmCommand
 
 pytestmark = pytest.mark.slow
@@ -44,6 +47,7 @@ def airflow(config: Path, warm: WarmCommand, tmp_path_factory: pytest.TempPathFa
             "EMBEDMILL_CONFIG": str(config),
             "EMBEDMILL__MODEL__BACKEND": "hash",
             "EMBEDMILL_COMMAND": warm.command,
+            **ALWAYS_SPARK,  # a job without an engine has ended before a test sees it
         },
     )
     try:
@@ -99,6 +103,12 @@ def jobs(word: str) -> list[psutil.Process]:
         if any("embedmill" in part for part in line[:2]) and any(name in part for part in line):
             found.append(process)
     return found
+
+
+def nightly(airflow: Airflow, config: Path) -> str:
+    """Begin a run that plans, although nothing may have changed."""
+    (load_config(config).state_root / WATERMARK).unlink(missing_ok=True)
+    return airflow.trigger("embedmill_nightly")
 
 
 def running(airflow: Airflow, run: str) -> psutil.Process:
@@ -177,7 +187,7 @@ def test_a_reindex_by_rest_moves_the_alias(airflow: Airflow, warm: WarmCommand, 
 
 @pytest.mark.long
 def test_a_job_that_is_killed_fails_its_task_and_the_retry_ends_well(airflow: Airflow, config: Path) -> None:
-    run = airflow.trigger("embedmill_nightly")
+    run = nightly(airflow, config)
     running(airflow, run).kill()
     assert airflow.ended("embedmill_nightly", run) == "success"
     tries = {name: one["try_number"] for name, one in airflow.tasks("embedmill_nightly", run).items()}
@@ -187,7 +197,7 @@ def test_a_job_that_is_killed_fails_its_task_and_the_retry_ends_well(airflow: Ai
 
 @pytest.mark.long
 def test_a_scheduler_that_dies_is_started_again_and_nothing_is_doubled(airflow: Airflow, config: Path) -> None:
-    run = airflow.trigger("embedmill_nightly")
+    run = nightly(airflow, config)
     running(airflow, run)
     airflow.kill("scheduler")
     time.sleep(2)
@@ -206,8 +216,8 @@ def test_a_scheduler_that_dies_is_started_again_and_nothing_is_doubled(airflow: 
     assert tables["published"] % tables["chunks"] == 0, "a row of the ledger is there twice"
 
 
-def test_a_task_that_is_marked_failed_takes_its_processes_with_it(airflow: Airflow) -> None:
-    run = airflow.trigger("embedmill_nightly")
+def test_a_task_that_is_marked_failed_takes_its_processes_with_it(airflow: Airflow, config: Path) -> None:
+    run = nightly(airflow, config)
     job = running(airflow, run)
     tree = [job, *job.children(recursive=True)]
     task = next(name for name, one in airflow.tasks("embedmill_nightly", run).items() if one["state"] == "running")
