@@ -32,7 +32,7 @@ from jobs.state.lease import Lease
 from jobs.state.run_target import RunTarget
 from jobs.state.state_id import own_id, refuse_other
 from jobs.state.store import State
-from jobs.state.work_folder import show_life
+from jobs.state.work_folder import open_scratch
 from jobs.telemetry.progress import Progress
 
 if TYPE_CHECKING:
@@ -137,7 +137,8 @@ class Pipeline:
             if little and spark.master.startswith("local") and "PYSPARK_GATEWAY_PORT" not in os.environ:
                 from jobs.state.duckdb_frames import DuckFrames
 
-                self._frames = DuckFrames(self._engines() / "duckdb", spark.driver_memory)
+                open_scratch(self.state.engines, self.config.state.lease_seconds)
+                self._frames = DuckFrames(self.state.engines / "duckdb", spark.driver_memory)
             else:
                 from jobs.engines.spark import start_spark
                 from jobs.state.spark_frames import SparkFrames
@@ -146,13 +147,6 @@ class Pipeline:
                     session = start_spark(self.config, self.state.engines, self.state.engine_log, reads=reading > 0)
                 self._frames = SparkFrames(session)
         return self._frames
-
-    def _engines(self) -> Path:
-        """The scratch folder of this process's engines, made and marked as in use."""
-        folder = self.state.engines
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        show_life(folder, self.config.state.lease_seconds)
-        return folder
 
     def encoder(self, purpose: Purpose = "document") -> EncoderSpec:
         """What encodes for this configuration; precision, and ``auto``, are chosen where it is used."""

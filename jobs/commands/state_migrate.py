@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 from jobs.bodies.answers import MigrateBody
 from jobs.config import Config
 from jobs.report import new_run_id
-from jobs.state.fencing import newest
 from jobs.state.lease import Lease
 from jobs.state.migration import migrate as rewrite
 from jobs.state.migration import rows_to_migrate
-from jobs.state.path_alias import delta_uri
 from jobs.state.state_folder import FORMAT, format_of
-from jobs.state.tables import TABLES
 from jobs.state.work_folder import check_disk
+from jobs.state.writable_tables import newest_fence
 from jobs.telemetry.progress import Progress
 
 
@@ -28,10 +27,9 @@ def migrate(config: Config, progress: Progress, *, wait: float = 0.0) -> Migrate
     rows_to_migrate(root)
     check_disk(root, config.limits.min_free_mb)
 
-    def number() -> int:
-        return newest(delta_uri(root / name) for name in TABLES)
-
-    with Lease(root, run_id=new_run_id(), seconds=config.state.lease_seconds, wait=wait, newest=number) as lease:
+    seconds = config.state.lease_seconds
+    newest = partial(newest_fence, root)
+    with Lease(root, run_id=new_run_id(), seconds=seconds, wait=wait, newest=newest) as lease:
         rows, done = rows_to_migrate(root), format_of(root) == FORMAT
         with ExitStack() as bars:
 

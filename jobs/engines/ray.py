@@ -28,13 +28,12 @@ def start_ray(config: Config, scratch: Path) -> bool:
     logging.getLogger("ray").setLevel(logging.ERROR)
     import ray
 
-    from jobs.state.work_folder import show_life
+    from jobs.state.work_folder import open_scratch
 
     _quiet_data()
     if ray.is_initialized():
         return False
-    scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
-    show_life(scratch, config.state.lease_seconds)
+    open_scratch(scratch, config.state.lease_seconds)
     scratch = plain(scratch)
     started: Future[None] = Future()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
 import signal
 import sys
 import threading
@@ -42,16 +41,14 @@ def start_spark(config: Config, scratch: Path, log: Path, *, reads: bool) -> Spa
     from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
-    from jobs.state.work_folder import show_life
+    from jobs.state.work_folder import open_scratch
 
     # Active or default: which one is active is known to a thread of the JVM, and ours may have got another one.
     with suppress(PySparkRuntimeError):
         return SparkSession.active()
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # spark-submit's own, to the Python that it starts
     archive = None if submitted else ClassArchive(config.cache, check_java(), complete=reads)
-    shutil.rmtree(scratch, ignore_errors=True)  # a killed run's shuffle files hold text
-    scratch.mkdir(parents=True, mode=0o700)
-    show_life(scratch, config.state.lease_seconds)
+    open_scratch(scratch, config.state.lease_seconds)
     scratch = plain(scratch)
     log4j = scratch / "log4j2.properties"
     log4j.write_text(_LOG4J)

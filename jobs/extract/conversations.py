@@ -28,8 +28,8 @@ from embedding.records import CHUNK, Document
 from embedding.text.language import languages_of
 from indexers.rows import MAX_MENTIONS
 from jobs.extract.cutting import LABEL, Chunking, Piece, chunk_row
-from jobs.state.frames import Frame, Frames, columns
-from jobs.state.tables import CONVERSATIONS
+from jobs.state.frames import Frame, Frames, columns, equal
+from jobs.state.tables import CHUNK_KEY, CONVERSATIONS
 from jobs.telemetry.error_reporting import without_messages
 
 RADIUS = 3  # conversations of 4 to some 8 messages
@@ -116,16 +116,16 @@ def changed_conversations(frames: Frames, commit: Commit, chunking: Chunking) ->
     changed any more.
     """
     names = columns(CHUNK.names)
-    same = "{0}.team_id = {1}.team_id AND {0}.chunk_id = {1}.chunk_id"
+    key = CHUNK_KEY.names
     looked_at = frames.sql(
         f"SELECT {names} FROM {{winners}} UNION ALL SELECT {names} FROM {{changed}} UNION ALL "
-        f"SELECT {columns(CHUNK.names, 'c')} FROM {{chunks}} c SEMI JOIN {{changed}} k ON {same.format('c', 'k')}",
+        f"SELECT {columns(CHUNK.names, 'c')} FROM {{chunks}} c SEMI JOIN {{changed}} k ON {equal(key, 'c', 'k')}",
         winners=commit.winners,
         changed=commit.changed,
         chunks=commit.chunks,
     )
     now = frames.sql(
-        f"SELECT {columns(CHUNK.names, 'c')} FROM {{chunks}} c ANTI JOIN {{changed}} k ON {same.format('c', 'k')} "
+        f"SELECT {columns(CHUNK.names, 'c')} FROM {{chunks}} c ANTI JOIN {{changed}} k ON {equal(key, 'c', 'k')} "
         f"UNION ALL SELECT {names} FROM {{new}} UNION ALL SELECT {names} FROM {{changed}} WHERE NOT _delete",
         chunks=commit.chunks,
         changed=commit.changed,
@@ -141,17 +141,16 @@ def changed_conversations(frames: Frames, commit: Commit, chunking: Chunking) ->
         )
         with frames.keep(made) as desired:
             new = frames.sql(
-                f"SELECT {columns(CHUNK.names, 'd')} FROM {{desired}} d "
-                f"ANTI JOIN {{held}} h ON {same.format('d', 'h')}",
+                f"SELECT {columns(CHUNK.names, 'd')} FROM {{desired}} d ANTI JOIN {{held}} h ON {equal(key, 'd', 'h')}",
                 desired=desired,
                 held=held,
             )
             differs = " OR ".join(f"d.{name} <> h.{name}" for name in _WATCHED)
             altered = frames.sql(
                 f"SELECT {columns(CHUNK.names, 'd')}, FALSE AS _delete FROM {{desired}} d "
-                f"JOIN {{held}} h ON {same.format('d', 'h')} WHERE {differs} "
+                f"JOIN {{held}} h ON {equal(key, 'd', 'h')} WHERE {differs} "
                 f"UNION ALL SELECT {columns(CHUNK.names, 'h')}, TRUE AS _delete FROM {{held}} h "
-                f"ANTI JOIN {{desired}} d ON {same.format('h', 'd')}",
+                f"ANTI JOIN {{desired}} d ON {equal(key, 'h', 'd')}",
                 desired=desired,
                 held=held,
             )

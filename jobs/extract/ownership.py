@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from embedding.records import CHUNK
-from jobs.state.frames import Frame, Frames, columns
+from jobs.state.frames import Frame, Frames, columns, equal
 from jobs.state.tables import REMOVALS
 
 _CLAIM = ("doc_id", "source_id", "partition", "version", "team_id", "channel_id", "kind", "created_at")
 _TEXTS = "array_join(sort_array(collect_list(concat_ws(':', chunk_no, content_hash))), ',')"
 _WATCHED = ("content_hash", "meta_hash", "version", "source_id", "partition")
 _ORDER = pa.schema([("source_id", pa.string()), ("place", pa.int64())])
-_OWNED = "{0}.source_id = {1}.source_id AND {0}.partition = {1}.partition"
+_OWNER = ("source_id", "partition")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +65,14 @@ def rank_owners(read: Read, source_order: Sequence[str]) -> Frame:
         known AS (
             SELECT {columns((*_CLAIM, "chunk_no", "content_hash"), "k")} FROM {{chunks}} k
             SEMI JOIN named n ON k.doc_id = n.doc_id
-            LEFT JOIN {{covered}} c ON {_OWNED.format("k", "c")}
+            LEFT JOIN {{covered}} c ON {equal(_OWNER, "k", "c")}
             LEFT JOIN spared p ON k.doc_id = p.doc_id
             WHERE c.source_id IS NULL OR p.doc_id IS NOT NULL),
         gone AS (
             SELECT {columns((*_CLAIM, "deleted"), "k")} FROM {{removals}} k
             SEMI JOIN named n ON k.doc_id = n.doc_id
-            LEFT JOIN {{certain}} c ON {_OWNED.format("k", "c")}
-            LEFT JOIN {{protected}} p ON k.doc_id = p.doc_id AND {_OWNED.format("k", "p")}
+            LEFT JOIN {{certain}} c ON {equal(_OWNER, "k", "c")}
+            LEFT JOIN {{protected}} p ON k.doc_id = p.doc_id AND {equal(_OWNER, "k", "p")}
             WHERE c.source_id IS NULL OR p.doc_id IS NOT NULL),
         claims AS (
             SELECT {claim}, {_TEXTS} AS texts, TRUE AS staged, FALSE AS removed, FALSE AS deleted
@@ -116,7 +116,7 @@ def winning(read: Read, claims: Frame) -> Frame:
         f"""
         SELECT {columns(CHUNK.names, "s")} FROM {{staged}} s
         SEMI JOIN (SELECT * FROM {{claims}} WHERE place = 1 AND staged AND NOT removed) c
-        ON s.doc_id = c.doc_id AND {_OWNED.format("s", "c")} AND s.version = c.version
+        ON s.doc_id = c.doc_id AND {equal(_OWNER, "s", "c")} AND s.version = c.version
         """,
         staged=read.staged,
         claims=claims,
@@ -188,7 +188,7 @@ def changed_chunks(read: Read, winners: Frame, decided: Frame) -> Frame:
         WITH kept AS (SELECT DISTINCT p.doc_id FROM {{protected}} p ANTI JOIN {{decided}} d ON p.doc_id = d.doc_id),
         removed AS (
             SELECT {columns(CHUNK.names, "c")} FROM {{chunks}} c
-            LEFT JOIN {{covered}} v ON {_OWNED.format("c", "v")}
+            LEFT JOIN {{covered}} v ON {equal(_OWNER, "c", "v")}
             LEFT JOIN {{decided}} d ON c.doc_id = d.doc_id
             WHERE v.source_id IS NOT NULL OR d.doc_id IS NOT NULL)
         SELECT {columns(CHUNK.names, "w")}, FALSE AS _delete FROM {{winners}} w
@@ -228,8 +228,8 @@ def _handed_on(read: Read, decided: Frame) -> Frame:
         ordered AS (SELECT doc_id, source_id, partition,
             row_number() OVER (PARTITION BY doc_id ORDER BY source_id DESC, partition DESC) AS place FROM kept)
         SELECT {names} FROM {{chunks}} c
-        SEMI JOIN {{covered}} v ON {_OWNED.format("c", "v")}
-        ANTI JOIN kept k ON c.doc_id = k.doc_id AND {_OWNED.format("c", "k")}
+        SEMI JOIN {{covered}} v ON {equal(_OWNER, "c", "v")}
+        ANTI JOIN kept k ON c.doc_id = k.doc_id AND {equal(_OWNER, "c", "k")}
         JOIN ordered n ON c.doc_id = n.doc_id AND n.place = 1
         """,
         protected=read.protected,
@@ -244,7 +244,7 @@ def changed_removals(read: Read) -> Frame:
 
     Columns are REMOVALS and ``_delete`` (boolean).
     """
-    key = "{0}.doc_id = {1}.doc_id AND " + _OWNED
+    key = ("doc_id", *_OWNER)
     stronger = "(n.version > b.version OR n.version = b.version AND n.deleted AND NOT b.deleted)"
     other = "(n.version <> b.version OR n.deleted <> b.deleted)"
     return read.frames.sql(
@@ -254,14 +254,14 @@ def changed_removals(read: Read) -> Frame:
                 ORDER BY version DESC NULLS LAST, deleted DESC NULLS LAST) AS place FROM {{removed}}),
         now AS (SELECT {columns(REMOVALS.names)} FROM ordered WHERE place = 1)
         SELECT {columns(REMOVALS.names, "n")}, FALSE AS _delete FROM now n
-        LEFT JOIN {{removals}} b ON {key.format("n", "b")}
-        LEFT JOIN {{certain}} c ON {_OWNED.format("n", "c")}
+        LEFT JOIN {{removals}} b ON {equal(key, "n", "b")}
+        LEFT JOIN {{certain}} c ON {equal(_OWNER, "n", "c")}
         WHERE b.doc_id IS NULL OR {stronger} OR {other} AND c.source_id IS NOT NULL
         UNION ALL
         SELECT {columns(REMOVALS.names, "b")}, TRUE AS _delete FROM {{removals}} b
-        SEMI JOIN {{certain}} c ON {_OWNED.format("b", "c")}
-        ANTI JOIN now n ON {key.format("b", "n")}
-        ANTI JOIN {{protected}} p ON {key.format("b", "p")}
+        SEMI JOIN {{certain}} c ON {equal(_OWNER, "b", "c")}
+        ANTI JOIN now n ON {equal(key, "b", "n")}
+        ANTI JOIN {{protected}} p ON {equal(key, "b", "p")}
         """,
         removed=read.removed,
         removals=read.removals,
@@ -282,12 +282,12 @@ def staying(read: Read, holding: Frame, named: Frame, decided: Frame) -> Frame:
         f"""
         WITH owned AS (
             SELECT DISTINCT c.doc_id, c.source_id, c.partition, h.anything, h.listed, h.reason
-            FROM {{chunks}} c JOIN {{holding}} h ON {_OWNED.format("c", "h")}),
+            FROM {{chunks}} c JOIN {{holding}} h ON {equal(_OWNER, "c", "h")}),
         held AS (
             SELECT o.doc_id, o.source_id, o.partition, coalesce(n.named_reason, o.reason) AS why,
                 n.named_reason IS NOT NULL OR o.listed AS single, coalesce(n.waits, o.listed) AS waits
             FROM owned o ANTI JOIN {{decided}} d ON o.doc_id = d.doc_id
-            LEFT JOIN {{named}} n ON o.doc_id = n.doc_id AND {_OWNED.format("o", "n")}
+            LEFT JOIN {{named}} n ON o.doc_id = n.doc_id AND {equal(_OWNER, "o", "n")}
             WHERE o.anything OR n.named_reason IS NOT NULL)
         SELECT source_id, partition, why, count(*) AS documents,
             collect_list(CASE WHEN single THEN doc_id END) AS ids,

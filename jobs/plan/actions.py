@@ -7,11 +7,10 @@ import pyarrow as pa
 from embedding.records import CHUNK
 from jobs.plan.renames import RENAMED
 from jobs.scope import Scope
-from jobs.state.frames import Frame, Frames, columns
-from jobs.state.tables import PUBLISHED
+from jobs.state.frames import Frame, Frames, columns, equal
+from jobs.state.tables import CHUNK_KEY, PUBLISHED
 
 _NAME = pa.schema([("name", pa.string())])
-_SAME = "{0}.team_id = {1}.team_id AND {0}.chunk_id = {1}.chunk_id"
 
 
 def within(frames: Frames, rows: Frame, scope: Scope) -> Frame:
@@ -35,10 +34,10 @@ def in_scope(frames: Frames, chunks: Frame, published: Frame, scope: Scope) -> t
     return frames.sql(f"SELECT {columns(chunks.columns)} FROM {{desired}} WHERE inside", desired=desired), frames.sql(
         f"""
         SELECT {held} FROM {{given}} p
-        ANTI JOIN (SELECT * FROM {{desired}} WHERE NOT inside) c ON {_SAME.format("p", "c")} WHERE p.inside
+        ANTI JOIN (SELECT * FROM {{desired}} WHERE NOT inside) c ON {equal(CHUNK_KEY.names, "p", "c")} WHERE p.inside
         UNION ALL
         SELECT {held} FROM {{given}} p
-        SEMI JOIN (SELECT * FROM {{desired}} WHERE inside) c ON {_SAME.format("p", "c")} WHERE NOT p.inside
+        SEMI JOIN (SELECT * FROM {{desired}} WHERE inside) c ON {equal(CHUNK_KEY.names, "p", "c")} WHERE NOT p.inside
         """,
         given=given,
         desired=desired,
@@ -81,7 +80,7 @@ def actions(frames: Frames, chunks: Frame, published: Frame, vectors: Frame) -> 
         joined AS (
             SELECT coalesce(c.team_id, p.team_id) AS team_id, coalesce(c.chunk_id, p.chunk_id) AS chunk_id,
                 {columns(own, "c")}, p.content_hash AS held_content, p.meta_hash AS held_meta, p.text_hash AS held_text
-            FROM {{chunks}} c FULL OUTER JOIN {{published}} p ON {_SAME.format("c", "p")})
+            FROM {{chunks}} c FULL OUTER JOIN {{published}} p ON {equal(CHUNK_KEY.names, "c", "p")})
         SELECT {columns(CHUNK.names, "j")},
             CASE WHEN j.doc_id IS NULL THEN 'delete'
                 WHEN {changed} AND s.content_hash IS NOT NULL THEN 'reuse'

@@ -11,10 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from embedding.errors import MassDeleteError
 from embedding.ids import CONVERSATION
+from jobs.state.tables import CHUNK_KEY
 
 if TYPE_CHECKING:
     from jobs.config_sections import Limits
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from jobs.state.store import State
 
 
-_KEY = pa.schema([("team_id", pa.string()), ("chunk_id", pa.string())])
 _MADE = f"regexp_like(chunk_id, '{CONVERSATION}')"  # a conversation, which comes and goes with its messages
 
 
@@ -72,7 +70,7 @@ def planned_losses(frames: Frames, target: RunTarget) -> list[Loss]:
         SELECT team_id, source, CAST(count(*) AS BIGINT) AS held, CAST(count_if(goes) AS BIGINT) AS deleted
         FROM joined GROUP BY team_id, source
         """,  # a ghost is in no ledger
-        deletes=frames.files(_KEY, target.work / "deletes"),
+        deletes=frames.files(CHUNK_KEY, target.work / "deletes"),
         held=_held(frames, target.state, target.version),
     )
     return [Loss(r["team_id"], r["source"], r["held"], r["deleted"]) for r in frames.collect(counted).to_pylist()]

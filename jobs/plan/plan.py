@@ -20,17 +20,16 @@ from embedding.records import CHUNK
 from jobs.plan import actions
 from jobs.plan.renames import keep_names
 from jobs.scope import Scope
-from jobs.state.frames import Frame, Frames, columns
+from jobs.state.frames import Frame, Frames, columns, equal
 from jobs.state.row_counts import expect, rows_in
 from jobs.state.run_target import RunTarget
-from jobs.state.tables import PUBLISHED
+from jobs.state.tables import CHUNK_KEY, PUBLISHED
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 READY = "ready"  # in place of the number of a shard
 _SPREAD = 64
-_KEY = pa.schema([("team_id", pa.string()), ("chunk_id", pa.string())])
 SHARD_TEXTS = 16_384  # with vectors of 1,024 dimensions 64 MB, however short the texts
 
 
@@ -107,10 +106,10 @@ def plan_changes(frames: Frames, target: RunTarget, changed: pa.Table, before: i
     ``changed`` are CHUNK and ``_delete``. What did not change is neither read nor compared; the ledger is read for the
     keys that did.
     """
-    keys = frames.local(_KEY, changed.select(_KEY.names))
+    keys = frames.local(CHUNK_KEY, changed.select(CHUNK_KEY.names))
     published = frames.sql(
         f"SELECT {columns(PUBLISHED.names, 'p')} FROM {{published}} p "
-        "SEMI JOIN {keys} k ON p.team_id = k.team_id AND p.chunk_id = k.chunk_id",
+        f"SEMI JOIN {{keys}} k ON {equal(CHUNK_KEY.names, 'p', 'k')}",
         published=frames.table(target.state, "published", {"index": target.version}),
         keys=keys,
     )

@@ -18,7 +18,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from embedding.errors import ConfigError, ResourceError
-from jobs.state.frames import Batches, Frame, Frames, columns, parts_of
+from jobs.state.frames import Batches, Frame, Frames, as_table, columns, parts_of
+from jobs.state.parts import Part
 from jobs.state.path_alias import plain
 from jobs.state.table_files import data_of
 from jobs.state.tables import TABLES
@@ -77,15 +78,12 @@ class DuckFrames(Frames):
         """See ``Frames``."""
         if not folder.is_dir():
             return self.local(schema, [])
-        return self._named(
-            f"SELECT {', '.join(schema.names)} FROM "
-            + self._registered(ds.dataset(str(folder), schema=schema, format="parquet"))
-        )
+        rows = ds.dataset(str(folder), schema=schema, format="parquet")
+        return DuckFrame(self._registered(rows), schema.names)
 
     def local(self, schema: pa.Schema, rows: pa.Table | Sequence[Mapping[str, object]]) -> Frame:
         """See ``Frames``."""
-        table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
-        return DuckFrame(self._registered(table), schema.names)
+        return DuckFrame(self._registered(as_table(schema, rows)), schema.names)
 
     def sql(self, query: str, **named: Frame) -> Frame:
         """See ``Frames``."""
@@ -129,13 +127,9 @@ class DuckFrames(Frames):
                     sent += len(rows)
         return sent
 
-    def write_parts(self, state: State, name: str, frame: Frame) -> int:
+    def parts(self, frame: Frame, root: str, name: str, cut: str, seq: int) -> list[Part]:
         """See ``Frames``."""
-        spec = TABLES[name]
-        batches, seq = self._batches(frame, spec.schema.names), state.next_seq(name) if spec.layered else 0
-        parts = list(parts_of(batches, str(state.root), name, state.cut or "", seq))
-        state.append(name, parts)
-        return sum(part.rows for part in parts)
+        return list(parts_of(self._batches(frame, TABLES[name].schema.names), root, name, cut, seq))
 
     def map(
         self,

@@ -56,7 +56,7 @@ class Frames(ABC):
         if not changes:
             return self.sql(f"SELECT {columns(spec.schema.names)} FROM {{rows}}", rows=rows)
         identity = [*["cut"] * spec.per_cut, *spec.key]
-        same = " AND ".join(f"b.{column} = n.{column}" for column in identity)
+        same = equal(identity, "b", "n")
         return self.sql(
             f"""
             WITH ordered AS (SELECT {columns([*identity, "seq"])},
@@ -105,9 +105,16 @@ class Frames(ABC):
         an engine that reads files in pieces may disregard both.
         """
 
-    @abstractmethod
     def write_parts(self, state: State, name: str, frame: Frame) -> int:
         """Write a frame with a table's columns as new files of it, and commit them; returns its rows."""
+        seq = state.next_seq(name) if TABLES[name].layered else 0
+        parts = self.parts(frame, str(state.root), name, state.cut or "", seq)
+        state.append(name, parts)
+        return sum(part.rows for part in parts)
+
+    @abstractmethod
+    def parts(self, frame: Frame, root: str, name: str, cut: str, seq: int) -> list[Part]:
+        """Write a frame with a table's columns as new files of it, which the driver commits; see ``parts_of``."""
 
     @abstractmethod
     def map(
@@ -133,6 +140,16 @@ class Frames(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of what is kept; frames of this engine are no more. Spark itself goes on until the process ends."""
+
+
+def as_table(schema: pa.Schema, rows: pa.Table | Sequence[Mapping[str, object]]) -> pa.Table:
+    """Rows that may be given as dicts."""
+    return rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
+
+
+def equal(names: Iterable[str], of: str, other: str) -> str:
+    """The condition of a query that these columns are the same in two frames."""
+    return " AND ".join(f"{of}.{name} = {other}.{name}" for name in names)
 
 
 def columns(names: Iterable[str], of: str = "") -> str:

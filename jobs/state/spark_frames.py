@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
-from jobs.state.frames import Batches, Frame, Frames, parts_of
+from jobs.state.frames import Batches, Frame, Frames, as_table, parts_of
 from jobs.state.parts import Part
 from jobs.state.store import State
 from jobs.state.table_files import TableFile
@@ -61,8 +61,7 @@ class SparkFrames(Frames):
 
         In one piece: Spark (4.3) takes an Arrow batch without rows, as filters leave them, for the end of all rows.
         """
-        table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
-        return self._spark.createDataFrame(table.combine_chunks(), spark_ddl(schema))
+        return self._spark.createDataFrame(as_table(schema, rows).combine_chunks(), spark_ddl(schema))
 
     def sql(self, query: str, **named: Frame) -> Frame:
         """See ``Frames``."""
@@ -97,9 +96,8 @@ class SparkFrames(Frames):
         writer.parquet(str(folder), mode="overwrite")
         return int(sent.get["rows"])
 
-    def write_parts(self, state: State, name: str, frame: Frame) -> int:
-        """See ``Frames``. The executors write, this process commits."""
-        root, cut, seq = str(state.root), state.cut or "", state.next_seq(name) if TABLES[name].layered else 0
+    def parts(self, frame: Frame, root: str, name: str, cut: str, seq: int) -> list[Part]:
+        """See ``Frames``. The executors write."""
 
         def write(batches: Batches) -> Batches:
             with without_messages():
@@ -107,9 +105,7 @@ class SparkFrames(Frames):
                     yield pa.record_batch([pa.array([part.to_json()], pa.string())], names=["part"])
 
         rows = _frame(frame).select(*TABLES[name].schema.names)
-        parts = [Part.from_json(text) for text in rows.mapInArrow(write, "part string").toArrow()["part"].to_pylist()]
-        state.append(name, parts)
-        return sum(part.rows for part in parts)
+        return [Part.from_json(text) for text in rows.mapInArrow(write, "part string").toArrow()["part"].to_pylist()]
 
     def map(
         self,

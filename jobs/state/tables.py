@@ -83,6 +83,8 @@ def buckets_of(teams: pa.Array | pa.ChunkedArray) -> pa.Array:
     return buckets.take(coded.indices)
 
 
+CHUNK_KEY = pa.schema([("team_id", _TEXT), ("chunk_id", _TEXT)])  # of a chunk, of the ledger and of an index
+
 SOURCES = pa.schema(
     [
         ("source_id", _TEXT),

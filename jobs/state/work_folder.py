@@ -24,6 +24,7 @@ from jobs.state.lease import is_gone, is_here, machine_id, started_at
 
 _ALIVE = "alive.json"
 _beating: set[Path] = set()
+_opened: set[Path] = set()
 _mutex = threading.Lock()
 
 
@@ -48,6 +49,19 @@ def scratch_left(root: Path) -> int:
     """Folders of scratch that are there: of engines that run, or of a run that goes on."""
     work = root / "work"
     return sum(folder.is_dir() for folder in work.iterdir()) if work.exists() else 0
+
+
+def open_scratch(folder: Path, seconds: int) -> None:
+    """Make the scratch folder of this process's engines, private, and show life in it; see ``show_life``.
+
+    Empty when this process first asks: one that was killed may have had the same id, and left text in it.
+    """
+    with _mutex:
+        if folder not in _opened:
+            shutil.rmtree(folder, ignore_errors=True)
+            _opened.add(folder)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    show_life(folder, seconds)
 
 
 def show_life(folder: Path, seconds: int) -> None:

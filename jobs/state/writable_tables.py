@@ -304,12 +304,17 @@ class WritableTables(ReadableTables):
 
     def newest_fence(self) -> int:
         """The highest number of a lease under which any table was committed to."""
-        return newest(delta_uri(self.root / name) for name in TABLES)
+        return newest_fence(self.root)
 
     def raise_fence(self) -> None:
         """Let every table see this lease's number, where an earlier holder may only be slow and not dead."""
         for name in TABLES:
             self._add(name, [])
+
+
+def newest_fence(root: Path) -> int:
+    """The highest number of a lease under which any table below ``root`` was committed to, of whatever format."""
+    return newest(delta_uri(root / name) for name in TABLES)
 
 
 def _now() -> int:

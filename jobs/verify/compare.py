@@ -24,6 +24,7 @@ from jobs.scope import Scope
 from jobs.state.frames import Frame, Frames, written
 from jobs.state.quarantine import texts_left_out
 from jobs.state.run_target import RunTarget
+from jobs.state.tables import CHUNK_KEY
 from jobs.state.vector_column import unpack
 from jobs.verify.source_check import Wrong
 
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
 
 SAMPLE = 200
 _KINDS = ("missing", "ghost", "stale", "unledgered", "pending", "undesired", "vector", "source")
-_KEY = pa.schema([("team_id", pa.string()), ("chunk_id", pa.string())])
-_FOUND = pa.schema([*_KEY, ("problem", pa.string())])
+_FOUND = pa.schema([*CHUNK_KEY, ("problem", pa.string())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def compare(
     _, held = in_scope(frames, chunks, frames.files(SCAN, scan), scope)
     with frames.keep(frames.sql(_JOINED, desired=desired, ledger=ledger, held=held)) as joined:
         left_out = texts_left_out(state)  # known to be absent, and why: that is what quarantine says
-        differ = frames.sql(_DIFFER, joined=joined, waiting=frames.local(_KEY, left_out))
+        differ = frames.sql(_DIFFER, joined=joined, waiting=frames.local(CHUNK_KEY, left_out))
         found = frames.collect(differ).cast(_FOUND)
         counted = frames.collect(frames.sql("SELECT count(*) AS rows FROM {joined}", joined=joined))
     counts = {kind: 0 for kind in _KINDS}
@@ -143,22 +143,22 @@ def plan_repair(
     problem, work = found["problem"], target.work
 
     def of(*kinds: str) -> pa.Table:
-        return found.filter(pc.is_in(problem, pa.array(kinds))).select(_KEY.names)
+        return found.filter(pc.is_in(problem, pa.array(kinds))).select(CHUNK_KEY.names)
 
     rows = frames.sql(
         "SELECT c.*, TRUE AS held FROM {chunks} c SEMI JOIN {wanted} w "
         "ON c.team_id = w.team_id AND c.chunk_id = w.chunk_id",
         chunks=frames.table(target.state, "chunks"),
-        wanted=frames.local(_KEY, of("missing", "stale", "unledgered", "vector")),
+        wanted=frames.local(CHUNK_KEY, of("missing", "stale", "unledgered", "vector")),
     )
     surplus = [of("ghost", "undesired")] if deletes else []
     if deletes:
         unshown = [{"team_id": one.team_id, "chunk_id": one.chunk_id} for one in gone]
-        surplus.append(pa.Table.from_pylist(unshown, schema=_KEY))
-    keys = pa.concat_tables(surplus) if surplus else _KEY.empty_table()
-    doomed = keys.group_by(_KEY.names).aggregate([])
+        surplus.append(pa.Table.from_pylist(unshown, schema=CHUNK_KEY))
+    keys = pa.concat_tables(surplus) if surplus else CHUNK_KEY.empty_table()
+    doomed = keys.group_by(CHUNK_KEY.names).aggregate([])
     return written(frames, rows, work / "rows", "rows", "repair"), written(
-        frames, frames.local(_KEY, doomed), work / "deletes", "deletes", "repair"
+        frames, frames.local(CHUNK_KEY, doomed), work / "deletes", "deletes", "repair"
     )
 
 

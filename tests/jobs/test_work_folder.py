@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.state.work_folder import clear_work, show_life
+from jobs.state.work_folder import clear_work, open_scratch, show_life
 from tests.support.paths import ROOT
 
 SECONDS = 60  # of a lease
@@ -82,3 +82,17 @@ def test_work_of_runs_goes_with_the_next_one(work: Path) -> None:
         engines(work, name)
     assert clear_work(work.parent, keep="20250101T000001-bbbbbb") == 2
     assert [p.name for p in work.iterdir()] == ["20250101T000001-bbbbbb"]
+
+
+def test_what_a_process_of_the_same_id_left_goes_when_this_one_opens_its_scratch_and_its_own_stays(
+    tmp_path: Path,
+) -> None:
+    """In a container every command may have the same id."""
+    folder = tmp_path / "work" / "engines-here-7"
+    folder.mkdir(parents=True)
+    (folder / "spilled").write_text("of a killed run")
+    open_scratch(folder, SECONDS)
+    assert [file.name for file in folder.iterdir()] == ["alive.json"] and folder.stat().st_mode & 0o77 == 0
+    (folder / "own").touch()
+    open_scratch(folder, SECONDS)
+    assert (folder / "own").exists()
