@@ -29,10 +29,11 @@ from embedding.encoders.spec import EncoderSpec
 from embedding.errors import EmbedmillError
 from jobs.embed.actor_pool import TASK_CPUS, actor_pool, warm_up
 from jobs.embed.encoder_process import EncoderProcess, ShardRequest
-from jobs.embed.workers import EncodeShard, cut_shard, fault_from_bytes, write_shard
+from jobs.embed.workers import EncodeShard, cut_shard, write_shard
 from jobs.engines.ray import start_ray
 from jobs.state.parts import Part
 from jobs.state.store import State
+from jobs.telemetry.error_reporting import fault_from_bytes
 
 if TYPE_CHECKING:
     from jobs.config import Config

@@ -22,7 +22,8 @@ import pyarrow as pa
 from embedding.encoders.choose import choose
 from embedding.encoders.spec import EncoderSpec
 from embedding.errors import EmbedmillError, ResourceError
-from jobs.embed.workers import EncodeShard, cut_shard, fault_from_bytes, fault_to_bytes, write_shard
+from jobs.embed.workers import EncodeShard, cut_shard, write_shard
+from jobs.telemetry.error_reporting import fault_from_bytes, fault_to_bytes
 
 _TRIES = 3  # of a process that ends before it has begun to encode
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import pickle
-from contextlib import suppress
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +26,7 @@ from jobs.embed.attempt_log import Attempts
 from jobs.embed.table_transport import in_a_row, one_by_one, out_of_a_row
 from jobs.state.parts import write_part
 from jobs.state.vector_column import pack
-from jobs.telemetry.error_reporting import without_messages
+from jobs.telemetry.error_reporting import fault_to_bytes, without_messages
 
 if TYPE_CHECKING:
     from embedding.encoders.base import IdEncoder
@@ -150,23 +148,6 @@ class EncodeShard:
         return encode_with_bisection(
             lambda start, stop: encoder.encode(texts[start:stop], tokens[start:stop]), len(rows), encoder.dim
         )
-
-
-def fault_to_bytes(error: EmbedmillError) -> bytes:
-    """An error with its class, or with the nearest one of ``embedding.errors`` where its own cannot be pickled."""
-    with suppress(Exception):  # a constructor of its own, or a value that cannot be pickled
-        sent = pickle.dumps(error)
-        pickle.loads(sent)
-        return sent
-    ours = next(kind for kind in type(error).__mro__ if kind.__module__ == EmbedmillError.__module__)
-    return pickle.dumps(ours(str(error)))
-
-
-def fault_from_bytes(data: bytes) -> EmbedmillError:
-    """The error that a worker of this run put into the column ``fault``, with its own class."""
-    error = pickle.loads(data)
-    assert isinstance(error, EmbedmillError)
-    return error
 
 
 def _give_back_memory() -> None:

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,26 +41,28 @@ _BATCH_CHARACTERS = 4_000_000
 def reader(
     sources: list[Source], chunking: Chunking, rules: list[PurgeRule]
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return the function for ``Frames.read_each``: TO_READ rows in, EXTRACTED rows out."""
+    """Return the function for ``Frames.read_each``: TO_READ rows in, EXTRACTED rows out. It can be pickled."""
+    return partial(_read, sources, chunking, rules)
 
-    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # there is a worker for each core
-        todo = [
-            (sources[row.pop("source")], Partition(**row | {"path": os.fsdecode(row["path"])}))
-            for batch in batches
-            for row in batch.to_pylist()
-        ]
-        with without_messages():
-            if limits := next(
-                (limits for source, partition in todo if (limits := source.isolation_limits(partition))), None
-            ):
-                reader_of(limits).start()  # its imports go on while the tokenizer is loaded
-            task = _Task(chunking, rules)
-            for source, partition in todo:
-                yield from task.read(source, partition)
-            yield from task.finish()
 
-    return read
+def _read(
+    sources: list[Source], chunking: Chunking, rules: list[PurgeRule], batches: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # there is a worker for each core
+    todo = [
+        (sources[row.pop("source")], Partition(**row | {"path": os.fsdecode(row["path"])}))
+        for batch in batches
+        for row in batch.to_pylist()
+    ]
+    with without_messages():
+        if limits := next(
+            (limits for source, partition in todo if (limits := source.isolation_limits(partition))), None
+        ):
+            reader_of(limits).start()  # its imports go on while the tokenizer is loaded
+        task = _Task(chunking, rules)
+        for source, partition in todo:
+            yield from task.read(source, partition)
+        yield from task.finish()
 
 
 @dataclass(slots=True)

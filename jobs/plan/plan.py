@@ -8,7 +8,7 @@ Decides nothing about how they are carried out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 READY = "ready"  # in place of the number of a shard
 _SPREAD = 64
+FEW_TEAMS = 1_000  # whose files are picked out by name
 SHARD_TEXTS = 16_384  # with vectors of 1,024 dimensions 64 MB, however short the texts
 
 
@@ -90,11 +91,10 @@ NO_LIMIT = Budget()
 
 def make_plan(frames: Frames, target: RunTarget, scope: Scope, *, shard_tokens: int) -> Plan:
     """Compute the plan of a scope against an index version, and write it to the run's work folder."""
-    state = target.state
-    chunks, published = actions.in_scope(
-        frames, frames.table(state, "chunks"), frames.table(state, "published", {"index": target.version}), scope
-    )
-    plan = _planned(frames, target, chunks, published, shard_tokens)
+    state, teams = target.state, scope.teams
+    held = frames.table(state, "published", {"index": target.version}, teams)
+    chunks, published = actions.in_scope(frames, frames.table(state, "chunks", teams=teams), held, scope)
+    plan = _planned(frames, target, chunks, published, shard_tokens, teams)
     if scope == Scope():
         expect("plan", "chunks", state.count("chunks"), plan.total)
     return replace(plan, published=state.count("published", pc.field("index") == target.version))
@@ -107,25 +107,32 @@ def plan_changes(frames: Frames, target: RunTarget, changed: pa.Table, before: i
     keys that did.
     """
     keys = frames.local(CHUNK_KEY, changed.select(CHUNK_KEY.names))
+    teams = pc.unique(changed["team_id"]).to_pylist()
+    teams = teams if len(teams) <= FEW_TEAMS else ()
     published = frames.sql(
         f"SELECT {columns(PUBLISHED.names, 'p')} FROM {{published}} p "
         f"SEMI JOIN {{keys}} k ON {equal(CHUNK_KEY.names, 'p', 'k')}",
-        published=frames.table(target.state, "published", {"index": target.version}),
+        published=frames.table(target.state, "published", {"index": target.version}, teams),
         keys=keys,
     )
     there = changed.filter(pc.invert(changed["_delete"])).select(CHUNK.names)
     with frames.keep(published) as held:
-        plan = _planned(frames, target, frames.local(there.schema, there), held, shard_tokens)
+        plan = _planned(frames, target, frames.local(there.schema, there), held, shard_tokens, teams)
         known = frames.collect(frames.sql("SELECT count(*) AS rows FROM {held}", held=held))["rows"][0].as_py()
     total = before - known + plan.total
     return replace(plan, total=total, unchanged=total - plan.total + plan.unchanged, published=before)
 
 
-def _planned(frames: Frames, target: RunTarget, chunks: Frame, published: Frame, shard_tokens: int) -> Plan:
-    """The plan of these chunks (CHUNK) against these rows of the ledger, written down; all of its counts but one."""
+def _planned(
+    frames: Frames, target: RunTarget, chunks: Frame, published: Frame, shard_tokens: int, teams: Sequence[str]
+) -> Plan:
+    """The plan of these chunks (CHUNK) against these rows of the ledger, written down; all of its counts but one.
+
+    ``teams`` are those of the chunks; none where they may be any.
+    """
     work = target.work
     chunks = keep_names(frames, chunks, published, target.rename_tokens)
-    vectors = frames.table(target.state, "vectors", {"space_id": target.space_id})
+    vectors = frames.table(target.state, "vectors", {"space_id": target.space_id}, teams)
     with frames.keep(actions.actions(frames, chunks, published, vectors)) as acted:
         found = frames.collect(frames.sql(_COUNTS, acted=acted)).to_pylist()
         counts = {r["action"]: r["rows"] for r in found}

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from embedding.records import CHUNK
-from jobs.plan.plan import READY
+from jobs.plan.plan import FEW_TEAMS, READY
 from jobs.state.frames import columns
 from jobs.state.row_counts import rows_in
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jobs.state.frames import Frames
     from jobs.state.run_target import RunTarget
 
@@ -38,7 +42,13 @@ def prepare(frames: Frames, target: RunTarget, *, shard_rows: int, ready: bool) 
         FROM {{rows}} r JOIN stored s ON r.team_id = s.team_id AND r.content_hash = s.content_hash
         """,  # two killed runs may both have stored a vector; they are equal
         rows=frames.files(PLANNED, planned),
-        vectors=frames.table(target.state, "vectors", {"space_id": target.space_id}),
+        vectors=frames.table(target.state, "vectors", {"space_id": target.space_id}, _teams(planned)),
     )
     frames.write(joined, work / "publish", most=shard_rows)
     return rows_in(planned) - rows_in(work / "publish")
+
+
+def _teams(planned: Path) -> list[str]:
+    """The teams of planned rows; none where there are too many to name."""
+    teams = pc.unique(ds.dataset(str(planned), format="parquet").to_table(["team_id"])["team_id"])
+    return teams.to_pylist() if len(teams) <= FEW_TEAMS else []

@@ -21,6 +21,7 @@ from embedding.errors import ConfigError, ResourceError
 from jobs.state.frames import Batches, Frame, Frames, as_table, columns, parts_of
 from jobs.state.parts import Part
 from jobs.state.path_alias import plain
+from jobs.state.reading_processes import read_in_processes
 from jobs.state.table_files import data_of
 from jobs.state.tables import TABLES
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from jobs.state.table_files import TableFile
 
 _ROWS = 4096  # of a batch
+LITTLE_BYTES = 4_000_000  # of sources: processes that read take a second to start
 # Functions by the names and with the meaning that Spark gives them.
 _MACROS = (
     "xxhash64(x) AS CAST(hash(x) >> 1 AS BIGINT)",  # another hash, as good to deal rows by
@@ -147,8 +149,12 @@ class DuckFrames(Frames):
     def read_each(
         self, tasks: pa.Table, function: Callable[[Batches], Batches], schema: pa.Schema, folder: Path
     ) -> None:
-        """See ``Frames``. One after the other; half of the time is the tokenizer's, which uses all cores here."""
+        """See ``Frames``. Little in this process: half of the time is the tokenizer's, which uses all cores here."""
         folder.mkdir(parents=True, exist_ok=True)
+        cores = os.cpu_count() or 1
+        if cores > 1 and len(tasks) > 1 and pc.sum(tasks["size"]).as_py() > LITTLE_BYTES:
+            read_in_processes(tasks, function, schema, folder, processes=cores)
+            return
         os.environ["TOKENIZERS_PARALLELISM"] = "true"
         with pq.ParquetWriter(folder / "rows.parquet", schema) as sink:
             for batch in function(iter(tasks.to_batches(_ROWS))):

@@ -41,13 +41,16 @@ class Frame(Protocol):
 class Frames(ABC):
     """An engine: makes frames, and carries out what is asked of them. Frames are of the engine that made them."""
 
-    def table(self, state: State, name: str, partition: Mapping[str, str] | None = None) -> Frame:
+    def table(
+        self, state: State, name: str, partition: Mapping[str, str] | None = None, teams: Sequence[str] = ()
+    ) -> Frame:
         """A state table's current rows, optionally of some partitions only, with its columns in order.
 
+        Of ``teams``, where they are named, all rows, and of others those that lie beside them: a team's files are few.
         Changes that lie beside the rows of a layered table replace those of their keys; where there are none, the rows
         are read as they are.
         """
-        spec, groups = TABLES[name], state.groups(name, partition)
+        spec, groups = TABLES[name], state.groups(name, partition, teams)
         base = [file for group in groups for file in group.base]
         changes = [file for group in groups for file in group.changes]
         if not base and not changes:
@@ -135,7 +138,10 @@ class Frames(ABC):
     def read_each(
         self, tasks: pa.Table, function: Callable[[Batches], Batches], schema: pa.Schema, folder: Path
     ) -> None:
-        """Write what a function makes of rows as Parquet files below ``folder``; ``tasks`` are in order of weight."""
+        """Write what a function makes of rows as Parquet files below ``folder``.
+
+        ``tasks`` are in order of their weight, which is the column ``size`` in bytes. The function can be pickled.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -42,10 +42,15 @@ class ReadableTables:
                 raise damage_error(self.root, Damage(name, name, "is missing", log=True)) from None
             return None
 
-    def groups(self, name: str, partition: Mapping[str, str] | None = None) -> list[Group]:
-        """A table's current files by partition; those of its rows, and those of changes to them."""
+    def groups(self, name: str, partition: Mapping[str, str] | None = None, teams: Sequence[str] = ()) -> list[Group]:
+        """A table's current files by partition; those of its rows, and those of changes to them.
+
+        With ``teams`` only files that may hold a row of one of them.
+        """
         table = self.found(name)
-        filters = [*self._within(name), *((column, "=", value) for column, value in (partition or {}).items())]
+        filters: list[Filter] = [*self._within(name), *((c, "=", value) for c, value in (partition or {}).items())]
+        if teams:
+            filters.append(("team_id", "in", teams))
         return groups_of(matching(files_of(table, name), filters)) if table is not None else []
 
     def files(self, name: str, partition: Mapping[str, str] | None = None) -> list[str]:

@@ -7,10 +7,11 @@ worker.
 from __future__ import annotations
 
 import errno
+import pickle
 import re
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from embedding.errors import EmbedmillError
@@ -34,6 +35,28 @@ def without_messages() -> Iterator[None]:
         said = describe(error)
     if said:
         raise EmbedmillError(said) from None
+
+
+def fault_to_bytes(error: Exception) -> bytes:
+    """An error with its class, or with the nearest one of ``embedding.errors`` where its own cannot be pickled.
+
+    For a worker's error on its way to this process; one that passes ``without_messages``.
+    """
+    with suppress(Exception):  # a constructor of its own, or a value that cannot be pickled
+        sent = pickle.dumps(error)
+        pickle.loads(sent)
+        return sent
+    if not isinstance(error, EmbedmillError):
+        return pickle.dumps(EmbedmillError(describe(error)))
+    ours = next(kind for kind in type(error).__mro__ if kind.__module__ == EmbedmillError.__module__)
+    return pickle.dumps(ours(str(error)))
+
+
+def fault_from_bytes(data: bytes) -> Exception:
+    """The error that a worker of this run sent, with its own class."""
+    error = pickle.loads(data)
+    assert isinstance(error, Exception)
+    return error
 
 
 def describe(error: BaseException) -> str:

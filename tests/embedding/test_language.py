@@ -77,7 +77,7 @@ def test_words_drawn_in_24_languages_are_told_right_or_not_at_all() -> None:
 
 def test_the_model_is_read_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "socket", lambda *_: pytest.fail("a socket was opened"))
-    language._identifier.cache_clear()
+    language._model.cache_clear()
     assert languages_of(["a sentence that is long enough"]) == ["en"]
 
 
@@ -96,3 +96,20 @@ def test_the_model_is_read_without_a_network(monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_a_tag_s_language_is_its_first_two_letters(tag: str, code: str) -> None:
     assert language_code(tag) == code
+
+
+def test_many_texts_at_once_are_told_what_the_library_says_of_each() -> None:
+    draw = random.Random(7)
+    texts = ["", "\0", "A WORD IN CAPITALS ALONE", "e\u0301", "\U0001f389 \U0001f680"]
+    texts += [" ".join(draw.choices(_WORDS[draw.choice(list(_WORDS))], k=draw.randint(1, 40))) for _ in range(400)]
+    model = language._model()
+    for (label, probability), text in zip(model.classify(texts), texts, strict=True):
+        wanted, sure = model._identifier.classify(text)
+        assert label == wanted and probability == pytest.approx(sure, abs=1e-4), text
+
+
+def test_what_is_said_of_a_text_does_not_depend_on_those_beside_it() -> None:
+    draw = random.Random(8)
+    texts = [" ".join(draw.choices(_WORDS[draw.choice(list(_WORDS))], k=draw.randint(1, 40))) for _ in range(50)]
+    model = language._model()
+    assert [model.classify([text])[0] for text in texts] == model.classify(texts)

@@ -20,7 +20,8 @@ from embedding.tokens.tokenizer import Tokens
 from jobs.bodies.run import RunReport
 from jobs.cli.render import run as rendered
 from jobs.embed.table_transport import in_a_row, one_by_one, out_of_a_row
-from jobs.embed.workers import EncodeShard, cut_shard, fault_from_bytes, fault_to_bytes
+from jobs.embed.workers import EncodeShard, cut_shard
+from jobs.telemetry.error_reporting import fault_from_bytes, fault_to_bytes
 from tests.support.model_folders import save_tokenizer
 from tests.support.workspace import Ran, Workspace, message
 

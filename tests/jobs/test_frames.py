@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from jobs.state.duckdb_frames import DuckFrames
 from jobs.state.frames import Frame, Frames, written
 from jobs.state.parts import write_part
 from jobs.state.store import State
-from jobs.state.tables import PUBLISHED, REMOVALS, TABLES, VECTORS
+from jobs.state.table_files import TableFile
+from jobs.state.tables import PUBLISHED, REMOVALS, TABLES, VECTORS, bucket_of
 from tests.support.blank import blank
 from tests.support.in_process import open_pipeline
 from tests.support.paths import BY_SPARK
@@ -323,3 +324,38 @@ def test_tables_that_need_more_memory_are_one_line(tmp_path: Path) -> None:
 def test_memory_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="spark.driver_memory: 'much' is no amount of memory"):
         DuckFrames(tmp_path, "much")
+
+
+@pytest.mark.parametrize("name", ["spark", "duckdb"])
+def test_what_is_asked_of_a_few_teams_opens_their_files_alone(
+    engines: dict[str, Frames], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, engine = State(tmp_path, cut="c1", fence=1), engines[name]
+    teams = [f"T{n}" for n in range(60)]
+    state.change("chunks", chunk_rows(*((team, "a", "1", False) for team in teams)))
+    state.fold("chunks")
+    state.change("chunks", chunk_rows(("T7", "b", "2", False), ("T8", "b", "2", False)))
+    opened: set[str] = set()
+    stored = type(engine).stored
+
+    def watched(self: Frames, state: State, name: str, files: Sequence[TableFile]) -> Frame:
+        opened.update(file.partition["bucket"] for file in files)
+        return stored(self, state, name, files)
+
+    monkeypatch.setattr(type(engine), "stored", watched)
+    found = engine.collect(engine.table(state, "chunks", teams=["T7"])).to_pylist()
+    assert {row["chunk_id"] for row in found if row["team_id"] == "T7"} == {"a", "b"}
+    assert opened == {bucket_of("T7")}
+
+
+def test_a_plan_of_one_team_looks_at_its_files_alone(ran: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, tuple[str, ...]]] = []
+    table = Frames.table
+
+    def watched(self: Frames, state: State, name: str, partition: Any = None, teams: Sequence[str] = ()) -> Frame:
+        asked.append((name, tuple(teams)))
+        return table(self, state, name, partition, teams)
+
+    monkeypatch.setattr(Frames, "table", watched)
+    assert ran.call("plan", "--team", "T01").code == 0
+    assert [one for one in asked if one[1]] == [(name, ("T01",)) for name in ("published", "chunks", "vectors")]

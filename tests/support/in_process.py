@@ -25,11 +25,12 @@ from indexers.exact import ExactIndex
 from jobs.cli.app import script
 from jobs.config import load_config
 from jobs.embed.embed import StoredShard, embed
-from jobs.embed.workers import EncodeShard, cut_shard, fault_from_bytes, write_shard
+from jobs.embed.workers import EncodeShard, cut_shard, write_shard
 from jobs.maintenance import erase
 from jobs.pipeline import Pipeline
 from jobs.state.parts import Part
 from jobs.state.store import State
+from jobs.telemetry.error_reporting import fault_from_bytes
 from jobs.telemetry.progress import Progress
 from tests.support.workspace import Workspace, copied
 

@@ -1,0 +1,125 @@
+"""Processes that run a function over tasks on all cores of this machine, for an engine that has none of its own.
+
+Each takes a share of the tasks and writes one file. Nothing of them is left when the caller ends, however it does.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import resource
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from embedding.errors import ResourceError
+from jobs.telemetry.error_reporting import fault_from_bytes, fault_to_bytes, without_messages
+
+Read: TypeAlias = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What one process does. ``read`` can be pickled."""
+
+    tasks: pa.Table
+    read: Read
+    schema: pa.Schema
+    file: Path
+
+
+def read_in_processes(tasks: pa.Table, read: Read, schema: pa.Schema, folder: Path, *, processes: int) -> None:
+    """Write what ``read`` makes of tasks as Parquet files in ``folder``; the column ``size`` says how heavy each is.
+
+    Raises what ``read`` raised, and ResourceError where a process is killed.
+    """
+    with ExitStack() as ends:
+        started = [
+            ends.enter_context(_Process(_Share(share, read, schema, folder / f"rows-{number}.parquet")))
+            for number, share in enumerate(_dealt(tasks, processes))
+        ]
+        for process in started:
+            process.wait()
+
+
+def _dealt(tasks: pa.Table, processes: int) -> list[pa.Table]:
+    """Shares of the tasks of about the same size: each task goes where there is least, the heavy ones first."""
+    sizes = tasks["size"].to_pylist()
+    rows: list[list[int]] = [[] for _ in range(min(processes, len(tasks)))]
+    least = [(0, number) for number in range(len(rows))]
+    for row in sorted(range(len(tasks)), key=lambda row: -sizes[row]):
+        held, number = heapq.heappop(least)
+        rows[number].append(row)
+        heapq.heappush(least, (held + sizes[row] + 1, number))
+    return [tasks.take(share) for share in rows]
+
+
+class _Process:
+    """One of the processes, as this one sees it."""
+
+    def __init__(self, share: _Share) -> None:
+        self._pipe, theirs = Pipe()
+        # Not multiprocessing's own start: that imports the main module.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", f"from jobs.state.reading_processes import serve; serve({theirs.fileno()})"],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "TOKENIZERS_PARALLELISM": "false"},
+        )
+        theirs.close()
+        with suppress(ConnectionError):  # one that has ended already is found when it is waited for
+            self._pipe.send(share)
+
+    def __enter__(self) -> _Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.close()
+        self._process.kill()  # changes nothing for one that has ended
+        self._process.wait()
+
+    def wait(self) -> None:
+        """Wait until its file is written. Raises what reading raised."""
+        try:
+            fault = self._pipe.recv()
+        except (EOFError, ConnectionError):
+            code = self._process.wait()
+            raise ResourceError(
+                f"a process that reads the sources was killed (exit code {code}), perhaps for want of memory; run again"
+            ) from None
+        if fault:
+            raise fault_from_bytes(fault)
+
+
+def serve(descriptor: int) -> None:
+    """In the process: take a share, write its file, and answer with an error as bytes, or none."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    pipe = Connection(descriptor)
+    with suppress(EOFError, ConnectionError):
+        share = pipe.recv()
+        threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
+        fault = b""
+        try:
+            with without_messages(), pq.ParquetWriter(share.file, share.schema) as sink:
+                for batch in share.read(iter(share.tasks.to_batches(1))):
+                    sink.write_batch(batch)
+        except Exception as error:
+            fault = fault_to_bytes(error)
+        pipe.send(fault)
+
+
+def _end_with(pipe: Connection) -> None:
+    """End this process when the other one has ended, whatever this one is busy with."""
+    with suppress(EOFError, ConnectionError):
+        pipe.recv()
+    os._exit(1)
