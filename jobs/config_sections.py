@@ -399,7 +399,7 @@ class Spark(_Section):
     driver_memory: Annotated[str, about("heap of the driver, as Spark writes it")] = "2g"
     in_process_mb: Annotated[
         int, Field(ge=0), about("up to so many MB of sources a local run compares in its own process; 0: always Spark")
-    ] = 64
+    ] = 512
     properties: Annotated[dict[str, str], about("any other property of Spark, by its name")] = {}
 
 

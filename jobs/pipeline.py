@@ -26,6 +26,7 @@ from embedding.tokens.counter import prompt_tokens
 from indexers import Settings, find_index, open_index
 from jobs import termination
 from jobs.config import Config
+from jobs.engines.memory import give_back_memory
 from jobs.engines.ray import ray_runs
 from jobs.extract.cutting import ROW_VERSION, Chunking
 from jobs.state.lease import Lease
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from jobs.state.frames import Frames
 
 # With tables of more chunks they are compared by Spark, however little was read.
-IN_PROCESS_CHUNKS = 500_000
+IN_PROCESS_CHUNKS = 2_000_000
 MIN_CHUNK_TOKENS = 16
 FEW_BYTES = 1_000_000  # of sources, in which there is seldom more text than one shard takes
 
@@ -147,6 +148,12 @@ class Pipeline:
                     session = start_spark(self.config, self.state.engines, self.state.engine_log, reads=reading > 0)
                 self._frames = SparkFrames(session)
         return self._frames
+
+    def end_frames(self) -> None:
+        """Give back what comparing tables took in this process; a later comparison begins anew."""
+        if self._frames is not None:
+            self._frames.close()
+            give_back_memory()
 
     def encoder(self, purpose: Purpose = "document") -> EncoderSpec:
         """What encodes for this configuration; precision, and ``auto``, are chosen where it is used."""

@@ -145,6 +145,7 @@ def apply_plan(session: RunSession, version: str, *, stop: Callable[[], bool]) -
 
     report = session.report
     missing = _prepare(session, version, report.plan, ready=True)
+    session.pipeline.end_frames()  # embedding and publishing take hours, and do not compare
     with _publisher(session, version, report.plan) as publisher:
         with report.timed("publish"):
             if not publisher.publish_ready(stop):

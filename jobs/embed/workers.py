@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 from dataclasses import asdict
 from functools import lru_cache
@@ -24,6 +23,7 @@ from embedding.models.packaged import OWN_ENGINES
 from embedding.tokens.token_ids import TokenIds
 from jobs.embed.attempt_log import Attempts
 from jobs.embed.table_transport import in_a_row, one_by_one, out_of_a_row
+from jobs.engines.memory import give_back_memory
 from jobs.state.parts import write_part
 from jobs.state.vector_column import pack
 from jobs.telemetry.error_reporting import fault_to_bytes, without_messages
@@ -88,7 +88,7 @@ class EncodeShard:
         ``rows`` are team_id, content_hash, tokens, vector and reason ("" with a vector).
         """
         done = one_by_one(batch, self._shard)
-        _give_back_memory()
+        give_back_memory()
         return done
 
     def _shard(self, row: pa.Table) -> pa.Table:
@@ -148,14 +148,6 @@ class EncodeShard:
         return encode_with_bisection(
             lambda start, stop: encoder.encode(texts[start:stop], tokens[start:stop]), len(rows), encoder.dim
         )
-
-
-def _give_back_memory() -> None:
-    """Return what a shard took and has freed. Left alone, it stays with each thread's own heap and grows for hours."""
-    pa.default_memory_pool().release_unused()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-    if trim is not None:
-        trim(0)
 
 
 @without_messages()

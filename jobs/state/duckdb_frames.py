@@ -54,23 +54,33 @@ class DuckFrames(Frames):
     """Frames in a database of this process alone. What does not fit ``memory`` ("2g") goes to ``scratch``."""
 
     def __init__(self, scratch: Path, memory: str) -> None:
+        """Raises ConfigError for an amount of memory that cannot be read."""
         scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._scratch, self._memory = scratch, _bytes(memory)
         self._number = 0
-        self._database = duckdb.connect(
-            config={
-                "temp_directory": str(plain(scratch)),
-                "memory_limit": _bytes(memory),
-                "threads": os.cpu_count() or 1,
-                "autoinstall_known_extensions": False,
-                "autoload_known_extensions": False,
-            }
-        )
-        for macro in _MACROS:
-            self._database.execute(f"CREATE MACRO {macro}")
+        self._opened: duckdb.DuckDBPyConnection | None = None
+
+    @property
+    def _database(self) -> duckdb.DuckDBPyConnection:
+        if self._opened is None:
+            self._opened = duckdb.connect(
+                config={
+                    "temp_directory": str(plain(self._scratch)),
+                    "memory_limit": self._memory,
+                    "threads": os.cpu_count() or 1,
+                    "autoinstall_known_extensions": False,
+                    "autoload_known_extensions": False,
+                }
+            )
+            for macro in _MACROS:
+                self._opened.execute(f"CREATE MACRO {macro}")
+        return self._opened
 
     def close(self) -> None:
-        """Let go of everything; frames are no more."""
-        self._database.close()
+        """See ``Frames``. The next frame opens a database anew."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def stored(self, state: State, name: str, files: Sequence[TableFile]) -> Frame:
         """See ``Frames``."""

@@ -121,7 +121,8 @@ class Folding:
                 yield batch.filter(stays)
 
     def _rows(self, files: list[TableFile], columns: list[str]) -> Iterator[pa.RecordBatch]:
-        for batch in data_of(self._folder, self._name, files).to_batches(columns=columns):
+        data = data_of(self._folder, self._name, files)
+        for batch in data.to_batches(columns=columns, batch_readahead=2, fragment_readahead=1):
             yield batch if self._newest is None else batch.filter(self._newest.kept(batch, self._by))
         if self._newest is not None:
             yield from changed_rows(self._folder, self._name, self._group, self._newest, columns)

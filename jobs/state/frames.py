@@ -145,7 +145,7 @@ class Frames(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of what is kept; frames of this engine are no more. Spark itself goes on until the process ends."""
+        """Let go of all frames and their memory; new ones may be made. Spark itself goes on until the process ends."""
 
 
 def as_table(schema: pa.Schema, rows: pa.Table | Sequence[Mapping[str, object]]) -> pa.Table:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -23,7 +24,7 @@ WRITTEN_BY_PEOPLE = ("text", "meta")
 _RANGES = ("seq", "team_id")  # columns whose least and greatest value in a file are in the table's log
 WRITTEN = re.compile(r"part-[0-9a-f]{32}\.parquet")  # names of the files that are written here
 ROW_GROUP = 20_000  # rows: what is read at least of a file for one team
-HELD = 200_000_000  # bytes of rows in memory that become one file: of vectors as many, of texts about a third
+HELD = 128_000_000  # bytes of rows in memory that become one file: of vectors as many, of texts about a third
 
 Value = int | str
 
@@ -84,53 +85,57 @@ def write_rows(root: str, name: str, rows: pa.Table, values: Mapping[str, str]) 
     ``values`` are those of the partition columns that the rows do not have, but for ``bucket``.
     """
     spec = TABLES[name]
-    parts = []
-    for own, group in _groups(rows, spec):
+    rows, parts = rows.combine_chunks(), []
+    for own, order in _groups(rows, spec):
         partition = {column: {**own, **values}[column] for column in spec.stored_by}
         folder = "/".join(f"{column}={value}" for column, value in partition.items())
         path = f"{folder}/" * bool(folder) + f"part-{uuid.uuid4().hex}.parquet"
         file = Path(root) / name / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        _write(file, group.drop_columns([column for column in own if column in group.column_names]))
-        ranges = {c: pc.min_max(group[c]).as_py() for c in _RANGES if spec.bucketed and c in group.column_names}
+        _write(file, rows.drop_columns([column for column in own if column in rows.column_names]), order)
+        told = [column for column in _RANGES if spec.bucketed and column in rows.column_names]
+        ranges = {column: pc.min_max(rows[column].take(order)).as_py() for column in told}
         known = {column: found for column, found in ranges.items() if found["min"] is not None}
         lowest, highest = ({c: found[end] for c, found in known.items()} for end in ("min", "max"))
-        parts.append(Part(path, file.stat().st_size, group.num_rows, partition, lowest, highest))
+        parts.append(Part(path, file.stat().st_size, len(order), partition, lowest, highest))
     return parts
 
 
-def _write(file: Path, rows: pa.Table) -> None:
+def _write(file: Path, rows: pa.Table, order: pa.Array) -> None:
+    """Write the rows at some places, in their order. A row group at a time: a copy of all would take as much again."""
     with file.open("wb") as sink:
         # Vectors as they are: their bits are noise, packing them takes a core seconds and saves a twelfth.
         packed = [f for f in rows.schema if f.name != "vector"]
-        pq.write_table(
-            rows,
+        with pq.ParquetWriter(
             sink,
-            row_group_size=ROW_GROUP,
+            rows.schema,
             use_dictionary=[f.name for f in packed],
             write_statistics=[f.name for f in packed if f.name not in WRITTEN_BY_PEOPLE],
             compression={f"{f.name}.list.element" if pa.types.is_list(f.type) else f.name: "zstd" for f in packed},
             write_page_checksum=True,  # a flipped bit of a vector would else look like another vector
-        )
+        ) as writer:
+            for start in range(0, len(order), ROW_GROUP):
+                writer.write_table(rows.take(order.slice(start, ROW_GROUP)), row_group_size=ROW_GROUP)
         sink.flush()
         os.fsync(sink.fileno())
 
 
-def _groups(rows: pa.Table, spec: TableSpec) -> Iterator[tuple[dict[str, str], pa.Table]]:
-    """The rows by their partition, with its values that are columns of them; of a bucketed table sorted within it."""
+def _groups(rows: pa.Table, spec: TableSpec) -> Iterator[tuple[dict[str, str], pa.Array]]:
+    """The places of the rows by their partition, with its values; of a bucketed table in the order of its files."""
+    keys = rows
     if spec.bucketed:
-        rows = rows.append_column("bucket", buckets_of(rows["team_id"]))
-    columns = [column for column in spec.stored_by if column in rows.column_names]
-    if not columns:
-        yield {}, rows
-    if not columns or not len(rows):
+        keys = rows.append_column("bucket", buckets_of(rows["team_id"]))
+    columns = [column for column in spec.stored_by if column in keys.column_names]
+    by = [*columns, *(spec.sorted_by if spec.bucketed else ())]
+    if not by:
+        yield {}, pa.array(np.arange(len(rows)))
+    if not by or not len(rows):
         return
-    order = [*columns, *(spec.sorted_by if spec.bucketed else ())]
-    rows = rows.combine_chunks().take(pc.sort_indices(rows, sort_keys=[(column, "ascending") for column in order]))
-    start = 0
-    for values in rows.select(columns).group_by(columns, use_threads=False).aggregate([([], "count_all")]).to_pylist():
+    order = pc.sort_indices(keys, sort_keys=[(column, "ascending") for column in by])
+    start, keys = 0, keys.select(columns).take(order)
+    for values in keys.group_by(columns, use_threads=False).aggregate([([], "count_all")]).to_pylist():
         count = values.pop("count_all")
-        yield values, rows.slice(start, count)
+        yield values, order.slice(start, count)
         start += count
 
 
