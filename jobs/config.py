@@ -165,6 +165,10 @@ def _fault(location: tuple[int | str, ...], message: str, kind: str) -> str:
     key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         message = "unknown key; remove it or correct its spelling"
+    elif kind in ("model_type", "model_attributes_type", "dict_type", "dataclass_type"):
+        message = f"must be a table; write [{'.'.join(p for p in parts if isinstance(p, str))}] and its keys below it"
+    elif kind == "tuple_type" and parts == ("sources",):
+        message = "must be tables; write [[sources]] above the keys of each"
     message = message.removeprefix("Value error, ")
     # A validator of a whole list says itself which entry it means: "[0].team_id: ..."
     return f"{key or 'sources'}{message if message.startswith('[') else f': {message}'}"

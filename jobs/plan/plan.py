@@ -7,7 +7,6 @@ Decides nothing about how they are carried out.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 from embedding.errors import BudgetError
 from embedding.records import CHUNK
 from jobs.plan import actions
+from jobs.plan.dealing import Deal, deal
 from jobs.plan.renames import keep_names
 from jobs.scope import Scope
 from jobs.state.frames import Frame, Frames, columns, equal
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 READY = "ready"  # in place of the number of a shard
 _SPREAD = 64
 FEW_TEAMS = 1_000  # whose files are picked out by name
-SHARD_TEXTS = 16_384  # with vectors of 1,024 dimensions 64 MB, however short the texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +135,11 @@ def _planned(
     with frames.keep(actions.actions(frames, chunks, published, vectors)) as acted:
         found = frames.collect(frames.sql(_COUNTS, acted=acted)).to_pylist()
         counts = {r["action"]: r["rows"] for r in found}
-        distinct = tokens = shards = 0
+        distinct, tokens, dealt = 0, 0, None
         if counts.get("embed"):
-            distinct, tokens, shards = _write_texts(frames, acted, work / "texts", shard_tokens)
+            distinct, tokens, dealt = _write_texts(frames, acted, work / "texts", shard_tokens)
         if writes := sum(counts.get(action, 0) for action in ("embed", "reuse", "update")):
-            _write_rows(frames, acted, work / "rows", shards)
+            _write_rows(frames, acted, work / "rows", dealt)
             expect("plan", "rows to write", writes, rows_in(work / "rows"))
         if counts.get("delete"):
             deletes = frames.sql("SELECT team_id, chunk_id FROM {acted} WHERE action = 'delete'", acted=acted)
@@ -154,7 +153,7 @@ def _planned(
         delete=counts.get("delete", 0),
         unchanged=counts.get("unchanged", 0),
         tokens=tokens,
-        shards=shards,
+        shards=dealt.shards if dealt is not None else 0,
         renamed=sum(r["renamed"] for r in found if r["action"] == "embed"),
     )
 
@@ -165,12 +164,8 @@ FROM {acted} GROUP BY action
 """
 
 
-def _write_texts(frames: Frames, acted: Frame, folder: Path, shard_tokens: int) -> tuple[int, int, int]:
-    """Deal the texts into shards of about ``shard_tokens`` by their hash; returns texts, tokens, shards.
-
-    Every shard has the lengths of the whole: what an encoder needs for one does not depend on how many there are, and
-    thousands of texts are enough to put like lengths together.
-    """
+def _write_texts(frames: Frames, acted: Frame, folder: Path, shard_tokens: int) -> tuple[int, int, Deal]:
+    """Write the texts to encode, in shards of about ``shard_tokens``; returns texts, tokens and how they were dealt."""
     distinct = frames.sql(
         """
         SELECT team_id, content_hash, first(coalesce(context, '') || text) AS text, first(tokens) AS tokens
@@ -183,26 +178,25 @@ def _write_texts(frames: Frames, acted: Frame, folder: Path, shard_tokens: int) 
             "SELECT CAST(count(*) AS BIGINT) AS texts, CAST(sum(tokens) AS BIGINT) AS tokens FROM {texts}", texts=texts
         )
         total = frames.collect(counted).to_pylist()[0]
-        shards = max(1, math.ceil(total["tokens"] / shard_tokens), math.ceil(total["texts"] / SHARD_TEXTS))
-        dealt = frames.sql(
-            f"SELECT team_id, content_hash, text, tokens, {_shard(shards)} AS shard FROM {{texts}}", texts=texts
-        )
-        frames.write(dealt, folder, by="shard")
+        dealt = deal(frames, texts, shard_tokens)
+        frames.write(dealt.shard_of(frames, texts), folder, by="shard")
     expect("plan", "texts to encode", total["texts"], rows_in(folder))
-    return total["texts"], total["tokens"], shards
+    return total["texts"], total["tokens"], dealt
 
 
-def _write_rows(frames: Frames, acted: Frame, folder: Path, shards: int) -> None:
-    """Deal the rows into the shards of their texts; those that wait for none are ``ready``."""
-    shard = f"CASE WHEN action = 'embed' THEN {_shard(shards)} ELSE '{READY}' END" if shards else f"'{READY}'"
+def _write_rows(frames: Frames, acted: Frame, folder: Path, dealt: Deal | None) -> None:
+    """Write the rows, those that wait for a text in its shard; those that wait for none are ``ready``."""
     # Of those that are ready there may be as many as there are chunks: they are spread over the workers.
-    spread = f"CASE WHEN action <> 'embed' THEN pmod(xxhash64(chunk_id), {_SPREAD}) END"
+    spread = f"pmod(xxhash64(chunk_id), {_SPREAD})"
     rows = frames.sql(
-        f"SELECT *, {shard} AS shard, {spread} AS spread FROM {{acted}} WHERE action IN ('embed', 'reuse', 'update')",
+        f"SELECT *, '{READY}' AS shard, {spread} AS spread FROM {{acted}} WHERE action IN ('reuse', 'update')",
         acted=acted,
     )
+    if dealt is not None:
+        waiting = frames.sql("SELECT * FROM {acted} WHERE action = 'embed'", acted=acted)
+        rows = frames.sql(
+            "SELECT *, CAST(NULL AS BIGINT) AS spread FROM {waiting} UNION ALL SELECT * FROM {ready}",
+            waiting=dealt.shard_of(frames, waiting),
+            ready=rows,
+        )
     frames.write(rows, folder, by="shard", spread="spread")
-
-
-def _shard(shards: int) -> str:
-    return f"CAST(pmod(xxhash64(content_hash), {shards:d}) AS STRING)"

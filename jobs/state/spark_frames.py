@@ -25,6 +25,7 @@ _DDL = {
     pa.int32(): "int",
     pa.bool_(): "boolean",
     pa.float32(): "float",
+    pa.float64(): "double",
     pa.binary(): "binary",
 }
 

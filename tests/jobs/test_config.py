@@ -55,6 +55,12 @@ def test_an_index_server_is_reached_by_keys_and_a_token_from_the_environment(
         ("[model]\nactors = 1\n", "sources: Field required"),
         (GOOD + '[state]\nuri = "s3://lake/state"\n', "state.uri: only a folder can hold the state in this version"),
         (GOOD.replace('"."', '"a\\u0000b"'), "sources[0].uri: a path has no character of number 0"),
+        (
+            GOOD + '[search]\nrerank = "x"\n',
+            "search.rerank: must be a table; write [search.rerank] and its keys below it",
+        ),
+        (GOOD + 'columns = "x"\n', "sources[0].columns: unknown key; remove it or correct its spelling"),
+        ('sources = "x"\n', "sources: must be tables; write [[sources]] above the keys of each"),
         ("sources = []\n", "sources: Tuple should have at least 1 item after validation, not 0"),
     ],
 )

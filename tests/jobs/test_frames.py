@@ -16,6 +16,7 @@ from embedding.records import CHUNK
 from jobs.extract import ownership
 from jobs.extract.conversations import messages_of, touched_groups
 from jobs.plan import actions
+from jobs.plan.dealing import deal
 from jobs.plan.deletion_guard import cutover_losses
 from jobs.plan.renames import keep_names
 from jobs.scope import Scope
@@ -359,3 +360,36 @@ def test_a_plan_of_one_team_looks_at_its_files_alone(ran: Workspace, monkeypatch
     monkeypatch.setattr(Frames, "table", watched)
     assert ran.call("plan", "--team", "T01").code == 0
     assert [one for one in asked if one[1]] == [(name, ("T01",)) for name in ("published", "chunks", "vectors")]
+
+
+_TEXT = pa.schema([("team_id", pa.string()), ("content_hash", pa.string()), ("tokens", pa.int32())])
+
+
+@pytest.mark.parametrize("teams", [1, 3, 200])
+@pytest.mark.parametrize("name", ["spark", "duckdb"])
+def test_texts_are_dealt_so_that_a_shard_is_of_few_buckets(engines: dict[str, Frames], name: str, teams: int) -> None:
+    engine, chance = engines[name], random.Random(teams)
+    rows: list[dict[str, Any]] = [
+        {"team_id": f"T{chance.randrange(teams)}", "content_hash": f"{n:040x}", "tokens": chance.randint(5, 60)}
+        for n in range(4_000)
+    ]
+    texts = engine.local(_TEXT, pa.Table.from_pylist(rows, schema=_TEXT))
+    for shard_tokens in (1_000_000, 20_000, 2_000):
+        dealt = deal(engine, texts, shard_tokens)
+        found = engine.collect(dealt.shard_of(engine, texts)).to_pylist()
+        assert sorted(row["content_hash"] for row in found) == [row["content_hash"] for row in rows]
+        tokens: dict[int, int] = {}
+        for row in found:
+            tokens[int(row["shard"])] = tokens.get(int(row["shard"]), 0) + row["tokens"]
+        total = sum(tokens.values())
+        assert dealt.shards == -(-total // shard_tokens) and {*tokens} <= {*range(dealt.shards)}
+        assert max(tokens.values()) < 1.6 * total / dealt.shards
+        buckets = {bucket_of(row["team_id"]) for row in rows}
+        pairs = {(row["shard"], bucket_of(row["team_id"])) for row in found}
+        assert len(pairs) < dealt.shards + len(buckets)
+
+
+def test_many_short_texts_are_more_shards_than_their_tokens_say(engines: dict[str, Frames]) -> None:
+    rows = pa.table({"team_id": ["T1"] * 40_000, "content_hash": [f"{n:x}" for n in range(40_000)]})
+    rows = rows.append_column("tokens", pa.array([1] * 40_000, pa.int32())).cast(_TEXT)
+    assert deal(engines["duckdb"], engines["duckdb"].local(_TEXT, rows), 1_000_000).shards == 3

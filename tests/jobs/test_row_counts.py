@@ -127,7 +127,7 @@ def test_a_run_whose_executors_wrote_elsewhere_fails_and_changes_nothing(
 
 
 def test_a_plan_whose_executors_wrote_elsewhere_fails(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    def elsewhere(frames: Any, rows: Any, folder: Path, shards: int) -> None:
+    def elsewhere(frames: Any, rows: Any, folder: Path, dealt: Any) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
     monkeypatch.setattr(plan, "_write_rows", elsewhere)
