@@ -1,6 +1,8 @@
 """What a run costs by rows and by teams: seconds by step, files and bytes of the state, and the driver's memory.
 
     python benchmarks/scale.py --rows 20000 --teams 1,1000 [--root PATH ...] [--json FILE]
+    python benchmarks/scale.py --rows 20000 --runs first,rename      # every channel has another name: all rows change
+    python benchmarks/scale.py --rows 200000 --runs first --server   # into the Milvus server that `make test` installs
 
 For each number of teams: a first run over a table of that many rows, a run after one row was edited, and a run with
 nothing to do, with an encoder that does nothing and Milvus Lite. The same rows are dealt to the teams. ``--root`` names
@@ -15,6 +17,8 @@ import os
 import random
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,20 +30,34 @@ from rich.table import Table
 from watch import watch
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.support.milvus_server import MISSING, PYTHON, MilvusServer  # noqa: E402
+
 FILES = 8  # of the source: an edit makes one of them be read again
 START = 1_740_960_000
 STEPS = ("extract", "plan", "embed", "publish", "total")
 TABLES = ("chunks", "vectors", "published")
+WORDS = """a about after again all also and any are as at back be because been before but by can come could day did do
+down each even every find first for from get give go good great had has have he her here him his how if in into is it its
+just know last like little long look made make man many may me more most much must my never new no not now of on one only
+or other our out over people right said same see she should so some such take than that the their them then there these
+they thing think this time to two up us use very want was way we well went were what when which who will with work would
+year you your""".split()
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One run: its seconds by step and from start to end, the driver's peak in MB, and what the state's tables hold."""
+    """One run: its seconds by step and from start to end, the driver's peak in MB, and what the state's tables hold.
+
+    ``changed`` are the rows that it wrote to the index.
+    """
 
     root: str
     teams: int
     run: str
     seconds: dict[str, float]
+    changed: int
     wall: float
     driver_mb: float
     files: dict[str, int]
@@ -54,7 +72,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="scale-", dir=options.folder) as made:
         for count in teams:
             for number, root in enumerate(roots):
-                found += measure(Path(made) / f"{count}-{number}", root.resolve(), options.rows, count, console)
+                folder = Path(made) / f"{count}-{number}"
+                folder.mkdir()
+                with index(folder, server=options.server) as uri:
+                    for one in measure(folder, root.resolve(), options.rows, count, options.runs.split(","), uri):
+                        console.print(f"{one.root}, {one.teams:,} teams, {one.run}: {one.wall:.1f} s")
+                        found.append(one)
     if options.json:
         options.json.write_text(json.dumps([asdict(one) for one in found], indent=1))
     for root in roots:
@@ -67,37 +90,54 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--teams", default="1,1000", metavar="N,N", help="teams that the rows are dealt to (%(default)s)"
     )
+    parser.add_argument("--runs", default="first,edit,none", metavar="RUN,RUN", help="of first, edit, none, rename")
+    parser.add_argument("--server", action="store_true", help="a Milvus server in place of Milvus Lite")
     parser.add_argument("--root", type=Path, action="append", default=[], metavar="PATH", help="another checkout")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where states are made and removed again")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure here")
     return parser.parse_args()
 
 
-def measure(folder: Path, root: Path, rows: int, teams: int, console: Console) -> list[Measured]:
-    """The three runs of one checkout."""
+@contextmanager
+def index(folder: Path, *, server: bool) -> Iterator[str]:
+    """The address of an index that is empty. Raises SystemExit where there is no server to start."""
+    if not server:
+        yield "milvus.db"
+        return
+    if not PYTHON.exists():
+        raise SystemExit(f"scale: {MISSING}")
+    own = MilvusServer(folder / "server")
+    try:
+        yield own.uri
+    finally:
+        own.stop()
+
+
+def measure(folder: Path, root: Path, rows: int, teams: int, runs: Sequence[str], uri: str) -> Iterator[Measured]:
+    """The runs of one checkout, each after what it is about has changed."""
     source = folder / "source"
-    source.mkdir(parents=True)
+    source.mkdir()
+    edited, renamed = -1, False
     for number in range(FILES):
-        write(source / f"{number}.parquet", range(number, rows, FILES), teams, edited=-1)
+        write(source / f"{number}.parquet", range(number, rows, FILES), teams, edited, renamed)
     config = folder / "embedmill.toml"
-    config.write_text(CONFIG.format(uri=source))
-    found = []
-    for run in ("first", "one edit", "no change"):
-        if run == "one edit":
-            write(source / "0.parquet", range(0, rows, FILES), teams, edited=0)
-        found.append(one := go(folder, root, config, teams, run))
-        console.print(f"{root.name}, {teams:,} teams, {run}: {one.wall:.1f} s, {sum(one.files.values()):,} files")
-    return found
+    config.write_text(CONFIG.format(source=source, uri=uri))
+    for run in runs:
+        edited, renamed = 0 if run == "edit" else edited, renamed or run == "rename"
+        for number in range({"edit": 1, "rename": FILES}.get(run, 0)):
+            write(source / f"{number}.parquet", range(number, rows, FILES), teams, edited, renamed)
+        yield go(folder, root, config, teams, run)
 
 
 CONFIG = """[[sources]]
 kind = "table"
-uri = "{uri}"
+uri = "{source}"
 format = "parquet"
 [sources.columns]
 id = "id"
 team_id = "team"
 channel_id = "channel"
+channel_name = "name"
 text = "body"
 created_at = "at"
 updated_at = "edited"
@@ -106,21 +146,22 @@ backend = "hash"
 [state]
 uri = "state"
 [index]
-uri = "milvus.db"
+uri = "{uri}"
 """
 
 
-def write(file: Path, numbers: range, teams: int, *, edited: int) -> None:
-    """Rows of the source; the text of the row ``edited`` is another one, and later."""
+def write(file: Path, numbers: range, teams: int, edited: int, renamed: bool) -> None:
+    """Rows of the source; the text of the row ``edited`` is another one, and later; so is every channel's name."""
     body, later = [], []
     for n in numbers:
         draw = random.Random(n if n != edited else -1)
-        body.append(" ".join(f"word{draw.randrange(5_000)}" for _ in range(draw.randint(4, 30))))
+        body.append(" ".join(draw.choices(WORDS, k=draw.randint(4, 30))) + f" {n if n != edited else -1}")
         later.append(START + n + (1_000_000 if n == edited else 0))
     columns = {
         "id": [str(n) for n in numbers],
         "team": [f"T{n % teams:05}" for n in numbers],
         "channel": [f"C{n % 7}" for n in numbers],
+        "name": [f"channel {n % 7}" + " again" * renamed for n in numbers],
         "body": body,
         "at": [START + n for n in numbers],
         "edited": later,
@@ -142,6 +183,7 @@ def go(folder: Path, root: Path, config: Path, teams: int, run: str) -> Measured
         teams,
         run,
         {step: report["seconds"][step] for step in STEPS},
+        report["index_rows"]["upserted"],
         round(done.seconds, 1),
         round(done.by_label()["driver"]["rss"]),
         {name: len(files) for name, files in below.items()},
@@ -152,13 +194,16 @@ def go(folder: Path, root: Path, config: Path, teams: int, run: str) -> Measured
 def table(title: str, found: list[Measured]) -> Table:
     """The figures of one checkout, a line a run."""
     drawn = Table(title=title, title_justify="left")
-    for name in ("teams", "run", *STEPS, "wall s", "driver MB", *(f"{name} files" for name in TABLES), "MB"):
+    for name in ("teams", "run", *STEPS, "wall s", "rows/s", "driver MB", *(f"{name} files" for name in TABLES), "MB"):
         drawn.add_column(name, justify="left" if name == "run" else "right")
     for one in found:
         seconds = [f"{one.seconds[step]:.1f}" for step in STEPS]
         files = [f"{one.files[name]:,}" for name in TABLES]
         size = f"{sum(one.megabytes.values()):.1f}"
-        drawn.add_row(f"{one.teams:,}", one.run, *seconds, f"{one.wall:.1f}", f"{one.driver_mb:,.0f}", *files, size)
+        speed = f"{one.changed / one.wall:,.0f}"
+        drawn.add_row(
+            f"{one.teams:,}", one.run, *seconds, f"{one.wall:.1f}", speed, f"{one.driver_mb:,.0f}", *files, size
+        )
     return drawn
 
 

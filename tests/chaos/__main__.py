@@ -109,6 +109,7 @@ def chaos(
         "two writers": two_writers,
     }
     plain["a state file damaged"] = damage_state
+    plain["driver with Spark killed"] = kill_driver
     plain[_WHILE_ENCODING] = kill_encoding()
     plain |= {f"{name} killed": kill_process(name) for name in PROCESSES}
     served = ("connection cut", "index server killed")
@@ -119,7 +120,8 @@ def chaos(
             continue
         folder, tell_of = root / str(number), _telling(tell, name)
         if name in plain:
-            world = World(folder, seed + number, load=ENCODING if name == _WHILE_ENCODING else SHORT)
+            load = ENCODING if name == _WHILE_ENCODING else SHORT
+            world = World(folder, seed + number, load=load, spark="Spark" in name)
             learn_usual(world)
             series(world, plain[name], times, outcome, tell_of)
         elif name in served:
