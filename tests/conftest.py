@@ -107,6 +107,12 @@ def encoder_here() -> Iterator[None]:
 
 
 @pytest.fixture
+def small_row_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables of a few rows have several row groups, so that what is left out of a reading is left out here too."""
+    monkeypatch.setattr("jobs.state.parts.ROW_GROUP", 3)
+
+
+@pytest.fixture
 def encoder_on_ray(encoder_here: None) -> Iterator[None]:
     """Of a file that uses ``encoder_here``, a test that wants Ray."""
     from tests.support.in_process import encoding_on_ray

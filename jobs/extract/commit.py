@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from jobs.extract.held_deletions import At
     from jobs.extract.readings import Readings
     from jobs.state.store import State
+    from jobs.state.table_files import Wanted
 
+_FEW_DOCUMENTS = 20_000  # read by a run, whose row groups are picked out
 _AT = [("source_id", pa.string()), ("partition", pa.string())]
 _COVERED = pa.schema(_AT)
 _DOCUMENT = pa.schema([("doc_id", pa.string())])
@@ -86,11 +88,13 @@ def decide(
     covered = {*(at for at, found in readings.judged.items() if found.covered), *changes.gone}
     certain = covered - {at for at, found in readings.judged.items() if found.suspects}
     none = frames.local(REMOVALS, [])
+    staged = _rows_of(frames, rows, CHUNK_ROW, CHUNK.names)
+    removed = _rows_of(frames, rows, REMOVED_ROW, REMOVALS.names) if removals else none
     read = ownership.Read(
         frames=frames,
-        staged=_rows_of(frames, rows, CHUNK_ROW, CHUNK.names),
-        removed=_rows_of(frames, rows, REMOVED_ROW, REMOVALS.names) if removals else none,
-        chunks=frames.table(state, "chunks"),
+        staged=staged,
+        removed=removed,
+        chunks=frames.table(state, "chunks", wanted=_wanted(frames, changes, readings, staged, removed)),
         removals=frames.table(state, "removals") if removals else none,
         covered=frames.local(_COVERED, [{"source_id": s, "partition": p} for s, p in sorted(covered)]),
         certain=frames.local(_COVERED, [{"source_id": s, "partition": p} for s, p in sorted(certain)]),
@@ -103,6 +107,20 @@ def decide(
         for pair in frames.collect(ownership.overlapping(read, claims)).to_pylist():
             overlaps.setdefault((pair["source_id"], pair["partition"]), set()).add(pair["other"])
         yield Decision(read, claims, winners, decided, overlaps, elsewhere, removals)
+
+
+def _wanted(frames: Frames, changes: SourceChanges, readings: Readings, staged: Frame, removed: Frame) -> Wanted | None:
+    """What decides of ``chunks``: the documents that were read, and what the partitions held that were read or went.
+
+    None where these are many.
+    """
+    if sum(partition["documents"] for partition in readings.partitions.values()) > _FEW_DOCUMENTS:
+        return None
+    named = frames.sql("SELECT doc_id FROM {staged} UNION SELECT doc_id FROM {removed}", staged=staged, removed=removed)
+    return {
+        "doc_id": frames.collect(named)["doc_id"].to_pylist(),
+        "partition": {partition for _, partition in (*readings.partitions, *changes.gone)},
+    }
 
 
 def _rows_of(frames: Frames, rows: Frame, kind: str, names: Sequence[str]) -> Frame:
@@ -131,7 +149,7 @@ def commit(extraction: Extraction, changes: SourceChanges, readings: Readings, d
             f"SELECT * FROM {{changed}} UNION ALL SELECT {columns(CHUNK.names)}, TRUE AS _delete FROM {{chunks}} "
             "WHERE kind = 'thread'",  # made while there were to be any
             changed=changed,
-            chunks=read.chunks,
+            chunks=frames.table(state, "chunks"),
         )
     if extraction.chunking.conversations:
         _commit_with_conversations(extraction, decision, new, changed)
@@ -161,7 +179,7 @@ def _commit_with_conversations(extraction: Extraction, decision: Decision, new: 
     rows = written(frames, changed, folders[0], "changes of chunks")
     staged = frames.files(TABLES["chunks"].changes, folders[0])
     with frames.keep(new) as fresh:
-        messages = Commit(decision.read.chunks, decision.winners, fresh, staged)
+        messages = Commit(state, decision.read.chunks, decision.winners, fresh, staged)
         with changed_conversations(frames, messages, extraction.chunking) as (made, altered):
             rows += written(frames, altered, folders[1], "changes of conversations")
             added = frames.sql("SELECT * FROM {fresh} UNION ALL SELECT * FROM {made}", fresh=fresh, made=made)

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,10 @@ from jobs.state.frames import Frame, Frames, columns, equal
 from jobs.state.tables import CHUNK_KEY, CONVERSATIONS
 from jobs.telemetry.error_reporting import without_messages
 
+if TYPE_CHECKING:
+    from jobs.state.store import State
+
+_FEW_CHANNELS = 1_000  # whose row groups are picked out
 RADIUS = 3  # conversations of 4 to some 8 messages
 GAP = 4 * 3600 * 1_000_000  # µs
 _SAID = "kind = 'message' AND chunk_no = 0 AND channel_id != ''"
@@ -100,8 +104,10 @@ class Commit:
     """What a commit changes of the messages in ``chunks``, and what was read: chunks (CHUNK).
 
     ``changed`` has ``_delete`` too. ``winners`` are all that were read and count, ``new`` those that were not there.
+    ``chunks`` of the state are those of the same documents, at least.
     """
 
+    state: State
     chunks: Frame
     winners: Frame
     new: Frame
@@ -124,10 +130,11 @@ def changed_conversations(frames: Frames, commit: Commit, chunking: Chunking) ->
         changed=commit.changed,
         chunks=commit.chunks,
     )
+    chunks = _of_channels(frames, commit.state, looked_at)
     now = frames.sql(
         f"SELECT {columns(CHUNK.names, 'c')} FROM {{chunks}} c ANTI JOIN {{changed}} k ON {equal(key, 'c', 'k')} "
         f"UNION ALL SELECT {names} FROM {{new}} UNION ALL SELECT {names} FROM {{changed}} WHERE NOT _delete",
-        chunks=commit.chunks,
+        chunks=chunks,
         changed=commit.changed,
         new=commit.new,
     )
@@ -136,7 +143,7 @@ def changed_conversations(frames: Frames, commit: Commit, chunking: Chunking) ->
         held = frames.sql(
             f"SELECT {columns(CHUNK.names, 'c')} FROM {{chunks}} c "
             "SEMI JOIN {groups} g ON c.team_id = g.team_id AND c.partition = g.group_id WHERE c.kind = 'thread'",
-            chunks=commit.chunks,
+            chunks=chunks,
             groups=groups,
         )
         with frames.keep(made) as desired:
@@ -155,6 +162,13 @@ def changed_conversations(frames: Frames, commit: Commit, chunking: Chunking) ->
                 held=held,
             )
             yield new, altered
+
+
+def _of_channels(frames: Frames, state: State, messages: Frame) -> Frame:
+    """The ``chunks`` of the channels that messages (CHUNK) were said in, and some others."""
+    named = frames.collect(frames.sql("SELECT DISTINCT channel_id FROM {messages}", messages=messages))["channel_id"]
+    few = len(named) <= _FEW_CHANNELS
+    return frames.table(state, "chunks", wanted={"channel_id": named.to_pylist()} if few else None)
 
 
 def build_conversations(frames: Frames, messages: Frame, chunking: Chunking) -> Frame:

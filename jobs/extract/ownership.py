@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from embedding.records import CHUNK
 from jobs.state.frames import Frame, Frames, columns, equal
-from jobs.state.tables import REMOVALS
+from jobs.state.tables import CHUNK_KEY, REMOVALS
 
 _CLAIM = ("doc_id", "source_id", "partition", "version", "team_id", "channel_id", "kind", "created_at")
 _TEXTS = "array_join(sort_array(collect_list(concat_ws(':', chunk_no, content_hash))), ',')"
@@ -186,19 +186,20 @@ def changed_chunks(read: Read, winners: Frame, decided: Frame) -> Frame:
     return read.frames.sql(
         f"""
         WITH kept AS (SELECT DISTINCT p.doc_id FROM {{protected}} p ANTI JOIN {{decided}} d ON p.doc_id = d.doc_id),
-        removed AS (
-            SELECT {columns(CHUNK.names, "c")} FROM {{chunks}} c
+        missing AS (
+            SELECT c.team_id, c.chunk_id FROM {{chunks}} c
             LEFT JOIN {{covered}} v ON {equal(_OWNER, "c", "v")}
             LEFT JOIN {{decided}} d ON c.doc_id = d.doc_id
+            ANTI JOIN {{winners}} w ON c.chunk_id = w.chunk_id
+            ANTI JOIN kept k ON c.doc_id = k.doc_id
             WHERE v.source_id IS NOT NULL OR d.doc_id IS NOT NULL)
         SELECT {columns(CHUNK.names, "w")}, FALSE AS _delete FROM {{winners}} w
         JOIN {{chunks}} c ON w.team_id = c.team_id AND w.chunk_id = c.chunk_id WHERE {differs}
         UNION ALL
         SELECT {columns(CHUNK.names)}, FALSE AS _delete FROM {{handed}}
         UNION ALL
-        SELECT {columns(CHUNK.names, "r")}, TRUE AS _delete FROM removed r
-        ANTI JOIN {{winners}} w ON r.chunk_id = w.chunk_id
-        ANTI JOIN kept k ON r.doc_id = k.doc_id
+        SELECT {columns(CHUNK.names, "r")}, TRUE AS _delete FROM {{chunks}} r
+        SEMI JOIN missing m ON {equal(CHUNK_KEY.names, "r", "m")}
         """,
         protected=read.protected,
         decided=decided,

@@ -28,9 +28,12 @@ from jobs.state.tables import CHUNK_KEY, PUBLISHED
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from jobs.state.table_files import Wanted
+
 READY = "ready"  # in place of the number of a shard
 _SPREAD = 64
 FEW_TEAMS = 1_000  # whose files are picked out by name
+FEW_ROWS = 20_000  # whose row groups are picked out by their keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,14 @@ class Plan:
     def to_json(self) -> dict[str, int]:
         """All counts."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Among:
+    """The teams of chunks, and their texts by content_hash; none where they may be any."""
+
+    teams: Sequence[str] = ()
+    texts: Wanted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +102,9 @@ NO_LIMIT = Budget()
 def make_plan(frames: Frames, target: RunTarget, scope: Scope, *, shard_tokens: int) -> Plan:
     """Compute the plan of a scope against an index version, and write it to the run's work folder."""
     state, teams = target.state, scope.teams
-    held = frames.table(state, "published", {"index": target.version}, teams)
+    held = frames.table(state, "published", {"index": target.version}, teams=teams)
     chunks, published = actions.in_scope(frames, frames.table(state, "chunks", teams=teams), held, scope)
-    plan = _planned(frames, target, chunks, published, shard_tokens, teams)
+    plan = _planned(frames, target, chunks, published, shard_tokens, _Among(teams))
     if scope == Scope():
         expect("plan", "chunks", state.count("chunks"), plan.total)
     return replace(plan, published=state.count("published", pc.field("index") == target.version))
@@ -108,30 +119,37 @@ def plan_changes(frames: Frames, target: RunTarget, changed: pa.Table, before: i
     keys = frames.local(CHUNK_KEY, changed.select(CHUNK_KEY.names))
     teams = pc.unique(changed["team_id"]).to_pylist()
     teams = teams if len(teams) <= FEW_TEAMS else ()
+    few = len(changed) <= FEW_ROWS
+    keys_wanted = {"chunk_id": changed["chunk_id"].to_pylist()} if few else None
+    texts = {"content_hash": pc.drop_null(changed["content_hash"]).to_pylist()} if few else None
     published = frames.sql(
         f"SELECT {columns(PUBLISHED.names, 'p')} FROM {{published}} p "
         f"SEMI JOIN {{keys}} k ON {equal(CHUNK_KEY.names, 'p', 'k')}",
-        published=frames.table(target.state, "published", {"index": target.version}, teams),
+        published=frames.table(target.state, "published", {"index": target.version}, teams=teams, wanted=keys_wanted),
         keys=keys,
     )
     there = changed.filter(pc.invert(changed["_delete"])).select(CHUNK.names)
     with frames.keep(published) as held:
-        plan = _planned(frames, target, frames.local(there.schema, there), held, shard_tokens, teams)
+        plan = _planned(frames, target, frames.local(there.schema, there), held, shard_tokens, _Among(teams, texts))
         known = frames.collect(frames.sql("SELECT count(*) AS rows FROM {held}", held=held))["rows"][0].as_py()
     total = before - known + plan.total
     return replace(plan, total=total, unchanged=total - plan.total + plan.unchanged, published=before)
 
 
 def _planned(
-    frames: Frames, target: RunTarget, chunks: Frame, published: Frame, shard_tokens: int, teams: Sequence[str]
+    frames: Frames,
+    target: RunTarget,
+    chunks: Frame,
+    published: Frame,
+    shard_tokens: int,
+    among: _Among,
 ) -> Plan:
-    """The plan of these chunks (CHUNK) against these rows of the ledger, written down; all of its counts but one.
-
-    ``teams`` are those of the chunks; none where they may be any.
-    """
+    """The plan of these chunks (CHUNK) against these rows of the ledger, written down; all of its counts but one."""
     work = target.work
     chunks = keep_names(frames, chunks, published, target.rename_tokens)
-    vectors = frames.table(target.state, "vectors", {"space_id": target.space_id}, teams)
+    vectors = frames.table(
+        target.state, "vectors", {"space_id": target.space_id}, teams=among.teams, wanted=among.texts
+    )
     with frames.keep(actions.actions(frames, chunks, published, vectors)) as acted:
         found = frames.collect(frames.sql(_COUNTS, acted=acted)).to_pylist()
         counts = {r["action"]: r["rows"] for r in found}

@@ -27,7 +27,7 @@ from jobs.state.tables import TABLES
 
 if TYPE_CHECKING:
     from jobs.state.store import State
-    from jobs.state.table_files import TableFile
+    from jobs.state.table_files import TableFile, Wanted
 
 _ROWS = 4096  # of a batch
 LITTLE_BYTES = 4_000_000  # of sources: processes that read take a second to start
@@ -82,9 +82,9 @@ class DuckFrames(Frames):
             self._opened.close()
             self._opened = None
 
-    def stored(self, state: State, name: str, files: Sequence[TableFile]) -> Frame:
+    def stored(self, state: State, name: str, files: Sequence[TableFile], wanted: Wanted | None = None) -> Frame:
         """See ``Frames``."""
-        return DuckFrame(self._registered(data_of(state.root / name, name, files)), TABLES[name].stored.names)
+        return DuckFrame(self._registered(data_of(state.root / name, name, files, wanted)), TABLES[name].stored.names)
 
     def files(self, schema: pa.Schema, folder: Path) -> Frame:
         """See ``Frames``."""

@@ -24,7 +24,7 @@ from jobs.state.tables import TABLES
 
 if TYPE_CHECKING:
     from jobs.state.store import State
-    from jobs.state.table_files import TableFile
+    from jobs.state.table_files import TableFile, Wanted
 
 Batches: TypeAlias = Iterator[pa.RecordBatch]
 
@@ -42,11 +42,17 @@ class Frames(ABC):
     """An engine: makes frames, and carries out what is asked of them. Frames are of the engine that made them."""
 
     def table(
-        self, state: State, name: str, partition: Mapping[str, str] | None = None, teams: Sequence[str] = ()
+        self,
+        state: State,
+        name: str,
+        partition: Mapping[str, str] | None = None,
+        *,
+        teams: Sequence[str] = (),
+        wanted: Wanted | None = None,
     ) -> Frame:
         """A state table's current rows, optionally of some partitions only, with its columns in order.
 
-        Of ``teams``, where they are named, all rows, and of others those that lie beside them: a team's files are few.
+        Of ``teams`` and of what is ``wanted``, where they are named, it has all rows, and of the others some.
         Changes that lie beside the rows of a layered table replace those of their keys; where there are none, the rows
         are read as they are.
         """
@@ -55,7 +61,7 @@ class Frames(ABC):
         changes = [file for group in groups for file in group.changes]
         if not base and not changes:
             return self.local(spec.schema, [])
-        rows = self.stored(state, name, base) if base else self.local(spec.stored, [])
+        rows = self.stored(state, name, base, wanted) if base else self.local(spec.stored, [])
         if not changes:
             return self.sql(f"SELECT {columns(spec.schema.names)} FROM {{rows}}", rows=rows)
         identity = [*["cut"] * spec.per_cut, *spec.key]
@@ -76,8 +82,11 @@ class Frames(ABC):
         )
 
     @abstractmethod
-    def stored(self, state: State, name: str, files: Sequence[TableFile]) -> Frame:
-        """The rows of some files of a state table, one at least, with all that is stored of them."""
+    def stored(self, state: State, name: str, files: Sequence[TableFile], wanted: Wanted | None = None) -> Frame:
+        """The rows of some files of a state table, one at least, with all that is stored of them.
+
+        Rows that are not ``wanted`` may be left out.
+        """
 
     @abstractmethod
     def files(self, schema: pa.Schema, folder: Path) -> Frame:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from jobs.state.frames import Batches, Frame, Frames, as_table, parts_of
 from jobs.state.parts import Part
 from jobs.state.store import State
-from jobs.state.table_files import TableFile
+from jobs.state.table_files import TableFile, Wanted
 from jobs.state.tables import TABLES
 from jobs.telemetry.error_reporting import without_messages
 
@@ -45,8 +45,8 @@ class SparkFrames(Frames):
     def __init__(self, spark: SparkSession) -> None:
         self._spark = spark
 
-    def stored(self, state: State, name: str, files: Sequence[TableFile]) -> Frame:
-        """See ``Frames``."""
+    def stored(self, state: State, name: str, files: Sequence[TableFile], wanted: Wanted | None = None) -> Frame:
+        """See ``Frames``. Spark reads whole files."""
         schema, root = TABLES[name].stored, state.root / name
         reader = self._reader(schema).option("basePath", str(root))
         return reader.parquet(*(str(root / file.path) for file in files)).select(*schema.names)

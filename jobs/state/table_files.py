@@ -5,7 +5,8 @@ Opens the table's log alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 Filter = tuple[str, str, str | Sequence[str]]  # column, "=" or "in", value or values
+Wanted = Mapping[str, Collection[str]]  # by column, values of which a row that is asked for has one in one column
 _FORMAT = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True))
 
 
@@ -109,14 +111,35 @@ def groups_of(files: Iterable[TableFile]) -> list[Group]:
     return list(found.values())
 
 
-def data_of(folder: Path, name: str, files: Sequence[TableFile]) -> ds.Dataset:
-    """The rows of some files with every stored column, those of partitions too; in the order of the files."""
+def data_of(folder: Path, name: str, files: Sequence[TableFile], wanted: Wanted | None = None) -> ds.Dataset:
+    """The rows of some files with every stored column, those of partitions too; in the order of the files.
+
+    Row groups without a row that is ``wanted``, by their statistics, are left out.
+    """
     schema, system = TABLES[name].stored, LocalFileSystem()
-    root = plain(folder)
+    root, values = plain(folder), {column: sorted({*given}) for column, given in (wanted or {}).items()}
     fragments = []
     for file in files:
         says = pc.scalar(True)
         for column, value in file.partition.items():
             says = says & (pc.field(column) == value)  # an equality alone gives the column its value
-        fragments.append(_FORMAT.make_fragment(f"{root}/{file.path}", system, says))
+        fragment = _FORMAT.make_fragment(f"{root}/{file.path}", system, says)
+        if wanted is not None:
+            groups = [group.id for group in fragment.row_groups if _may_hold(group, values)]
+            if not groups:
+                continue
+            fragment = fragment.subset(row_group_ids=groups)
+        fragments.append(fragment)
     return ds.FileSystemDataset(fragments, schema, _FORMAT, system)
+
+
+def _may_hold(group: ds.RowGroupInfo, wanted: Mapping[str, Sequence[str]]) -> bool:
+    """Whether a row of a row group may have a value that is wanted. Parquet compares strings as Python does."""
+    for column, values in wanted.items():
+        known = group.statistics.get(column) if group.statistics else None
+        if known is None or not isinstance(known["min"], str):
+            return True
+        place = bisect_left(values, known["min"])
+        if place < len(values) and values[place] <= known["max"]:
+            return True
+    return False

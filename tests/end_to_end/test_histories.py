@@ -16,6 +16,8 @@ from tests.support.events import Stories
 from tests.support.histories import History, newest
 from tests.support.in_process import Death, Killed
 
+pytestmark = pytest.mark.usefixtures("small_row_groups")
+
 HISTORIES = int(os.environ.get("EMBEDMILL_TEST_HISTORIES", "40"))
 RUNS = int(os.environ.get("EMBEDMILL_TEST_RUNS", "5"))
 SEED = int(os.environ.get("EMBEDMILL_TEST_SEED", "1"))

@@ -31,7 +31,7 @@ SEED = int(os.environ.get("EMBEDMILL_TEST_SEED", "1"))
 
 
 @pytest.fixture(autouse=True)
-def machine(tmp_path: Path) -> Iterator[type[Machine]]:
+def machine(tmp_path: Path, small_row_groups: None) -> Iterator[type[Machine]]:
     Machine.base, Machine.counted = tmp_path, Counter()
     with without_ray():
         yield Machine

@@ -9,7 +9,7 @@ import pytest
 from indexers.base import Index
 from tests.support.workspace import DAY, TEAM, TEXTS, Workspace, counts, message
 
-pytestmark = pytest.mark.usefixtures("encoder_here")
+pytestmark = pytest.mark.usefixtures("encoder_here", "small_row_groups")
 
 
 def test_first_run_publishes_everything(workspace: Workspace, encoder_on_ray: None) -> None:

@@ -33,7 +33,7 @@ from jobs.pipeline import Pipeline
 from jobs.telemetry.progress import Progress
 from tests.support.workspace import START, TEAM, Workspace, counts, message
 
-pytestmark = pytest.mark.usefixtures("encoder_here")
+pytestmark = pytest.mark.usefixtures("encoder_here", "small_row_groups")
 
 EXAMPLES = int(os.environ.get("EMBEDMILL_TEST_EXAMPLES", "2"))
 CHANNELS = ("C1", "C2")

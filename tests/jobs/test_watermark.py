@@ -38,6 +38,8 @@ from jobs.state.watermark import WATERMARK, drop_watermark, keep_watermark, sett
 from tests.support.in_process import Death, Killed, copied_with_index, open_pipeline, without_ray
 from tests.support.workspace import TEAM, TEXTS, Workspace, message
 
+pytestmark = pytest.mark.usefixtures("small_row_groups")
+
 # -- the watermark itself ----------------------------------------------------------------------------------------------
 
 V1 = "messages__v1"
