@@ -22,8 +22,13 @@ _LINE = pa.schema([("team_id", pa.string()), ("first", pa.float64()), ("width", 
 
 @dataclass(frozen=True, slots=True)
 class Deal:
-    """Which shard a text is in. ``line`` has for each team where its bucket begins and how wide it is, in shards."""
+    """Which of so many shards a text is in.
 
+    ``line`` has for each team where its bucket begins and how wide it is, in shards.
+    """
+
+    texts: int
+    tokens: int
     shards: int
     line: pa.Table
 
@@ -39,6 +44,9 @@ class Deal:
             texts=texts,
             line=frames.local(_LINE, self.line),
         )
+
+
+NOTHING = Deal(0, 0, 0, _LINE.empty_table())
 
 
 def deal(frames: Frames, texts: Frame, shard_tokens: int) -> Deal:
@@ -57,4 +65,4 @@ def deal(frames: Frames, texts: Frame, shard_tokens: int) -> Deal:
     width *= shards / width.sum()
     first = np.cumsum(width) - width
     line = pa.Table.from_arrays([counted["team_id"], pa.array(first[of_team]), pa.array(width[of_team])], schema=_LINE)
-    return Deal(shards, line)
+    return Deal(int(number.sum()), int(tokens.sum()), shards, line)

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from embedding.errors import BudgetError
 from embedding.records import CHUNK
 from jobs.plan import actions
-from jobs.plan.dealing import Deal, deal
+from jobs.plan.dealing import NOTHING, Deal, deal
 from jobs.plan.renames import keep_names
 from jobs.scope import Scope
 from jobs.state.frames import Frame, Frames, columns, equal
@@ -153,9 +153,8 @@ def _planned(
     with frames.keep(actions.actions(frames, chunks, published, vectors)) as acted:
         found = frames.collect(frames.sql(_COUNTS, acted=acted)).to_pylist()
         counts = {r["action"]: r["rows"] for r in found}
-        distinct, tokens, dealt = 0, 0, None
-        if counts.get("embed"):
-            distinct, tokens, dealt = _write_texts(frames, acted, work / "texts", shard_tokens)
+        embeds = counts.get("embed", 0)
+        dealt = _write_texts(frames, acted, work / "texts", shard_tokens) if embeds else NOTHING
         if writes := sum(counts.get(action, 0) for action in ("embed", "reuse", "update")):
             _write_rows(frames, acted, work / "rows", dealt)
             expect("plan", "rows to write", writes, rows_in(work / "rows"))
@@ -165,13 +164,13 @@ def _planned(
             expect("plan", "rows to delete", counts["delete"], rows_in(work / "deletes"))
     return Plan(
         total=sum(n for action, n in counts.items() if action != "delete"),
-        embed=distinct,
-        reuse=counts.get("reuse", 0) + counts.get("embed", 0) - distinct,
+        embed=dealt.texts,
+        reuse=counts.get("reuse", 0) + embeds - dealt.texts,
         update=counts.get("update", 0),
         delete=counts.get("delete", 0),
         unchanged=counts.get("unchanged", 0),
-        tokens=tokens,
-        shards=dealt.shards if dealt is not None else 0,
+        tokens=dealt.tokens,
+        shards=dealt.shards,
         renamed=sum(r["renamed"] for r in found if r["action"] == "embed"),
     )
 
@@ -182,8 +181,8 @@ FROM {acted} GROUP BY action
 """
 
 
-def _write_texts(frames: Frames, acted: Frame, folder: Path, shard_tokens: int) -> tuple[int, int, Deal]:
-    """Write the texts to encode, in shards of about ``shard_tokens``; returns texts, tokens and how they were dealt."""
+def _write_texts(frames: Frames, acted: Frame, folder: Path, shard_tokens: int) -> Deal:
+    """Write the texts to encode, in shards of about ``shard_tokens``; returns how they were dealt."""
     distinct = frames.sql(
         """
         SELECT team_id, content_hash, first(coalesce(context, '') || text) AS text, first(tokens) AS tokens
@@ -192,17 +191,13 @@ def _write_texts(frames: Frames, acted: Frame, folder: Path, shard_tokens: int) 
         acted=acted,
     )
     with frames.keep(distinct) as texts:
-        counted = frames.sql(
-            "SELECT CAST(count(*) AS BIGINT) AS texts, CAST(sum(tokens) AS BIGINT) AS tokens FROM {texts}", texts=texts
-        )
-        total = frames.collect(counted).to_pylist()[0]
         dealt = deal(frames, texts, shard_tokens)
         frames.write(dealt.shard_of(frames, texts), folder, by="shard")
-    expect("plan", "texts to encode", total["texts"], rows_in(folder))
-    return total["texts"], total["tokens"], dealt
+    expect("plan", "texts to encode", dealt.texts, rows_in(folder))
+    return dealt
 
 
-def _write_rows(frames: Frames, acted: Frame, folder: Path, dealt: Deal | None) -> None:
+def _write_rows(frames: Frames, acted: Frame, folder: Path, dealt: Deal) -> None:
     """Write the rows, those that wait for a text in its shard; those that wait for none are ``ready``."""
     # Of those that are ready there may be as many as there are chunks: they are spread over the workers.
     spread = f"pmod(xxhash64(chunk_id), {_SPREAD})"
@@ -210,7 +205,7 @@ def _write_rows(frames: Frames, acted: Frame, folder: Path, dealt: Deal | None) 
         f"SELECT *, '{READY}' AS shard, {spread} AS spread FROM {{acted}} WHERE action IN ('reuse', 'update')",
         acted=acted,
     )
-    if dealt is not None:
+    if dealt.texts:
         waiting = frames.sql("SELECT * FROM {acted} WHERE action = 'embed'", acted=acted)
         rows = frames.sql(
             "SELECT *, CAST(NULL AS BIGINT) AS spread FROM {waiting} UNION ALL SELECT * FROM {ready}",
