@@ -22,6 +22,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 quiet_engines()  # before a test module imports one of them
 # As a Ray that a process starts for itself has it by default. Read once, when Ray is imported.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
+# Of Spark's JVMs, which live for a test: what C2 and G1 do beside the work costs them as much as the work.
+# test_class_archive has a JVM as users do. Read by spark-submit, which PySpark starts too; child processes inherit it.
+os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 os.environ["EMBEDMILL_DEBUG"] = "1"  # a test wants the traceback of an unexpected fault
 
 settings.register_profile("embedmill", deadline=None)  # a first example imports what it needs, on a busy machine
@@ -33,31 +36,50 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 # left to the end, one worker would run alone. Files that leave engines to end by themselves come first of all.
 LONGEST = (
     "test_kill",
-    "test_dags",
-    "test_reindex",
-    "test_conversations",
-    "test_model_families",
-    "test_crashes",
-    "test_races",
-    "test_encoders",
     "test_index_contract",
-    "test_class_archive",
-    "test_reconcile",
-    "test_bad_input",
-    "test_airflow",
-    "test_model",
-    "test_real_data",
-    "test_damaged_state",
     "test_milvus_server",
+    "test_dags",
+    "test_class_archive",
     "test_launch_ray",
-    "test_reconciler_properties",
-    "test_termination",
-    "test_histories",
-    "test_steps",
+    "test_real_data",
+    "test_encoders",
+    "test_model_families",
+    "test_airflow",
+    "test_reindex",
+    "test_remote_encoders",
+    "test_bad_input",
+    "test_layered_tables",
+    "test_reconcile",
+    "test_gpu",
+    "test_races",
     "test_embed_faults",
-    "test_cli",
-    "test_fidelity",
     "test_lease",
+    "test_launch_kubernetes",
+    "test_crashes",
+    "test_watermark",
+    "test_termination",
+    "test_cluster_entrypoint",
+    "test_migration",
+    "test_frames",
+    "test_steps",
+    "test_evaluate",
+    "test_rollback",
+    "test_model",
+    "test_paths",
+    "test_chunking",
+    "test_milvus",
+    "test_damaged_state",
+    "test_encoder_process",
+    "test_openvino",
+    "test_embed_shards",
+    "test_purge",
+    "test_conversations",
+    "test_faults",
+    "test_hostile",
+    "test_source_check",
+    "test_reconciler_properties",
+    "test_unpadded",
+    "test_cli",
 )
 
 

@@ -74,13 +74,14 @@ class Machine:
     def _run(self, arguments: list[str], **environment: str) -> tuple[int, str]:
         """Returns how many classes the process' Spark took from an archive, and its output."""
         loaded = self._folder / "loaded.log"
+        as_users_have_it = {name: value for name, value in os.environ.items() if name != "SPARK_SUBMIT_OPTS"}
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=ROOT,
             capture_output=True,
             text=True,
             timeout=300,
-            env=os.environ
+            env=as_users_have_it
             | {
                 "XDG_CACHE_HOME": str(self.cache),
                 "JAVA_TOOL_OPTIONS": f"-Xlog:class+load:file={loaded}:none:filecount=0",
