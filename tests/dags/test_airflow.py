@@ -17,7 +17,7 @@ import pytest
 from jobs.config import load_config
 from jobs.state.watermark import WATERMARK
 from tests.support.airflow_server import Airflow, copy_sample, embedmill
-from tests.support.paths import ALWAYS_SPARK
+from tests.support.paths import BY_SPARK
 from tests.support.warm_command import WarmCommand
 
 pytestmark = pytest.mark.slow
@@ -47,7 +47,6 @@ def airflow(config: Path, warm: WarmCommand, tmp_path_factory: pytest.TempPathFa
             "EMBEDMILL_CONFIG": str(config),
             "EMBEDMILL__MODEL__BACKEND": "hash",
             "EMBEDMILL_COMMAND": warm.command,
-            **ALWAYS_SPARK,  # a job without an engine has ended before a test sees it
         },
     )
     try:
@@ -56,6 +55,15 @@ def airflow(config: Path, warm: WarmCommand, tmp_path_factory: pytest.TempPathFa
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture
+def by_spark(config: Path) -> Iterator[None]:
+    """Jobs start Spark: one without an engine has ended before a test sees it."""
+    text = config.read_text()
+    config.write_text(text.replace("[spark]\n", BY_SPARK))
+    yield
+    config.write_text(text)
 
 
 def verify(config: Path, *scope: str) -> tuple[int, Any]:
@@ -129,6 +137,7 @@ def running(airflow: Airflow, run: str) -> psutil.Process:
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("by_spark")
 def test_a_backfill_in_any_order_equals_the_sources_and_the_same_again_embeds_nothing(
     airflow: Airflow, config: Path
 ) -> None:
@@ -145,6 +154,7 @@ def test_a_backfill_in_any_order_equals_the_sources_and_the_same_again_embeds_no
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("by_spark")
 def test_nightly_and_backfill_at_once_take_turns(airflow: Airflow, config: Path) -> None:
     started = {
         "embedmill_nightly": airflow.trigger("embedmill_nightly"),
@@ -186,6 +196,7 @@ def test_a_reindex_by_rest_moves_the_alias(airflow: Airflow, warm: WarmCommand, 
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("by_spark")
 def test_a_job_that_is_killed_fails_its_task_and_the_retry_ends_well(airflow: Airflow, config: Path) -> None:
     run = nightly(airflow, config)
     running(airflow, run).kill()
@@ -196,6 +207,7 @@ def test_a_job_that_is_killed_fails_its_task_and_the_retry_ends_well(airflow: Ai
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("by_spark")
 def test_a_scheduler_that_dies_is_started_again_and_nothing_is_doubled(airflow: Airflow, config: Path) -> None:
     run = nightly(airflow, config)
     running(airflow, run)
@@ -216,6 +228,7 @@ def test_a_scheduler_that_dies_is_started_again_and_nothing_is_doubled(airflow: 
     assert tables["published"] % tables["chunks"] == 0, "a row of the ledger is there twice"
 
 
+@pytest.mark.usefixtures("by_spark")
 def test_a_task_that_is_marked_failed_takes_its_processes_with_it(airflow: Airflow, config: Path) -> None:
     run = nightly(airflow, config)
     job = running(airflow, run)

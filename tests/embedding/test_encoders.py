@@ -22,7 +22,7 @@ from embedding.errors import ConfigError
 from embedding.models.packaged import model_path
 from embedding.models.space import describe_space
 from embedding.tokens.token_ids import TokenIds
-from tests.support.languages import many_texts
+from tests.support.languages import COUNT, EACH, many_texts
 
 if TYPE_CHECKING:
     import torch
@@ -37,10 +37,10 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> EncoderSpec:
     return EncoderSpec("torch", MODEL, cache, space.max_tokens, space.dim, threads=2, precision="f32")
 
 
-@pytest.fixture(scope="module", params=[4, pytest.param(1, marks=pytest.mark.long)], ids=["one in four", "all"])
+@pytest.fixture(scope="module", params=[EACH, pytest.param(COUNT, marks=pytest.mark.long)], ids=["each once", "all"])
 def texts(request: pytest.FixtureRequest) -> list[str]:
-    """Of 2,000 texts in many languages and lengths."""
-    return many_texts()[:: request.param]
+    """A text of each language in each length, or all 2,000."""
+    return many_texts()[: request.param]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_auto_takes_the_fast_backend_and_remembers_the_verdict(spec: EncoderSpec
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
 def test_a_vector_depends_on_its_text_alone(spec: EncoderSpec, backend: str) -> None:
     """Neither on the texts beside it, nor on where the ids were made."""
-    texts = many_texts()[::20]
+    texts = many_texts()[::40]
     encoder = open_encoder(replace(spec, backend=backend))
     together = encoder.encode(texts, np.array([1] * len(texts)))
     alone = np.concatenate([encoder.encode([text], np.array([1])) for text in texts])
@@ -108,7 +108,7 @@ def test_out_of_device_memory_halves_the_batches_and_goes_on(spec: EncoderSpec) 
     from embedding.encoders.local.torch import TorchEncoder
 
     encoder = open_encoder(replace(spec, backend="torch", batch_tokens=4096))
-    texts = many_texts()[:200]
+    texts = many_texts()[:60]
     expected = encoder.encode(texts, np.array([1] * len(texts)))
     sizes: list[int] = []
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from embedding.encoders.fidelity import compare, probes
-from embedding.encoders.local.openvino import PACKED_TEXTS, PACKED_WIDTH, OpenVinoEncoder
+from embedding.encoders.local.openvino import PACKED_TEXTS, PACKED_WIDTH, OpenVinoEncoder, precisions
 from embedding.encoders.local.torch import TorchEncoder
 from embedding.encoders.spec import EncoderSpec
 from embedding.models.packaged import model_path
@@ -98,8 +98,6 @@ def test_every_architecture_keeps_its_vectors(
 
 @pytest.fixture(scope="module", params=["f32", "bf16"])
 def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> OpenVinoEncoder:
-    from embedding.encoders.local.openvino import precisions
-
     if request.param not in precisions():
         pytest.skip(f"this processor does not compute in {request.param}")
     cache = tmp_path_factory.mktemp("models")
@@ -134,7 +132,16 @@ def test_a_last_batch_of_any_size_is_whole(encoder: OpenVinoEncoder, count: int)
 
 
 @pytest.mark.slow
-def test_little_is_multiplied_for_nothing(encoder: OpenVinoEncoder) -> None:
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_little_is_multiplied_for_nothing(tmp_path: Path, precision: str) -> None:
+    """By a small model: what is counted is how texts are laid into rows."""
+    if precision not in precisions():
+        pytest.skip(f"this processor does not compute in {precision}")
+    model = _saved(tmp_path, _bert, "mean", dense=False)
+    encoder = OpenVinoEncoder(
+        EncoderSpec("openvino", model, tmp_path / "cache", 256, 32, threads=2, precision=precision)
+    )
+    assert encoder.packs
     rng = np.random.default_rng(3)
     lists = _ids(rng, np.clip(rng.gamma(2.0, 9.0, 5_000), 3, 256).astype(int).tolist())
     before = encoder.multiplied

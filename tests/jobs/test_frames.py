@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,33 +50,37 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Fram
 
 
 class World:
-    """Rows of a run as random as they may be: few documents, so that all meet all."""
+    """Rows of a run as random as they may be: few documents, so that all meet all.
 
-    def __init__(self, seed: int) -> None:
-        self.chance = random.Random(seed)
+    ``name`` begins the names of its sources, documents and texts, so that worlds of several names can be asked at once.
+    """
+
+    def __init__(self, seed: int, name: str = "") -> None:
+        self.chance, self.name = random.Random(seed), name
+        self.sources, self.texts = [f"{name}a", f"{name}b"], [f"{name}{text}" for text in "xyz"]
         self.now = self.chunks(40, unique=False)
         self.known = self.chunks(60, unique=True)
-        self.at = [{"source_id": source, "partition": part} for source in "ab" for part in "12"]
+        self.at = [{"source_id": source, "partition": part} for source in self.sources for part in "12"]
 
     def chunk(self) -> dict[str, Any]:
         pick, n = self.chance.choice, self.chance.randrange(12)
-        about = {"version": pick([1, 2, 3]), "source_id": pick("ab"), "partition": pick("12")}
+        about = {"version": pick([1, 2, 3]), "source_id": pick(self.sources), "partition": pick("12")}
         of = random.Random(repr((n, about)))  # one event says one thing: else the order of two is by chance
         row: dict[str, Any] = blank(CHUNK)
         number = pick([0, 0, 1])
         return row | {
-            "doc_id": f"d{n}",
-            "chunk_id": f"d{n}#{number}",
+            "doc_id": f"{self.name}d{n}",
+            "chunk_id": f"{self.name}d{n}#{number}",
             "chunk_no": number,
             "team_id": of.choice([HARD, "T2"]),
             "channel_id": of.choice(["C1", "C2"]),
             "kind": of.choice(["message", "file"]),
             "created_at": 86_400_000_000 * of.choice([1, 2]) + n,
-            "content_hash": pick("xyz"),
+            "content_hash": pick(self.texts),
             "meta_hash": pick("mn"),
             "text_hash": pick("st"),
             "text": f"text {n}",
-            "thread_id": pick(["", "", "d1", None]),
+            "thread_id": pick(["", "", f"{self.name}d1", None]),
             "context": pick(["", None]),
             "tokens": self.chance.randrange(1, 30),
             **about,
@@ -97,7 +101,15 @@ class World:
         return [row | {"deleted": self.chance.random() < 0.5} for row in keys.values()]
 
     def documents(self) -> list[dict[str, Any]]:
-        return [{"doc_id": f"d{n}", **at} for n in range(12) for at in self.at if self.chance.random() < 0.1]
+        return [{"doc_id": f"{self.name}d{n}", **at} for n in range(12) for at in self.at if self.chance.random() < 0.1]
+
+    def holding(self) -> list[dict[str, Any]]:
+        return self.some(
+            [at | {"anything": self.chance.random() < 0.5, "listed": True, "reason": "r"} for at in self.at]
+        )
+
+    def named(self) -> list[dict[str, Any]]:
+        return [one | {"named_reason": "n", "waits": False} for one in self.documents()]
 
 
 def rows_of(frames: Frames, frame: Frame) -> list[str]:
@@ -108,22 +120,30 @@ def rows_of(frames: Frames, frame: Frame) -> list[str]:
     )
 
 
-def decided(frames: Frames, seed: int) -> dict[str, list[str]]:
+def worlds() -> list[World]:
+    """Asked at once: an engine plans a query for longer than it takes for so few rows."""
+    return [World(seed, f"w{seed}") for seed in range(3)]
+
+
+def decided(frames: Frames) -> dict[str, list[str]]:
     """What an engine answers to every question that decides an extraction."""
-    world = World(seed)
+    asked = worlds()
+
+    def local(schema: pa.Schema, rows: Callable[[World], list[dict[str, Any]]]) -> Frame:
+        return frames.local(schema, [row for world in asked for row in rows(world)])
+
+    now, known = (pa.concat_tables(tables) for tables in zip(*((w.now, w.known) for w in asked), strict=True))
     read = ownership.Read(
         frames=frames,
-        staged=frames.local(world.now.schema, world.now),
-        removed=frames.local(REMOVALS, world.removals()),
-        chunks=frames.local(world.known.schema, world.known),
-        removals=frames.local(REMOVALS, world.removals()),
-        covered=frames.local(AT, world.some(world.at)),
-        protected=frames.local(PROTECTED, world.documents()),
-        certain=frames.local(AT, world.some(world.at)),
+        staged=frames.local(now.schema, now),
+        removed=local(REMOVALS, World.removals),
+        chunks=frames.local(known.schema, known),
+        removals=local(REMOVALS, World.removals),
+        covered=local(AT, lambda world: world.some(world.at)),
+        protected=local(PROTECTED, World.documents),
+        certain=local(AT, lambda world: world.some(world.at)),
     )
-    holding = [at | {"anything": world.chance.random() < 0.5, "listed": True, "reason": "r"} for at in world.at]
-    named = [one | {"named_reason": "n", "waits": False} for one in world.documents()]
-    claims = ownership.rank_owners(read, ["b", "a"])
+    claims = ownership.rank_owners(read, [source for world in asked for source in reversed(world.sources)])
     winners = ownership.winning(read, claims)
     by = ownership.decided_by(read, winners, claims)
     groups = touched_groups(frames, read.staged)
@@ -137,35 +157,35 @@ def decided(frames: Frames, seed: int) -> dict[str, list[str]]:
         "changed": ownership.changed_chunks(read, winners, by),
         "handed on": ownership.handed_on(read, by),
         "removals": ownership.changed_removals(read),
-        "staying": ownership.staying(read, frames.local(HOLDING, world.some(holding)), frames.local(NAMED, named), by),
+        "staying": ownership.staying(read, local(HOLDING, World.holding), local(NAMED, World.named), by),
         "groups": groups,
         "messages": messages_of(frames, read.chunks, groups),
     }
     return {name: rows_of(frames, frame) for name, frame in found.items()}
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_both_engines_decide_the_same(engines: dict[str, Frames], seed: int) -> None:
-    spark, duckdb = (decided(engines[name], seed) for name in ("spark", "duckdb"))
+def test_both_engines_decide_the_same(engines: dict[str, Frames]) -> None:
+    spark, duckdb = (decided(engines[name]) for name in ("spark", "duckdb"))
     for name, rows in spark.items():
         assert duckdb[name] == rows, name
-    assert len([rows for rows in spark.values() if rows]) >= 10  # something is asked
+        assert rows, f"{name}: nothing is asked"
 
 
-def planned(frames: Frames, seed: int, scope: Scope) -> list[str]:
-    world = World(seed)
-    ledger = [
-        {name: row.get(name) for name in PUBLISHED.names} | {"index": "v1", "content_hash": world.chance.choice("xyz")}
-        for row in world.some(world.known.to_pylist()) + [world.chunk() | {"chunk_id": "d99#0"}]
-    ]
-    vectors = [
-        {"team_id": team, "content_hash": text}
-        for team in (HARD, "T2")
-        for text in "xyz"
-        if world.chance.random() < 0.4
-    ]
+def planned(frames: Frames, scope: Scope) -> list[str]:
+    known, ledger, vectors = list[pa.Table](), list[dict[str, Any]](), list[dict[str, Any]]()
+    for world in worlds():
+        known.append(world.known)
+        unknown = world.chunk() | {"chunk_id": f"{world.name}d99#0"}
+        ledger += [
+            {name: row.get(name) for name in PUBLISHED.names}
+            | {"index": "v1", "content_hash": world.chance.choice(world.texts)}
+            for row in [*world.some(world.known.to_pylist()), unknown]
+        ]
+        texts = [{"team_id": team, "content_hash": text} for team in (HARD, "T2") for text in world.texts]
+        vectors += world.some(texts)
+    held = pa.concat_tables(known)
     chunks, published = actions.in_scope(
-        frames, frames.local(world.known.schema, world.known), frames.local(PUBLISHED, ledger), scope
+        frames, frames.local(held.schema, held), frames.local(PUBLISHED, ledger), scope
     )
     chunks = keep_names(frames, chunks, published, 0)
     return rows_of(frames, actions.actions(frames, chunks, published, frames.local(VECTORS, vectors)))
@@ -182,9 +202,8 @@ def planned(frames: Frames, seed: int, scope: Scope) -> list[str]:
     ids=["all", "team", "channel", "time"],
 )
 def test_both_engines_plan_the_same(engines: dict[str, Frames], scope: Scope) -> None:
-    for seed in range(3):
-        spark, duckdb = (planned(engines[name], seed, scope) for name in ("spark", "duckdb"))
-        assert spark == duckdb and spark
+    spark, duckdb = (planned(engines[name], scope) for name in ("spark", "duckdb"))
+    assert spark == duckdb and spark
 
 
 def filled(root: Path, known: pa.Table) -> State:

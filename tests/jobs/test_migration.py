@@ -28,8 +28,8 @@ def stored(name: str) -> pa.Schema:
     return pa.schema([field for field in TABLES[name].stored if field.name not in own])
 
 
-def former(root: Path) -> Rows:
-    """A state of 40 teams in the former format; returns its rows by table, sorted."""
+def former(root: Path, teams: int = len(TEAMS)) -> Rows:
+    """A state of so many teams in the former format; returns its rows by table, sorted."""
     State(root, fence=1).change("purges", [])
     rows: Rows = {}
     for name in PARTITIONED:
@@ -51,7 +51,7 @@ def former(root: Path) -> Rows:
                 else f"{field.name} {n}"
                 for field in schema
             }
-            for team in TEAMS
+            for team in TEAMS[:teams]
             for n in range(3)
         ]
         write_former(root, name, pa.Table.from_pylist(rows[name], schema=schema))
@@ -100,7 +100,7 @@ def test_killed_at_any_step_and_repeated_it_ends_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: bool
 ) -> None:
     """Steps are the renames of folders, the commits of new tables, and the removals of old ones."""
-    rows = former(tmp_path / "first")
+    rows = former(tmp_path / "first", teams=8)  # there are as many steps of more
     steps = 0
 
     def killing(at: int) -> None:

@@ -126,7 +126,7 @@ def test_an_engine_does_not_take_the_signal_away() -> None:
 
 
 @contextmanager
-def started(workspace: Workspace) -> Iterator[subprocess.Popen[str]]:
+def started(workspace: Workspace, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """A run in a process of its own, which is gone after the block."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored under nohup, and a child inherits that
     try:
@@ -136,7 +136,7 @@ def started(workspace: Workspace) -> Iterator[subprocess.Popen[str]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=ALWAYS_SPARK | {name: value for name, value in os.environ.items() if name != "EMBEDMILL_DEBUG"},
+            env=environment | {name: value for name, value in os.environ.items() if name != "EMBEDMILL_DEBUG"},
         )
     finally:
         signal.signal(signal.SIGINT, before)
@@ -149,29 +149,31 @@ def started(workspace: Workspace) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "reached"),
-    [(signal.SIGINT, "work/*/extract/_temporary"), (signal.SIGTERM, "vectors/_delta_log/*1.json")],
-    ids=["interrupt-extract", "terminate-embed"],
+    ("number", "reached", "environment"),
+    [(signal.SIGINT, "work/*/extract/_temporary", ALWAYS_SPARK), (signal.SIGTERM, "vectors/_delta_log/*1.json", {})],
+    ids=["interrupt-extract by Spark", "terminate-embed by Ray"],
 )
 def test_run_that_is_asked_to_end_says_one_line_and_is_simply_run_again(
-    workspace: Workspace, number: signal.Signals, reached: str
+    workspace: Workspace, number: signal.Signals, reached: str, environment: dict[str, str]
 ) -> None:
     reports = [message(n, f"report {n} of {n % 7} lines from desk {n % 13}", **LARGE) for n in range(150)]
     workspace.day("general", reports)
     text = workspace.config.read_text().replace("[model]\n", "[model]\nshard_tokens = 200\n")
     workspace.config.write_text(text + "[index]\nshard_rows = 20\n")
-    with started(workspace) as run:
+    with started(workspace, **environment) as run:
         deadline = time.monotonic() + 180
         while not any((workspace.root / "state").glob(reached)):
             assert run.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
         engines = psutil.Process(run.pid).children(recursive=True)
+        names = [engine.name() for engine in engines]
         run.send_signal(number)
         said, err = run.communicate(timeout=30)
     word = "interrupted" if number == signal.SIGINT else "ended by SIGTERM"
     assert err == f"embedmill: {word}; run the same command again to go on\n"
     assert json.loads(said)["error"]["exit_code"] == run.returncode == 128 + number
     assert len(engines) > 2
+    assert any(name.startswith("java" if environment else "raylet") for name in names)
     assert_gone(engines)
 
     [last] = workspace.call("status").body["last_runs"]

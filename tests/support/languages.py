@@ -37,10 +37,11 @@ _WORDS = {
     "signs": "🎉 🚀 👍🏽 ✅ → … “quoted” ‘so’ — – ½ ™ © Ω ≠ ∑ \u200b\u200d é",
 }
 _LENGTHS = (1, 2, 3, 5, 8, 13, 21, 40, 80, 160, 400)  # words; the last are past the model's limit in most languages
+EACH = len(_WORDS) * len(_LENGTHS)  # the first so many are each language in each length once: the two have no divisor
 
 
 def many_texts() -> list[str]:
-    """``COUNT`` texts: each language in each length, then mixtures of languages."""
+    """``COUNT`` texts: each language in each length, some of them mixed with another language."""
     draw = random.Random(20_250_303)
     words = {name: text.split() for name, text in _WORDS.items()}
     texts: list[str] = []
