@@ -180,6 +180,7 @@ class Bench:
         config.write_text(
             f'[[sources]]\nkind = "slack_export"\nuri = "{export}"\nteam_id = "{chats.TEAM}"\n'
             f'[model]\nname = "{MODEL}"\nbackend = "{backend}"\ncache = "{self._cache}"\n'
+            '[text]\nencoded = "{text}"\nconversations = false\n'  # as the peers encode them
         )
         report, seen = run_command(config, folder / "logs", look=memory)
         actor = seen.by_label()["ray actor"] if memory else {}
