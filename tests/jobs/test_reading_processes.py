@@ -109,6 +109,7 @@ def test_nothing_runs_on_after_the_caller_was_interrupted(tmp_path: Path) -> Non
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    others = {*psutil.Process().children()}
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         signal.setitimer(signal.ITIMER_REAL, 5)
@@ -117,7 +118,7 @@ def test_nothing_runs_on_after_the_caller_was_interrupted(tmp_path: Path) -> Non
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert begun.read_text() == "xx" and not psutil.Process().children()
+    assert begun.read_text() == "xx" and {*psutil.Process().children()} <= others
 
 
 def test_processes_end_with_a_caller_that_is_killed(tmp_path: Path) -> None:

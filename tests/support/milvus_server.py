@@ -10,9 +10,11 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 import psutil
+from filelock import FileLock
 
 from tests.support.paths import ROOT
 
@@ -61,16 +63,18 @@ class MilvusServer:
         self._folder.mkdir(parents=True, exist_ok=True)
         etcd = self._folder / "etcd.yaml"
         etcd.write_text(self._etcd)
-        self._launcher = subprocess.Popen(
-            [str(PYTHON), "-c", _LAUNCH, str(self._folder), str(self._port)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "ETCD_CONFIG_PATH": str(etcd)},
-        )
-        assert self._launcher.stdout is not None
-        answer = self._launcher.stdout.readline().strip()
+        # One at a time: the package looks for ports that are free, and two at once find the same.
+        with FileLock(Path(tempfile.gettempdir(), f"embedmill-milvus-{os.getuid()}.lock")):
+            self._launcher = subprocess.Popen(
+                [str(PYTHON), "-c", _LAUNCH, str(self._folder), str(self._port)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "ETCD_CONFIG_PATH": str(etcd)},
+            )
+            assert self._launcher.stdout is not None
+            answer = self._launcher.stdout.readline().strip()
         if not answer:
             raise RuntimeError(f"Milvus did not start: {self._launcher.communicate()[1][-500:]}")
         self._pid, port = map(int, answer.split())
