@@ -121,7 +121,7 @@ def server(uri: str, folder: Path) -> Iterator[str]:
         yield uri
         return
     if not PYTHON.exists():
-        raise SystemExit(f"publish: {MISSING}, or give --uri")
+        raise SystemExit(f"{Path(sys.argv[0]).stem}: {MISSING}, or give the address of one")
     own = MilvusServer(folder / "server")
     try:
         yield own.uri

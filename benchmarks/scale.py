@@ -17,7 +17,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +31,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from chats import make_texts  # noqa: E402
+from publish import server  # noqa: E402
 
 from embedding.models.packaged import model_path  # noqa: E402
-from tests.support.milvus_server import MISSING, PYTHON, MilvusServer  # noqa: E402
 
 FILE_ROWS = 1_250  # of a file of the source: an edit makes one of them be read again
 START = 1_740_960_000
@@ -70,7 +69,7 @@ def main() -> None:
             for number, root in enumerate(roots):
                 folder = Path(made) / f"{count}-{number}"
                 folder.mkdir()
-                with index(folder, server=options.server) as uri:
+                with server("" if options.server else "milvus.db", folder) as uri:
                     for one in measure(folder, root.resolve(), options.rows, count, options.runs.split(","), uri):
                         console.print(f"{one.root}, {one.teams:,} teams, {one.run}: {one.wall:.1f} s")
                         found.append(one)
@@ -92,21 +91,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where states are made and removed again")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure here")
     return parser.parse_args()
-
-
-@contextmanager
-def index(folder: Path, *, server: bool) -> Iterator[str]:
-    """The address of an index that is empty. Raises SystemExit where there is no server to start."""
-    if not server:
-        yield "milvus.db"
-        return
-    if not PYTHON.exists():
-        raise SystemExit(f"scale: {MISSING}")
-    own = MilvusServer(folder / "server")
-    try:
-        yield own.uri
-    finally:
-        own.stop()
 
 
 def measure(folder: Path, root: Path, rows: int, teams: int, runs: Sequence[str], uri: str) -> Iterator[Measured]:

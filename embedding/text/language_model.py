@@ -28,6 +28,8 @@ class LanguageModel:
         self._next = np.asarray(identifier.tk_nextmove)
         self._row = np.asarray(identifier.tk_row, np.int64) << 8
         self._feature = np.asarray(identifier.tk_output, np.int64)
+        labels = identifier.nb_classes  # a language in two scripts is there twice
+        self._same = [(first, n) for n, label in enumerate(labels) if (first := labels.index(label)) < n]
 
     def classify(self, texts: Sequence[str]) -> list[tuple[str, float]]:
         """The label and its probability of each text."""
@@ -42,11 +44,10 @@ class LanguageModel:
         scores /= np.sqrt(np.maximum(lengths, 1), dtype=np.float32)[:, None]
         np.exp(scores - scores.max(axis=1, keepdims=True), out=scores)
         scores /= scores.sum(axis=1, keepdims=True)
+        for first, again in self._same:
+            scores[:, first] += scores[:, again]
+            scores[:, again] = 0
         labels = self._identifier.nb_classes
-        for again, label in enumerate(labels):
-            if (first := labels.index(label)) < again:  # a language in two scripts
-                scores[:, first] += scores[:, again]
-                scores[:, again] = 0
         best = scores.argmax(axis=1)
         found = scores[np.arange(len(texts)), best].tolist()
         return [(labels[place], probability) for place, probability in zip(best.tolist(), found, strict=True)]

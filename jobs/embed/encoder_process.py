@@ -6,14 +6,11 @@ goes on, finds in the log at which texts the one before died, and leaves the tex
 
 from __future__ import annotations
 
-import os
 import resource
-import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ import pyarrow as pa
 from embedding.encoders.choose import choose
 from embedding.encoders.spec import EncoderSpec
 from embedding.errors import EmbedmillError, ResourceError
+from jobs.child_process import start_serving
 from jobs.embed.workers import EncodeShard, cut_shard, write_shard
 from jobs.telemetry.error_reporting import fault_from_bytes, fault_to_bytes
 
@@ -46,15 +44,7 @@ class EncoderProcess:
         self._begin()
 
     def _begin(self) -> None:
-        self._pipe, theirs = Pipe()
-        # Not multiprocessing's own start: that imports the main module.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", f"from jobs.embed.encoder_process import serve; serve({theirs.fileno()})"],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        )
-        theirs.close()
+        self._process, self._pipe = start_serving(__name__)
         self._greeted = False
         with suppress(ConnectionError):  # one that has ended already is found when it is asked
             self._pipe.send(self._spec)

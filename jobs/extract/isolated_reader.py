@@ -12,15 +12,15 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Connection
 
 from embedding.errors import ResourceError
 from embedding.records import Record, Rejected
+from jobs.child_process import start_serving
 from jobs.sources.base import Partition, ReadLimits, Source
 
 _BATCH = 500  # records of one message
@@ -49,20 +49,8 @@ class Reader:
             if self._process.poll() is None:
                 return
             self.close()  # killed while it waited: no partition's fault
-        self._pipe, theirs = Pipe()
-        # Not multiprocessing's own start: that imports the main module, which is Spark's worker.
-        program = (
-            f"from jobs.extract.isolated_reader import serve; serve({theirs.fileno()}, {self.limits.memory_mb << 20})"
-        )
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", program],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,  # a parser's complaint may quote the document
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        )
-        theirs.close()
+        # Quiet: a parser's complaint may quote the document.
+        self._process, self._pipe = start_serving(__name__, self.limits.memory_mb << 20, quiet=True)
         self._greeted, self._told = False, None
 
     def close(self) -> int:

@@ -7,7 +7,7 @@ Decides nothing about how they are carried out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from embedding.errors import BudgetError
 from embedding.records import CHUNK
 from jobs.plan import actions
+from jobs.plan.among import Among, stored_vectors
 from jobs.plan.dealing import NOTHING, Deal, deal
 from jobs.plan.renames import keep_names
 from jobs.scope import Scope
@@ -28,12 +29,8 @@ from jobs.state.tables import CHUNK_KEY, PUBLISHED
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jobs.state.table_files import Wanted
-
 READY = "ready"  # in place of the number of a shard
 _SPREAD = 64
-FEW_TEAMS = 1_000  # whose files are picked out by name
-FEW_ROWS = 20_000  # whose row groups are picked out by their keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +59,6 @@ class Plan:
     def to_json(self) -> dict[str, int]:
         """All counts."""
         return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class _Among:
-    """The teams of chunks, and their texts by content_hash; none where they may be any."""
-
-    teams: Sequence[str] = ()
-    texts: Wanted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +93,7 @@ def make_plan(frames: Frames, target: RunTarget, scope: Scope, *, shard_tokens: 
     state, teams = target.state, scope.teams
     held = frames.table(state, "published", {"index": target.version}, teams=teams)
     chunks, published = actions.in_scope(frames, frames.table(state, "chunks", teams=teams), held, scope)
-    plan = _planned(frames, target, chunks, published, shard_tokens, _Among(teams))
+    plan = _planned(frames, target, chunks, published, shard_tokens, Among(teams))
     if scope == Scope():
         expect("plan", "chunks", state.count("chunks"), plan.total)
     return replace(plan, published=state.count("published", pc.field("index") == target.version))
@@ -117,21 +106,18 @@ def plan_changes(frames: Frames, target: RunTarget, changed: pa.Table, before: i
     keys that did.
     """
     keys = frames.local(CHUNK_KEY, changed.select(CHUNK_KEY.names))
-    teams = pc.unique(changed["team_id"]).to_pylist()
-    teams = teams if len(teams) <= FEW_TEAMS else ()
-    few = len(changed) <= FEW_ROWS
-    keys_wanted = {"chunk_id": changed["chunk_id"].to_pylist()} if few else None
-    texts = {"content_hash": pc.drop_null(changed["content_hash"]).to_pylist()} if few else None
+    ledger, texts = Among.rows(changed, "chunk_id"), Among.rows(changed, "content_hash")
+    held = frames.table(target.state, "published", {"index": target.version}, teams=ledger.teams, wanted=ledger.wanted)
     published = frames.sql(
         f"SELECT {columns(PUBLISHED.names, 'p')} FROM {{published}} p "
         f"SEMI JOIN {{keys}} k ON {equal(CHUNK_KEY.names, 'p', 'k')}",
-        published=frames.table(target.state, "published", {"index": target.version}, teams=teams, wanted=keys_wanted),
+        published=held,
         keys=keys,
     )
     there = changed.filter(pc.invert(changed["_delete"])).select(CHUNK.names)
-    with frames.keep(published) as held:
-        plan = _planned(frames, target, frames.local(there.schema, there), held, shard_tokens, _Among(teams, texts))
-        known = frames.collect(frames.sql("SELECT count(*) AS rows FROM {held}", held=held))["rows"][0].as_py()
+    with frames.keep(published) as kept:
+        plan = _planned(frames, target, frames.local(there.schema, there), kept, shard_tokens, texts)
+        known = frames.collect(frames.sql("SELECT count(*) AS rows FROM {kept}", kept=kept))["rows"][0].as_py()
     total = before - known + plan.total
     return replace(plan, total=total, unchanged=total - plan.total + plan.unchanged, published=before)
 
@@ -142,14 +128,12 @@ def _planned(
     chunks: Frame,
     published: Frame,
     shard_tokens: int,
-    among: _Among,
+    texts: Among,
 ) -> Plan:
     """The plan of these chunks (CHUNK) against these rows of the ledger, written down; all of its counts but one."""
     work = target.work
     chunks = keep_names(frames, chunks, published, target.rename_tokens)
-    vectors = frames.table(
-        target.state, "vectors", {"space_id": target.space_id}, teams=among.teams, wanted=among.texts
-    )
+    vectors = stored_vectors(frames, target, texts)
     with frames.keep(actions.actions(frames, chunks, published, vectors)) as acted:
         found = frames.collect(frames.sql(_COUNTS, acted=acted)).to_pylist()
         counts = {r["action"]: r["rows"] for r in found}

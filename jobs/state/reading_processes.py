@@ -8,13 +8,11 @@ from __future__ import annotations
 import heapq
 import os
 import resource
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedding.errors import ResourceError
+from jobs.child_process import start_serving
 from jobs.telemetry.error_reporting import fault_from_bytes, fault_to_bytes, without_messages
 
 Read: TypeAlias = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
@@ -67,16 +66,7 @@ class _Process:
     """One of the processes, as this one sees it."""
 
     def __init__(self, share: _Share) -> None:
-        self._pipe, theirs = Pipe()
-        # Not multiprocessing's own start: that imports the main module.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", f"from jobs.state.reading_processes import serve; serve({theirs.fileno()})"],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            env=os.environ
-            | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "TOKENIZERS_PARALLELISM": "false"},
-        )
-        theirs.close()
+        self._process, self._pipe = start_serving(__name__, environment={"TOKENIZERS_PARALLELISM": "false"})
         with suppress(ConnectionError):  # one that has ended already is found when it is waited for
             self._pipe.send(share)
 
