@@ -29,10 +29,12 @@ sys.path.insert(0, str(ROOT))
 
 from pymilvus import MilvusClient  # noqa: E402
 
+from embedding.text.template import BARE  # noqa: E402
 from indexers import open_index  # noqa: E402
 from indexers.base import Index  # noqa: E402
 from indexers.rows import INDEX_ROW  # noqa: E402
 from jobs.publish.publisher import Publisher  # noqa: E402
+from jobs.publish.row_writer import RowWriter  # noqa: E402
 from jobs.state.run_target import RunTarget  # noqa: E402
 from jobs.state.store import State  # noqa: E402
 from jobs.state.vector_column import pack  # noqa: E402
@@ -104,7 +106,8 @@ def our_publish(index: Index, version: str, rows: pa.Table, folder: Path) -> flo
         pq.write_table(ready.slice(start, SHARD_ROWS), work / f"{start:08d}.parquet")
     began = time.perf_counter()
     target = RunTarget(state, version, SPACE, RUN)
-    publisher = Publisher(index, target, shard_rows=SHARD_ROWS, before_commit=lambda: None, progress=lambda _: None)
+    writer = RowWriter(folder, version, SPACE, RUN, BARE, SHARD_ROWS, lambda: None)
+    publisher = Publisher(index, target, writer, progress=lambda _: None)
     publisher.publish_ready(lambda: False)
     publisher.flush()
     seconds = time.perf_counter() - began

@@ -6,7 +6,7 @@ What is true of an engine stands in its own folder; here is only what must be kn
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from embedding.errors import ConfigError
@@ -16,7 +16,7 @@ from indexers.base import Settings
 if TYPE_CHECKING:
     from indexers.base import Index
 
-__all__ = ["INDEXES", "IndexKind", "Settings", "find_index", "index_kinds", "open_index"]
+__all__ = ["INDEXES", "IndexAddress", "IndexKind", "Settings", "find_index", "index_kinds", "open_index"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +101,17 @@ def open_index(kind: str, uri: str, name: str, token: str = "", *, settings: Set
     ``token`` alone is short for settings that hold nothing else.
     """
     return find_index(kind).open(uri, name, settings or Settings(token=token))
+
+
+@dataclass(frozen=True, slots=True)
+class IndexAddress:
+    """Where an index is, and how it is reached; may be sent to a worker."""
+
+    kind: str
+    uri: str
+    name: str
+    settings: Settings = field(default_factory=Settings)
+
+    def open(self) -> Index:
+        """Connect to it. Raises ConfigError for a kind that is not known."""
+        return open_index(self.kind, self.uri, self.name, settings=self.settings)

@@ -184,7 +184,7 @@ class Index(Protocol):
         occurs twice, and a vector that is not finite or of another dimension.
 
         Returns the keys that were refused because the index holds a newer version of them; always none of an engine
-        that is not ``conditional``.
+        that is not ``conditional``. Given no rows it only does what an engine needs before the first.
         """
 
     def delete(self, version: str, chunk_ids: Sequence[str]) -> None:

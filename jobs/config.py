@@ -23,7 +23,7 @@ from pydantic_settings.exceptions import SettingsError
 
 from embedding.errors import ConfigError
 from embedding.extensions import load_extensions
-from indexers import find_index
+from indexers import IndexAddress, Settings, find_index
 from jobs.config_sections import (
     SOURCE_SECTIONS,
     TEAM_PATTERN,
@@ -107,6 +107,23 @@ class Config(BaseSettings):
     def cache(self) -> Path:
         """Folder of what a machine works out once."""
         return platformdirs.user_cache_path("embedmill")
+
+    def index_address(self) -> IndexAddress:
+        """Where the index is, with what this configuration says of it."""
+        target, files = self.index, {}
+        for key in ("tls_ca", "tls_cert", "tls_key"):
+            given = getattr(target, key)
+            files[key] = str(self.path(given)) if given else ""
+        settings = Settings(
+            token=target.token.get_secret_value(),
+            database=target.database,
+            tls_server_name=target.tls_server_name,
+            writers=target.writers,
+            hybrid=target.hybrid,
+            storage=target.storage,
+            **files,
+        )
+        return IndexAddress(target.kind, self.index_uri, target.name, settings)
 
     @property
     def index_uri(self) -> str:

@@ -23,11 +23,11 @@ from embedding.records import CHUNK
 from embedding.text.slack import NORMALISER_VERSION
 from embedding.text.template import Template
 from embedding.tokens.counter import prompt_tokens
-from indexers import Settings, find_index, open_index
+from indexers import find_index
 from jobs import termination
 from jobs.config import Config
 from jobs.engines.memory import give_back_memory
-from jobs.engines.ray import ray_runs
+from jobs.engines.ray import ray_runs, start_ray
 from jobs.extract.cutting import ROW_VERSION, Chunking
 from jobs.state.lease import Lease
 from jobs.state.run_target import RunTarget
@@ -69,20 +69,7 @@ class Pipeline:
     def index(self) -> Index:
         """The index, opened on first use."""
         if self._index is None:
-            target, files = self.config.index, {}
-            for key in ("tls_ca", "tls_cert", "tls_key"):
-                given = getattr(target, key)
-                files[key] = str(self.config.path(given)) if given else ""
-            settings = Settings(
-                token=target.token.get_secret_value(),
-                database=target.database,
-                tls_server_name=target.tls_server_name,
-                writers=target.writers,
-                hybrid=target.hybrid,
-                storage=target.storage,
-                **files,
-            )
-            self._index = open_index(target.kind, self.config.index_uri, target.name, settings=settings)
+            self._index = self.config.index_address().open()
         return self._index
 
     def has_index(self) -> bool:
@@ -180,7 +167,7 @@ class Pipeline:
         if self._ray_is_away() and reading < FEW_BYTES:
             self.encoder_process()
         else:
-            self._start_ray()
+            self._start_encoding()
 
     def encodes_alone(self, shards: int) -> bool:
         """Whether one process encodes, without Ray: a shard would keep one actor busy, and needs no others.
@@ -200,7 +187,7 @@ class Pipeline:
     def _ray_is_away(self) -> bool:
         return self.config.ray.address == "local" and self._encoding is None and not ray_runs()
 
-    def _start_ray(self) -> None:
+    def _start_encoding(self) -> None:
         if self._encoding is None:
             from jobs.embed.embed import ready
 
@@ -208,9 +195,16 @@ class Pipeline:
             self._encoding = thread.submit(ready, self.config, self.state, self.encoder())
             thread.shutdown(wait=False)
 
+    def start_ray(self) -> None:
+        """Wait for the Ray that encodes, or start one for other work."""
+        if self._encoding is not None:
+            self._encoding.result()
+        else:
+            start_ray(self.config, self.state.engines)
+
     def encoding(self) -> EncoderSpec:
         """What encodes on Ray, which is then started. Raises what its start raised."""
-        self._start_ray()
+        self._start_encoding()
         assert self._encoding is not None
         return self._encoding.result()
 

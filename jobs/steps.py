@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from embedding.errors import EmbedmillError
+from indexers.rows import INDEX_ROW
 from jobs.extract.extract import extract
 from jobs.plan.deletion_guard import guard_deletes
 from jobs.plan.plan import Plan, make_plan, plan_changes
@@ -19,11 +20,14 @@ from jobs.state.watermark import settled_but
 
 if TYPE_CHECKING:
     from jobs.embed.embed import StoredShard
-    from jobs.publish.publisher import Publisher
+    from jobs.pipeline import Pipeline
+    from jobs.publish.publisher import Publisher, Writers
+    from jobs.publish.row_writer import RowWriter
     from jobs.state.frames import Frames
     from jobs.state.parts import Part
     from jobs.state.run_target import RunTarget
 
+WORKER_ROWS = 50_000  # are written by workers: of fewer their clients take longer to load than they gain
 MOST_CHANGES = 200_000  # rows of chunks that are compared by themselves, in memory; of more the whole tables are
 
 
@@ -155,6 +159,7 @@ def apply_plan(session: RunSession, version: str, *, stop: Callable[[], bool]) -
             with report.timed("publish"):
                 if left_out is None or not queue.wait():
                     return False
+                publisher.finish()
         _expect(missing + publisher.left_out, left_out)
         expect("publish", "rows to write", report.plan.writes - left_out, publisher.upserted)
         with report.timed("publish"):
@@ -173,6 +178,7 @@ def publish_rows(
     with _publisher(session, version, made) as publisher, report.timed("publish"):
         if not publisher.publish_ready(stop):
             return False
+        publisher.finish()
         expect("publish", "rows to write", made.writes - left_out, publisher.upserted)
         return _deleted(publisher, made, stop)
 
@@ -207,21 +213,36 @@ def _expect(missing: int, left_out: int) -> None:
 def _publisher(session: RunSession, version: str, made: Plan) -> Iterator[Publisher]:
     """What publishes a plan. At the end the index is flushed, and what was written is in the report."""
     from jobs.publish.publisher import Publisher
+    from jobs.publish.row_writer import RowWriter
 
-    pipeline, report = session.pipeline, session.report
+    pipeline, report, target = session.pipeline, session.report, session.target(version)
+    rows = pipeline.config.index.shard_rows
     with pipeline.progress.bar("publish", made.writes + made.delete, "rows") as advance:
-        publisher = Publisher(
-            pipeline.index(),
-            session.target(version),
-            shard_rows=pipeline.config.index.shard_rows,
-            before_commit=session.lease.check,
-            progress=advance,
+        writer = RowWriter(
+            target.state.root, version, target.space_id, target.run_id, target.lexical, rows, session.lease.proof.check
         )
-        yield publisher
-        with report.timed("publish"):
-            publisher.flush()
-        report.upserted += publisher.upserted
-        report.deleted += publisher.deleted
+        writers = _workers(pipeline, writer) if made.writes >= WORKER_ROWS else None
+        publisher = Publisher(pipeline.index(), target, writer, progress=advance, writers=writers)
+        try:
+            yield publisher
+            with report.timed("publish"):
+                publisher.finish()
+                publisher.flush()
+        finally:
+            publisher.close()
+            report.upserted += publisher.upserted
+            report.deleted += publisher.deleted
+
+
+def _workers(pipeline: Pipeline, writer: RowWriter) -> Writers | None:
+    """Workers that write rows; none for an index in this process."""
+    from jobs.publish.workers import PublishWorkers
+
+    index = pipeline.index()
+    if index.capabilities().embedded:
+        return None
+    index.upsert(writer.version, INDEX_ROW.empty_table())  # what comes before a first row, once and not by each of them
+    return PublishWorkers(pipeline.start_ray, pipeline.config.index_address(), writer, index.capabilities().writers)
 
 
 def final_status(report: Report) -> Literal["partial", "ok"]:

@@ -91,9 +91,9 @@ class MilvusIndex(MilvusReader):
         """See ``Index``. Requests go to a server side by side; their keys differ, so their order says nothing."""
         held = self._describe(version)
         table, vectors = checked_rows(rows, held.dim, MAX_BYTES)
+        self._assure(version, held)
         if not len(table):
             return []
-        self._assure(version, held)
         table = table.select(held.layout.columns)
         if held.layout.float16:
             with np.errstate(over="ignore"):

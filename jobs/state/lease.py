@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,6 +30,24 @@ from jobs.state.fencing import LOST
 _FRESH_SECONDS = 5.0  # who waits says so every second; an older sign is of a run that was killed
 
 _Held = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseProof:
+    """Tells whether a lease is still held, by its ``token`` in the state's ``file``; may be sent to a worker."""
+
+    file: Path
+    token: str
+
+    def held(self) -> bool:
+        """Whether the lease is still its holder's."""
+        found = _read(self.file)
+        return found is not None and found["token"] == self.token
+
+    def check(self) -> None:
+        """Raise LeaseHeldError if the lease was lost. Call before each write that no fence guards."""
+        if not self.held():
+            raise LeaseHeldError(LOST)
 
 
 class Lease:
@@ -48,8 +67,8 @@ class Lease:
         self._seconds = seconds
         self._wait = wait
         self._newest = newest
-        self._token = uuid.uuid4().hex
-        self._waiting = root / f".lease.waiting.{self._token}"
+        self.proof = LeaseProof(self._file, uuid.uuid4().hex)
+        self._waiting = root / f".lease.waiting.{self.proof.token}"
         self._run_id = run_id
         self._seen: tuple[_Held | None, float] = (None, 0.0)
         self._stop = threading.Event()
@@ -81,7 +100,7 @@ class Lease:
     def give_way(self) -> None:
         """After the block: let a run that waits have the lease first."""
         until = time.monotonic() + _FRESH_SECONDS
-        while self._read() is None and self.wanted() and time.monotonic() < until:
+        while _read(self._file) is None and self.wanted() and time.monotonic() < until:
             time.sleep(0.05)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -92,25 +111,17 @@ class Lease:
                 self._file.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Raise LeaseHeldError if the lease was lost. Call before each write that no fence guards."""
-        if not self.held():
-            raise LeaseHeldError(LOST)
+        """Raise LeaseHeldError if the lease was lost; see ``LeaseProof``."""
+        self.proof.check()
 
     def held(self) -> bool:
         """Whether the lease is still ours."""
-        held = self._read()
-        return held is not None and held["token"] == self._token
-
-    def _read(self) -> _Held | None:
-        try:
-            return dict(json.loads(self._file.read_text()))
-        except (FileNotFoundError, ValueError):
-            return None
+        return self.proof.held()
 
     def _write(self) -> None:
         me = psutil.Process()
         body = {
-            "token": self._token,
+            "token": self.proof.token,
             "number": self.number,
             "run_id": self._run_id,
             "host": socket.gethostname(),
@@ -127,7 +138,7 @@ class Lease:
     def _try(self) -> _Held | None:
         try:
             with self._lock:
-                held = self._read()
+                held = _read(self._file)
                 if held is not None:
                     gone = is_here(held) and is_gone(held)
                     if not gone and not self._expired(held):
@@ -168,6 +179,13 @@ def holder(root: Path) -> str:
         return "" if gone or not is_here(held) and time.time() >= float(held["expires"]) else str(held["run_id"])
     except (FileNotFoundError, ValueError, KeyError):
         return ""
+
+
+def _read(file: Path) -> _Held | None:
+    try:
+        return dict(json.loads(file.read_text()))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _fresh(file: Path) -> bool:

@@ -97,12 +97,18 @@ def assert_seen(steps: int = 20, examples: int = 50) -> None:
 
 @pytest.mark.long
 def test_the_ledger_before_the_index_is_seen(mutate: Callable[..., None]) -> None:
-    record = '        _record(self._state, ledger, shard["held"])\n'
-    intent = (
-        "    with record_intent(self._state, self._target.run_id, ledger):\n"
-        "        self._before_commit()\n        refused"
+    mutate(
+        publisher.Publisher._publish,
+        (
+            "    for written in self._writers.offer(planned):\n        self._commit(written)\n",
+            "    late = []\n"
+            "    class Late:\n"
+            "        upsert = staticmethod(lambda *given: late.append(given) or [])\n"
+            "    for written in WritesHere(Late(), self._writer).offer(planned):\n"
+            "        self._commit(written)\n"
+            "        self._index.upsert(*late.pop())\n",
+        ),
     )
-    mutate(publisher.Publisher._write, (record, ""), (intent, record[4:] + intent))
     assert_seen()
 
 

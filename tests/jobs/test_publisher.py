@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedding.records import CHUNK
-from embedding.text.template import Template
+from embedding.text.template import BARE, Template
 from indexers.exact import ExactIndex
-from jobs.publish.publisher import Publisher, index_rows
+from jobs.publish.publisher import Publisher
+from jobs.publish.row_writer import RowWriter, index_rows
 from jobs.publish.shard_queue import ShardQueue
 from jobs.state.parts import Part, write_part
 from jobs.state.run_target import RunTarget
@@ -57,13 +58,8 @@ class Published:
         folder = self.state.work(RUN) / "rows" / "shard=0"
         folder.mkdir(parents=True)
         pq.write_table(planned, folder / "part.parquet")
-        self.publisher = Publisher(
-            self.index,
-            RunTarget(self.state, VERSION, SPACE, RUN),
-            shard_rows=shard_rows,
-            before_commit=lambda: None,
-            progress=self._tell,
-        )
+        writer = RowWriter(self.state.root, VERSION, SPACE, RUN, BARE, shard_rows, lambda: None)
+        self.publisher = Publisher(self.index, RunTarget(self.state, VERSION, SPACE, RUN), writer, progress=self._tell)
 
     def _tell(self, count: int) -> None:
         self.told += count

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedding.errors import EmbedmillError
+from embedding.text.template import BARE
 from indexers.exact import ExactIndex
 from jobs.extract import extract, readings
 from jobs.extract.extracted import CHUNK_ROW, EXTRACTED, PARTITION_ROW
@@ -20,6 +21,7 @@ from jobs.extract.readings import read_staged
 from jobs.plan import plan
 from jobs.plan.plan import Plan
 from jobs.publish.publisher import Publisher
+from jobs.publish.row_writer import RowWriter
 from jobs.state.parts import write_part
 from jobs.state.row_counts import expect, rows_in
 from jobs.state.run_target import RunTarget
@@ -100,8 +102,7 @@ def test_a_plan_whose_deletes_are_not_where_it_wrote_them_is_not_carried_out(tmp
     publisher = Publisher(
         ExactIndex(),
         RunTarget(state, "v", "s", "r"),
-        shard_rows=9,
-        before_commit=lambda: None,
+        RowWriter(state.root, "v", "s", "r", BARE, 9, lambda: None),
         progress=lambda rows: None,
     )
     with pytest.raises(EmbedmillError, match="publish: 4 rows to delete were asked for and 0 came back"):
