@@ -16,7 +16,8 @@ from pathlib import Path
 import psutil
 
 SAMPLE_SECONDS = 0.2
-DEEP_SECONDS = 1.0  # unique and proportional size: the kernel walks all pages of the process for them
+DEEP_SECONDS = 1.0  # unique and proportional size: the kernel walks all pages of the process for them,
+DEEP_SHARE = 20  # which takes at most this part of a core, however many pages there are
 END_SECONDS = 20.0  # how long processes may outlive their driver before they are named as left over
 _MB = 1 << 20
 
@@ -86,7 +87,8 @@ class _Tree:
 
     def sample(self) -> None:
         """Look at every process once."""
-        deep = time.monotonic() >= self._deep_at
+        began = time.monotonic()
+        deep = began >= self._deep_at
         together = 0.0
         for process in self._alive():
             try:
@@ -102,7 +104,8 @@ class _Tree:
                 continue  # it ended between two looks
         if deep:
             self.together = max(self.together, together)
-            self._deep_at = time.monotonic() + DEEP_SECONDS
+            ended = time.monotonic()
+            self._deep_at = ended + max(DEEP_SECONDS, DEEP_SHARE * (ended - began))
 
     def _alive(self) -> list[psutil.Process]:
         found = {pid: process for pid, (process, _) in self._known.items() if process.is_running()}

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,23 +90,43 @@ def decide(
     none = frames.local(REMOVALS, [])
     staged = _rows_of(frames, rows, CHUNK_ROW, CHUNK.names)
     removed = _rows_of(frames, rows, REMOVED_ROW, REMOVALS.names) if removals else none
-    read = ownership.Read(
-        frames=frames,
-        staged=staged,
-        removed=removed,
-        chunks=frames.table(state, "chunks", wanted=_wanted(frames, changes, readings, staged, removed)),
-        removals=frames.table(state, "removals") if removals else none,
-        covered=frames.local(_COVERED, [{"source_id": s, "partition": p} for s, p in sorted(covered)]),
-        certain=frames.local(_COVERED, [{"source_id": s, "partition": p} for s, p in sorted(certain)]),
-        protected=frames.local(_PROTECTED, protected),
-    )
-    claimed = ownership.rank_owners(read, [source.source_id for source in extraction.sources])
-    with frames.keep(claimed) as claims, frames.keep(ownership.winning(read, claims)) as winners:
+    wanted = _wanted(frames, changes, readings, staged, removed)
+    with ExitStack() as kept:
+        read = ownership.Read(
+            frames=frames,
+            staged=staged,
+            removed=removed,
+            chunks=kept.enter_context(_chunks(frames, state, wanted)),
+            removals=frames.table(state, "removals") if removals else none,
+            covered=frames.local(_COVERED, [{"source_id": s, "partition": p} for s, p in sorted(covered)]),
+            certain=frames.local(_COVERED, [{"source_id": s, "partition": p} for s, p in sorted(certain)]),
+            protected=frames.local(_PROTECTED, protected),
+        )
+        claimed = ownership.rank_owners(read, [source.source_id for source in extraction.sources])
+        claims = kept.enter_context(frames.keep(claimed))
+        winners = kept.enter_context(frames.keep(ownership.winning(read, claims)))
         decided = ownership.decided_by(read, winners, claims)
         overlaps: dict[At, set[str]] = {}
         for pair in frames.collect(ownership.overlapping(read, claims)).to_pylist():
             overlaps.setdefault((pair["source_id"], pair["partition"]), set()).add(pair["other"])
         yield Decision(read, claims, winners, decided, overlaps, elsewhere, removals)
+
+
+@contextmanager
+def _chunks(frames: Frames, state: State, wanted: Wanted | None) -> Iterator[Frame]:
+    """What decides of ``chunks``; of few documents it is read once for all questions."""
+    chunks = frames.table(state, "chunks", wanted=wanted)
+    if wanted is None:
+        yield chunks
+        return
+    named = {
+        column: frames.local(pa.schema([(column, pa.string())]), [{column: value} for value in sorted(values)])
+        for column, values in wanted.items()
+    }
+    any_of = " OR ".join(f"c.{column} IN (SELECT {column} FROM {{{column}}})" for column in named)
+    rows = frames.sql(f"SELECT {columns(CHUNK.names, 'c')} FROM {{chunks}} c WHERE {any_of}", chunks=chunks, **named)
+    with frames.keep(rows) as kept:
+        yield kept
 
 
 def _wanted(frames: Frames, changes: SourceChanges, readings: Readings, staged: Frame, removed: Frame) -> Wanted | None:

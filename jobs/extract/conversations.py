@@ -12,9 +12,10 @@ border but its own neighbours'.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from embedding.text.language import languages_of
 from indexers.rows import MAX_MENTIONS
 from jobs.extract.cutting import LABEL, Chunking, Piece, chunk_row
 from jobs.state.frames import Frame, Frames, columns, equal
+from jobs.state.pieces import group_starts
 from jobs.state.tables import CHUNK_KEY, CONVERSATIONS
 from jobs.telemetry.error_reporting import without_messages
 
@@ -63,6 +65,9 @@ _TAKEN = (
 MESSAGE = pa.schema([pa.field("group_id", pa.string()), *[CHUNK.field(name).with_nullable(True) for name in _TAKEN]])
 
 
+_DAY = "CAST(CAST(floor({} / 86400000000) AS BIGINT) AS STRING)"
+
+
 def touched_groups(frames: Frames, messages: Frame) -> Frame:
     """Groups (team_id, group_id) that chunks (CHUNK) are in, and those of the threads that they may have begun."""
     return frames.sql("SELECT DISTINCT team_id, group_id FROM {grouped}", grouped=_grouped(frames, messages))
@@ -84,7 +89,7 @@ def _grouped(frames: Frames, chunks: Frame) -> Frame:
     What an earlier version did not know of them is empty.
     """
     known = ", ".join(f"coalesce({name}, '') AS {name}" if name in _UNKNOWN else name for name in _TAKEN)
-    day = "CAST(CAST(floor(created_at / 86400000000) AS BIGINT) AS STRING)"
+    day = _DAY.format("created_at")
     names = columns(_TAKEN)
     return frames.sql(
         f"""
@@ -130,15 +135,17 @@ def changed_conversations(frames: Frames, commit: Commit, chunking: Chunking) ->
         changed=commit.changed,
         chunks=commit.chunks,
     )
-    chunks = _of_channels(frames, commit.state, looked_at)
-    now = frames.sql(
-        f"SELECT {columns(CHUNK.names, 'c')} FROM {{chunks}} c ANTI JOIN {{changed}} k ON {equal(key, 'c', 'k')} "
-        f"UNION ALL SELECT {names} FROM {{new}} UNION ALL SELECT {names} FROM {{changed}} WHERE NOT _delete",
-        chunks=chunks,
-        changed=commit.changed,
-        new=commit.new,
-    )
-    with frames.keep(touched_groups(frames, looked_at)) as groups:
+    with (
+        frames.keep(touched_groups(frames, looked_at)) as groups,
+        frames.keep(_in_groups(frames, _of_channels(frames, commit.state, looked_at), groups)) as chunks,
+    ):
+        now = frames.sql(
+            f"SELECT {columns(CHUNK.names, 'c')} FROM {{chunks}} c ANTI JOIN {{changed}} k ON {equal(key, 'c', 'k')} "
+            f"UNION ALL SELECT {names} FROM {{new}} UNION ALL SELECT {names} FROM {{changed}} WHERE NOT _delete",
+            chunks=chunks,
+            changed=commit.changed,
+            new=commit.new,
+        )
         made = build_conversations(frames, messages_of(frames, now, groups), chunking)
         held = frames.sql(
             f"SELECT {columns(CHUNK.names, 'c')} FROM {{chunks}} c "
@@ -164,6 +171,24 @@ def changed_conversations(frames: Frames, commit: Commit, chunking: Chunking) ->
             yield new, altered
 
 
+def _in_groups(frames: Frames, chunks: Frame, groups: Frame) -> Frame:
+    """Of chunks (CHUNK) the messages and the conversations of some groups (team_id, group_id)."""
+    ids = {
+        "group": "concat_ws(chr(0), g.team_id, g.group_id)",
+        "thread": "concat_ws(chr(0), c.team_id, c.channel_id, c.thread_id)",
+        "day": f"concat_ws(chr(0), c.team_id, c.channel_id, {_DAY.format('c.created_at')})",
+        "begun": "concat_ws(chr(0), c.team_id, c.channel_id, c.doc_id)",
+        "made": "concat_ws(chr(0), c.team_id, c.partition)",
+    }
+    touched = f"(SELECT {ids['group']} FROM {{groups}} g)"
+    return frames.sql(
+        f"SELECT {columns(CHUNK.names, 'c')} FROM {{chunks}} c WHERE {ids['thread']} IN {touched} "
+        f"OR {ids['day']} IN {touched} OR {ids['begun']} IN {touched} OR {ids['made']} IN {touched}",
+        chunks=chunks,
+        groups=groups,
+    )
+
+
 def _of_channels(frames: Frames, state: State, messages: Frame) -> Frame:
     """The ``chunks`` of the channels that messages (CHUNK) were said in, and some others."""
     named = frames.collect(frames.sql("SELECT DISTINCT channel_id FROM {messages}", messages=messages))["channel_id"]
@@ -173,25 +198,21 @@ def _of_channels(frames: Frames, state: State, messages: Frame) -> Frame:
 
 def build_conversations(frames: Frames, messages: Frame, chunking: Chunking) -> Frame:
     """The conversations (CHUNK) of messages (MESSAGE) of whole groups."""
-    return frames.map(messages, builder(chunking), CHUNK, by=_KEY, order=("created_at", "doc_id"))
+    return frames.map(messages, partial(_build, chunking), CHUNK, by=_KEY, order=("created_at", "doc_id"))
 
 
-def builder(chunking: Chunking) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """The function for ``Frames.map``: MESSAGE rows in, sorted by team, group and time; conversations (CHUNK) out."""
-
-    def build(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        with without_messages():
-            chunker = Chunker(chunking.tokenizer_file, chunking.limits)
-            rest = MESSAGE.empty_table()
-            for batch in batches:
-                rows = pa.concat_tables([rest, pa.Table.from_batches([batch]).cast(MESSAGE)])
-                starts = _starts(rows)
-                last = int(starts[-1]) if len(starts) else 0
-                rest = rows.slice(last)  # the last group may go on in the next batch
-                yield from conversations(rows.slice(0, last), chunker, chunking).to_batches()
-            yield from conversations(rest, chunker, chunking).to_batches()
-
-    return build
+def _build(chunking: Chunking, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """For ``Frames.map``: MESSAGE rows in, sorted by team, group and time; conversations (CHUNK) out."""
+    with without_messages():
+        chunker = Chunker(chunking.tokenizer_file, chunking.limits)
+        rest = MESSAGE.empty_table()
+        for batch in batches:
+            rows = pa.concat_tables([rest, pa.Table.from_batches([batch]).cast(MESSAGE)])
+            starts = group_starts(rows, _KEY)
+            last = int(starts[-1]) if len(starts) else 0
+            rest = rows.slice(last)  # the last group may go on in the next batch
+            yield from conversations(rows.slice(0, last), chunker, chunking).to_batches()
+        yield from conversations(rest, chunker, chunking).to_batches()
 
 
 def conversations(rows: pa.Table, chunker: Chunker, chunking: Chunking) -> pa.Table:
@@ -205,14 +226,18 @@ def conversations(rows: pa.Table, chunker: Chunker, chunking: Chunking) -> pa.Ta
     shown = rows.drop_columns(["text", "tokens"]).to_pylist()
     ends = [*cuts[1:].tolist(), len(rows)]
     texts = ["\n".join(lines[start:end]) for start, end in zip(cuts.tolist(), ends, strict=True)]
-    columns: dict[str, list[object]] = {name: [] for name in CHUNK.names}
-    for start, end, text, spans in zip(cuts.tolist(), ends, texts, chunker.split_batch(texts), strict=True):
-        # One span, but for words that take more tokens side by side than each alone.
-        tokens = spans[0].tokens if end - start > 1 else int(rows["tokens"][start].as_py())
-        row = _row(shown[start:end], text[: spans[0].end], tokens, chunking)
-        for column, value in zip(columns.values(), row, strict=True):
-            column.append(value)
-    return pa.Table.from_pydict(columns, schema=CHUNK)
+    alone = rows["tokens"].take(pa.array(cuts)).to_pylist()
+    # One span, but for words that take more tokens side by side than each alone.
+    spans = [of_text[0] for of_text in chunker.split_batch(texts)]
+    texts = [text[: span.end] for text, span in zip(texts, spans, strict=True)]
+    said = [shown[start:end] for start, end in zip(cuts.tolist(), ends, strict=True)]
+    found = [
+        _row(messages, text, span.tokens if len(messages) > 1 else own_tokens, language, chunking)
+        for messages, text, span, own_tokens, language in zip(
+            said, texts, spans, alone, _languages(said, texts), strict=True
+        )
+    ]
+    return pa.Table.from_pydict(dict(zip(CHUNK.names, map(list, zip(*found, strict=True)), strict=True)), schema=CHUNK)
 
 
 def _without_lone_beginnings(rows: pa.Table) -> pa.Table:
@@ -220,7 +245,7 @@ def _without_lone_beginnings(rows: pa.Table) -> pa.Table:
     rows = rows.combine_chunks()
     if not len(rows):
         return rows
-    starts = _starts(rows)
+    starts = group_starts(rows, _KEY)
     replies = pc.not_equal(rows["thread_id"], "").to_numpy()
     of_thread = pc.equal(
         rows["group_id"], pc.binary_join_element_wise(rows["channel_id"], rows["doc_id"], "\0")
@@ -230,7 +255,9 @@ def _without_lone_beginnings(rows: pa.Table) -> pa.Table:
     return rows.filter(pa.array(np.repeat(~lone, sizes))).combine_chunks()
 
 
-def _row(said: Sequence[dict[str, Any]], text: str, tokens: int, chunking: Chunking) -> tuple[object, ...]:
+def _row(
+    said: Sequence[dict[str, Any]], text: str, tokens: int, language: str, chunking: Chunking
+) -> tuple[object, ...]:
     first = said[0]
     document = Document(
         doc_id=ids.conversation_id(first["team_id"], first["channel_id"], first["group_id"], first["doc_id"]),
@@ -251,32 +278,22 @@ def _row(said: Sequence[dict[str, Any]], text: str, tokens: int, chunking: Chunk
     meta = ids.dump_meta({"messages": [one["doc_id"] for one in said]})
     # Of one message it is encoded as that is, and has its vector; of more, names would be most of a short text.
     context = first["context"] if len(said) == 1 else ""
-    piece = Piece(0, text, meta, context, tokens, _language(said, text))
+    piece = Piece(0, text, meta, context, tokens, language)
     return chunk_row(document, piece, (CONVERSATIONS, first["group_id"]), chunking)
 
 
-def _language(said: Sequence[dict[str, Any]], text: str) -> str:
-    """That of most messages, of two the first; where each is too short to tell, that of the whole text."""
-    told = Counter(one["language"] for one in said if one["language"])
-    return str(told.most_common(1)[0][0]) if told else languages_of([text])[0]
-
-
-def _starts(rows: pa.Table) -> npt.NDArray[np.int64]:
-    """Places of the rows that begin a group."""
-    if not len(rows):
-        return np.zeros(0, np.int64)
-    same = np.ones(len(rows) - 1, bool)
-    for name in _KEY:
-        column = rows[name].combine_chunks()
-        same &= pc.equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
-    return np.flatnonzero(np.append(True, ~same))
+def _languages(said: Sequence[Sequence[dict[str, Any]]], texts: Sequence[str]) -> list[str]:
+    """Those of most messages, of two the first; where each is too short to tell, those of the whole texts."""
+    told = [Counter(one["language"] for one in messages if one["language"]).most_common(1) for messages in said]
+    untold = iter(languages_of([text for text, found in zip(texts, told, strict=True) if not found]))
+    return [str(found[0][0]) if found else next(untold) for found in told]
 
 
 def _cuts(rows: pa.Table, tokens: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
     """Places of the rows that begin a conversation; none has more than ``most`` tokens, but of one message."""
     count = len(rows)
     begins = np.zeros(count, bool)
-    begins[_starts(rows)] = True
+    begins[group_starts(rows, _KEY)] = True
     created = rows["created_at"].to_numpy()
     in_thread = pc.not_equal(pc.fill_null(rows["thread_id"], ""), "").to_numpy()
     begins[1:] |= (np.diff(created) > GAP) & ~in_thread[1:]

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -21,6 +22,7 @@ from embedding.errors import ConfigError, ResourceError
 from jobs.state.frames import Batches, Frame, Frames, as_table, columns, parts_of
 from jobs.state.parts import Part
 from jobs.state.path_alias import plain
+from jobs.state.pieces import over_files, pieces_of
 from jobs.state.reading_processes import read_in_processes
 from jobs.state.table_files import data_of
 from jobs.state.tables import TABLES
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from jobs.state.table_files import TableFile, Wanted
 
 _ROWS = 4096  # of a batch
+_PIECE_ROWS = 25_000  # that are mapped by one process at a time: of fewer the processes take longer to start
 LITTLE_BYTES = 4_000_000  # of sources: processes that read take a second to start
 # Functions by the names and with the meaning that Spark gives them.
 _MACROS = (
@@ -152,9 +155,29 @@ class DuckFrames(Frames):
         by: Sequence[str] = (),
         order: Sequence[str] = (),
     ) -> Frame:
-        """See ``Frames``."""
-        made = function(self._batches(frame, frame.columns, order=[*by, *order]))
-        return self.local(schema, pa.Table.from_batches(made, schema=schema))
+        """See ``Frames``. Many rows of several groups by a process for each core; the function can then be pickled."""
+        batches = self._batches(frame, frame.columns, order=[*by, *order])
+        cores = os.cpu_count() or 1
+        if not by or cores == 1:
+            return self.local(schema, pa.Table.from_batches(function(batches), schema=schema))
+        pieces = pieces_of(batches, by, _PIECE_ROWS)
+        ahead = list(islice(pieces, 2))
+        if len(ahead) < 2:
+            rows = chain.from_iterable(ahead)
+            return self.local(schema, pa.Table.from_batches(function(rows), schema=schema))
+        folder = self._scratch / self._new_name()
+        written, made = folder / "pieces", folder / "made"
+        written.mkdir(parents=True)
+        made.mkdir()
+        for number, piece in enumerate(chain(ahead, pieces)):
+            with _writer(written / f"{number}", piece[0].schema) as sink:
+                for batch in piece:
+                    sink.write_batch(batch)
+        files = sorted(written.rglob("*.parquet"))
+        tasks = pa.table({"path": [str(file) for file in files], "size": [file.stat().st_size for file in files]})
+        read_in_processes(tasks, over_files(function), schema, made, processes=cores)
+        shutil.rmtree(written)
+        return self.files(schema, made)
 
     def read_each(
         self, tasks: pa.Table, function: Callable[[Batches], Batches], schema: pa.Schema, folder: Path

@@ -85,7 +85,7 @@ class _Process:
         except (EOFError, ConnectionError):
             code = self._process.wait()
             raise ResourceError(
-                f"a process that reads the sources was killed (exit code {code}), perhaps for want of memory; run again"
+                f"a process of this run was killed (exit code {code}), perhaps for want of memory; run again"
             ) from None
         if fault:
             raise fault_from_bytes(fault)
