@@ -1,8 +1,10 @@
 # Two commands do all the set-up: `make demo` and `make test`. The environment is made once and reused while
 # requirements.txt, pyproject.toml and this file stay the same.
-.PHONY: help demo airflow test test-all coverage docs model chaos fuzz readers lint docs-generate bench bench-gpu clean-env clean
+.PHONY: help demo airflow environments test test-all coverage docs model chaos fuzz readers lint docs-generate bench bench-gpu clean-env clean
 SHELL := /bin/bash
 PYTHON ?= python3
+# Bytecode is kept, whatever the shell says: else each of the hundreds of processes that tests start compiles our modules.
+export PYTHONDONTWRITEBYTECODE :=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.current
@@ -32,10 +34,14 @@ demo: $(STAMP)  ## index the sample with the embedded default, then search it th
 airflow: $(STAMP)  ## start a local Airflow with the DAGs over the sample; Ctrl-C stops it
 	@bash docs/sample/airflow.sh $(BIN)
 
-test: $(STAMP) $(MILVUS_STAMP)  ## run the tests, also against a real Milvus server
+# Side by side: pip uses one core.
+environments:
+	@$(MAKE) --no-print-directory -j2 $(STAMP) $(MILVUS_STAMP)
+
+test: environments  ## run the tests, also against a real Milvus server
 	@$(BIN)/python -m pytest $(PARALLEL)
 
-test-all: $(STAMP) $(MILVUS_STAMP)  ## the tests, and an hour more: Airflow's faults, installs of images, mutants
+test-all: environments  ## the tests, and an hour more: Airflow's faults, installs of images, mutants
 	@$(BIN)/python -m pytest $(PARALLEL); first=$$?; $(BIN)/python -m pytest -m long && exit $$first
 
 coverage: $(STAMP)  ## the fast tests, and which lines and branches they reach
@@ -87,7 +93,8 @@ $(STAMP): requirements.txt pyproject.toml Makefile
 	  echo "make: disk full: $$free MB free here, the environment needs $(NEED_MB) MB; free some space" >&2; exit 1; fi
 	@echo "making the virtual environment ($(VENV), some minutes the first time)" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt
+	@$(BIN)/python -m compileall -qq -j 2 $(VENV)/lib || true  # pip would compile on one core; some files are templates
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
