@@ -93,7 +93,7 @@ $(STAMP): requirements.txt pyproject.toml Makefile
 	  echo "make: disk full: $$free MB free here, the environment needs $(NEED_MB) MB; free some space" >&2; exit 1; fi
 	@echo "making the virtual environment ($(VENV), some minutes the first time)" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements.txt  # it names all
 	@$(BIN)/python -m compileall -qq -j 2 $(VENV)/lib || true  # pip would compile on one core; some files are templates
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
