@@ -167,7 +167,7 @@ class Pipeline:
         if self._ray_is_away() and reading < FEW_BYTES:
             self.encoder_process()
         else:
-            self._start_encoding()
+            self._begin_on_ray()
 
     def encodes_alone(self, shards: int) -> bool:
         """Whether one process encodes, without Ray: a shard would keep one actor busy, and needs no others.
@@ -187,7 +187,7 @@ class Pipeline:
     def _ray_is_away(self) -> bool:
         return self.config.ray.address == "local" and self._encoding is None and not ray_runs()
 
-    def _start_encoding(self) -> None:
+    def _begin_on_ray(self) -> None:
         if self._encoding is None:
             from jobs.embed.embed import ready
 
@@ -204,7 +204,7 @@ class Pipeline:
 
     def encoding(self) -> EncoderSpec:
         """What encodes on Ray, which is then started. Raises what its start raised."""
-        self._start_encoding()
+        self._begin_on_ray()
         assert self._encoding is not None
         return self._encoding.result()
 

@@ -151,7 +151,7 @@ def test_one_that_ends_before_it_tries_a_text_is_given_up(tmp_path: Path, spec: 
 def test_a_run_of_few_texts_starts_no_ray_and_quarantines_what_kills_the_encoder(
     ran: Workspace, fragile: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Pipeline, "_start_ray", None)  # called, it would raise
+    monkeypatch.setattr(Pipeline, "_begin_on_ray", None)  # called, it would raise
     monkeypatch.setattr("jobs.pipeline.ray_runs", lambda: False)  # of another test's
     before = ran.messages("general")
     ran.day("general", [*before, message(50, KILLS), message(51, "The tram stops at the museum")])
@@ -184,7 +184,7 @@ def test_when_it_is_used(
     workspace.config.write_text(workspace.config.read_text() + f'[ray]\naddress = "{address}"\n')
     monkeypatch.setattr("jobs.pipeline.ray_runs", lambda: runs)
     begun: list[str] = []
-    monkeypatch.setattr(Pipeline, "_start_ray", lambda pipeline: begun.append("ray"))
+    monkeypatch.setattr(Pipeline, "_begin_on_ray", lambda pipeline: begun.append("ray"))
     monkeypatch.setattr(Pipeline, "encoder_process", lambda pipeline: begun.append("process"))
     pipeline = Pipeline(load_config(workspace.config), Progress())
     assert pipeline.encodes_alone(shards) == alone

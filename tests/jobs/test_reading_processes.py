@@ -97,9 +97,7 @@ def test_an_error_arrives_with_its_class(
 
 
 def test_a_process_that_is_killed_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(
-        ResourceError, match=r"a process that reads the sources was killed \(exit code -9\), .*run again"
-    ):
+    with pytest.raises(ResourceError, match=r"a process of this run was killed \(exit code -9\), .*run again"):
         _read(tmp_path, _ends, 1, 1)
 
 
