@@ -29,7 +29,6 @@ sys.path.insert(0, str(ROOT))
 
 from pymilvus import MilvusClient  # noqa: E402
 
-from embedding.text.template import BARE  # noqa: E402
 from indexers import open_index  # noqa: E402
 from indexers.base import Index  # noqa: E402
 from indexers.rows import INDEX_ROW  # noqa: E402
@@ -106,7 +105,7 @@ def our_publish(index: Index, version: str, rows: pa.Table, folder: Path) -> flo
         pq.write_table(ready.slice(start, SHARD_ROWS), work / f"{start:08d}.parquet")
     began = time.perf_counter()
     target = RunTarget(state, version, SPACE, RUN)
-    writer = RowWriter(folder, version, SPACE, RUN, BARE, SHARD_ROWS, lambda: None)
+    writer = RowWriter.of(target, SHARD_ROWS, lambda: None)
     publisher = Publisher(index, target, writer, progress=lambda _: None)
     publisher.publish_ready(lambda: False)
     publisher.flush()

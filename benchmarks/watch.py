@@ -16,8 +16,10 @@ from pathlib import Path
 import psutil
 
 SAMPLE_SECONDS = 0.2
-DEEP_SECONDS = 1.0  # unique and proportional size: the kernel walks all pages of the process for them,
-DEEP_SHARE = 20  # which takes at most this part of a core, however many pages there are
+# For unique and proportional size the kernel walks all pages of a process: seldom, and for at most one part in so many
+# of a core.
+DEEP_SECONDS = 1.0
+DEEP_SHARE = 20
 END_SECONDS = 20.0  # how long processes may outlive their driver before they are named as left over
 _MB = 1 << 20
 

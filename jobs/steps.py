@@ -216,11 +216,8 @@ def _publisher(session: RunSession, version: str, made: Plan) -> Iterator[Publis
     from jobs.publish.row_writer import RowWriter
 
     pipeline, report, target = session.pipeline, session.report, session.target(version)
-    rows = pipeline.config.index.shard_rows
+    writer = RowWriter.of(target, pipeline.config.index.shard_rows, session.lease.proof.check)
     with pipeline.progress.bar("publish", made.writes + made.delete, "rows") as advance:
-        writer = RowWriter(
-            target.state.root, version, target.space_id, target.run_id, target.lexical, rows, session.lease.proof.check
-        )
         writers = _workers(pipeline, writer) if made.writes >= WORKER_ROWS else None
         publisher = Publisher(pipeline.index(), target, writer, progress=advance, writers=writers)
         try:

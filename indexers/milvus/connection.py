@@ -22,7 +22,8 @@ from indexers.milvus.lite import close_lite, open_lite
 CONNECT_SECONDS = 10.0
 # For all attempts together. Without a limit pymilvus tries a lost connection 75 times, for more than three minutes.
 CALL_SECONDS = 60.0
-SLOW_CALL_SECONDS = 900.0  # load, flush and compact work on the whole collection
+# Load, flush and compact work on the whole collection, and a write waits where the server is busy with that.
+SLOW_CALL_SECONDS = 900.0
 
 _PASSING = {
     grpc.StatusCode.UNAVAILABLE,
@@ -114,13 +115,21 @@ class Connection:
         return self.call(ask)
 
     def send(self, version: str, *, insert: Any = None, upsert: Any = None) -> None:
-        """Send a request that is encoded already. MilvusClient takes none, what it calls itself does."""
+        """Send a request that is encoded already. MilvusClient takes none, what it calls itself does.
+
+        A server that is busy may take minutes for it, while one that is away is given up as in any call.
+        """
         handler: Any = handler_of(self.client)
-        options = {"context": call_context(self.client), "schema": {"fields": []}}
-        if insert is not None:
-            self.call(handler.batch_insert, version, [], insert_param=insert, quotes=True, **options)
-        else:
-            self.call(handler.upsert, version, [], upsert_param=upsert, quotes=True, **options)
+        options = {"context": call_context(self.client), "schema": {"fields": []}, "retry_times": 0}
+
+        def ask(timeout: float) -> None:
+            # As a named argument pymilvus would try a server that is away for as long.
+            if insert is not None:
+                handler.batch_insert(version, [], None, SLOW_CALL_SECONDS, insert_param=insert, **options)
+            else:
+                handler.upsert(version, [], None, SLOW_CALL_SECONDS, upsert_param=upsert, **options)
+
+        self.call(ask, quotes=True)
 
     def close(self) -> None:
         """Let go of the server, or of the directory and its lock."""

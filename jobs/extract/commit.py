@@ -119,10 +119,8 @@ def _chunks(frames: Frames, state: State, wanted: Wanted | None) -> Iterator[Fra
     if wanted is None:
         yield chunks
         return
-    named = {
-        column: frames.local(pa.schema([(column, pa.string())]), [{column: value} for value in sorted(values)])
-        for column, values in wanted.items()
-    }
+    tables = [pa.table({column: pa.array(sorted(values), pa.string())}) for column, values in wanted.items()]
+    named = {table.column_names[0]: frames.local(table.schema, table) for table in tables}
     any_of = " OR ".join(f"c.{column} IN (SELECT {column} FROM {{{column}}})" for column in named)
     rows = frames.sql(f"SELECT {columns(CHUNK.names, 'c')} FROM {{chunks}} c WHERE {any_of}", chunks=chunks, **named)
     with frames.keep(rows) as kept:

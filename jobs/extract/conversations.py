@@ -38,11 +38,16 @@ if TYPE_CHECKING:
     from jobs.state.store import State
 
 _FEW_CHANNELS = 1_000  # whose row groups are picked out
+_FEW_GROUPS = 20_000  # whose messages are read once for all questions
 RADIUS = 3  # conversations of 4 to some 8 messages
 GAP = 4 * 3600 * 1_000_000  # µs
 _SAID = "kind = 'message' AND chunk_no = 0 AND channel_id != ''"
 _KEY = ("team_id", "group_id")
 _WATCHED = ("content_hash", "meta_hash", "version")
+# The group_id of a message: its thread's, the channel's on its day, and the thread's that it may have begun.
+_THREAD = "concat_ws(chr(0), channel_id, thread_id)"
+_DAY = "concat_ws(chr(0), channel_id, CAST(CAST(floor(created_at / 86400000000) AS BIGINT) AS STRING))"
+_BEGUN = "concat_ws(chr(0), channel_id, doc_id)"
 _UNKNOWN = ("thread_id", "context", "visibility")  # to rows of an earlier version
 _TAKEN = (
     "team_id",
@@ -63,9 +68,6 @@ _TAKEN = (
     "language",
 )
 MESSAGE = pa.schema([pa.field("group_id", pa.string()), *[CHUNK.field(name).with_nullable(True) for name in _TAKEN]])
-
-
-_DAY = "CAST(CAST(floor({} / 86400000000) AS BIGINT) AS STRING)"
 
 
 def touched_groups(frames: Frames, messages: Frame) -> Frame:
@@ -89,16 +91,15 @@ def _grouped(frames: Frames, chunks: Frame) -> Frame:
     What an earlier version did not know of them is empty.
     """
     known = ", ".join(f"coalesce({name}, '') AS {name}" if name in _UNKNOWN else name for name in _TAKEN)
-    day = _DAY.format("created_at")
     names = columns(_TAKEN)
     return frames.sql(
         f"""
         WITH said AS (SELECT {known} FROM {{chunks}} WHERE {_SAID})
-        SELECT concat_ws(chr(0), channel_id, thread_id) AS group_id, {names} FROM said WHERE thread_id <> ''
+        SELECT {_THREAD} AS group_id, {names} FROM said WHERE thread_id <> ''
         UNION ALL
-        SELECT concat_ws(chr(0), channel_id, {day}) AS group_id, {names} FROM said WHERE thread_id = ''
+        SELECT {_DAY} AS group_id, {names} FROM said WHERE thread_id = ''
         UNION ALL
-        SELECT concat_ws(chr(0), channel_id, doc_id) AS group_id, {names} FROM said WHERE thread_id = ''
+        SELECT {_BEGUN} AS group_id, {names} FROM said WHERE thread_id = ''
         """,
         chunks=chunks,
     )
@@ -137,7 +138,7 @@ def changed_conversations(frames: Frames, commit: Commit, chunking: Chunking) ->
     )
     with (
         frames.keep(touched_groups(frames, looked_at)) as groups,
-        frames.keep(_in_groups(frames, _of_channels(frames, commit.state, looked_at), groups)) as chunks,
+        _in_groups(frames, _of_channels(frames, commit.state, looked_at), groups) as chunks,
     ):
         now = frames.sql(
             f"SELECT {columns(CHUNK.names, 'c')} FROM {{chunks}} c ANTI JOIN {{changed}} k ON {equal(key, 'c', 'k')} "
@@ -171,22 +172,22 @@ def changed_conversations(frames: Frames, commit: Commit, chunking: Chunking) ->
             yield new, altered
 
 
-def _in_groups(frames: Frames, chunks: Frame, groups: Frame) -> Frame:
-    """Of chunks (CHUNK) the messages and the conversations of some groups (team_id, group_id)."""
-    ids = {
-        "group": "concat_ws(chr(0), g.team_id, g.group_id)",
-        "thread": "concat_ws(chr(0), c.team_id, c.channel_id, c.thread_id)",
-        "day": f"concat_ws(chr(0), c.team_id, c.channel_id, {_DAY.format('c.created_at')})",
-        "begun": "concat_ws(chr(0), c.team_id, c.channel_id, c.doc_id)",
-        "made": "concat_ws(chr(0), c.team_id, c.partition)",
-    }
-    touched = f"(SELECT {ids['group']} FROM {{groups}} g)"
-    return frames.sql(
-        f"SELECT {columns(CHUNK.names, 'c')} FROM {{chunks}} c WHERE {ids['thread']} IN {touched} "
-        f"OR {ids['day']} IN {touched} OR {ids['begun']} IN {touched} OR {ids['made']} IN {touched}",
-        chunks=chunks,
-        groups=groups,
-    )
+@contextmanager
+def _in_groups(frames: Frames, chunks: Frame, groups: Frame) -> Iterator[Frame]:
+    """Of chunks (CHUNK) at least the messages and the conversations of some groups (team_id, group_id).
+
+    Those of few groups are read once, and kept within the block.
+    """
+    found = frames.collect(frames.sql("SELECT count(*) AS found FROM {groups}", groups=groups))
+    if found["found"][0].as_py() > _FEW_GROUPS:
+        yield chunks
+        return
+    ours = (_THREAD, _DAY, _BEGUN, "partition")  # a conversation's partition is its group
+    any_of = " OR ".join(f"concat_ws(chr(0), team_id, {of}) IN (SELECT id FROM {{ids}})" for of in ours)
+    ids = frames.sql("SELECT concat_ws(chr(0), team_id, group_id) AS id FROM {groups}", groups=groups)
+    rows = frames.sql(f"SELECT {columns(CHUNK.names)} FROM {{chunks}} WHERE {any_of}", chunks=chunks, ids=ids)
+    with frames.keep(rows) as kept:
+        yield kept
 
 
 def _of_channels(frames: Frames, state: State, messages: Frame) -> Frame:
@@ -231,12 +232,9 @@ def conversations(rows: pa.Table, chunker: Chunker, chunking: Chunking) -> pa.Ta
     spans = [of_text[0] for of_text in chunker.split_batch(texts)]
     texts = [text[: span.end] for text, span in zip(texts, spans, strict=True)]
     said = [shown[start:end] for start, end in zip(cuts.tolist(), ends, strict=True)]
-    found = [
-        _row(messages, text, span.tokens if len(messages) > 1 else own_tokens, language, chunking)
-        for messages, text, span, own_tokens, language in zip(
-            said, texts, spans, alone, _languages(said, texts), strict=True
-        )
-    ]
+    tokens = [span.tokens if len(one) > 1 else own for one, span, own in zip(said, spans, alone, strict=True)]
+    made = zip(said, texts, tokens, _languages(said, texts), strict=True)
+    found = [_row(*conversation, chunking) for conversation in made]
     return pa.Table.from_pydict(dict(zip(CHUNK.names, map(list, zip(*found, strict=True)), strict=True)), schema=CHUNK)
 
 

@@ -23,6 +23,7 @@ from jobs.state.write_intents import INTENT, record_intent
 
 if TYPE_CHECKING:
     from indexers.base import Index
+    from jobs.state.run_target import RunTarget
 
 # What rows of an earlier release do not say, and what is taken for it.
 _UNSAID: dict[str, object] = {
@@ -76,6 +77,11 @@ class RowWriter:
     lexical: Template
     shard_rows: int
     check: Callable[[], None]
+
+    @classmethod
+    def of(cls, target: RunTarget, shard_rows: int, check: Callable[[], None]) -> RowWriter:
+        """What writes the rows of a run's target."""
+        return cls(target.state.root, target.version, target.space_id, target.run_id, target.lexical, shard_rows, check)
 
     def write(self, index: Index, planned: PlannedRows) -> Iterator[WrittenRows]:
         """Write rows into the index, a piece at a time."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -22,8 +22,8 @@ from embedding.errors import ConfigError, ResourceError
 from jobs.state.frames import Batches, Frame, Frames, as_table, columns, parts_of
 from jobs.state.parts import Part
 from jobs.state.path_alias import plain
-from jobs.state.pieces import over_files, pieces_of
-from jobs.state.reading_processes import read_in_processes
+from jobs.state.pieces import pieces_of
+from jobs.state.reading_processes import over_files, read_in_processes
 from jobs.state.table_files import data_of
 from jobs.state.tables import TABLES
 
@@ -59,7 +59,7 @@ class DuckFrames(Frames):
     def __init__(self, scratch: Path, memory: str) -> None:
         """Raises ConfigError for an amount of memory that cannot be read."""
         scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._scratch, self._memory = scratch, _bytes(memory)
+        self._scratch, self._mapped, self._memory = scratch, scratch / "mapped", _bytes(memory)
         self._number = 0
         self._opened: duckdb.DuckDBPyConnection | None = None
 
@@ -84,6 +84,7 @@ class DuckFrames(Frames):
         if self._opened is not None:
             self._opened.close()
             self._opened = None
+        shutil.rmtree(self._mapped, ignore_errors=True)  # texts
 
     def stored(self, state: State, name: str, files: Sequence[TableFile], wanted: Wanted | None = None) -> Frame:
         """See ``Frames``."""
@@ -156,23 +157,21 @@ class DuckFrames(Frames):
         order: Sequence[str] = (),
     ) -> Frame:
         """See ``Frames``. Many rows of several groups by a process for each core; the function can then be pickled."""
-        batches = self._batches(frame, frame.columns, order=[*by, *order])
+        batches = self._reader(frame, frame.columns, order=[*by, *order])
         cores = os.cpu_count() or 1
-        if not by or cores == 1:
-            return self.local(schema, pa.Table.from_batches(function(batches), schema=schema))
-        pieces = pieces_of(batches, by, _PIECE_ROWS)
+        pieces: Iterator[Iterable[pa.RecordBatch]] = iter([batches])
+        if by and cores > 1:
+            pieces = pieces_of(batches, by, _PIECE_ROWS)
         ahead = list(islice(pieces, 2))
         if len(ahead) < 2:
             rows = chain.from_iterable(ahead)
             return self.local(schema, pa.Table.from_batches(function(rows), schema=schema))
-        folder = self._scratch / self._new_name()
+        folder = self._mapped / self._new_name()
         written, made = folder / "pieces", folder / "made"
         written.mkdir(parents=True)
         made.mkdir()
         for number, piece in enumerate(chain(ahead, pieces)):
-            with _writer(written / f"{number}", piece[0].schema) as sink:
-                for batch in piece:
-                    sink.write_batch(batch)
+            _write_file(written / f"{number}", pa.RecordBatchReader.from_batches(batches.schema, piece))
         files = sorted(written.rglob("*.parquet"))
         tasks = pa.table({"path": [str(file) for file in files], "size": [file.stat().st_size for file in files]})
         read_in_processes(tasks, over_files(function), schema, made, processes=cores)

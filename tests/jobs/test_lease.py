@@ -192,7 +192,7 @@ def test_the_lease_of_a_holder_killed_elsewhere_is_free_when_it_expires(tmp_path
         killed = time.monotonic()
         assert is_held(tmp_path), "its death cannot be known here"
         with lease(tmp_path, wait=30) as second:
-            assert SECONDS / 2 < time.monotonic() - killed < 2 * SECONDS + 1
+            assert time.monotonic() - killed > SECONDS / 2
             assert second.took_over and second.number == 2
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedding.records import CHUNK
-from embedding.text.template import BARE, Template
+from embedding.text.template import Template
 from indexers.exact import ExactIndex
 from jobs.publish.publisher import Publisher
 from jobs.publish.row_writer import RowWriter, index_rows
@@ -58,8 +58,9 @@ class Published:
         folder = self.state.work(RUN) / "rows" / "shard=0"
         folder.mkdir(parents=True)
         pq.write_table(planned, folder / "part.parquet")
-        writer = RowWriter(self.state.root, VERSION, SPACE, RUN, BARE, shard_rows, lambda: None)
-        self.publisher = Publisher(self.index, RunTarget(self.state, VERSION, SPACE, RUN), writer, progress=self._tell)
+        target = RunTarget(self.state, VERSION, SPACE, RUN)
+        writer = RowWriter.of(target, shard_rows, lambda: None)
+        self.publisher = Publisher(self.index, target, writer, progress=self._tell)
 
     def _tell(self, count: int) -> None:
         self.told += count

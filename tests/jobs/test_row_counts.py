@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedding.errors import EmbedmillError
-from embedding.text.template import BARE
 from indexers.exact import ExactIndex
 from jobs.extract import extract, readings
 from jobs.extract.extracted import CHUNK_ROW, EXTRACTED, PARTITION_ROW
@@ -99,12 +98,9 @@ def test_rows_of_a_folder_that_is_not_there_are_none(tmp_path: Path) -> None:
 
 def test_a_plan_whose_deletes_are_not_where_it_wrote_them_is_not_carried_out(tmp_path: Path) -> None:
     state = State(tmp_path / "state")
-    publisher = Publisher(
-        ExactIndex(),
-        RunTarget(state, "v", "s", "r"),
-        RowWriter(state.root, "v", "s", "r", BARE, 9, lambda: None),
-        progress=lambda rows: None,
-    )
+    target = RunTarget(state, "v", "s", "r")
+    writer = RowWriter.of(target, 9, lambda: None)
+    publisher = Publisher(ExactIndex(), target, writer, progress=lambda rows: None)
     with pytest.raises(EmbedmillError, match="publish: 4 rows to delete were asked for and 0 came back"):
         _deleted(publisher, Plan(delete=4), lambda: False)
 
