@@ -43,7 +43,7 @@ TABLES = ("chunks", "vectors", "published")
 
 @dataclass(frozen=True)
 class Measured:
-    """One run: its seconds by step and from start to end, the driver's peak in MB, and what the state's tables hold.
+    """One run: its seconds by step and from start to end, its processes' peaks in MB, and what the state's tables hold.
 
     ``changed`` are the rows that it wrote to the index.
     """
@@ -54,7 +54,7 @@ class Measured:
     seconds: dict[str, float]
     changed: int
     wall: float
-    driver_mb: float
+    peak_mb: dict[str, float]
     files: dict[str, int]
     megabytes: dict[str, float]
 
@@ -162,7 +162,7 @@ def go(folder: Path, root: Path, config: Path, teams: int, run: str) -> Measured
         {step: report["seconds"][step] for step in STEPS},
         report["index_rows"]["upserted"],
         round(done.seconds, 1),
-        round(done.by_label()["driver"]["rss"]),
+        {label: round(peak["rss"]) for label, peak in done.by_label().items()},
         {name: len(files) for name, files in below.items()},
         {name: round(sum(f.stat().st_size for f in files) / 1e6, 1) for name, files in below.items()},
     )
@@ -179,7 +179,7 @@ def table(title: str, found: list[Measured]) -> Table:
         size = f"{sum(one.megabytes.values()):.1f}"
         speed = f"{one.changed / one.wall:,.0f}"
         drawn.add_row(
-            f"{one.teams:,}", one.run, *seconds, f"{one.wall:.1f}", speed, f"{one.driver_mb:,.0f}", *files, size
+            f"{one.teams:,}", one.run, *seconds, f"{one.wall:.1f}", speed, f"{one.peak_mb['driver']:,.0f}", *files, size
         )
     return drawn
 

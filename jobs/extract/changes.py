@@ -54,6 +54,18 @@ class SourceChanges:
         """The documents that were held back before this run."""
         return set().union(*(ids_held(row) for row in self.known.values() if row["held_back"] or row["held"]))
 
+    def unsure(self, read: Iterable[At], chunking: Chunking) -> list[At]:
+        """Those of the partitions ``read`` whose rows of before are not known to be all that they made.
+
+        None was read before by a run that came to its end, in the way that this one reads.
+        """
+        known = ((at, self.known.get(at)) for at in read)
+        return [
+            at
+            for at, row in known
+            if row is None or not row["fingerprint"] or not (row["reader"] or "").endswith(f":{chunking.version}")
+        ]
+
     def held_elsewhere(self, read: Iterable[At]) -> dict[At, Sequence[str]]:
         """The unreadable documents of partitions that are neither in ``read`` nor gone."""
         done = {*read, *self.gone}

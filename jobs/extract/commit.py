@@ -170,7 +170,8 @@ def commit(extraction: Extraction, changes: SourceChanges, readings: Readings, d
             chunks=frames.table(state, "chunks"),
         )
     if extraction.chunking.conversations:
-        _commit_with_conversations(extraction, decision, new, changed)
+        unsure = changes.unsure(readings.partitions, extraction.chunking)
+        _commit_with_conversations(extraction, decision, new, changed, unsure)
     else:
         frames.write_parts(state, "chunks", new)
         _merge(frames, state, "chunks", changed, work)
@@ -189,15 +190,27 @@ def commit(extraction: Extraction, changes: SourceChanges, readings: Readings, d
     return done
 
 
-def _commit_with_conversations(extraction: Extraction, decision: Decision, new: Frame, changed: Frame) -> None:
-    """Bring ``chunks`` up to date, and the conversations that these messages make."""
+def _commit_with_conversations(
+    extraction: Extraction, decision: Decision, new: Frame, changed: Frame, unsure: Sequence[At]
+) -> None:
+    """Bring ``chunks`` up to date, and the conversations that these messages make.
+
+    Where a run died after the first of the two commits, nothing is new in its partitions and their conversations are
+    not yet right: of those (``unsure``) all that counts is looked at.
+    """
     state, frames = extraction.state, decision.read.frames
     work = state.work(extraction.run_id)
     folders = [work / "changes-chunks", work / "changes-conversations"]
     rows = written(frames, changed, folders[0], "changes of chunks")
     staged = frames.files(TABLES["chunks"].changes, folders[0])
     with frames.keep(new) as fresh:
-        messages = Commit(state, decision.read.chunks, decision.winners, fresh, staged)
+        again = frames.sql(
+            f"SELECT {columns(CHUNK.names, 'w')} FROM {{winners}} w SEMI JOIN {{unsure}} u "
+            "ON w.source_id = u.source_id AND w.partition = u.partition",
+            winners=decision.winners,
+            unsure=frames.local(_COVERED, [{"source_id": s, "partition": p} for s, p in unsure]),
+        )
+        messages = Commit(state, decision.read.chunks, again, fresh, staged)
         with changed_conversations(frames, messages, extraction.chunking) as (made, altered):
             rows += written(frames, altered, folders[1], "changes of conversations")
             added = frames.sql("SELECT * FROM {fresh} UNION ALL SELECT * FROM {made}", fresh=fresh, made=made)

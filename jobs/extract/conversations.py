@@ -37,7 +37,7 @@ from jobs.telemetry.error_reporting import without_messages
 if TYPE_CHECKING:
     from jobs.state.store import State
 
-_FEW_CHANNELS = 1_000  # whose row groups are picked out
+_FEW_CHANNELS = 1_000  # and teams, whose row groups are picked out
 _FEW_GROUPS = 20_000  # whose messages are read once for all questions
 RADIUS = 3  # conversations of 4 to some 8 messages
 GAP = 4 * 3600 * 1_000_000  # µs
@@ -109,30 +109,28 @@ def _grouped(frames: Frames, chunks: Frame) -> Frame:
 class Commit:
     """What a commit changes of the messages in ``chunks``, and what was read: chunks (CHUNK).
 
-    ``changed`` has ``_delete`` too. ``winners`` are all that were read and count, ``new`` those that were not there.
-    ``chunks`` of the state are those of the same documents, at least.
+    ``changed`` has ``_delete`` too, ``new`` was not there. ``unsure`` is what else may be in a conversation that is not
+    right. ``chunks`` of the state are those of the same documents, at least.
     """
 
     state: State
     chunks: Frame
-    winners: Frame
+    unsure: Frame
     new: Frame
     changed: Frame
 
 
 @contextmanager
 def changed_conversations(frames: Frames, commit: Commit, chunking: Chunking) -> Iterator[tuple[Frame, Frame]]:
-    """Within the block, conversations that a commit's messages make: new (CHUNK) and changed (CHUNK and ``_delete``).
-
-    Looked at are all groups of what was read, and not of what changed alone: where the run before died, nothing has
-    changed any more.
-    """
+    """Within the block, conversations that a commit makes: new (CHUNK) and changed (CHUNK and ``_delete``)."""
     names = columns(CHUNK.names)
     key = CHUNK_KEY.names
     looked_at = frames.sql(
-        f"SELECT {names} FROM {{winners}} UNION ALL SELECT {names} FROM {{changed}} UNION ALL "
+        f"SELECT {names} FROM {{unsure}} UNION ALL SELECT {names} FROM {{new}} UNION ALL "
+        f"SELECT {names} FROM {{changed}} UNION ALL "
         f"SELECT {columns(CHUNK.names, 'c')} FROM {{chunks}} c SEMI JOIN {{changed}} k ON {equal(key, 'c', 'k')}",
-        winners=commit.winners,
+        unsure=commit.unsure,
+        new=commit.new,
         changed=commit.changed,
         chunks=commit.chunks,
     )
@@ -191,10 +189,18 @@ def _in_groups(frames: Frames, chunks: Frame, groups: Frame) -> Iterator[Frame]:
 
 
 def _of_channels(frames: Frames, state: State, messages: Frame) -> Frame:
-    """The ``chunks`` of the channels that messages (CHUNK) were said in, and some others."""
-    named = frames.collect(frames.sql("SELECT DISTINCT channel_id FROM {messages}", messages=messages))["channel_id"]
-    few = len(named) <= _FEW_CHANNELS
-    return frames.table(state, "chunks", wanted={"channel_id": named.to_pylist()} if few else None)
+    """The ``chunks`` of the teams and channels that messages (CHUNK) were said in, and some others."""
+    said = frames.sql(f"SELECT DISTINCT team_id, channel_id FROM {{messages}} WHERE {_SAID}", messages=messages)
+    named = frames.collect(said)
+    if not len(named):
+        return frames.local(CHUNK, [])
+    teams, channels = (named[column].unique().to_pylist() for column in ("team_id", "channel_id"))
+    return frames.table(
+        state,
+        "chunks",
+        teams=teams if len(teams) <= _FEW_CHANNELS else (),
+        wanted={"channel_id": channels} if len(channels) <= _FEW_CHANNELS else None,
+    )
 
 
 def build_conversations(frames: Frames, messages: Frame, chunking: Chunking) -> Frame:

@@ -86,9 +86,17 @@ class DuckFrames(Frames):
             self._opened = None
         shutil.rmtree(self._mapped, ignore_errors=True)  # texts
 
-    def stored(self, state: State, name: str, files: Sequence[TableFile], wanted: Wanted | None = None) -> Frame:
+    def stored(
+        self,
+        state: State,
+        name: str,
+        files: Sequence[TableFile],
+        wanted: Wanted | None = None,
+        teams: Sequence[str] = (),
+    ) -> Frame:
         """See ``Frames``."""
-        return DuckFrame(self._registered(data_of(state.root / name, name, files, wanted)), TABLES[name].stored.names)
+        rows = data_of(state.root / name, name, files, wanted, teams)
+        return DuckFrame(self._registered(rows), TABLES[name].stored.names)
 
     def files(self, schema: pa.Schema, folder: Path) -> Frame:
         """See ``Frames``."""

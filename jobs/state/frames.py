@@ -52,7 +52,7 @@ class Frames(ABC):
     ) -> Frame:
         """A state table's current rows, optionally of some partitions only, with its columns in order.
 
-        Of ``teams`` and of what is ``wanted``, where they are named, it has all rows, and of the others some.
+        Of ``teams`` it has all rows that are ``wanted``, where they are named, and of the others some.
         Changes that lie beside the rows of a layered table replace those of their keys; where there are none, the rows
         are read as they are.
         """
@@ -61,7 +61,7 @@ class Frames(ABC):
         changes = [file for group in groups for file in group.changes]
         if not base and not changes:
             return self.local(spec.schema, [])
-        rows = self.stored(state, name, base, wanted) if base else self.local(spec.stored, [])
+        rows = self.stored(state, name, base, wanted, teams) if base else self.local(spec.stored, [])
         if not changes:
             return self.sql(f"SELECT {columns(spec.schema.names)} FROM {{rows}}", rows=rows)
         identity = [*["cut"] * spec.per_cut, *spec.key]
@@ -82,10 +82,17 @@ class Frames(ABC):
         )
 
     @abstractmethod
-    def stored(self, state: State, name: str, files: Sequence[TableFile], wanted: Wanted | None = None) -> Frame:
+    def stored(
+        self,
+        state: State,
+        name: str,
+        files: Sequence[TableFile],
+        wanted: Wanted | None = None,
+        teams: Sequence[str] = (),
+    ) -> Frame:
         """The rows of some files of a state table, one at least, with all that is stored of them.
 
-        Rows that are not ``wanted`` may be left out.
+        Rows that are not ``wanted``, or of none of the ``teams`` that are named, may be left out.
         """
 
     @abstractmethod

@@ -111,21 +111,25 @@ def groups_of(files: Iterable[TableFile]) -> list[Group]:
     return list(found.values())
 
 
-def data_of(folder: Path, name: str, files: Sequence[TableFile], wanted: Wanted | None = None) -> ds.Dataset:
+def data_of(
+    folder: Path, name: str, files: Sequence[TableFile], wanted: Wanted | None = None, teams: Sequence[str] = ()
+) -> ds.Dataset:
     """The rows of some files with every stored column, those of partitions too; in the order of the files.
 
-    Row groups without a row that is ``wanted``, by their statistics, are left out.
+    Row groups without a row that is ``wanted`` and of one of the ``teams``, by their statistics, are left out.
     """
     schema, system = TABLES[name].stored, LocalFileSystem()
-    root, values = plain(folder), {column: sorted({*given}) for column, given in (wanted or {}).items()}
+    asked = [one for one in (wanted, {"team_id": teams} if teams else None) if one is not None]
+    values = [{column: sorted({*given}) for column, given in one.items()} for one in asked]
+    root = plain(folder)
     fragments = []
     for file in files:
         says = pc.scalar(True)
         for column, value in file.partition.items():
             says = says & (pc.field(column) == value)  # an equality alone gives the column its value
         fragment = _FORMAT.make_fragment(f"{root}/{file.path}", system, says)
-        if wanted is not None:
-            groups = [group.id for group in fragment.row_groups if _may_hold(group, values)]
+        if values:
+            groups = [group.id for group in fragment.row_groups if all(_may_hold(group, one) for one in values)]
             if not groups:
                 continue
             fragment = fragment.subset(row_group_ids=groups)

@@ -19,13 +19,14 @@ from embedding.text.template import Template
 from jobs.commands.purge import purge
 from jobs.commands.run import run
 from jobs.commands.verify import verify
+from jobs.extract import conversations as module
 from jobs.extract.changes import Extraction
 from jobs.extract.conversations import GAP, MESSAGE, conversations
 from jobs.extract.cutting import Chunking
 from jobs.scope import Scope
 from jobs.verify.conversation_check import check_conversations
 from jobs.verify.source_check import Wrong, read_anew
-from tests.support.in_process import open_pipeline, without_ray
+from tests.support.in_process import Death, Killed, open_pipeline, without_ray
 from tests.support.workspace import START, TEAM, TEXT, Workspace, message, writing
 
 pytestmark = pytest.mark.usefixtures("small_row_groups")
@@ -258,6 +259,35 @@ def test_whatever_happened_the_index_is_a_fresh_builds(space: Workspace, tmp_pat
         assert true_to_its_messages(space)
     go(space)
     assert shown(space) == built_anew(space, tmp_path / "fresh")
+
+
+def test_a_run_that_died_between_a_message_and_its_conversation_is_made_good(space: Workspace, tmp_path: Path) -> None:
+    space.day("general", [message(n, f"said {n}") for n in range(12)])
+    go(space)
+    space.day("general", [message(n, f"said {n}") for n in range(13)])
+    with pytest.raises(Killed):
+        run(open_pipeline(space.config, Death(ahead_of="chunks", once="chunks")), Scope())
+    assert not true_to_its_messages(space), "the message is there, and in no conversation"
+    go(space)
+    assert true_to_its_messages(space)
+    assert shown(space) == built_anew(space, tmp_path / "fresh")
+
+
+def test_what_did_not_change_is_not_made_again(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    thread = [message(n, f"reply {n}", thread_ts=f"{START}.000100") for n in (20, 21)]
+    space.day("general", [*(message(n, f"said {n}") for n in range(12)), *thread])
+    go(space)
+    made, real = list[int](), module.conversations
+
+    def counted(rows: pa.Table, *given: Any) -> pa.Table:
+        made.append(len(rows))
+        return real(rows, *given)
+
+    monkeypatch.setattr(module, "conversations", counted)
+    edited = {**thread[1], "text": "edited", "edited": {"ts": f"{START + 60}.0"}}
+    space.day("general", [*(message(n, f"said {n}") for n in range(12)), thread[0], edited])
+    go(space)
+    assert sum(made) == 3, "the thread's first message and its replies"
 
 
 def test_a_late_reply_makes_a_conversation_of_its_thread(space: Workspace) -> None:

@@ -358,11 +358,9 @@ def test_what_is_asked_of_a_few_teams_opens_their_files_alone(
     opened: set[str] = set()
     stored = type(engine).stored
 
-    def watched(
-        self: Frames, state: State, name: str, files: Sequence[TableFile], wanted: Wanted | None = None
-    ) -> Frame:
+    def watched(self: Frames, state: State, name: str, files: Sequence[TableFile], *asked: Any) -> Frame:
         opened.update(file.partition["bucket"] for file in files)
-        return stored(self, state, name, files, wanted)
+        return stored(self, state, name, files, *asked)
 
     monkeypatch.setattr(type(engine), "stored", watched)
     found = engine.collect(engine.table(state, "chunks", teams=["T7"])).to_pylist()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -101,35 +104,37 @@ def test_a_process_that_is_killed_is_one_line(tmp_path: Path) -> None:
         _read(tmp_path, _ends, 1, 1)
 
 
+@contextmanager
+def _caller(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[psutil.Process]]]:
+    """A process of its own that waits for two that hang, and those."""
+    begun = folder / "begun"
+    script = f"from {__name__} import hang; from pathlib import Path; hang(Path({str(folder)!r}))"
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as process:
+        try:
+            while not begun.exists() or begun.read_text() != "xx":
+                assert process.poll() is None
+                time.sleep(0.05)
+            readers = psutil.Process(process.pid).children()
+            assert len(readers) == 2
+            yield process, readers
+        finally:
+            process.kill()
+
+
+def hang(folder: Path) -> None:
+    """In that process: read until something ends it."""
+    read_in_processes(_tasks(1, 1), partial(_hangs, folder / "begun"), ROW, folder, processes=2)
+
+
 def test_nothing_runs_on_after_the_caller_was_interrupted(tmp_path: Path) -> None:
-    begun = tmp_path / "begun"
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    others = {*psutil.Process().children()}
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 5)
-        with pytest.raises(KeyboardInterrupt):
-            _read(tmp_path, partial(_hangs, begun), 1, 1)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert begun.read_text() == "xx" and {*psutil.Process().children()} <= others
+    with _caller(tmp_path) as (process, readers):
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == -signal.SIGINT, "as Python ends by a KeyboardInterrupt"
+        assert not any(reader.is_running() for reader in readers), "it has waited for them"
 
 
 def test_processes_end_with_a_caller_that_is_killed(tmp_path: Path) -> None:
-    begun = tmp_path / "begun"
-    caller = os.fork()
-    if not caller:
-        read_in_processes(_tasks(1, 1), partial(_hangs, begun), ROW, tmp_path, processes=2)
-        os._exit(0)
-    while not begun.exists() or begun.read_text() != "xx":
-        time.sleep(0.05)
-    readers = psutil.Process(caller).children()
-    os.kill(caller, signal.SIGKILL)
-    os.waitpid(caller, 0)
-    assert len(readers) == 2
-    _, alive = psutil.wait_procs(readers, timeout=10)
-    assert not alive
+    with _caller(tmp_path) as (process, readers):
+        process.kill()
+        _, alive = psutil.wait_procs(readers, timeout=10)
+        assert not alive
