@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from jobs.embed.encoder_process import EncoderProcess
     from jobs.state.frames import Frames
 
-# With tables of more chunks they are compared by Spark, however little was read.
+# With more chunks whole tables are compared by Spark.
 IN_PROCESS_CHUNKS = 2_000_000
 MIN_CHUNK_TOKENS = 16
 FEW_BYTES = 1_000_000  # of sources, in which there is seldom more text than one shard takes
@@ -61,6 +61,7 @@ class Pipeline:
         )
         self._index: Index | None = None
         self._frames: Frames | None = None
+        self._in_process = False  # the frames are
         self._encoding: Future[EncoderSpec] | None = None
         self._process: EncoderProcess | None = None
 
@@ -114,15 +115,26 @@ class Pipeline:
                 f"({ours}); {cause}run `embedmill reindex`, or restore model.*"
             )
 
-    def frames(self, reading: int = 0) -> Frames:
+    def frames(self, reading: int = 0, *, whole: bool = False) -> Frames:
         """What compares tables, started on first use, for work that reads so many bytes of the sources.
 
-        Spark, or for little work on this machine an engine in this process: Spark would take longer to start.
+        Spark, or for little work on this machine an engine in this process: Spark would take longer to start. Work that
+        is not about ``whole`` tables is little however long these are, as it holds no more than what belongs to what
+        was read.
         """
+        spark = self.config.spark
+        little = (
+            spark.master.startswith("local")
+            and "PYSPARK_GATEWAY_PORT" not in os.environ
+            and reading < spark.in_process_mb * 1_000_000
+            and not (whole and self.state.count("chunks") >= IN_PROCESS_CHUNKS)
+        )
+        if self._frames is not None and self._in_process and not little:
+            self.end_frames()
+            self._frames = None
         if self._frames is None:
-            spark = self.config.spark
-            little = reading < spark.in_process_mb * 1_000_000 and self.state.count("chunks") < IN_PROCESS_CHUNKS
-            if little and spark.master.startswith("local") and "PYSPARK_GATEWAY_PORT" not in os.environ:
+            self._in_process = little
+            if little:
                 from jobs.state.duckdb_frames import DuckFrames
 
                 open_scratch(self.state.engines, self.config.state.lease_seconds)

@@ -60,7 +60,7 @@ def plan_scope(session: RunSession, version: str) -> None:
     target, shard_tokens = session.target(version), pipeline.config.model.shard_tokens
     with report.timed("plan"), pipeline.progress.phase("plan"):
         report.plan = _plan_of_changes(session, target) or make_plan(
-            pipeline.frames(), target, session.scope, shard_tokens=shard_tokens
+            pipeline.frames(whole=True), target, session.scope, shard_tokens=shard_tokens
         )
 
 

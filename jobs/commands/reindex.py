@@ -57,7 +57,7 @@ def reindex(
             if done:
                 if whole and live is not None and not allow_mass_delete:
                     # A version that lacks many of the live one's documents is a mass delete by another way.
-                    losses = cutover_losses(pipeline.frames(), pipeline.state, live=live, version=version)
+                    losses = cutover_losses(pipeline.frames(whole=True), pipeline.state, live=live, version=version)
                     check_deletes(losses, pipeline.config.limits, what="documents")
                 with pipeline.progress.phase("gate"):
                     verdict = examine(pipeline, version, live, scope, run_id=report.run_id, golden=golden)

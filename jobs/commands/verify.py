@@ -46,7 +46,7 @@ def verify(
         if repair:
             drop_watermark(pipeline.state.root)
             own_index(pipeline)
-        frames, target, extraction = pipeline.frames(), session.target(version), session.extraction()
+        frames, target, extraction = pipeline.frames(whole=True), session.target(version), session.extraction()
         with pipeline.progress.phase("verify"):
             found, differing = compare(frames, target, pipeline.index(), scope)
         with pipeline.progress.phase("reading sources"):

@@ -86,7 +86,7 @@ def examine(
     """
     settings, index = pipeline.config.gate, pipeline.index()
     index.wait_until_indexed(version)
-    frames, state = pipeline.frames(), pipeline.state
+    frames, state = pipeline.frames(whole=True), pipeline.state
     target = pipeline.target(version, run_id)
     found, _ = compare(frames, target, index, scope, sample=settings.vectors)
     wrong = found.counts["vector"]

@@ -303,6 +303,16 @@ def test_the_engine_goes_by_the_work(workspace: Workspace, settings: str, readin
     pipeline.close()
 
 
+def test_whole_tables_of_many_chunks_are_compared_by_spark_and_a_few_rows_of_them_are_not(
+    ran: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.pipeline.IN_PROCESS_CHUNKS", 1)
+    pipeline = open_pipeline(ran.config)
+    asked = [pipeline.frames(1_000), pipeline.frames(), pipeline.frames(whole=True), pipeline.frames()]
+    assert [type(one).__name__ for one in asked] == ["DuckFrames"] * 2 + ["SparkFrames"] * 2
+    pipeline.close()
+
+
 def test_a_cluster_is_used_however_little_there_is(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
     monkeypatch.setattr("jobs.engines.spark.start_spark", lambda *given, **named: started.append(given))
