@@ -19,3 +19,14 @@ def replace_file(file: Path, data: bytes, *, durable: bool = True) -> None:
             sink.flush()
             os.fsync(sink.fileno())
     os.replace(temporary, file)
+    if durable:
+        flush(file.parent)
+
+
+def flush(path: Path) -> None:
+    """Have what was written to a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

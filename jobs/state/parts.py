@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 import uuid
@@ -17,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 
+from jobs.state.durable import flush_files
 from jobs.state.tables import BASE, TABLES, TableSpec, buckets_of
 
 # What people wrote. The least and the greatest value of a file are statistics of it, which go into a table's log too.
@@ -97,6 +97,7 @@ def write_rows(root: str, name: str, rows: pa.Table, values: Mapping[str, str]) 
         ranges = {column: pc.min_max(rows[column].take(order)).as_py() for column in told}
         known = {column: found for column, found in ranges.items() if found["min"] is not None}
         lowest, highest = ({c: found[end] for c, found in known.items()} for end in ("min", "max"))
+        flush_files([file], Path(root) / name)
         parts.append(Part(path, file.stat().st_size, len(order), partition, lowest, highest))
     return parts
 
@@ -116,8 +117,6 @@ def _write(file: Path, rows: pa.Table, order: pa.Array) -> None:
         ) as writer:
             for start in range(0, len(order), ROW_GROUP):
                 writer.write_table(rows.take(order.slice(start, ROW_GROUP)), row_group_size=ROW_GROUP)
-        sink.flush()
-        os.fsync(sink.fileno())
 
 
 def _groups(rows: pa.Table, spec: TableSpec) -> Iterator[tuple[dict[str, str], pa.Array]]:

@@ -8,16 +8,18 @@ from __future__ import annotations
 import copy
 import shutil
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import ColumnProperties, DeltaTable, WriterProperties
+from deltalake import ColumnProperties, CommitProperties, DeltaTable, WriterProperties
 from deltalake.schema import Schema
 
 from embedding.errors import EmbedmillError, LeaseHeldError
+from jobs.state.durable import flush_checkpoint, flush_commits, flush_removals
 from jobs.state.fencing import LOST, check, fenced, newest, noted, numbered, refuse_unfenced
 from jobs.state.folding import Folded, Folding, Removal
 from jobs.state.parts import ROW_GROUP, WRITTEN_BY_PEOPLE, Part, joined, write_part
@@ -50,13 +52,23 @@ class WritableTables(ReadableTables):
         refuse_unfenced(self._fence)
         spec = TABLES[name]
         first = max(after + 1, _now())
-        return DeltaTable.create(
+        table = DeltaTable.create(
             delta_uri(self.root / name),
             schema=spec.stored,
             mode="ignore",
             partition_by=spec.stored_by,
             commit_properties=numbered(self._fence, **({SEQ: first, FORGOTTEN: first} if spec.layered else {})),
         )
+        flush_commits(self.root / name, after=-1)
+        return table
+
+    @contextmanager
+    def _committing(self, name: str, table: DeltaTable, **noted: int) -> Iterator[CommitProperties]:
+        """See ``fenced``. What the block commits is on the disk when this returns."""
+        before = table.version()
+        with fenced(table, self._fence, **noted) as properties:
+            yield properties
+        flush_commits(self.root / name, after=before)
 
     def fenced_by(self, fence: int) -> Self:
         """The same tables, to be changed under another lease."""
@@ -69,7 +81,7 @@ class WritableTables(ReadableTables):
         table = self.table(name)
         known = {field.name for field in table.schema().fields}
         if new := [field for field in Schema.from_arrow(TABLES[name].stored).fields if field.name not in known]:
-            with fenced(table, self._fence) as properties:
+            with self._committing(name, table) as properties:
                 table.alter.add_columns(new, commit_properties=properties)
             table = self.table(name)
         return table
@@ -99,7 +111,7 @@ class WritableTables(ReadableTables):
         spec, table = TABLES[name], self._grown(name)
         actions = [part.added() for part in parts]
         seqs = [int(part.lowest.get(SEQ, 0)) for part in parts] if spec.layered else []
-        with fenced(table, self._fence, **({SEQ: max(seqs)} if seqs else {})) as properties:
+        with self._committing(name, table, **({SEQ: max(seqs)} if seqs else {})) as properties:
             if seqs and min(seqs) <= noted(table, SEQ):
                 raise ValueError(f"{name}: rows are written under a number of next_seq, and committed once")
             table.create_write_transaction(
@@ -156,7 +168,7 @@ class WritableTables(ReadableTables):
             values["cut"] = f"'{self.cut}'"
             keys += f" AND t.`cut` = '{self.cut}'"
         table = self._grown(name)
-        with fenced(table, self._fence) as properties:
+        with self._committing(name, table) as properties:
             merger = table.merge(
                 rows,
                 predicate=keys,
@@ -181,7 +193,7 @@ class WritableTables(ReadableTables):
         if TABLES[name].layered:  # an older row must not come back in place of a deleted change
             self.fold(name)
         table = self.table(name)
-        with fenced(table, self._fence, **self._forgetting(table, name)) as properties:
+        with self._committing(name, table, **self._forgetting(table, name)) as properties:
             done = table.delete(where, writer_properties=_rewritten(name), commit_properties=properties)
             return int(done.get("num_deleted_rows") or 0)
 
@@ -228,7 +240,7 @@ class WritableTables(ReadableTables):
         changed, gone = any(one.rows for one in done), max(one.gone for one in done)
         actions = [part.added(data_change=changed) for one in done for part in one.added]
         removes = [file.removed(now, data_change=changed) for one in done for file in one.removed]
-        with fenced(table, self._fence, **self._forgetting(table, name, None if changed else gone)) as properties:
+        with self._committing(name, table, **self._forgetting(table, name, None if changed else gone)) as properties:
             table.create_write_transaction(
                 [*actions, *removes],
                 mode="append",
@@ -251,22 +263,23 @@ class WritableTables(ReadableTables):
         table = self.table(name)
         check(table, self._fence)
         if table.table_uri.startswith(LINKED):  # that store takes folders for files
-            return _vacuum(self.root / name, {*delta_files(table, self.root / name)}, hours)
-        with fenced(table, self._fence) as properties:
-            return list(
-                table.vacuum(
+            gone = _vacuum(self.root / name, {*delta_files(table, self.root / name)}, hours)
+        else:
+            with self._committing(name, table) as properties:
+                gone = table.vacuum(
                     retention_hours=hours,
                     enforce_retention_duration=False,
                     dry_run=False,
                     full=True,
                     commit_properties=properties,
                 )
-            )
+        flush_removals(self.root / name)
+        return gone
 
     def repair(self, name: str) -> None:
         """Take data files that are missing out of a table's log."""
         table = self.table(name)
-        with fenced(table, self._fence) as properties:
+        with self._committing(name, table) as properties:
             table.repair(commit_properties=properties)
 
     def make_anew(self, name: str, *, keep_files: bool = False) -> None:
@@ -289,7 +302,7 @@ class WritableTables(ReadableTables):
     def set_properties(self, name: str, properties: Mapping[str, str]) -> None:
         """Commit properties of a table, such as how long its log is kept."""
         table = self.table(name)
-        with fenced(table, self._fence) as commit:
+        with self._committing(name, table) as commit:
             table.alter.set_table_properties(dict(properties), commit_properties=commit)
 
     def checkpoint(self, name: str) -> None:
@@ -300,7 +313,9 @@ class WritableTables(ReadableTables):
         table = self.table(name)
         check(table, self._fence)
         table.create_checkpoint()
+        flush_checkpoint(self.root / name, table.version())
         table.cleanup_metadata()
+        flush_removals(self.root / name)
 
     def newest_fence(self) -> int:
         """The highest number of a lease under which any table was committed to."""
