@@ -22,7 +22,7 @@ def test_a_file_is_replaced_whole_and_private(tmp_path: Path, monkeypatch: pytes
         assert (tmp_path / "note").read_bytes() == data
     assert [file.name for file in tmp_path.iterdir()] == ["note"]
     assert (tmp_path / "note").stat().st_mode & 0o777 == 0o600
-    assert len(flushed) == (2 if durable else 0), "a heartbeat must not wait for the disk"
+    assert len(flushed) == (4 if durable else 0), "the file and its folder; a heartbeat must not wait for the disk"
 
 
 def test_two_processes_may_keep_a_verdict_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ import pytest
 from embedding.errors import EmbedmillError, ResourceError, SourceError
 from jobs.state.reading_processes import Read, _dealt, read_in_processes
 
+ROOT = Path(__file__).resolve().parents[2]
 ROW = pa.schema([("name", pa.string()), ("pid", pa.int64())])
 
 
@@ -109,7 +110,8 @@ def _caller(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[psutil
     """A process of its own that waits for two that hang, and those."""
     begun = folder / "begun"
     script = f"from {__name__} import hang; from pathlib import Path; hang(Path({str(folder)!r}))"
-    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as process:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.DEVNULL) as process:
         try:
             while not begun.exists() or begun.read_text() != "xx":
                 assert process.poll() is None
