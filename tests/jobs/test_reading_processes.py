@@ -19,8 +19,8 @@ import pytest
 
 from embedding.errors import EmbedmillError, ResourceError, SourceError
 from jobs.state.reading_processes import Read, _dealt, read_in_processes
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 ROW = pa.schema([("name", pa.string()), ("pid", pa.int64())])
 
 
