@@ -16,11 +16,11 @@ from deltalake import DeltaTable
 from embedding.errors import ConfigError, EmbedmillError
 from jobs.state.integrity import record_versions
 from jobs.state.lease import Lease
+from jobs.state.maintained_tables import MaintainedTables
 from jobs.state.parts import Part, joined, write_rows
 from jobs.state.path_alias import delta_uri
 from jobs.state.state_folder import FORMAT, FORMER, MARKER, format_of, restamp
 from jobs.state.tables import BASE, TABLES
-from jobs.state.writable_tables import WritableTables
 
 ASIDE = "migrating"
 Bar = Callable[[str, int], Callable[[int], None]]
@@ -54,7 +54,7 @@ def migrate(root: Path, lease: Lease, bar: Bar) -> None:
         if (former := _former(root, name)) is not None:
             shutil.rmtree(aside / name, ignore_errors=True)
             aside.mkdir(mode=0o700, exist_ok=True)
-            _rewrite(former, WritableTables(aside, None, lease.number), name, bar(name, _count(former)))
+            _rewrite(former, MaintainedTables(aside, None, lease.number), name, bar(name, _count(former)))
             lease.check()
             rename(root / name, aside / f"{name}-former")
             _finish_swap(root, name)
@@ -90,7 +90,7 @@ def _finish_swap(root: Path, name: str) -> None:
         shutil.rmtree(former)
 
 
-def _rewrite(former: DeltaTable, new: WritableTables, name: str, advance: Callable[[int], None]) -> None:
+def _rewrite(former: DeltaTable, new: MaintainedTables, name: str, advance: Callable[[int], None]) -> None:
     spec = TABLES[name]
     own = {"bucket", "layer", "seq", "gone"}
     schema = pa.schema([field for field in spec.stored if field.name not in own])

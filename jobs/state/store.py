@@ -15,11 +15,11 @@ from typing import Self
 from embedding.errors import ConfigError
 from jobs.state.fencing import refuse_unfenced
 from jobs.state.hash_key import given_key, make_key, stored_key
+from jobs.state.maintained_tables import MaintainedTables
 from jobs.state.state_folder import Marker, open_folder, read_marker, write_marker
-from jobs.state.writable_tables import WritableTables
 
 
-class State(WritableTables):
+class State(MaintainedTables):
     """Handle on the tables below ``root``. Opening creates the folder, private to the user.
 
     Of the tables that are kept for each way of cutting texts it shows and changes the rows of ``cut`` alone; without
