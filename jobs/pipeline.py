@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from jobs.state.frames import Frames
 
 # With more chunks whole tables are compared by Spark.
-IN_PROCESS_CHUNKS = 2_000_000
+IN_PROCESS_CHUNKS = 4_000_000
 MIN_CHUNK_TOKENS = 16
 FEW_BYTES = 1_000_000  # of sources, in which there is seldom more text than one shard takes
 

@@ -30,7 +30,7 @@ from tests.support.blank import blank
 from tests.support.in_process import open_pipeline
 from tests.support.paths import BY_SPARK
 from tests.support.paths import HARD as HARD_PATH
-from tests.support.workspace import Workspace
+from tests.support.workspace import TEAM, Workspace, message
 
 AT = pa.schema([("source_id", pa.string()), ("partition", pa.string())])
 PROTECTED = pa.schema([("doc_id", pa.string()), *AT])
@@ -311,6 +311,9 @@ def test_whole_tables_of_many_chunks_are_compared_by_spark_and_a_few_rows_of_the
     asked = [pipeline.frames(1_000), pipeline.frames(), pipeline.frames(whole=True), pipeline.frames()]
     assert [type(one).__name__ for one in asked] == ["DuckFrames"] * 2 + ["SparkFrames"] * 2
     pipeline.close()
+    ran.day("general", [message(0, "said anew")])
+    planned = ran.call("plan", "--team", TEAM)
+    assert planned.code == 0 and planned.body["chunks"]["embedded"] >= 1, "read in this process, planned by Spark"
 
 
 def test_a_cluster_is_used_however_little_there_is(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
