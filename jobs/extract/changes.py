@@ -55,16 +55,12 @@ class SourceChanges:
         return set().union(*(ids_held(row) for row in self.known.values() if row["held_back"] or row["held"]))
 
     def unsure(self, read: Iterable[At], chunking: Chunking) -> list[At]:
-        """Those of the partitions ``read`` whose rows of before are not known to be all that they made.
+        """Those of the partitions ``read`` that no run before has read in this way and to its end.
 
-        None was read before by a run that came to its end, in the way that this one reads.
+        What ``chunks`` holds of them may be a part of what was to be there.
         """
-        known = ((at, self.known.get(at)) for at in read)
-        return [
-            at
-            for at, row in known
-            if row is None or not row["fingerprint"] or not (row["reader"] or "").endswith(f":{chunking.version}")
-        ]
+        known = {at: self.known.get(at) for at in read}
+        return [at for at, row in known.items() if row is None or not row["fingerprint"] or not _read_by(row, chunking)]
 
     def held_elsewhere(self, read: Iterable[At]) -> dict[At, Sequence[str]]:
         """The unreadable documents of partitions that are neither in ``read`` nor gone."""
@@ -122,8 +118,13 @@ def choose_partitions(
         frozenset(looked),
         frozenset(listed),
         unlisted,
-        any(not (row.get("reader") or "").endswith(f":{chunking.version}") for row in known.values()),
+        any(not _read_by(row, chunking) for row in known.values()),
     )
+
+
+def _read_by(row: SourceRow, chunking: Chunking) -> bool:
+    """Whether a partition's chunks were made in this way when it was last read."""
+    return (row.get("reader") or "").endswith(f":{chunking.version}")
 
 
 def _in_scope(source: Source, scope: Scope) -> bool:
