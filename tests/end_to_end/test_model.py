@@ -120,8 +120,5 @@ def test_no_check_of_versions_is_seen(mutate: Callable[..., None]) -> None:
 
 @pytest.mark.long
 def test_deletes_without_a_check_of_the_scope_are_seen(mutate: Callable[..., None]) -> None:
-    mutate(
-        plan.make_plan,
-        ("scope\n    )\n    plan", "Scope()\n    )\n    chunks = actions.within(frames, chunks, scope)\n    plan"),
-    )
+    mutate(plan.make_plan, ("chunks, published, shard_tokens", "chunks, held, shard_tokens"))
     assert_seen()
