@@ -29,6 +29,7 @@ from embedding.records import CHUNK, Document
 from embedding.text.language import languages_of
 from indexers.rows import MAX_MENTIONS
 from jobs.extract.cutting import LABEL, Chunking, Piece, chunk_row
+from jobs.state.among import Among
 from jobs.state.frames import Frame, Frames, columns, equal
 from jobs.state.pieces import group_starts
 from jobs.state.tables import CHUNK_KEY, CONVERSATIONS
@@ -37,7 +38,6 @@ from jobs.telemetry.error_reporting import without_messages
 if TYPE_CHECKING:
     from jobs.state.store import State
 
-_FEW_CHANNELS = 1_000  # and teams, whose row groups are picked out
 _FEW_GROUPS = 20_000  # whose messages are read once for all questions
 RADIUS = 3  # conversations of 4 to some 8 messages
 GAP = 4 * 3600 * 1_000_000  # µs
@@ -194,13 +194,8 @@ def _of_channels(frames: Frames, state: State, messages: Frame) -> Frame:
     named = frames.collect(said)
     if not len(named):
         return frames.local(CHUNK, [])
-    teams, channels = (named[column].unique().to_pylist() for column in ("team_id", "channel_id"))
-    return frames.table(
-        state,
-        "chunks",
-        teams=teams if len(teams) <= _FEW_CHANNELS else (),
-        wanted={"channel_id": channels} if len(channels) <= _FEW_CHANNELS else None,
-    )
+    among = Among.rows(named, "channel_id")
+    return frames.table(state, "chunks", teams=among.teams, wanted=among.wanted)
 
 
 def build_conversations(frames: Frames, messages: Frame, chunking: Chunking) -> Frame:

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 from embedding.errors import BudgetError
 from embedding.records import CHUNK
 from jobs.plan import actions
-from jobs.plan.among import Among, stored_vectors
 from jobs.plan.dealing import NOTHING, Deal, deal
 from jobs.plan.renames import keep_names
 from jobs.scope import Scope
+from jobs.state.among import Among, stored_vectors
 from jobs.state.frames import Frame, Frames, columns, equal
 from jobs.state.row_counts import expect, rows_in
 from jobs.state.run_target import RunTarget

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from embedding.records import CHUNK
-from jobs.plan.among import Among, stored_vectors
 from jobs.plan.plan import READY
+from jobs.state.among import Among, stored_vectors
 from jobs.state.frames import columns
 from jobs.state.row_counts import rows_in
 

@@ -86,16 +86,9 @@ class DuckFrames(Frames):
             self._opened = None
         shutil.rmtree(self._mapped, ignore_errors=True)  # texts
 
-    def stored(
-        self,
-        state: State,
-        name: str,
-        files: Sequence[TableFile],
-        wanted: Wanted | None = None,
-        teams: Sequence[str] = (),
-    ) -> Frame:
+    def stored(self, state: State, name: str, files: Sequence[TableFile], wanted: Sequence[Wanted] = ()) -> Frame:
         """See ``Frames``."""
-        rows = data_of(state.root / name, name, files, wanted, teams)
+        rows = data_of(state.root / name, name, files, wanted)
         return DuckFrame(self._registered(rows), TABLES[name].stored.names)
 
     def files(self, schema: pa.Schema, folder: Path) -> Frame:

@@ -61,7 +61,8 @@ class Frames(ABC):
         changes = [file for group in groups for file in group.changes]
         if not base and not changes:
             return self.local(spec.schema, [])
-        rows = self.stored(state, name, base, wanted, teams) if base else self.local(spec.stored, [])
+        asked = [*([wanted] if wanted is not None else []), *([{"team_id": teams}] if teams else [])]
+        rows = self.stored(state, name, base, asked) if base else self.local(spec.stored, [])
         if not changes:
             return self.sql(f"SELECT {columns(spec.schema.names)} FROM {{rows}}", rows=rows)
         identity = [*["cut"] * spec.per_cut, *spec.key]
@@ -82,17 +83,10 @@ class Frames(ABC):
         )
 
     @abstractmethod
-    def stored(
-        self,
-        state: State,
-        name: str,
-        files: Sequence[TableFile],
-        wanted: Wanted | None = None,
-        teams: Sequence[str] = (),
-    ) -> Frame:
+    def stored(self, state: State, name: str, files: Sequence[TableFile], wanted: Sequence[Wanted] = ()) -> Frame:
         """The rows of some files of a state table, one at least, with all that is stored of them.
 
-        Rows that are not ``wanted``, or of none of the ``teams`` that are named, may be left out.
+        Rows for which one of ``wanted`` does not hold may be left out.
         """
 
     @abstractmethod

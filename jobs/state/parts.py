@@ -97,8 +97,8 @@ def write_rows(root: str, name: str, rows: pa.Table, values: Mapping[str, str]) 
         ranges = {column: pc.min_max(rows[column].take(order)).as_py() for column in told}
         known = {column: found for column, found in ranges.items() if found["min"] is not None}
         lowest, highest = ({c: found[end] for c, found in known.items()} for end in ("min", "max"))
-        flush_files([file], Path(root) / name)
         parts.append(Part(path, file.stat().st_size, len(order), partition, lowest, highest))
+    flush_files([Path(root) / name / part.path for part in parts], Path(root) / name)
     return parts
 
 

@@ -45,14 +45,7 @@ class SparkFrames(Frames):
     def __init__(self, spark: SparkSession) -> None:
         self._spark = spark
 
-    def stored(
-        self,
-        state: State,
-        name: str,
-        files: Sequence[TableFile],
-        wanted: Wanted | None = None,
-        teams: Sequence[str] = (),
-    ) -> Frame:
+    def stored(self, state: State, name: str, files: Sequence[TableFile], wanted: Sequence[Wanted] = ()) -> Frame:
         """See ``Frames``. Spark reads whole files."""
         schema, root = TABLES[name].stored, state.root / name
         reader = self._reader(schema).option("basePath", str(root))

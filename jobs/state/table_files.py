@@ -111,16 +111,13 @@ def groups_of(files: Iterable[TableFile]) -> list[Group]:
     return list(found.values())
 
 
-def data_of(
-    folder: Path, name: str, files: Sequence[TableFile], wanted: Wanted | None = None, teams: Sequence[str] = ()
-) -> ds.Dataset:
+def data_of(folder: Path, name: str, files: Sequence[TableFile], wanted: Sequence[Wanted] = ()) -> ds.Dataset:
     """The rows of some files with every stored column, those of partitions too; in the order of the files.
 
-    Row groups without a row that is ``wanted`` and of one of the ``teams``, by their statistics, are left out.
+    Row groups without a row for which all of ``wanted`` hold, by their statistics, are left out.
     """
     schema, system = TABLES[name].stored, LocalFileSystem()
-    asked = [one for one in (wanted, {"team_id": teams} if teams else None) if one is not None]
-    values = [{column: sorted({*given}) for column, given in one.items()} for one in asked]
+    values = [{column: sorted({*given}) for column, given in one.items()} for one in wanted]
     root = plain(folder)
     fragments = []
     for file in files:

@@ -20,8 +20,6 @@ from tests.support.in_process import open_pipeline, without_ray
 from tests.support.power import Disk
 from tests.support.workspace import START, TEAM, Workspace, message
 
-SPACE = "space"
-
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:

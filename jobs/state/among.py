@@ -1,4 +1,4 @@
-"""What a plan reads of a table where it is about few rows: the files of their teams, the row groups of their keys."""
+"""What is read of a table where it is about few rows: the files of their teams, the row groups of their keys."""
 
 from __future__ import annotations
 
