@@ -94,11 +94,6 @@ class Config(BaseSettings):
         return (self.base / Path(uri).expanduser()).resolve()
 
     @property
-    def state_root(self) -> Path:
-        """The state's folder."""
-        return self.path(self.state.uri)
-
-    @property
     def model_cache(self) -> Path:
         """Folder of converted models, on this machine and not with the state: a copy serves every state on it."""
         return self.path(self.model.cache) if self.model.cache else self.cache / "models"
@@ -192,8 +187,6 @@ def _fault(location: tuple[int | str, ...], message: str, kind: str) -> str:
 
 
 def _check_paths(file: Path, config: Config) -> None:
-    if "://" in config.state.uri:
-        raise ConfigError(f"{file}: state.uri: only a folder can hold the state in this version")
     places = {f"sources[{n}].uri": source.uri for n, source in enumerate(config.sources)}
     for key, place in (places | {"state.uri": config.state.uri, "index.uri": config.index.uri}).items():
         if "\0" in place:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
@@ -17,6 +17,7 @@ from embedding.text.template import Template
 from indexers import index_kinds
 
 TEAM_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_PREFIX = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[A-Za-z0-9._=-]+)+/?")
 
 
 def about(meaning: str, unit: str = "", **limits: Any) -> Any:
@@ -380,16 +381,47 @@ class Search(_Section):
     rerank: Annotated[Rerank | None, about("what reorders the first hits; see below")] = None
 
 
+class StateStorage(_Section):
+    """How to reach the store of a state at `s3://`. Credentials come from the environment, as for AWS's tools."""
+
+    endpoint: Annotated[str, about("address of a store that is not AWS's own, `http(s)://host:port`")] = ""
+    region: Annotated[str, about("region of the bucket")] = "us-east-1"
+    allow_http: Annotated[bool, about("whether the endpoint may be `http://`, where all can read what passes")] = False
+
+    @field_validator("endpoint")
+    @classmethod
+    def _address(cls, endpoint: str) -> str:
+        if endpoint and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+/?", endpoint):
+            raise ValueError("give http(s)://host:port, without credentials or a path")
+        return endpoint.rstrip("/")
+
+    @model_validator(mode="after")
+    def _open(self) -> Self:
+        if self.endpoint.startswith("http://") and not self.allow_http:
+            raise ValueError("endpoint is http://, which all on the way can read; set allow_http = true if that may be")
+        return self
+
+
 class StateTarget(_Section):
     """Where the tables live."""
 
-    uri: Annotated[str, about("folder of the state")] = "state"
+    uri: Annotated[str, about("folder of the state, or `s3://bucket/prefix`")] = "state"
+    storage: Annotated[StateStorage, about("how a state at `s3://` is reached")] = StateStorage()
     hash_key: Annotated[
         SecretStr, about("key of the text hashes in hex, in place of the one in the state; environment only")
     ] = SecretStr("")
     lease_seconds: Annotated[
         int, about("a run that is gone for so long without ending can be taken over", "seconds", ge=5)
     ] = 60
+
+    @field_validator("uri")
+    @classmethod
+    def _place(cls, uri: str) -> str:
+        if "://" in uri and not _PREFIX.fullmatch(uri):
+            raise ValueError(
+                "give a folder, or s3://bucket/prefix with letters, digits, '.', '_', '-' and '=' in the prefix"
+            )
+        return uri
 
 
 class Spark(_Section):
@@ -408,6 +440,16 @@ class Ray(_Section):
 
     address: Annotated[str, about("`local` starts one for the run; else the address of a cluster")] = "local"
     object_store_mb: Annotated[int, about("object store of a local Ray", "MB", ge=80)] = 256
+
+    @field_validator("address")
+    @classmethod
+    def _no_client(cls, address: str) -> str:
+        if address.startswith("ray://"):
+            raise ValueError(
+                "Ray's client (ray://) cannot run what encodes; run the command on a node of the cluster and give "
+                "host:port of its GCS, or have Airflow send it there (EMBEDMILL_LAUNCHER=ray-jobs)"
+            )
+        return address
 
 
 class Limits(_Section):

@@ -31,6 +31,7 @@ from jobs.engines.ray import ray_runs, start_ray
 from jobs.extract.cutting import ROW_VERSION, Chunking
 from jobs.state.lease import Lease
 from jobs.state.run_target import RunTarget
+from jobs.state.state_folder import state_root
 from jobs.state.state_id import own_id, refuse_other
 from jobs.state.store import State
 from jobs.state.work_folder import open_scratch
@@ -57,7 +58,7 @@ class Pipeline:
         self.limits, self.space = describe(config, self.model)
         self.space_id = self.space.space_id
         self.state = State(
-            config.state_root, cut=self.space.chunking_id, hash_key=config.state.hash_key.get_secret_value()
+            state_root(config), cut=self.space.chunking_id, hash_key=config.state.hash_key.get_secret_value()
         )
         self._index: Index | None = None
         self._frames: Frames | None = None

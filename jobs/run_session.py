@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from jobs.sources import open_sources
 from jobs.state.integrity import record_versions, recorded_versions
 from jobs.state.lease import Lease
 from jobs.state.run_target import RunTarget
+from jobs.state.storage import remove_all
 from jobs.state.watermark import drop_watermark, keep_watermark
 from jobs.state.work_folder import check_disk, clear_work
 from jobs.state.write_intents import recover_write_intents
@@ -109,5 +109,5 @@ def open_session(
                 record_versions(state.root)
                 clear_work(state.root, keep=run_id if given and report.status in ("running", "failed") else "")
             else:  # the other scratch is of the run that took over; the lost lease explains whatever failed here
-                shutil.rmtree(state.work(run_id), ignore_errors=True)
+                remove_all(state.work(run_id))
                 lease.check()

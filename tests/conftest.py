@@ -14,6 +14,7 @@ from hypothesis import settings
 
 from jobs.engines.environment import quiet_engines
 from tests.support.milvus_server import MISSING, PYTHON, MilvusServer
+from tests.support.object_store import KEYS, NO_WEED, Moto, Weed, has_weed
 from tests.support.vespa_server import VespaServer
 from tests.support.workspace import Workspace, copied
 
@@ -193,3 +194,28 @@ def _ran_once(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def ran(tmp_path: Path, _ran_once: Workspace) -> Workspace:
     """A workspace whose first run is done."""
     return copied(_ran_once, tmp_path / "ws")
+
+
+@pytest.fixture
+def store_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The credentials of the object stores that tests start, also for child processes."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weed]:
+    """SeaweedFS, for all tests of a process."""
+    if not has_weed():
+        pytest.skip(NO_WEED)
+    server = Weed(tmp_path_factory.mktemp("weed") / "server")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Moto]:
+    """moto's S3, for all tests of a process."""
+    server = Moto()
+    yield server
+    server.stop()

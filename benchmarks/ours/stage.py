@@ -27,6 +27,8 @@ from embedding.tokens.tokenizer import Tokens
 from jobs.config import load_config
 from jobs.embed.embed import embed, ready
 from jobs.engines.environment import quiet_engines
+from jobs.state.staging import begin_staging, commit_staged, write_staged
+from jobs.state.storage import StatePath
 from jobs.state.store import State
 
 TEAM = "T01"
@@ -70,7 +72,7 @@ def main() -> None:
     print(json.dumps({"seconds": seconds, "texts": texts_done}))
 
 
-def _write_plan(folder: Path, texts: pa.ChunkedArray, lengths: object, shard_tokens: int) -> None:
+def _write_plan(folder: StatePath, texts: pa.ChunkedArray, lengths: object, shard_tokens: int) -> None:
     table = pa.table(
         {
             "team_id": [TEAM] * len(texts),
@@ -81,16 +83,15 @@ def _write_plan(folder: Path, texts: pa.ChunkedArray, lengths: object, shard_tok
     )
     shards = math.ceil(pc.sum(table["tokens"]).as_py() / shard_tokens)
     shard = pa.array(np.random.default_rng(0).integers(shards, size=len(texts)))
-    for number in pc.unique(shard).to_pylist():
-        target = folder / f"shard={number}"
-        target.mkdir(parents=True)
-        pq.write_table(table.filter(pc.equal(shard, number)), target / "part-0.parquet")
+    begin_staging(folder)
+    ordered = table.append_column("shard", shard.cast(pa.string())).sort_by("shard").combine_chunks()
+    commit_staged(folder, write_staged(ordered.to_batches(), folder, ordered.schema, by="shard"))
 
 
 class Began(threading.Thread):
     """Notes in ``at`` when the first actor began its first shard: it writes its diary then."""
 
-    def __init__(self, diary: Path) -> None:
+    def __init__(self, diary: StatePath) -> None:
         super().__init__(daemon=True)
         self._diary = diary
         self.at = 0.0

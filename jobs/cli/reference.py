@@ -20,7 +20,7 @@ from pydantic_core import core_schema
 from embedding.encoders.spec import RemoteSettings
 from jobs.bodies import BODIES
 from jobs.config import Config
-from jobs.config_sections import RERANKERS, Model, Search
+from jobs.config_sections import RERANKERS, Model, Search, StateStorage, StateTarget
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -80,6 +80,8 @@ def configuration() -> str:
                 parts.append(_table("[model.remote]", RemoteSettings.__doc__ or "", list(_remote())))
             if section.annotation is Search:
                 parts += [_section(f'[search.rerank], kind = "{kind}"', of) for kind, of in RERANKERS.items()]
+            if section.annotation is StateTarget:
+                parts.append(_section("[state.storage]", StateStorage))
     return "\n".join(parts)
 
 
@@ -109,6 +111,8 @@ def _table(title: str, meaning: str, keys: list[tuple[str, str, str, str]]) -> s
 def _shown(value: object) -> str:
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
+    if isinstance(value, BaseModel):
+        return "see below"
     return "none" if value is None else f"`{json.dumps(value)}`"
 
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from embedding.errors import ConfigError
 from embedding.ids import document_ids
@@ -22,6 +20,8 @@ from jobs.plan.deletion_guard import Loss, check_deletes
 from jobs.plan.plan import Plan
 from jobs.run_session import open_session
 from jobs.scope import Scope
+from jobs.state.staging import StagedFile, begin_staging, commit_staged, write_staged
+from jobs.state.storage import StatePath
 from jobs.state.store import State
 from jobs.state.team_rows import count_by_team, group_teams, read_teams
 from jobs.steps import publish_rows
@@ -87,20 +87,18 @@ class Move:
     live_cut: str
 
 
-def plan_deletes(state: State, move: Move, folder: Path) -> tuple[int, list[Loss]]:
-    """Write the rows to delete (team_id, chunk_id) below ``folder``; returns their number and what each team loses.
+def plan_deletes(state: State, move: Move, folder: StatePath) -> tuple[int, list[Loss]]:
+    """Stage the rows to delete (team_id, chunk_id) in ``folder``; returns their number and what each team loses.
 
     Memory holds a few teams at a time.
     """
-    folder.mkdir()
-    count, losses = 0, []
-    for number, teams in enumerate(group_teams(count_by_team(state, "published", {"index": move.version}))):
+    begin_staging(folder)
+    files, losses = list[StagedFile](), list[Loss]()
+    for teams in group_teams(count_by_team(state, "published", {"index": move.version})):
         doomed = outdated(state, move, teams)
         losses += pending_losses(state, move, teams, doomed)
-        if len(doomed):
-            pq.write_table(doomed, folder / f"{number}.parquet")
-        count += len(doomed)
-    return count, losses
+        files += write_staged(doomed.to_batches(), folder, doomed.schema)
+    return commit_staged(folder, files).rows, losses
 
 
 def outdated(state: State, move: Move, teams: Sequence[str]) -> pa.Table:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
+from embedding.errors import ConfigError
 from jobs.bodies.answers import MigrateBody
 from jobs.config import Config
 from jobs.report import new_run_id
 from jobs.state.lease import Lease
 from jobs.state.migration import migrate as rewrite
 from jobs.state.migration import rows_to_migrate
-from jobs.state.state_folder import FORMAT, format_of
+from jobs.state.state_folder import FORMAT, format_of, state_root
 from jobs.state.work_folder import check_disk
 from jobs.state.writable_tables import newest_fence
 from jobs.telemetry.progress import Progress
@@ -23,7 +25,9 @@ def migrate(config: Config, progress: Progress, *, wait: float = 0.0) -> Migrate
 
     Raises ConfigError for what is no state of the former or of this format, LeaseHeldError where a run holds it.
     """
-    root = config.state_root
+    root = state_root(config)
+    if not isinstance(root, Path):
+        raise ConfigError(f"state.uri: {root}: the former format was of folders alone; nothing is to be done")
     rows_to_migrate(root)
     check_disk(root, config.limits.min_free_mb)
 

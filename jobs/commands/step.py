@@ -9,18 +9,16 @@ carried out that was planned on other tables than there are, or that a killed tr
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from embedding.atomic_file import replace_file
 from jobs.bodies.run import StepBody
 from jobs.commands.plan import plan_body
 from jobs.plan.estimate import estimate
 from jobs.plan.plan import NO_LIMIT, Budget, Plan
 from jobs.run_session import RunSession, open_session
 from jobs.scope import Scope
+from jobs.state.storage import StatePath, remove_all, replace_file
 from jobs.steps import (
     apply_plan,
     embed_texts,
@@ -107,7 +105,7 @@ def step(pipeline: Pipeline, scope: Scope, asked: StepRequest) -> StepBody:
 
 
 def _plan(session: RunSession, allow_mass_delete: bool, budget: Budget) -> Planned:
-    shutil.rmtree(session.pipeline.state.work(session.report.run_id))
+    remove_all(session.pipeline.state.work(session.report.run_id))
     plan_scope(session, session.report.index)
     if not allow_mass_delete:
         guard(session)
@@ -143,7 +141,7 @@ def _apply(session: RunSession, planned: Planned, *, publish: bool, build: bool)
     return True
 
 
-def _file(session: RunSession) -> Path:
+def _file(session: RunSession) -> StatePath:
     return session.pipeline.state.work(session.report.run_id) / "plan.json"
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import pyarrow as pa
 
 from embedding.encoders.backends import is_remote
+from embedding.errors import ResourceError
 from embedding.models.packaged import OWN_ENGINES
 
 if TYPE_CHECKING:
     from jobs.config_sections import Model
 
+Node: TypeAlias = Mapping[str, float]  # what a node of the cluster has, by Ray's name for it
 # Share of the cluster's cores that is kept for tasks beside the actors, and what one task takes of a core.
 TASK_SHARE = 0.125
 TASK_CPUS = 0.25
@@ -33,19 +35,43 @@ class ActorPool:
     tasks: int
 
 
-def actor_pool(model: Model, shards: int, cluster: Mapping[str, float]) -> ActorPool:
-    """Size the pool for a cluster. An actor beyond the number of shards would only load the model."""
-    cores = max(1.0, cluster.get("CPU", 1.0))
+def actor_pool(model: Model, shards: int, nodes: Sequence[Node]) -> ActorPool:
+    """Size the pool for the nodes of a cluster: an actor runs on one of them, and takes no more than that has.
+
+    An actor beyond the number of shards would only load the model. Raises ResourceError where the nodes have no room
+    for ``model.actors``.
+    """
     most = max(1, min(max(model.actors, model.max_actors), shards))
     least = min(model.actors, most)
     gpus, remote = model.gpus_per_actor, is_remote(model.backend)
     if gpus is None:
         uses_gpu = not remote and model.name not in OWN_ENGINES
-        gpus = 1.0 if uses_gpu and cluster.get("GPU", 0.0) >= most else 0.0
+        gpus = 1.0 if uses_gpu and _room([node.get("GPU", 0.0) for node in nodes], 1.0) >= most else 0.0
+    elif gpus and (room := _room([node.get("GPU", 0.0) for node in nodes], gpus)) < least:
+        have = ", ".join(f"{node.get('GPU', 0.0):g}" for node in nodes)
+        raise ResourceError(
+            f"model.gpus_per_actor: {least} actors of {gpus:g} GPUs each are asked for, and the nodes of the Ray "
+            f"cluster have room for {room} (GPUs by node: {have}); lower it, or model.actors, or add nodes"
+        )
     # Ray counts cores by what is asked for: without a share of their own, tasks would wait for ever for the actors.
-    share = max(TASK_CPUS, cores * TASK_SHARE)
-    cpus = TASK_CPUS if gpus or remote else math.floor((cores - share) / most * 100) / 100
-    return ActorPool(least, most, cpus, gpus, model.threads or max(1, int(cores // most)), int(share / TASK_CPUS))
+    cores = [count for node in nodes if (count := node.get("CPU", 0.0)) > TASK_CPUS] or [1.0]
+    shares = [max(TASK_CPUS, count * TASK_SHARE) for count in cores]
+    free = [count - share for count, share in zip(cores, shares, strict=True)]
+    each = _largest(free, most)
+    cpus = TASK_CPUS if gpus or remote else math.floor(each * 100) / 100
+    threads = model.threads or max(1, int(each / (1 - TASK_SHARE) + 1e-9))
+    return ActorPool(least, most, cpus, gpus, threads, int(sum(shares) / TASK_CPUS))
+
+
+def _room(have: Sequence[float], each: float) -> int:
+    """How many of a size fit into nodes that have so much."""
+    return sum(int(one / each + 1e-9) for one in have)
+
+
+def _largest(have: Sequence[float], count: int) -> float:
+    """The largest size of which so many fit, each into one node: it divides what one of them has."""
+    sizes = sorted({one / share for one in have for share in range(1, count + 1)}, reverse=True)
+    return next(size for size in sizes if _room(have, size) >= count)
 
 
 def warm_up() -> None:

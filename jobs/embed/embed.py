@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
@@ -30,13 +29,16 @@ from embedding.errors import EmbedmillError
 from jobs.embed.actor_pool import TASK_CPUS, actor_pool, warm_up
 from jobs.embed.encoder_process import EncoderProcess, ShardRequest
 from jobs.embed.workers import EncodeShard, cut_shard, write_shard
-from jobs.engines.ray import start_ray
+from jobs.engines.ray import nodes, start_ray
 from jobs.state.parts import Part
+from jobs.state.staging import staged
 from jobs.state.store import State
 from jobs.telemetry.error_reporting import fault_from_bytes
 
 if TYPE_CHECKING:
     from jobs.config import Config
+
+TEXTS, ATTEMPTS = "texts", "attempts"  # folders of a run's work
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class StoredShard:
     def of_row(cls, row: Mapping[str, Any]) -> StoredShard:
         """From a row of ``write_shard``."""
         return cls(
-            Path(row["shard"]).name,
+            row["shard"],
             tuple(Part.from_json(line) for line in row["parts"].splitlines()),
             int(row["texts"]),
             int(row["tokens"]),
@@ -96,20 +98,25 @@ def embed(
     import ray
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
-    folder = state.work(run_id) / "texts"
-    shards = sorted(folder.glob("shard=*"), key=lambda p: int(p.name.removeprefix("shard=")))
-    pool = actor_pool(config.model, len(shards), ray.cluster_resources())
+    texts = staged(state.work(run_id) / TEXTS)
+    shards = sorted(texts.folders, key=lambda name: int(name.removeprefix("shard=")))
+    pool = actor_pool(config.model, len(shards), nodes())
     spec = replace(spec, threads=pool.threads)
     tasks = TaskPoolStrategy(size=pool.tasks)
     # Ray's types let a function take a batch and nothing by fn_kwargs.
     encoded = (
-        ray.data.from_items([{"path": str(s)} for s in shards], override_num_blocks=len(shards))
+        ray.data.from_items([{"shard": name} for name in shards], override_num_blocks=len(shards))
         .map_batches(
-            cast(Any, cut_shard), fn_kwargs={"spec": spec}, batch_format="pyarrow", compute=tasks, num_cpus=TASK_CPUS
+            cast(Any, cut_shard),
+            fn_kwargs={"texts": texts, "spec": spec},
+            batch_format="pyarrow",
+            compute=tasks,
+            num_cpus=TASK_CPUS,
         )
         .map_batches(
-            EncodeShard,
+            cast(Any, EncodeShard),
             fn_constructor_args=(spec,),
+            fn_kwargs={"attempts": state.work(run_id) / ATTEMPTS},
             batch_format="pyarrow",
             compute=ActorPoolStrategy(min_size=pool.least, max_size=pool.most),
             num_cpus=pool.cpus,
@@ -117,7 +124,7 @@ def embed(
         )
         .map_batches(
             cast(Any, write_shard),
-            fn_kwargs={"root": str(state.root), "space_id": space_id, "run_id": run_id},
+            fn_kwargs={"root": state.root, "space_id": space_id, "run_id": run_id},
             batch_format="pyarrow",
             compute=tasks,
             num_cpus=TASK_CPUS,
@@ -138,8 +145,10 @@ def embed_alone(
     state: State, process: EncoderProcess, *, run_id: str, space_id: str, before_commit: Callable[[], None]
 ) -> Iterator[StoredShard]:
     """``embed`` of few texts, in one process and without Ray, shard after shard."""
-    for folder in sorted((state.work(run_id) / "texts").glob("shard=*")):
-        row = process.encode(ShardRequest(str(folder), str(state.root), space_id, run_id))
+    work = state.work(run_id)
+    texts = staged(work / TEXTS)
+    for name in texts.folders:
+        row = process.encode(ShardRequest(name, texts, work / ATTEMPTS, state.root, space_id, run_id))
         yield _store(state, row, before_commit)
 
 

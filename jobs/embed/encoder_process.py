@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +19,10 @@ from embedding.encoders.choose import choose
 from embedding.encoders.spec import EncoderSpec
 from embedding.errors import EmbedmillError, ResourceError
 from jobs.child_process import start_serving
+from jobs.embed.attempt_log import entries
 from jobs.embed.workers import EncodeShard, cut_shard, write_shard
+from jobs.state.staging import Staged
+from jobs.state.storage import StatePath
 from jobs.telemetry.error_reporting import fault_from_bytes, fault_to_bytes
 
 _TRIES = 3  # of a process that ends before it has begun to encode
@@ -28,10 +30,12 @@ _TRIES = 3  # of a process that ends before it has begun to encode
 
 @dataclass(frozen=True, slots=True)
 class ShardRequest:
-    """A shard of texts (the folder ``path``) to encode, and where ``write_shard`` puts its vectors."""
+    """The shard of this name of ``texts`` to encode, where attempt logs are, and where the vectors go."""
 
-    path: str
-    root: str
+    name: str
+    texts: Staged
+    attempts: StatePath
+    root: StatePath
     space_id: str
     run_id: str
 
@@ -66,16 +70,16 @@ class EncoderProcess:
         Raises what the process raised where the encoder cannot be opened, ResourceError where it does not start, and
         EmbedmillError where it ends time and again and no text is to blame.
         """
-        log = Path(asked.path).parent.parent / "attempts" / Path(asked.path).name
+        log = asked.attempts / asked.name
         idle = 0
         while True:
-            noted = _size(log)
+            noted = len(entries(log))
             try:
                 return self._ask(asked)
             except (EOFError, ConnectionError):
                 greeted, code = self._greeted, self.close()
             # What it noted is a text found to be deadly, or the search for it: of these there is an end.
-            idle = 0 if _size(log) > noted else idle + 1
+            idle = 0 if len(entries(log)) > noted else idle + 1
             if idle >= _TRIES:
                 what = "ended" if greeted else "did not start"
                 kind = EmbedmillError if greeted else ResourceError
@@ -92,10 +96,6 @@ class EncoderProcess:
         return row
 
 
-def _size(log: Path) -> int:
-    return log.stat().st_size if log.exists() else 0
-
-
 def serve(descriptor: int) -> None:
     """In the process: take an EncoderSpec, then ShardRequests, until the other end closes. Answers as ``encode``."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -110,6 +110,6 @@ def serve(descriptor: int) -> None:
         pipe.send(b"")
         while True:
             asked = pipe.recv()
-            encoded = encode(cut_shard(pa.table({"path": [asked.path]}), spec))
+            encoded = encode(cut_shard(pa.table({"shard": [asked.name]}), asked.texts, spec), asked.attempts)
             [row] = write_shard(encoded, asked.root, asked.space_id, asked.run_id).to_pylist()
             pipe.send(row)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from embedding.encoders.backends import takes_ids
 from embedding.encoders.bisection import encode_with_bisection
@@ -31,6 +29,8 @@ from jobs.telemetry.error_reporting import fault_to_bytes, without_messages
 if TYPE_CHECKING:
     from embedding.encoders.base import IdEncoder
     from embedding.tokens.tokenizer import Tokens
+    from jobs.state.staging import Staged
+    from jobs.state.storage import StatePath
 
 
 _STRANGE = r"[^\x00-\x7f]|\S{100}"  # texts of other words than these are read by every tokenizer
@@ -45,21 +45,20 @@ def _tokens(spec: EncoderSpec) -> Tokens:
 
 
 @without_messages()
-def cut_shard(batch: pa.Table, spec: EncoderSpec) -> pa.Table:
-    """Cut the shard at ``path`` into rows (team_id, content_hash, tokens, and text, or ids where they do) in one row.
+def cut_shard(batch: pa.Table, texts: Staged, spec: EncoderSpec) -> pa.Table:
+    """Cut a ``shard`` of texts into rows (team_id, content_hash, tokens, and text, or ids where they do) in one row.
 
-    Beside them are shard, which is the path, and unreadable: texts of which the tokenizer knows next to nothing.
+    Beside them are shard, its name ("shard=3"), and unreadable: texts of which the tokenizer knows next to nothing.
     """
 
     def cut(row: pa.Table) -> pa.Table:
-        path = row["path"][0].as_py()
-        # partitioning=None: "shard=3" in the path is not a column of the texts
-        shard = pq.read_table(path, partitioning=None)
+        name = row["shard"][0].as_py()
+        shard = texts.within(name).table()
         if not takes_ids(spec.backend):
-            return in_a_row(shard, shard=path, unreadable=_unreadable(shard["text"], spec))
+            return in_a_row(shard, shard=name, unreadable=_unreadable(shard["text"], spec))
         ids = _tokens(spec).ids(shard["text"].to_pylist())
         shard = shard.drop_columns(["text"]).append_column("ids", ids.to_arrow())
-        return in_a_row(shard, shard=path, unreadable=_tokens(spec).unreadable(ids))
+        return in_a_row(shard, shard=name, unreadable=_tokens(spec).unreadable(ids))
 
     return one_by_one(batch, cut)
 
@@ -82,20 +81,20 @@ class EncodeShard:
         self._encoder = open_encoder(spec)
 
     @without_messages()
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Rows of ``cut_shard`` to shard, unreadable, rows, cost and fault.
+    def __call__(self, batch: pa.Table, attempts: StatePath) -> pa.Table:
+        """Rows of ``cut_shard`` to shard, unreadable, rows, cost and fault. Attempt logs are below ``attempts``.
 
         ``rows`` are team_id, content_hash, tokens, vector and reason ("" with a vector).
         """
-        done = one_by_one(batch, self._shard)
+        done = one_by_one(batch, lambda row: self._shard(row, attempts))
         give_back_memory()
         return done
 
-    def _shard(self, row: pa.Table) -> pa.Table:
+    def _shard(self, row: pa.Table, attempts: StatePath) -> pa.Table:
         name, fault = row["shard"][0].as_py(), b""
         shard = out_of_a_row(row)
         try:
-            vectors, reasons = self._encode(shard, Path(name))
+            vectors, reasons = self._encode(shard, Attempts(attempts / name))
         except EmbedmillError as error:
             # Ray hands on an exception as text. This one travels in the row, and the driver raises it as it is.
             fault = fault_to_bytes(error)
@@ -109,8 +108,7 @@ class EncodeShard:
         )
         return in_a_row(rows, shard=name, unreadable=row["unreadable"][0].as_py(), cost=cost, fault=fault)
 
-    def _encode(self, shard: pa.Table, path: Path) -> tuple[npt.NDArray[np.float32], list[str]]:
-        attempts = Attempts(path.parent.parent / "attempts" / path.name)
+    def _encode(self, shard: pa.Table, attempts: Attempts) -> tuple[npt.NDArray[np.float32], list[str]]:
         reasons = ["kills_encoder" if row in attempts.poisonous else "" for row in range(len(shard))]
         alive = [row for row, reason in enumerate(reasons) if not reason]
         alone = attempts.one_by_one
@@ -151,7 +149,7 @@ class EncodeShard:
 
 
 @without_messages()
-def write_shard(batch: pa.Table, root: str, space_id: str, run_id: str) -> pa.Table:
+def write_shard(batch: pa.Table, root: StatePath, space_id: str, run_id: str) -> pa.Table:
     """Store shards' vectors as files that the driver commits.
 
     Returns a row for each: shard, parts (lines), texts, tokens, unreadable; failed and cost as JSON, fault as a pickled

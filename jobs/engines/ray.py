@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import sys
 import threading
 from concurrent.futures import Future
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import psutil
 
 from embedding.errors import ResourceError
 from jobs import termination
@@ -60,6 +63,13 @@ def ray_runs() -> bool:
     return bool(ray.is_initialized())
 
 
+def nodes() -> list[dict[str, float]]:
+    """What each node of the Ray that runs has, by Ray's names ("CPU", "GPU")."""
+    import ray
+
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
 def end_ray() -> None:
     """End the Ray that this process started, if any; a Ray that it only connected to goes on.
 
@@ -75,6 +85,8 @@ def _init_ray(config: Config, scratch: Path) -> None:
     import ray
 
     local = config.ray.address == "local"
+    if not local and config.ray.address != "auto":
+        _check_node(config.ray.address)
     for last in (not local, True):  # on a busy machine Ray's own first process sometimes misses Ray's deadline
         try:
             with minimal_ray() if local else nullcontext(), termination.kept(signal.SIGTERM):
@@ -93,6 +105,16 @@ def _init_ray(config: Config, scratch: Path) -> None:
                 cause = f"{type(error).__name__}: {str(error)[:200]}"
                 raise ResourceError(f"ray.address: {what} ({cause})") from None
             ray.shutdown()
+
+
+def _check_node(address: str) -> None:
+    """Raise ResourceError where no node of Ray runs on this machine: Ray ends the whole process without a word then."""
+    if not any(process.info["name"] == "raylet" for process in psutil.process_iter(["name"])):
+        raise ResourceError(
+            f"ray.address: no node of Ray runs on {socket.gethostname()}, and a command joins the cluster at {address} "
+            f"from a node of it alone; run `ray start --address={address} --num-cpus=0` here first, or have Airflow "
+            "send the command there (EMBEDMILL_LAUNCHER=ray-jobs)"
+        )
 
 
 def _quiet_data() -> None:

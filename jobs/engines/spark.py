@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedding.errors import ResourceError
+from embedding.errors import ConfigError, ResourceError
 from jobs.engines.class_archive import ClassArchive, check_java
 from jobs.engines.compat import start_jvm
 from jobs.redaction import SECRET_NAMES, is_secret, masked
@@ -60,10 +61,10 @@ def start_spark(config: Config, scratch: Path, log: Path, *, reads: bool) -> Spa
         "spark.master": config.spark.master,
         "spark.driver.memory": config.spark.driver_memory,
         "spark.driver.extraJavaOptions": java,
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
         "spark.local.dir": str(local),
     }
+    if (address := driver_address(config.spark.master)) is not None:
+        machine |= {"spark.driver.host": address, "spark.driver.bindAddress": address}
     settings = {
         "spark.app.name": "embedmill",
         "spark.sql.warehouse.dir": str(local / "warehouse"),
@@ -83,7 +84,7 @@ def start_spark(config: Config, scratch: Path, log: Path, *, reads: bool) -> Spa
     }
     if not submitted:
         settings = machine | settings
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("PYSPARK_PYTHON", settings.get("spark.pyspark.python", sys.executable))
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     if not _names_in_utf8(os.environ):
@@ -106,6 +107,27 @@ def start_spark(config: Config, scratch: Path, log: Path, *, reads: bool) -> Spa
     if archive:
         archive.keep(session)
     return session
+
+
+def driver_address(master: str) -> str | None:
+    """The address at which executors of a master reach this process; None where Spark itself has to find out.
+
+    Of a standalone master that of the interface by which this machine reaches it. Raises ConfigError for a host that
+    this machine does not know.
+    """
+    if master.startswith("local"):
+        return "127.0.0.1"
+    found = re.match(r"spark://(\[[^\]]+\]|[^:,/]+):([0-9]+)", master)
+    if found is None:
+        return None
+    host, port = found[1].strip("[]"), int(found[2])
+    try:
+        kind, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(kind, socket.SOCK_DGRAM) as looking:
+            looking.connect(target)  # sends nothing
+            return str(looking.getsockname()[0])
+    except OSError as error:
+        raise ConfigError(f"spark.master: this machine does not find {host} ({error.strerror or error})") from None
 
 
 def _names_in_utf8(environment: Mapping[str, str]) -> bool:

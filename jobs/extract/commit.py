@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -19,13 +18,15 @@ from jobs.extract import ownership
 from jobs.extract.conversations import Commit, changed_conversations
 from jobs.extract.extracted import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW
 from jobs.extract.held_deletions import Kept
-from jobs.state.frames import Frame, Frames, columns, written
+from jobs.state.frames import Frame, Frames, columns
+from jobs.state.staging import staged
 from jobs.state.tables import REMOVALS, TABLES
 
 if TYPE_CHECKING:
     from jobs.extract.changes import Extraction, SourceChanges
     from jobs.extract.held_deletions import At
     from jobs.extract.readings import Readings
+    from jobs.state.storage import StatePath
     from jobs.state.store import State
     from jobs.state.table_files import Wanted
 
@@ -88,13 +89,13 @@ def decide(
     covered = {*(at for at, found in readings.judged.items() if found.covered), *changes.gone}
     certain = covered - {at for at, found in readings.judged.items() if found.suspects}
     none = frames.local(REMOVALS, [])
-    staged = _rows_of(frames, rows, CHUNK_ROW, CHUNK.names)
+    read_chunks = _rows_of(frames, rows, CHUNK_ROW, CHUNK.names)
     removed = _rows_of(frames, rows, REMOVED_ROW, REMOVALS.names) if removals else none
-    wanted = _wanted(frames, changes, readings, staged, removed)
+    wanted = _wanted(frames, changes, readings, read_chunks, removed)
     with ExitStack() as kept:
         read = ownership.Read(
             frames=frames,
-            staged=staged,
+            staged=read_chunks,
             removed=removed,
             chunks=kept.enter_context(_chunks(frames, state, wanted)),
             removals=frames.table(state, "removals") if removals else none,
@@ -127,14 +128,14 @@ def _chunks(frames: Frames, state: State, wanted: Wanted | None) -> Iterator[Fra
         yield kept
 
 
-def _wanted(frames: Frames, changes: SourceChanges, readings: Readings, staged: Frame, removed: Frame) -> Wanted | None:
+def _wanted(frames: Frames, changes: SourceChanges, readings: Readings, chunks: Frame, removed: Frame) -> Wanted | None:
     """What decides of ``chunks``: the documents that were read, and what the partitions held that were read or went.
 
     None where these are many.
     """
     if sum(partition["documents"] for partition in readings.partitions.values()) > _FEW_DOCUMENTS:
         return None
-    named = frames.sql("SELECT doc_id FROM {staged} UNION SELECT doc_id FROM {removed}", staged=staged, removed=removed)
+    named = frames.sql("SELECT doc_id FROM {chunks} UNION SELECT doc_id FROM {removed}", chunks=chunks, removed=removed)
     return {
         "doc_id": frames.collect(named)["doc_id"].to_pylist(),
         "partition": {partition for _, partition in (*readings.partitions, *changes.gone)},
@@ -201,8 +202,8 @@ def _commit_with_conversations(
     state, frames = extraction.state, decision.read.frames
     work = state.work(extraction.run_id)
     folders = [work / "changes-chunks", work / "changes-conversations"]
-    rows = written(frames, changed, folders[0], "changes of chunks")
-    staged = frames.files(TABLES["chunks"].changes, folders[0])
+    rows = frames.write(changed, folders[0])
+    changes = frames.files(TABLES["chunks"].changes, staged(folders[0]))
     with frames.keep(new) as fresh:
         again = frames.sql(
             f"SELECT {columns(CHUNK.names, 'w')} FROM {{winners}} w SEMI JOIN {{unsure}} u "
@@ -210,25 +211,25 @@ def _commit_with_conversations(
             winners=decision.winners,
             unsure=frames.local(_COVERED, [{"source_id": s, "partition": p} for s, p in unsure]),
         )
-        messages = Commit(state, decision.read.chunks, again, fresh, staged)
+        messages = Commit(state, decision.read.chunks, again, fresh, changes)
         with changed_conversations(frames, messages, extraction.chunking) as (made, altered):
-            rows += written(frames, altered, folders[1], "changes of conversations")
+            rows += frames.write(altered, folders[1])
             added = frames.sql("SELECT * FROM {fresh} UNION ALL SELECT * FROM {made}", fresh=fresh, made=made)
             frames.write_parts(state, "chunks", added)
     if rows:  # one transaction: a message goes, and with it what it said in a conversation
         state.merge("chunks", _staged_rows(*folders))
 
 
-def _merge(frames: Frames, state: State, name: str, changes: Frame, work: Path) -> None:
+def _merge(frames: Frames, state: State, name: str, changes: Frame, work: StatePath) -> None:
     """Commit the changes of a table, all in one transaction."""
     folder = work / f"changes-{name}"
-    if written(frames, changes, folder, f"changes of {name}"):
+    if frames.write(changes, folder):
         state.merge(name, _staged_rows(folder))
 
 
-def _staged_rows(*folders: Path) -> pa.RecordBatchReader:
-    parts = [ds.dataset(str(folder), format="parquet") for folder in folders]
-    return ds.dataset(parts).scanner().to_reader()
+def _staged_rows(*folders: StatePath) -> pa.RecordBatchReader:
+    found = [staged(folder) for folder in folders]
+    return ds.dataset([one.data() for one in found if one.files]).scanner().to_reader()
 
 
 def _kept(readings: Readings, decision: Decision) -> dict[At, list[Kept]]:

@@ -17,6 +17,7 @@ from jobs.extract.held_deletions import At, note_unlisted
 from jobs.extract.readings import collect_readings, read_partitions
 from jobs.extract.source_state import begin_sources, end_sources
 from jobs.state.quarantine import EXTRACT, replace
+from jobs.state.staging import staged
 
 if TYPE_CHECKING:
     from jobs.extract.readings import Readings
@@ -68,10 +69,11 @@ def extract(frames_of: Callable[[int], Frames], extraction: Extraction) -> Extra
     from jobs.extract.commit import commit, decide
 
     frames = frames_of(sum(partition.size for _, partition in changes.read))
-    staged = state.work(extraction.run_id) / "extract"
-    read_partitions(frames, extraction, changes.read, staged)
-    readings = collect_readings(staged, extraction, changes)
-    rows = frames.files(EXTRACTED, staged)
+    folder = state.work(extraction.run_id) / "extract"
+    read_partitions(frames, extraction, changes.read, folder)
+    read = staged(folder)
+    readings = collect_readings(read, extraction, changes)
+    rows = frames.files(EXTRACTED, read)
     with decide(frames, extraction, changes, readings, rows) as decision:
         begin_sources(extraction, changes, readings, decision.overlaps)
         done = commit(extraction, changes, readings, decision)

@@ -9,12 +9,10 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from jobs.extract.changes import Extraction, SourceChanges
 from jobs.extract.extracted import (
@@ -36,6 +34,8 @@ from jobs.state.row_counts import expect
 if TYPE_CHECKING:
     from jobs.sources.base import Partition
     from jobs.state.frames import Frames
+    from jobs.state.staging import Staged
+    from jobs.state.storage import StatePath
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class Readings:
         return any(REMOVED_ROW in row["sent"] for row in self.partitions.values())
 
 
-def collect_readings(staged: Path, extraction: Extraction, changes: SourceChanges) -> Readings:
-    """Collect what ``read_partitions`` left in the folder ``staged``.
+def collect_readings(staged: Staged, extraction: Extraction, changes: SourceChanges) -> Readings:
+    """Collect what ``read_partitions`` has staged.
 
     Raises EmbedmillError where that is not what the executors were asked for.
     """
@@ -73,13 +73,12 @@ def collect_readings(staged: Path, extraction: Extraction, changes: SourceChange
     return Readings(partitions, rejects, judged)
 
 
-def read_staged(staged: Path, asked: set[At]) -> tuple[list[PartitionRow], list[RejectedRow]]:
+def read_staged(staged: Staged, asked: set[At]) -> tuple[list[PartitionRow], list[RejectedRow]]:
     """What the executors say of each partition, and what they rejected.
 
     Raises EmbedmillError where that is not what they were asked for: each partition once, with all its rows.
     """
-    staged.mkdir(exist_ok=True)
-    data = ds.dataset(str(staged), schema=EXTRACTED, format="parquet")
+    data = staged.data(EXTRACTED)
     rows = data.to_table(filter=pc.field("row").isin([PARTITION_ROW, REJECTED_ROW])).to_pylist()
     partitions: list[PartitionRow] = [r for r in rows if r["row"] == PARTITION_ROW]
     rejects: list[RejectedRow] = [r for r in rows if r["row"] == REJECTED_ROW]
@@ -100,10 +99,10 @@ def read_staged(staged: Path, asked: set[At]) -> tuple[list[PartitionRow], list[
 
 
 def read_partitions(
-    frames: Frames, extraction: Extraction, work: Sequence[tuple[int, Partition]], staged: Path
+    frames: Frames, extraction: Extraction, work: Sequence[tuple[int, Partition]], folder: StatePath
 ) -> None:
-    """Have the executors read ``work``, and write what they find (EXTRACTED) as Parquet files to ``staged``."""
+    """Have the executors read ``work``, and stage what they find (EXTRACTED) in ``folder``."""
     ordered = sorted(work, key=lambda item: -item[1].size)  # the heavy ones first
     tasks = pa.Table.from_pylist([to_read(n, p) for n, p in ordered], schema=TO_READ)
     read = reader(list(extraction.sources), extraction.chunking, purge_rules(extraction.state))
-    frames.read_each(tasks, read, EXTRACTED, staged)
+    frames.read_each(tasks, read, EXTRACTED, folder)

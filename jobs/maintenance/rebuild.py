@@ -7,22 +7,20 @@ ended the tables count as damaged, so that a rebuild that was killed is simply b
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
-from collections.abc import Set
-from pathlib import Path
+from collections.abc import Iterator, Set
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from indexers.rows import SCAN
 from jobs.report import new_run_id
 from jobs.state.integrity import Damage, damage_error, find_damage, record_versions, rows_of
 from jobs.state.parts import Part, write_part, write_rows
+from jobs.state.staging import begin_staging, commit_staged, staged, write_staged
+from jobs.state.storage import StatePath, read_parquet, remove_all, sizes_below
 from jobs.state.store import State
 from jobs.state.tables import CHANGES, CONVERSATIONS, PUBLISHED
 from jobs.state.team_rows import group_teams, read_teams
@@ -37,6 +35,7 @@ if TYPE_CHECKING:
 FILLED_BY_READING = frozenset({"sources", "chunks", "removals", "quarantine"})
 _FETCH = 2_000  # vectors of one request
 _TEXT_KEY = ["team_id", "content_hash"]
+_SCANNED = pa.schema([SCAN.field(column) for column in (*_TEXT_KEY, "chunk_id")])
 
 
 def rebuild(pipeline: Pipeline, *, wait: float) -> list[str]:
@@ -93,25 +92,26 @@ def _adopt(state: State, name: str, lease: Lease) -> None:
     purged = set(state.read("purges", ["team_id"])["team_id"].to_pylist())
     state.make_anew(name, keep_files=True)
     parts = []
-    for file in sorted(folder.rglob("*.parquet")):
-        path = file.relative_to(folder)
-        if path.parts[0] == "_delta_log":
+    for path, size in sorted(sizes_below(folder).items()):
+        *folders, name_of_file = path.split("/")
+        if folders[:1] == ["_delta_log"] or not name_of_file.endswith(".parquet"):
             continue
-        partition = dict(part.split("=", 1) for part in path.parts[:-1])
+        file = folder / path
+        partition = dict(part.split("=", 1) for part in folders)
         rows = rows_of(file)
         if rows is not None and purged.isdisjoint(_teams(file)):
-            parts.append(Part(path.as_posix(), file.stat().st_size, rows, partition))
+            parts.append(Part(path, size, rows, partition))
             continue
         if rows is not None:
-            kept = _others(pq.read_table(file, partitioning=None), purged)
-            parts += write_rows(str(state.root), name, kept, {"space_id": partition["space_id"]})
+            kept = _others(read_parquet(file), purged)
+            parts += write_rows(state.root, name, kept, {"space_id": partition["space_id"]})
         file.unlink()
     lease.check()
     state.append(name, parts)
 
 
-def _teams(file: Path) -> set[str]:
-    return set(pq.read_table(file, columns=["team_id"], partitioning=None)["team_id"].unique().to_pylist())
+def _teams(file: StatePath) -> set[str]:
+    return set(read_parquet(file, ["team_id"])["team_id"].unique().to_pylist())
 
 
 def _others(rows: pa.Table, teams: Set[str]) -> pa.Table:
@@ -149,19 +149,19 @@ def _ledger_from_index(pipeline: Pipeline, state: State, lease: Lease, run_id: s
             for column in [name for name in PUBLISHED.names if name not in rows.column_names]:
                 # What no index knows (which source a row came from) is null, until it is written again.
                 rows = rows.append_column(column, pa.array([said.get(column)] * len(rows), pa.string()))
-            parts += write_part(str(state.root), "published", rows, seq=seq)
+            parts += write_part(state.root, "published", rows, seq=seq)
         lease.check()
         state.append("published", parts)
 
 
 def _vectors_from_index(pipeline: Pipeline, state: State, lease: Lease, run_id: str) -> None:
     """Store again the vectors that index versions hold and ``vectors`` does not; a few teams' keys at a time."""
-    scanned = state.work(run_id) / "scan.parquet"
+    scanned = state.work(run_id) / "scan"
     try:
         for version in pipeline.index().versions() if pipeline.has_index() else ():
             space_id = pipeline.index().space_of(version)
             for teams in group_teams(_scan_keys(pipeline, version, scanned)):
-                held = ds.dataset(scanned).to_table(filter=pc.field("team_id").isin(teams))
+                held = staged(scanned).data(_SCANNED).to_table(filter=pc.field("team_id").isin(teams))
                 stored = read_teams(state, "vectors", teams, _TEXT_KEY, {"space_id": space_id})
                 lost = held.join(stored, keys=_TEXT_KEY, join_type="left anti")
                 lost = lost.group_by(_TEXT_KEY).aggregate([("chunk_id", "min")])
@@ -172,20 +172,23 @@ def _vectors_from_index(pipeline: Pipeline, state: State, lease: Lease, run_id: 
                     for column, value in (("space_id", space_id), ("run_id", run_id)):
                         rows = rows.append_column(column, pa.array([value] * len(rows), pa.string()))
                     lease.check()
-                    state.append("vectors", write_part(str(state.root), "vectors", rows))
+                    state.append("vectors", write_part(state.root, "vectors", rows))
     finally:
-        shutil.rmtree(scanned.parent, ignore_errors=True)
+        remove_all(state.work(run_id))
 
 
-def _scan_keys(pipeline: Pipeline, version: str, file: Path) -> Counter[str]:
-    """Write team_id, content_hash and chunk_id of a version's rows to a Parquet file; returns rows by team."""
-    columns = [*_TEXT_KEY, "chunk_id"]
+def _scan_keys(pipeline: Pipeline, version: str, folder: StatePath) -> Counter[str]:
+    """Stage team_id, content_hash and chunk_id of a version's rows; returns rows by team."""
     counts: Counter[str] = Counter()
-    with pq.ParquetWriter(file, pa.schema([SCAN.field(column) for column in columns])) as sink:
+
+    def counted() -> Iterator[pa.RecordBatch]:
         for batch in pipeline.index().scan(version):
-            sink.write_batch(batch.select(columns))
+            yield batch.select(_SCANNED.names)
             for found in pc.value_counts(batch["team_id"]).to_pylist():
                 counts[found["values"]] += found["counts"]
+
+    begin_staging(folder)
+    commit_staged(folder, write_staged(counted(), folder, _SCANNED))
     return counts
 
 

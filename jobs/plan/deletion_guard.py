@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from embedding.errors import MassDeleteError
 from embedding.ids import CONVERSATION
+from jobs.state.staging import staged
 from jobs.state.tables import CHUNK_KEY
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def planned_losses(frames: Frames, target: RunTarget) -> list[Loss]:
         SELECT team_id, source, CAST(count(*) AS BIGINT) AS held, CAST(count_if(goes) AS BIGINT) AS deleted
         FROM joined GROUP BY team_id, source
         """,  # a ghost is in no ledger
-        deletes=frames.files(CHUNK_KEY, target.work / "deletes"),
+        deletes=frames.files(CHUNK_KEY, staged(target.work / "deletes")),
         held=_held(frames, target.state, target.version),
     )
     return [Loss(r["team_id"], r["source"], r["held"], r["deleted"]) for r in frames.collect(counted).to_pylist()]

@@ -22,12 +22,13 @@ from jobs.plan.renames import keep_names
 from jobs.scope import Scope
 from jobs.state.among import Among, stored_vectors
 from jobs.state.frames import Frame, Frames, columns, equal
-from jobs.state.row_counts import expect, rows_in
+from jobs.state.row_counts import expect
 from jobs.state.run_target import RunTarget
+from jobs.state.staging import rows_in
 from jobs.state.tables import CHUNK_KEY, PUBLISHED
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from jobs.state.storage import StatePath
 
 READY = "ready"  # in place of the number of a shard
 _SPREAD = 64
@@ -165,7 +166,7 @@ FROM {acted} GROUP BY action
 """
 
 
-def _write_texts(frames: Frames, acted: Frame, folder: Path, shard_tokens: int) -> Deal:
+def _write_texts(frames: Frames, acted: Frame, folder: StatePath, shard_tokens: int) -> Deal:
     """Write the texts to encode, in shards of about ``shard_tokens``; returns how they were dealt."""
     distinct = frames.sql(
         """
@@ -181,7 +182,7 @@ def _write_texts(frames: Frames, acted: Frame, folder: Path, shard_tokens: int) 
     return dealt
 
 
-def _write_rows(frames: Frames, acted: Frame, folder: Path, dealt: Deal) -> None:
+def _write_rows(frames: Frames, acted: Frame, folder: StatePath, dealt: Deal) -> None:
     """Write the rows, those that wait for a text in its shard; those that wait for none are ``ready``."""
     # Of those that are ready there may be as many as there are chunks: they are spread over the workers.
     spread = f"pmod(xxhash64(chunk_id), {_SPREAD})"

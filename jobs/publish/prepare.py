@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from embedding.records import CHUNK
 from jobs.plan.plan import READY
 from jobs.state.among import Among, stored_vectors
 from jobs.state.frames import columns
-from jobs.state.row_counts import rows_in
+from jobs.state.staging import staged
 
 if TYPE_CHECKING:
     from jobs.state.frames import Frames
@@ -27,10 +26,12 @@ def prepare(frames: Frames, target: RunTarget, *, shard_rows: int, ready: bool) 
     encoded: it is in quarantine and is not published.
     """
     work = target.work
-    planned = work / "rows" / f"shard={READY}" if ready else work / "rows"
-    if not planned.exists():
+    planned = staged(work / "rows")
+    if ready:
+        planned = planned.within(f"shard={READY}")
+    if not planned.files:
         return 0
-    texts = ds.dataset(str(planned), format="parquet").to_table(["team_id", "content_hash"])
+    texts = planned.table(["team_id", "content_hash"])
     joined = frames.sql(
         f"""
         WITH wanted AS (SELECT DISTINCT team_id, content_hash FROM {{rows}}),
@@ -43,5 +44,4 @@ def prepare(frames: Frames, target: RunTarget, *, shard_rows: int, ready: bool) 
         rows=frames.files(PLANNED, planned),
         vectors=stored_vectors(frames, target, Among.rows(texts, "content_hash")),
     )
-    frames.write(joined, work / "publish", most=shard_rows)
-    return rows_in(planned) - rows_in(work / "publish")
+    return planned.rows - frames.write(joined, work / "publish", most=shard_rows)

@@ -8,14 +8,12 @@ workers, few by this process; the ledger is committed here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-
-import pyarrow.parquet as pq
 
 from jobs.publish.row_writer import PlannedRows, RowWriter, WrittenRows, pieces
 from jobs.state.parts import Part
 from jobs.state.run_target import RunTarget
+from jobs.state.staging import Staged, StagedFile, staged
 from jobs.state.write_intents import commit_intent, record_intent
 
 if TYPE_CHECKING:
@@ -72,6 +70,7 @@ class Publisher:
     ) -> None:
         self._index, self._target, self._writer, self._progress = index, target, writer, progress
         self._writers = writers or WritesHere(index, writer)
+        self._waiting: Staged | None = None
         self.upserted = self.deleted = self.left_out = 0
 
     def publish_ready(self, stop: Callable[[], bool]) -> bool:
@@ -79,7 +78,7 @@ class Publisher:
 
         Workers may still be at it: see ``finish``.
         """
-        groups = _grouped(parquet_files(self._target.work / "publish"), self._writer.shard_rows)
+        groups = _grouped(staged(self._target.work / "publish"), self._writer.shard_rows)
         ready = (PlannedRows(f"ready-{number}", group) for number, group in enumerate(groups))
         return all(self._publish(planned, stop) for planned in ready)
 
@@ -88,8 +87,9 @@ class Publisher:
 
         False where ``stop`` said to leave off; see ``publish_ready``.
         """
-        files = tuple(str(file) for file in parquet_files(self._target.work / "rows" / shard))
-        return self._publish(PlannedRows(shard, files, tuple(parts)), stop)
+        if self._waiting is None:
+            self._waiting = staged(self._target.work / "rows")
+        return self._publish(PlannedRows(shard, self._waiting.within(shard), tuple(parts)), stop)
 
     def finish(self) -> None:
         """Wait for all rows that were taken, and commit them."""
@@ -103,7 +103,7 @@ class Publisher:
     def delete_rows(self, stop: Callable[[], bool]) -> bool:
         """Remove what the plan says; False where ``stop``, asked after each piece, said to leave off."""
         writer = self._writer
-        for number, rows in enumerate(pieces(parquet_files(self._target.work / "deletes"), writer.shard_rows)):
+        for number, rows in enumerate(pieces(staged(self._target.work / "deletes"), writer.shard_rows)):
             ledger = writer.intent(rows, delete=True)
             with record_intent(writer.root, f"{writer.run_id}-deletes-{number}", ledger) as record:
                 writer.check()
@@ -134,26 +134,20 @@ class Publisher:
         return True
 
     def _commit(self, written: WrittenRows) -> None:
-        if written.record:
-            commit_intent(self._target.state, Path(written.record))
+        if written.record is not None:
+            commit_intent(self._target.state, written.record)
         self.upserted += written.rows
         self.left_out += written.left_out
         self._progress(written.rows)
 
 
-def parquet_files(folder: Path) -> list[Path]:
-    """The Parquet files below a folder, sorted by path."""
-    return sorted(folder.rglob("*.parquet"))
-
-
-def _grouped(files: Iterable[Path], rows: int) -> Iterator[tuple[str, ...]]:
+def _grouped(all_files: Staged, rows: int) -> Iterator[Staged]:
     """Files together that have about ``rows`` rows."""
-    held, count = list[str](), 0
-    for file in files:
-        held.append(str(file))
-        count += pq.read_metadata(file).num_rows
-        if count >= rows:
-            yield tuple(held)
-            held, count = [], 0
+    held = list[StagedFile]()
+    for file in all_files.files:
+        held.append(file)
+        if sum(one.rows for one in held) >= rows:
+            yield Staged(all_files.folder, tuple(held))
+            held = []
     if held:
-        yield tuple(held)
+        yield Staged(all_files.folder, tuple(held))

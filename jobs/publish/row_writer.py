@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from embedding.text.template import Template, date_words
 from jobs.state.parts import Part
+from jobs.state.staging import Staged
+from jobs.state.storage import StatePath, open_parquet, read_parquet
 from jobs.state.tables import TABLES
 from jobs.state.vector_column import unpack
 from jobs.state.write_intents import INTENT, record_intent
@@ -40,24 +40,24 @@ _UNSAID: dict[str, object] = {
 
 @dataclass(frozen=True, slots=True)
 class PlannedRows:
-    """Rows of a plan (PLANNED) in Parquet ``files``, with a ``name`` that no others of the run have.
+    """Rows of a plan (PLANNED) in staged ``files``, with a ``name`` that no others of the run have.
 
     ``parts`` of the table of vectors hold theirs; None where the rows have a column ``vector``.
     """
 
     name: str
-    files: tuple[str, ...]
+    files: Staged
     parts: tuple[Part, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenRows:
-    """Rows that the index has taken. Their ``record`` (a file) waits to be committed, "" where there are none.
+    """Rows that the index has taken. Their ``record`` (a file) waits to be committed, None where there are none.
 
     ``left_out`` have no vector.
     """
 
-    record: str
+    record: StatePath | None
     rows: int
     left_out: int
 
@@ -70,7 +70,7 @@ class RowWriter:
     the lease; it may raise.
     """
 
-    root: Path
+    root: StatePath
     version: str
     space_id: str
     run_id: str
@@ -87,13 +87,13 @@ class RowWriter:
         """Write rows into the index, a piece at a time."""
         vectors = None if planned.parts is None else self._stored(planned.parts)
         keys = None if vectors is None else _content_keys(vectors).combine_chunks()
-        for number, rows in enumerate(pieces([Path(file) for file in planned.files], self.shard_rows)):
+        for number, rows in enumerate(pieces(planned.files, self.shard_rows)):
             joined = rows
             if vectors is not None and keys is not None:
                 place = pc.index_in(_content_keys(rows), keys)
                 here = pc.is_valid(place)
                 joined = rows.filter(here).append_column("vector", vectors["vector"].take(place.filter(here)))
-            record = self._write(index, joined, f"{planned.name}-{number}") if len(joined) else ""
+            record = self._write(index, joined, f"{planned.name}-{number}") if len(joined) else None
             yield WrittenRows(record, len(joined), len(rows) - len(joined))
 
     def intent(self, rows: pa.Table, *, delete: bool) -> pa.Table:
@@ -110,7 +110,7 @@ class RowWriter:
                 columns.append(pa.nulls(size, field.type))
         return pa.Table.from_arrays(columns, schema=INTENT)
 
-    def _write(self, index: Index, planned: pa.Table, name: str) -> str:
+    def _write(self, index: Index, planned: pa.Table, name: str) -> StatePath:
         rows = index_rows(planned, self.lexical)
         with record_intent(self.root, f"{self.run_id}-{name}", self.intent(planned, delete=False)) as record:
             self.check()
@@ -122,7 +122,7 @@ class RowWriter:
                 index.delete(self.version, refused)
                 index.upsert(self.version, rows.filter(pc.is_in(rows["chunk_id"], pa.array(refused, pa.string()))))
             self.check()  # a lease that was lost meanwhile leaves the record to its next holder
-        return str(record)
+        return record
 
     def _stored(self, parts: Sequence[Part]) -> pa.Table:
         """The vectors of a shard: team_id, content_hash, vector."""
@@ -130,7 +130,7 @@ class RowWriter:
         tables = [columns.empty_table()]
         for part in parts:
             file = self.root / "vectors" / part.path
-            tables.append(pq.read_table(file, columns=columns.names, partitioning=None).cast(columns))
+            tables.append(read_parquet(file, columns.names).cast(columns))
         return pa.concat_tables(tables)
 
 
@@ -158,11 +158,11 @@ def index_rows(shard: pa.Table, lexical: Template) -> pa.Table:
     return shard.set_column(shard.column_names.index("vector"), "vector", lists)
 
 
-def pieces(files: Sequence[Path], rows: int) -> Iterator[pa.Table]:
+def pieces(files: Staged, rows: int) -> Iterator[pa.Table]:
     """Tables of about ``rows`` rows: small files of Spark's tasks are put together, large ones are read in pieces."""
     held: list[pa.RecordBatch] = []
-    for file in files:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=rows):
+    for path in files.paths:
+        for batch in open_parquet(path).iter_batches(batch_size=rows):
             held.append(batch)
             if sum(len(b) for b in held) >= rows:
                 yield pa.Table.from_batches(held)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.state.storage import StatePath
 from jobs.state.table_files import TableFile, data_of, groups_of
 from jobs.state.table_rows import newest_first
 from jobs.state.tables import TABLES
@@ -21,7 +21,7 @@ class Changed:
     Where it is not ``complete``, keys have gone of which nothing is told: compare with the whole table.
     """
 
-    folder: Path
+    folder: StatePath
     name: str
     files: Sequence[TableFile] = field(repr=False)
     seq: int

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -16,7 +15,6 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from embedding.errors import ConfigError, ResourceError
 from jobs.state.frames import Batches, Frame, Frames, as_table, columns, parts_of
@@ -24,6 +22,8 @@ from jobs.state.parts import Part
 from jobs.state.path_alias import plain
 from jobs.state.pieces import pieces_of
 from jobs.state.reading_processes import over_files, read_in_processes
+from jobs.state.staging import Staged, StagedFile, begin_staging, commit_staged, write_staged
+from jobs.state.storage import StatePath, remove_all
 from jobs.state.table_files import data_of
 from jobs.state.tables import TABLES
 
@@ -84,19 +84,16 @@ class DuckFrames(Frames):
         if self._opened is not None:
             self._opened.close()
             self._opened = None
-        shutil.rmtree(self._mapped, ignore_errors=True)  # texts
+        remove_all(self._mapped)  # texts
 
     def stored(self, state: State, name: str, files: Sequence[TableFile], wanted: Sequence[Wanted] = ()) -> Frame:
         """See ``Frames``."""
         rows = data_of(state.root / name, name, files, wanted)
         return DuckFrame(self._registered(rows), TABLES[name].stored.names)
 
-    def files(self, schema: pa.Schema, folder: Path) -> Frame:
+    def files(self, schema: pa.Schema, rows: Staged) -> Frame:
         """See ``Frames``."""
-        if not folder.is_dir():
-            return self.local(schema, [])
-        rows = ds.dataset(str(folder), schema=schema, format="parquet")
-        return DuckFrame(self._registered(rows), schema.names)
+        return DuckFrame(self._registered(rows.data(schema)), schema.names)
 
     def local(self, schema: pa.Schema, rows: pa.Table | Sequence[Mapping[str, object]]) -> Frame:
         """See ``Frames``."""
@@ -122,29 +119,14 @@ class DuckFrames(Frames):
         with _in_memory():
             return self._database.sql(f"SELECT * FROM {cast('DuckFrame', frame).name}").to_arrow_table()
 
-    def write(self, frame: Frame, folder: Path, *, by: str = "", spread: str = "", most: int = 0) -> int:
-        """See ``Frames``. By pyarrow, which takes every path as it is."""
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+    def write(self, frame: Frame, folder: StatePath, *, by: str = "", spread: str = "", most: int = 0) -> int:
+        """See ``Frames``. In this process: it has no use for ``spread``."""
+        begin_staging(folder)
         names = [name for name in frame.columns if name != spread]
-        if not by:
-            return _write_file(folder, self._reader(frame, names))
-        kept, sent = [name for name in names if name != by], 0
-        with ExitStack() as files:  # sorted by the folder, so that one file is open at a time
-            folders: dict[str, pq.ParquetWriter] = {}
-            for batch in self._reader(frame, [*kept, by], order=[by]):
-                runs = pc.run_end_encode(batch[by])
-                ends = runs.run_ends.to_pylist()
-                for start, end, value in zip([0, *ends], ends, runs.values.to_pylist(), strict=False):
-                    rows = batch.slice(start, end - start).select(kept)
-                    if value not in folders:
-                        files.close()
-                        folders[value] = files.enter_context(_writer(folder / f"{by}={value}", rows.schema))
-                    folders[value].write_batch(rows)
-                    sent += len(rows)
-        return sent
+        rows = self._reader(frame, names, order=[by] if by else [])
+        return commit_staged(folder, write_staged(rows, folder, rows.schema, by=by, most=most)).rows
 
-    def parts(self, frame: Frame, root: str, name: str, cut: str, seq: int) -> list[Part]:
+    def parts(self, frame: Frame, root: StatePath, name: str, cut: str, seq: int) -> list[Part]:
         """See ``Frames``."""
         return list(parts_of(self._batches(frame, TABLES[name].schema.names), root, name, cut, seq))
 
@@ -169,29 +151,27 @@ class DuckFrames(Frames):
             return self.local(schema, pa.Table.from_batches(function(rows), schema=schema))
         folder = self._mapped / self._new_name()
         written, made = folder / "pieces", folder / "made"
-        written.mkdir(parents=True)
-        made.mkdir()
-        for number, piece in enumerate(chain(ahead, pieces)):
-            _write_file(written / f"{number}", pa.RecordBatchReader.from_batches(batches.schema, piece))
-        files = sorted(written.rglob("*.parquet"))
+        for place in (written, made):
+            begin_staging(place)
+        numbered = (_stage_all(piece, written, batches.schema) for piece in chain(ahead, pieces))
+        files = [written / file.path for files in numbered for file in files]
         tasks = pa.table({"path": [str(file) for file in files], "size": [file.stat().st_size for file in files]})
         read_in_processes(tasks, over_files(function), schema, made, processes=cores)
-        shutil.rmtree(written)
-        return self.files(schema, made)
+        remove_all(written)
+        return self.files(schema, commit_staged(made))
 
     def read_each(
-        self, tasks: pa.Table, function: Callable[[Batches], Batches], schema: pa.Schema, folder: Path
+        self, tasks: pa.Table, function: Callable[[Batches], Batches], schema: pa.Schema, folder: StatePath
     ) -> None:
         """See ``Frames``. Little in this process: half of the time is the tokenizer's, which uses all cores here."""
-        folder.mkdir(parents=True, exist_ok=True)
+        begin_staging(folder)
         cores = os.cpu_count() or 1
         if cores > 1 and len(tasks) > 1 and pc.sum(tasks["size"]).as_py() > LITTLE_BYTES:
             read_in_processes(tasks, function, schema, folder, processes=cores)
+            commit_staged(folder)
             return
         os.environ["TOKENIZERS_PARALLELISM"] = "true"
-        with pq.ParquetWriter(folder / "rows.parquet", schema) as sink:
-            for batch in function(iter(tasks.to_batches(_ROWS))):
-                sink.write_batch(batch)
+        commit_staged(folder, write_staged(function(iter(tasks.to_batches(_ROWS))), folder, schema))
 
     def _batches(self, frame: Frame, names: Sequence[str], *, order: Sequence[str] = ()) -> Batches:
         return iter(self._reader(frame, names, order=order))
@@ -235,20 +215,8 @@ def _in_memory() -> Iterator[None]:
         ) from None
 
 
-def _write_file(folder: Path, rows: pa.RecordBatchReader) -> int:
-    """Write rows as one Parquet file in a folder; returns how many."""
-    sent = 0
-    with _writer(folder, rows.schema) as sink:
-        for batch in rows:
-            sink.write_batch(batch)
-            sent += len(batch)
-    return sent
-
-
-def _writer(folder: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """What writes the one Parquet file of a folder: of a run's work, which is read once."""
-    folder.mkdir(exist_ok=True)
-    return pq.ParquetWriter(folder / "rows.parquet", schema, compression="none", use_dictionary=False)
+def _stage_all(batches: Iterable[pa.RecordBatch], folder: Path, schema: pa.Schema) -> list[StagedFile]:
+    return list(write_staged(batches, folder, schema))
 
 
 def _bytes(memory: str) -> str:

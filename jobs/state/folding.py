@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.state.parts import Part, joined, write_rows
+from jobs.state.storage import StatePath
 from jobs.state.table_files import Group, TableFile, data_of
 from jobs.state.table_rows import changed_rows, newest_changes
 from jobs.state.tables import BASE, TABLES
@@ -66,7 +66,7 @@ def due(group: Group) -> bool:
 class Folding:
     """Writes one partition of a table anew, in its ``folder``; ``removal`` takes further rows out of it."""
 
-    def __init__(self, folder: Path, name: str, group: Group, removal: Removal | None = None) -> None:
+    def __init__(self, folder: StatePath, name: str, group: Group, removal: Removal | None = None) -> None:
         self._folder, self._name, self._group, self._removal = folder, name, group, removal
         self._by = TABLES[name].sorted_by
         self._newest = newest_changes(folder, name, group)
@@ -82,7 +82,7 @@ class Folding:
         partition = self._group.partition | ({"layer": BASE} if TABLES[self._name].layered else {})
         added: list[Part] = []
         for table in joined(self._surviving(rewritten)):
-            added += write_rows(str(self._folder.parent), self._name, table, partition)
+            added += write_rows(self._folder.parent, self._name, table, partition)
         gone = self._newest.gone if self._newest is not None else 0
         return Folded(added, [*rewritten, *self._group.changes], self._taken, gone)
 

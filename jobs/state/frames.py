@@ -13,16 +13,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import pyarrow as pa
 
 from jobs.state.parts import Part, joined, write_part
-from jobs.state.row_counts import expect, rows_in
+from jobs.state.storage import StatePath
 from jobs.state.tables import TABLES
 
 if TYPE_CHECKING:
+    from jobs.state.staging import Staged
     from jobs.state.store import State
     from jobs.state.table_files import TableFile, Wanted
 
@@ -90,8 +90,8 @@ class Frames(ABC):
         """
 
     @abstractmethod
-    def files(self, schema: pa.Schema, folder: Path) -> Frame:
-        """The Parquet files that a run has written below a folder, if any, with the columns of ``schema``."""
+    def files(self, schema: pa.Schema, rows: Staged) -> Frame:
+        """Rows that a run has staged, if any, with the columns of ``schema``."""
 
     @abstractmethod
     def local(self, schema: pa.Schema, rows: pa.Table | Sequence[Mapping[str, object]]) -> Frame:
@@ -110,23 +110,22 @@ class Frames(ABC):
         """All rows, in this process."""
 
     @abstractmethod
-    def write(self, frame: Frame, folder: Path, *, by: str = "", spread: str = "", most: int = 0) -> int:
-        """Write a frame as Parquet files below ``folder`` in place of what is there; returns how many rows were sent.
+    def write(self, frame: Frame, folder: StatePath, *, by: str = "", spread: str = "", most: int = 0) -> int:
+        """Stage a frame in ``folder`` in place of what is there; returns how many rows were sent.
 
-        With ``by`` as few files as there are values of that column, in folders ``by=value``; ``spread`` is another
-        column by whose values such a folder may have more of them. A file has at most ``most`` rows, 0 is no limit;
-        an engine that reads files in pieces may disregard both.
+        With ``by`` in as few files as there are values of that column, in folders ``by=value``; ``spread`` is another
+        column by whose values such a folder may have more of them. A file has at most ``most`` rows, 0 is no limit.
         """
 
     def write_parts(self, state: State, name: str, frame: Frame) -> int:
         """Write a frame with a table's columns as new files of it, and commit them; returns its rows."""
         seq = state.next_seq(name) if TABLES[name].layered else 0
-        parts = self.parts(frame, str(state.root), name, state.cut or "", seq)
+        parts = self.parts(frame, state.root, name, state.cut or "", seq)
         state.append(name, parts)
         return sum(part.rows for part in parts)
 
     @abstractmethod
-    def parts(self, frame: Frame, root: str, name: str, cut: str, seq: int) -> list[Part]:
+    def parts(self, frame: Frame, root: StatePath, name: str, cut: str, seq: int) -> list[Part]:
         """Write a frame with a table's columns as new files of it, which the driver commits; see ``parts_of``."""
 
     @abstractmethod
@@ -146,9 +145,9 @@ class Frames(ABC):
 
     @abstractmethod
     def read_each(
-        self, tasks: pa.Table, function: Callable[[Batches], Batches], schema: pa.Schema, folder: Path
+        self, tasks: pa.Table, function: Callable[[Batches], Batches], schema: pa.Schema, folder: StatePath
     ) -> None:
-        """Write what a function makes of rows as Parquet files below ``folder``.
+        """Stage what a function makes of rows in ``folder``.
 
         ``tasks`` are in order of their weight, which is the column ``size`` in bytes. The function can be pickled.
         """
@@ -173,17 +172,7 @@ def columns(names: Iterable[str], of: str = "") -> str:
     return ", ".join(f"{of}.{name}" if of else name for name in names)
 
 
-def written(frames: Frames, frame: Frame, folder: Path, what: str, step: str = "extract") -> int:
-    """Write a frame as Parquet below ``folder`` and count it there; returns the number of rows.
-
-    Raises EmbedmillError where the executors wrote another number of rows than this process finds.
-    """
-    sent, found = frames.write(frame, folder), rows_in(folder)
-    expect(step, what, sent, found)
-    return found
-
-
-def parts_of(batches: Batches, root: str, name: str, cut: str, seq: int) -> Iterator[Part]:
+def parts_of(batches: Batches, root: StatePath, name: str, cut: str, seq: int) -> Iterator[Part]:
     """Write batches of a table's rows as files of it, which the driver commits as its change ``seq``."""
     for rows in joined(batches):
         yield from write_part(root, name, rows, cut, seq=seq)

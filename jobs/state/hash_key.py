@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from pathlib import Path
 
-from embedding.atomic_file import replace_file
 from embedding.errors import ConfigError, DamagedStateError
 from jobs.state.integrity import recorded_versions
+from jobs.state.storage import StatePath, replace_file
 
 KEY_FILE = "hash.key"
 KEY_BYTES = 32
@@ -28,7 +27,7 @@ def given_key(given: str) -> bytes:
     return key
 
 
-def stored_key(root: Path) -> bytes:
+def stored_key(root: StatePath) -> bytes:
     """The key of a state; b"" where no run has written yet. Raises DamagedStateError for one that was lost."""
     file = root / KEY_FILE
     if not file.exists() and not recorded_versions(root):
@@ -41,7 +40,7 @@ def stored_key(root: Path) -> bytes:
     return key
 
 
-def make_key(root: Path) -> bytes:
+def make_key(root: StatePath) -> bytes:
     """Make the key of a state that has none. Call it only while holding the lease."""
     key = secrets.token_bytes(KEY_BYTES)
     replace_file(root / KEY_FILE, key)

@@ -10,15 +10,11 @@ import json
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from deltalake import DeltaTable
 
-from embedding.atomic_file import replace_file
 from embedding.errors import DamagedStateError, EmbedmillError, LostPurgesError
-from jobs.state.path_alias import delta_uri
+from jobs.state.storage import StatePath, open_delta, open_parquet, replace_file, sizes_below, sizes_of
 from jobs.state.tables import TABLES
 
 RECORD = "tables.json"
@@ -36,7 +32,7 @@ class Damage:
     log: bool = False
 
 
-def damage_error(root: Path, damage: Damage) -> EmbedmillError:
+def damage_error(root: StatePath, damage: Damage) -> EmbedmillError:
     """The error that names a damage and what mends it."""
     where = f"state.uri: table {damage.table!r} is damaged: {root / damage.file} {damage.fault}"
     if damage.table == "purges":
@@ -50,7 +46,7 @@ def damage_error(root: Path, damage: Damage) -> EmbedmillError:
 # -- the record --------------------------------------------------------------------------------------------------------
 
 
-def recorded_versions(root: Path) -> dict[str, int | None]:
+def recorded_versions(root: StatePath) -> dict[str, int | None]:
     """Version of each table when the last run ended; None of one whose rebuilding has begun and not ended."""
     try:
         found = json.loads((root / RECORD).read_text())
@@ -59,7 +55,7 @@ def recorded_versions(root: Path) -> dict[str, int | None]:
         return {}
 
 
-def record_versions(root: Path, *, rebuilding: Collection[str] = (), rebuilt: Collection[str] = ()) -> None:
+def record_versions(root: StatePath, *, rebuilding: Collection[str] = (), rebuilt: Collection[str] = ()) -> None:
     """Record every table's version; tables ``rebuilding`` count as damaged until ``rebuilt``. Needs the lease."""
     before = recorded_versions(root)
     unfinished = ({name for name, version in before.items() if version is None} | set(rebuilding)) - set(rebuilt)
@@ -70,12 +66,12 @@ def record_versions(root: Path, *, rebuilding: Collection[str] = (), rebuilt: Co
         replace_file(root / RECORD, json.dumps(recorded).encode())
 
 
-def _newest(table: Path) -> int:
+def _newest(table: StatePath) -> int:
     """Version of the newest log entry, -1 where there is none. Opens nothing."""
     return max(_versions(table, _ENTRY), default=-1)
 
 
-def _versions(table: Path, name: re.Pattern[str]) -> Iterator[int]:
+def _versions(table: StatePath, name: re.Pattern[str]) -> Iterator[int]:
     log = table / "_delta_log"
     for file in log.iterdir() if log.is_dir() else ():
         if found := name.fullmatch(file.name):
@@ -85,7 +81,7 @@ def _versions(table: Path, name: re.Pattern[str]) -> Iterator[int]:
 # -- looking -----------------------------------------------------------------------------------------------------------
 
 
-def first_damage(root: Path) -> Damage | None:
+def first_damage(root: StatePath) -> Damage | None:
     """The first fault that shows without opening a data file: missing, gone back, unfinished, empty. Milliseconds."""
     recorded = recorded_versions(root)  # before the logs, which only grow
     for name in sorted(TABLES, key=lambda n: n != "purges"):
@@ -94,7 +90,7 @@ def first_damage(root: Path) -> Damage | None:
     return None
 
 
-def find_damage(root: Path) -> list[Damage]:
+def find_damage(root: StatePath) -> list[Damage]:
     """Every fault of every table, by reading all of it. ``purges`` comes first, since it alone cannot be rebuilt."""
     recorded = recorded_versions(root)
     found: list[Damage] = []
@@ -104,7 +100,7 @@ def find_damage(root: Path) -> list[Damage]:
     return found
 
 
-def _visible_damage(root: Path, name: str, recorded: dict[str, int | None]) -> Iterator[Damage]:
+def _visible_damage(root: StatePath, name: str, recorded: dict[str, int | None]) -> Iterator[Damage]:
     if name not in recorded:
         return
     log, version, newest = f"{name}/_delta_log", recorded[name], _newest(root / name)
@@ -115,27 +111,28 @@ def _visible_damage(root: Path, name: str, recorded: dict[str, int | None]) -> I
     elif newest < version:
         yield Damage(name, log, f"ends at version {newest} and was at {version}", log=True)
     else:
-        for file in sorted((root / log).glob("*.json")):
-            if file.stat().st_size == 0:
-                yield Damage(name, f"{log}/{file.name}", "is empty", log=True)
+        for file, size in sorted(sizes_below(root / log).items()):
+            if size == 0 and file.endswith(".json"):
+                yield Damage(name, f"{log}/{file}", "is empty", log=True)
 
 
-def _read(root: Path, name: str) -> list[Damage]:
+def _read(root: StatePath, name: str) -> list[Damage]:
     bad_entry = _bad_entry(root, name)
     if bad_entry is not None:
         return [bad_entry]
     try:
-        actions = pa.table(DeltaTable(delta_uri(root / name)).get_add_actions(flatten=True))
+        actions = pa.table(open_delta(root / name).get_add_actions(flatten=True))
     except Exception as error:  # deltalake raises whatever its parts do, Rust panics among them
         return [Damage(name, f"{name}/_delta_log", f"cannot be read ({type(error).__name__})", log=True)]
-    found = []
-    for path, size in zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True):
-        if fault := _file_fault(root / name / path, size):
+    found, sizes = [], dict(zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True))
+    there = sizes_of(root / name, sizes)
+    for path, size in sizes.items():
+        if fault := _file_fault(root / name / path, size, there[path]):
             found.append(Damage(name, f"{name}/{path}", fault))
     return found
 
 
-def _bad_entry(root: Path, name: str) -> Damage | None:
+def _bad_entry(root: StatePath, name: str) -> Damage | None:
     """A log entry that is no JSON, or the first that is missing between two others."""
     log = root / name / "_delta_log"
     since = max(_versions(root / name, _CHECKPOINT), default=-1)
@@ -153,18 +150,18 @@ def _bad_entry(root: Path, name: str) -> Damage | None:
     return None
 
 
-def _file_fault(file: Path, size: int) -> str:
-    if not file.exists():
+def _file_fault(file: StatePath, size: int, there: int | None) -> str:
+    if there is None:
         return "is missing"
-    if file.stat().st_size != size:
+    if there != size:
         return "is not as long as it was written"
     return "does not decode" if rows_of(file) is None else ""
 
 
-def rows_of(file: Path) -> int | None:
+def rows_of(file: StatePath) -> int | None:
     """Rows of a Parquet file that can be read to its end, with its checksums where it has them; else None."""
     try:
-        with pq.ParquetFile(file, page_checksum_verification=True) as data:
+        with open_parquet(file, checked=True) as data:
             return sum(len(batch) for batch in data.iter_batches())
     except (pa.ArrowException, OSError, ValueError):  # ValueError: UTF-8
         return None

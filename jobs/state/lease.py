@@ -1,13 +1,12 @@
 """One writer on a state at a time: a lease with a holder, a heartbeat and an expiry.
 
-The lease is a small JSON file; reading and changing it happens under an operating-system lock. A holder on this
-machine whose process is gone has lost the lease at once, any other when its heartbeat expires. A paused holder can lose
-the lease without noticing; the fencing token, its ``number``, makes its later commits fail (``fencing``).
+A holder on this machine whose process is gone has lost the lease at once, any other when its heartbeat expires. A
+paused holder can lose the lease without noticing; the fencing token, its ``number``, makes its later commits fail
+(``fencing``). Where the lease is written down is told in ``lease_record``.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import threading
@@ -18,30 +17,25 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import psutil
-from filelock import FileLock, Timeout
 
-from embedding.atomic_file import replace_file
-from embedding.errors import LeaseHeldError
+from embedding.errors import LeaseHeldError, ResourceError
 from jobs.state.fencing import LOST
-
-_FRESH_SECONDS = 5.0  # who waits says so every second; an older sign is of a run that was killed
-
-_Held = dict[str, Any]
+from jobs.state.lease_record import FRESH_SECONDS, Held, LeaseRecord, lease_record
+from jobs.state.storage import StatePath
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseProof:
-    """Tells whether a lease is still held, by its ``token`` in the state's ``file``; may be sent to a worker."""
+    """Tells whether a lease is still held, by its ``token`` in the state's record; may be sent to a worker."""
 
-    file: Path
+    record: LeaseRecord
     token: str
 
     def held(self) -> bool:
         """Whether the lease is still its holder's."""
-        found = _read(self.file)
+        found = self.record.read()
         return found is not None and found["token"] == self.token
 
     def check(self) -> None:
@@ -51,64 +45,62 @@ class LeaseProof:
 
 
 class Lease:
-    """Context manager that holds the lease of a state folder while its block runs.
+    """Context manager that holds the lease of a state while its block runs.
 
     Raises LeaseHeldError when another run holds it and does not give it up within ``wait`` seconds. ``newest`` tells
     the highest number of a lease that has left a trace. ``took_over`` is set where the holder before may still live.
     """
 
     def __init__(
-        self, root: Path, *, run_id: str, seconds: int, wait: float = 0.0, newest: Callable[[], int] = lambda: 0
+        self, root: StatePath, *, run_id: str, seconds: int, wait: float = 0.0, newest: Callable[[], int] = lambda: 0
     ) -> None:
         self.number = 0
         self.took_over = False
-        self._file = root / "lease.json"
-        self._lock = FileLock(root / ".lease.lock", timeout=10)
+        self._record = lease_record(root)
         self._seconds = seconds
         self._wait = wait
         self._newest = newest
-        self.proof = LeaseProof(self._file, uuid.uuid4().hex)
-        self._waiting = root / f".lease.waiting.{self.proof.token}"
+        self.proof = LeaseProof(self._record, uuid.uuid4().hex)
         self._run_id = run_id
-        self._seen: tuple[_Held | None, float] = (None, 0.0)
+        self._seen: tuple[Held | None, float] = (None, 0.0)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     def __enter__(self) -> Lease:
-        try:
-            return self._acquire()
-        finally:
-            self._waiting.unlink(missing_ok=True)
-
-    def _acquire(self) -> Lease:
+        waited = False
         deadline = time.monotonic() + self._wait
-        while (other := self._try()) is not None:
-            if time.monotonic() >= deadline:
-                raise LeaseHeldError(
-                    f"run {other['run_id']} (process {other['pid']} on {other['host']}) is writing to this state; "
-                    "wait for it, or give --wait SECONDS"
-                )
-            self._waiting.touch()
-            time.sleep(min(1.0, max(0.05, deadline - time.monotonic())))
+        try:
+            while (other := self._try()) is not None:
+                if time.monotonic() >= deadline:
+                    raise LeaseHeldError(
+                        f"run {other['run_id']} (process {other['pid']} on {other['host']}) is writing to this state; "
+                        "wait for it, or give --wait SECONDS"
+                    )
+                self._record.wait(self.proof.token)
+                waited = True
+                time.sleep(min(1.0, max(0.05, deadline - time.monotonic())))
+        finally:
+            if waited:
+                self._record.wait_no_more(self.proof.token)
         self._thread.start()
         return self
 
     def wanted(self) -> bool:
         """Whether another run waits for this lease now."""
-        return any(_fresh(file) for file in self._file.parent.glob(".lease.waiting.*"))
+        return self._record.waited_for()
 
     def give_way(self) -> None:
         """After the block: let a run that waits have the lease first."""
-        until = time.monotonic() + _FRESH_SECONDS
-        while _read(self._file) is None and self.wanted() and time.monotonic() < until:
+        until = time.monotonic() + FRESH_SECONDS
+        while self._record.read() is None and self.wanted() and time.monotonic() < until:
             time.sleep(0.05)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stop.set()
         self._thread.join()
-        with self._lock:
+        with self._record.changing():
             if self.held():
-                self._file.unlink(missing_ok=True)
+                self._record.free(self._said())
 
     def check(self) -> None:
         """Raise LeaseHeldError if the lease was lost; see ``LeaseProof``."""
@@ -118,9 +110,9 @@ class Lease:
         """Whether the lease is still ours."""
         return self.proof.held()
 
-    def _write(self) -> None:
+    def _said(self) -> Held:
         me = psutil.Process()
-        body = {
+        return {
             "token": self.proof.token,
             "number": self.number,
             "run_id": self._run_id,
@@ -132,28 +124,26 @@ class Lease:
             "seconds": self._seconds,
             "expires": time.time() + self._seconds,
         }
-        # A heartbeat must not wait for a busy disk, and no lease outlives a loss of power.
-        replace_file(self._file, json.dumps(body).encode(), durable=False)
 
-    def _try(self) -> _Held | None:
-        try:
-            with self._lock:
-                held = _read(self._file)
-                if held is not None:
-                    gone = is_here(held) and is_gone(held)
-                    if not gone and not self._expired(held):
-                        return held
-                    self.took_over = not gone
-                self.number = max(self._newest(), held.get("number", 0) if held else 0) + 1
-                self._write()
+    def _try(self) -> Held | None:
+        """Take the lease; what another run holds, else."""
+        with self._record.changing():
+            held, took_over = self._record.read(), False
+            if held is not None:
+                gone = is_here(held) and is_gone(held)
+                if not gone and not self._expired(held):
+                    return held
+                took_over = not gone
+            self.number = max(self._newest(), self._record.number()) + 1
+            if self._record.take(self._said()):
+                self.took_over = took_over
                 return None
-        except Timeout:
-            raise LeaseHeldError("another run was stopped while it changed the lease; end it or let it go on") from None
+        return self._record.read() or self._try()
 
-    def _expired(self, held: _Held) -> bool:
-        """On this machine by its monotonic clock; else by the time of day, which must agree among hosts.
+    def _expired(self, held: Held) -> bool:
+        """On this machine by its monotonic clock; else by the clock that its record goes by.
 
-        Where it does not, a lease that has shown no heartbeat for its whole length has expired as well.
+        Where that does not agree, a lease that has shown no heartbeat for its whole length has expired as well.
         """
         now = time.monotonic()
         if held != self._seen[0]:
@@ -161,38 +151,31 @@ class Lease:
         seconds = float(held.get("seconds", self._seconds))
         if is_here(held):
             return now - float(held["beat"]) >= seconds
-        return time.time() >= float(held["expires"]) or now - self._seen[1] >= seconds
+        return self._record.age(held) >= seconds or now - self._seen[1] >= seconds
 
     def _beat(self) -> None:
         while not self._stop.wait(self._seconds / 4):
-            with suppress(OSError, Timeout), self._lock:  # a file system that fails for a moment gets another chance
+            # A file system or a store that fails for a moment gets another chance.
+            with suppress(OSError, LeaseHeldError, ResourceError), self._record.changing():
                 if not self.held():
                     return
-                self._write()
+                self._record.keep(self._said())
 
 
-def holder(root: Path) -> str:
+def holder(root: StatePath) -> str:
     """The run that holds a state's lease now, "" for none. Locks nothing."""
+    record = lease_record(root)
     try:
-        held = json.loads((root / "lease.json").read_text())
-        gone = is_here(held) and (is_gone(held) or time.monotonic() - float(held["beat"]) >= float(held["seconds"]))
-        return "" if gone or not is_here(held) and time.time() >= float(held["expires"]) else str(held["run_id"])
-    except (FileNotFoundError, ValueError, KeyError):
+        held = record.read()
+        if held is None:
+            return ""
+        if is_here(held):
+            gone = is_gone(held) or time.monotonic() - float(held["beat"]) >= float(held["seconds"])
+        else:
+            gone = record.age(held) >= float(held["seconds"])
+        return "" if gone else str(held["run_id"])
+    except KeyError:
         return ""
-
-
-def _read(file: Path) -> _Held | None:
-    try:
-        return dict(json.loads(file.read_text()))
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def _fresh(file: Path) -> bool:
-    try:
-        return time.time() - file.stat().st_mtime < _FRESH_SECONDS
-    except FileNotFoundError:
-        return False
 
 
 def machine_id() -> str:
@@ -203,7 +186,7 @@ def machine_id() -> str:
     return ""
 
 
-def is_here(held: _Held) -> bool:
+def is_here(held: Held) -> bool:
     """Whether what is held is held on this machine."""
     return held["host"] == socket.gethostname() and held.get("machine") == machine_id()
 
@@ -213,7 +196,7 @@ def started_at(process: psutil.Process) -> float:
     return float(process.create_time() - psutil.boot_time())
 
 
-def is_gone(held: _Held) -> bool:
+def is_gone(held: Held) -> bool:
     """Whether a process of this machine has ended; a zombie has."""
     try:
         process = psutil.Process(int(held["pid"]))

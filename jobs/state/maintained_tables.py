@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,10 +13,11 @@ from deltalake import DeltaTable
 
 from embedding.errors import LeaseHeldError
 from jobs.state.durable import flush_checkpoint, flush_removals
-from jobs.state.fencing import LOST, check, noted, refuse_unfenced
+from jobs.state.fencing import LOST, check, commits_since, noted, refuse_unfenced
 from jobs.state.folding import Folded, Folding, Removal
 from jobs.state.path_alias import LINKED, delta_files
 from jobs.state.readable_tables import FORGOTTEN, SEQ
+from jobs.state.storage import remove_all, remove_files
 from jobs.state.table_files import Group
 from jobs.state.tables import TABLES, bucket_of
 from jobs.state.writable_tables import WritableTables, newest_fence, rewritten
@@ -31,10 +32,13 @@ class MaintainedTables(WritableTables):
         """Delete the rows, of every cut, for which an SQL condition holds; returns how many."""
         if TABLES[name].layered:  # an older row must not come back in place of a deleted change
             self.fold(name)
-        table = self.table(name)
+        table, done = self.table(name), dict[str, Any]()
         with self._committing(name, table, **self._forgetting(table, name)) as properties:
             done = table.delete(where, writer_properties=rewritten(name), commit_properties=properties)
-            return int(done.get("num_deleted_rows") or 0)
+        if not done:  # its answer was lost
+            *_, said = commits_since(self.root / name, table.version())
+            done = said["operationMetrics"]
+        return int(done.get("num_deleted_rows") or 0)
 
     def drop_rows(self, name: str, team: str, column: str, values: Collection[str]) -> int:
         """Delete a team's rows, of every cut, that have one of the ``values`` in a column; returns how many.
@@ -99,20 +103,14 @@ class MaintainedTables(WritableTables):
 
         Call it only while holding the lease: files that were written and not committed yet look like a killed run's.
         """
-        table = self.table(name)
-        check(table, self._fence)
-        if table.table_uri.startswith(LINKED):  # that store takes folders for files
-            gone = _vacuum(self.root / name, {*delta_files(table, self.root / name)}, hours)
+        self._add(name, [])  # so that this is still the lease's holder; what another one writes is not looked at below
+        table, folder = self.table(name), self.root / name
+        if isinstance(folder, Path) and table.table_uri.startswith(LINKED):  # that store takes folders for files
+            gone = _unneeded(folder, {*delta_files(table, folder)}, hours)
         else:
-            with self._committing(name, table) as properties:
-                gone = table.vacuum(
-                    retention_hours=hours,
-                    enforce_retention_duration=False,
-                    dry_run=False,
-                    full=True,
-                    commit_properties=properties,
-                )
-        flush_removals(self.root / name)
+            gone = table.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=True, full=True)
+        remove_files(folder, gone)
+        flush_removals(folder)
         return gone
 
     def repair(self, name: str) -> None:
@@ -135,7 +133,7 @@ class MaintainedTables(WritableTables):
             before = self.newest_seq(name)
         except Exception:  # it may be damaged in any way
             before = 0
-        shutil.rmtree(folder / "_delta_log" if keep_files else folder, ignore_errors=True)
+        remove_all(folder / "_delta_log" if keep_files else folder)
         self._create(name, after=before)
 
     def set_properties(self, name: str, properties: Mapping[str, str]) -> None:
@@ -161,11 +159,10 @@ class MaintainedTables(WritableTables):
         return newest_fence(self.root)
 
 
-def _vacuum(folder: Path, current: Set[Path], hours: int) -> list[str]:
+def _unneeded(folder: Path, current: Set[Path], hours: int) -> list[str]:
     gone = []
     for file in folder.rglob("*.parquet"):
         other = "_delta_log" not in file.parts and file not in current
         if other and time.time() - file.stat().st_mtime >= hours * 3600:
-            file.unlink()
             gone.append(str(file.relative_to(folder)))
     return gone

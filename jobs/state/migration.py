@@ -104,7 +104,7 @@ def _rewrite(former: DeltaTable, new: MaintainedTables, name: str, advance: Call
     for rows in joined(batches()):
         if spec.layered:
             rows = rows.append_column("seq", pa.array([seq] * len(rows), pa.int64()))
-        parts += write_rows(str(new.root), name, rows, {"layer": BASE} if spec.layered else {})
+        parts += write_rows(new.root, name, rows, {"layer": BASE} if spec.layered else {})
     written, asked = sum(part.rows for part in parts), _count(former)
     if written != asked:
         raise EmbedmillError(f"table {name!r} has {asked:,} rows and {written:,} were read; nothing was changed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
+from jobs.state.storage import sizes_below
 from jobs.state.store import State
 from jobs.state.tables import TABLES
 
@@ -21,18 +22,14 @@ def erase_dropped(state: State, name: str) -> int:
         state.fold(name)
     files = len(state.vacuum(name, hours=0))
     log = state.root / name / "_delta_log"
-    before = _entries(log)
+    before = sizes_below(log).keys()
     state.set_properties(name, {_KEPT: "interval 0 days"})
     state.checkpoint(name)
     state.set_properties(name, {_KEPT: "interval 30 days"})
-    return files + len(before - _entries(log))
+    return files + len(before - sizes_below(log).keys())
 
 
 def empty_engine_log(state: State) -> None:
     """Empty the engines' log. A process that has it open appends at its new end."""
     with suppress(FileNotFoundError):
         os.truncate(state.engine_log, 0)
-
-
-def _entries(log: os.PathLike[str]) -> set[str]:
-    return {entry.name for entry in os.scandir(log) if entry.is_file()}

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 
 from jobs.state.durable import flush_files
+from jobs.state.storage import StatePath, new_file
 from jobs.state.tables import BASE, TABLES, TableSpec, buckets_of
 
 # What people wrote. The least and the greatest value of a file are statistics of it, which go into a table's log too.
@@ -61,7 +61,9 @@ class Part:
         return AddAction(self.path, self.size, self.partition, now, data_change, json.dumps(stats))
 
 
-def write_part(root: str, name: str, rows: pa.Table, cut: str = "", *, seq: int = 0, layer: str = BASE) -> list[Part]:
+def write_part(
+    root: StatePath, name: str, rows: pa.Table, cut: str = "", *, seq: int = 0, layer: str = BASE
+) -> list[Part]:
     """Write rows of table ``name`` as new Parquet files, one for each value of its partition columns.
 
     Of a layered table ``seq`` is the number that ``State.next_seq`` gave to this commit, and changes have ``gone`` too.
@@ -79,7 +81,7 @@ def write_part(root: str, name: str, rows: pa.Table, cut: str = "", *, seq: int 
     return write_rows(root, name, given, values)
 
 
-def write_rows(root: str, name: str, rows: pa.Table, values: Mapping[str, str]) -> list[Part]:
+def write_rows(root: StatePath, name: str, rows: pa.Table, values: Mapping[str, str]) -> list[Part]:
     """Write rows with what is stored of them (``TableSpec.stored``) as new files; see ``write_part``.
 
     ``values`` are those of the partition columns that the rows do not have, but for ``bucket``.
@@ -90,7 +92,7 @@ def write_rows(root: str, name: str, rows: pa.Table, values: Mapping[str, str]) 
         partition = {column: {**own, **values}[column] for column in spec.stored_by}
         folder = "/".join(f"{column}={value}" for column, value in partition.items())
         path = f"{folder}/" * bool(folder) + f"part-{uuid.uuid4().hex}.parquet"
-        file = Path(root) / name / path
+        file = root / name / path
         file.parent.mkdir(parents=True, exist_ok=True)
         _write(file, rows.drop_columns([column for column in own if column in rows.column_names]), order)
         told = [column for column in _RANGES if spec.bucketed and column in rows.column_names]
@@ -98,14 +100,14 @@ def write_rows(root: str, name: str, rows: pa.Table, values: Mapping[str, str]) 
         known = {column: found for column, found in ranges.items() if found["min"] is not None}
         lowest, highest = ({c: found[end] for c, found in known.items()} for end in ("min", "max"))
         parts.append(Part(path, file.stat().st_size, len(order), partition, lowest, highest))
-    flush_files([Path(root) / name / part.path for part in parts], Path(root) / name)
+    flush_files([root / name / part.path for part in parts], root / name)
     return parts
 
 
-def _write(file: Path, rows: pa.Table, order: pa.Array) -> None:
+def _write(file: StatePath, rows: pa.Table, order: pa.Array) -> None:
     """Write the rows at some places, in their order. A row group at a time: a copy of all would take as much again."""
-    with file.open("wb") as sink:
-        # Vectors as they are: their bits are noise, packing them takes a core seconds and saves a twelfth.
+    # Vectors as they are: their bits are noise, packing them takes a core seconds and saves a twelfth.
+    with new_file(file) as sink:
         packed = [f for f in rows.schema if f.name != "vector"]
         with pq.ParquetWriter(
             sink,

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from jobs.scope import Scope
+from jobs.state.staging import staged
 from jobs.state.store import State
 from jobs.state.tables import QUARANTINE
 
@@ -64,7 +64,7 @@ def replace_texts(state: State, failed: Mapping[tuple[str, str], str], scope: Sc
     if failed:
         hashes = pa.array(sorted({content for _, content in failed}))
         names = ["source_id", "partition", "chunk_id", "team_id", "channel_id", "kind", "created_at", "content_hash"]
-        planned = ds.dataset(str(state.work(run_id) / "rows"), format="parquet")
+        planned = staged(state.work(run_id) / "rows").data()
         for row in planned.to_table(columns=names, filter=pc.field("content_hash").isin(hashes)).to_pylist():
             reason = failed.get((row["team_id"], row.pop("content_hash")))
             if reason:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
@@ -15,7 +14,7 @@ from deltalake.exceptions import TableNotFoundError
 from jobs.state.changed_rows import Changed, changed_files
 from jobs.state.fencing import noted
 from jobs.state.integrity import Damage, damage_error, recorded_versions
-from jobs.state.path_alias import delta_uri
+from jobs.state.storage import StatePath, open_delta
 from jobs.state.table_files import Filter, Group, files_of, groups_of, matching
 from jobs.state.table_rows import TableRows
 from jobs.state.tables import TABLES
@@ -26,7 +25,7 @@ SEQ, FORGOTTEN = "seq", "forgotten"  # numbers noted in commits: the newest chan
 class ReadableTables:
     """The tables below ``root``; of those that are kept for each way of cutting texts the rows of ``cut``, or all."""
 
-    def __init__(self, root: Path, cut: str | None) -> None:
+    def __init__(self, root: StatePath, cut: str | None) -> None:
         self.root = root
         self.cut = cut
 
@@ -36,7 +35,7 @@ class ReadableTables:
         Raises DamagedStateError or LostPurgesError for one that was there.
         """
         try:
-            return DeltaTable(delta_uri(self.root / name))
+            return open_delta(self.root / name)
         except TableNotFoundError:
             if recorded_versions(self.root).get(name) is not None:
                 raise damage_error(self.root, Damage(name, name, "is missing", log=True)) from None

@@ -14,7 +14,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TypeAlias
 
 import pyarrow as pa
@@ -22,6 +21,8 @@ import pyarrow.parquet as pq
 
 from embedding.errors import ResourceError
 from jobs.child_process import start_serving
+from jobs.state.staging import write_staged
+from jobs.state.storage import StatePath
 from jobs.telemetry.error_reporting import fault_from_bytes, fault_to_bytes, without_messages
 
 Read: TypeAlias = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
@@ -36,19 +37,17 @@ class _Share:
     tasks: pa.Table
     read: Read
     schema: pa.Schema
-    file: Path
+    folder: StatePath
 
 
-def read_in_processes(tasks: pa.Table, read: Read, schema: pa.Schema, folder: Path, *, processes: int) -> None:
-    """Write what ``read`` makes of tasks as Parquet files in ``folder``; the column ``size`` says how heavy each is.
+def read_in_processes(tasks: pa.Table, read: Read, schema: pa.Schema, folder: StatePath, *, processes: int) -> None:
+    """Stage what ``read`` makes of tasks in ``folder``, all but its list; the column ``size`` says how heavy each is.
 
     Raises what ``read`` raised, and ResourceError where a process is killed.
     """
     with ExitStack() as ends:
-        started = [
-            ends.enter_context(_Process(_Share(share, read, schema, folder / f"rows-{number}.parquet")))
-            for number, share in enumerate(_dealt(tasks, processes))
-        ]
+        shares = _dealt(tasks, processes)
+        started = [ends.enter_context(_Process(_Share(share, read, schema, folder))) for share in shares]
         for process in started:
             process.wait()
 
@@ -114,9 +113,9 @@ def serve(descriptor: int) -> None:
         threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
         fault = b""
         try:
-            with without_messages(), pq.ParquetWriter(share.file, share.schema) as sink:
-                for batch in share.read(iter(share.tasks.to_batches(1))):
-                    sink.write_batch(batch)
+            with without_messages():
+                for _ in write_staged(share.read(iter(share.tasks.to_batches(1))), share.folder, share.schema):
+                    pass
         except Exception as error:
             fault = fault_to_bytes(error)
         pipe.send(fault)

@@ -6,10 +6,6 @@ end well and nothing is there. So every hand-over compares two counts, one of ea
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pyarrow.dataset as ds
-
 from embedding.errors import EmbedmillError
 
 
@@ -20,8 +16,3 @@ def expect(step: str, what: str, asked: int, answered: int) -> None:
             f"{step}: {asked:,} {what} were asked for and {answered:,} came back; nothing can be concluded from that. "
             "Every driver and worker must see the same state.uri and sources; run again, and report this if it stays"
         )
-
-
-def rows_in(folder: Path) -> int:
-    """Rows of the Parquet files below a folder; 0 where there is none."""
-    return ds.dataset(str(folder), format="parquet").count_rows() if folder.is_dir() else 0

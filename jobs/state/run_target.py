@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from embedding.text.template import BARE, Template
+from jobs.state.storage import StatePath
 from jobs.state.store import State
 
 
@@ -24,6 +24,6 @@ class RunTarget:
     rename_tokens: int | None = None
 
     @property
-    def work(self) -> Path:
+    def work(self) -> StatePath:
         """The run's work folder."""
         return self.state.work(self.run_id)

@@ -1,31 +1,54 @@
-"""The folder of a state: whether it is ours, private to the user, and its marker (format, spaces, live versions)."""
+"""Where a state is: whether that is ours, private to the user, and its marker (format, spaces, live versions)."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import stat
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from embedding.atomic_file import replace_file
 from embedding.errors import ConfigError, DamagedStateError, ResourceError
 from jobs.state.hash_key import KEY_FILE
+from jobs.state.object_path import SCHEME, Bucket, ObjectPath
+from jobs.state.storage import StatePath, replace_file
 from jobs.state.tables import TABLES
+
+if TYPE_CHECKING:
+    from jobs.config import Config
 
 FORMAT = 4
 FORMER = 3  # with a folder for each team; `embedmill state migrate` rewrites it
 MARKER = "embedmill.json"
 # Any of these shows that a folder is ours. The marker alone would not do: it comes only once the lease is held.
-_OURS = (MARKER, KEY_FILE, "lease.json", "work", *TABLES)
+_OURS = (MARKER, KEY_FILE, "lease.json", "lease", "work", *TABLES)
 
 
-def open_folder(root: Path) -> bool:
-    """Create the folder where it is missing; returns whether it is closed to other users.
+def state_root(config: Config) -> StatePath:
+    """The folder of a configuration's state, or its prefix in an object store."""
+    uri, storage = config.state.uri, config.state.storage
+    if not uri.startswith(SCHEME):
+        return config.path(uri)
+    bucket, _, prefix = uri.removeprefix(SCHEME).partition("/")
+    return ObjectPath(Bucket(bucket, storage.endpoint, storage.region, storage.allow_http), prefix.rstrip("/"))
+
+
+def open_folder(root: StatePath) -> bool:
+    """Create the folder where it is missing; returns whether it is closed to other users of this machine.
 
     Raises ConfigError for a folder with something else in it or with a state of another format, ResourceError where it
     cannot be used.
     """
+    if isinstance(root, ObjectPath):
+        names = {path.name for path in root.iterdir()}
+        if names and not names.intersection(_OURS):
+            raise ConfigError(f"state.uri: {root} is not empty and not embedmill's; give a prefix of its own")
+        _refuse_other_format(root)
+        return True
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         private = close_to_others(root)
@@ -49,6 +72,23 @@ def close_to_others(folder: Path) -> bool:
     return True
 
 
+def scratch_of(root: StatePath) -> Path:
+    """The folder of what never leaves this machine: scratch and log of its engines.
+
+    In a state's own folder; of one in an object store a private folder where temporary files go. Raises ResourceError
+    where another user has that.
+    """
+    if isinstance(root, Path):
+        return root / "work"
+    name = hashlib.blake2b(str(root).encode(), digest_size=8).hexdigest()
+    folder = Path(tempfile.gettempdir()) / f"embedmill-{os.getuid()}-{name}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise ResourceError(f"{folder} belongs to another user; remove it, or set TMPDIR to a folder of your own")
+    close_to_others(folder)
+    return folder
+
+
 @dataclass(frozen=True, slots=True)
 class Marker:
     """What the marker of a state holds: the spaces by id, and the index versions that were ever live.
@@ -61,7 +101,7 @@ class Marker:
     served: tuple[str, ...] | None = None
 
 
-def read_marker(root: Path) -> Marker:
+def read_marker(root: StatePath) -> Marker:
     """Read the marker; an empty one where there is none.
 
     Raises DamagedStateError for a marker that cannot be read, ConfigError for one of another format.
@@ -78,7 +118,7 @@ def read_marker(root: Path) -> Marker:
     return Marker(found["spaces"], None if served is None else tuple(served))
 
 
-def format_of(root: Path) -> int | None:
+def format_of(root: StatePath) -> int | None:
     """The format of a state; None without a marker that says it."""
     try:
         found = json.loads((root / MARKER).read_text())["format"]
@@ -87,12 +127,12 @@ def format_of(root: Path) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def restamp(root: Path) -> None:
+def restamp(root: StatePath) -> None:
     """Let the marker say the format of today, and else what it said."""
     replace_file(root / MARKER, json.dumps(json.loads((root / MARKER).read_text()) | {"format": FORMAT}).encode())
 
 
-def _refuse_other_format(root: Path) -> None:
+def _refuse_other_format(root: StatePath) -> None:
     found = format_of(root)
     if found == FORMER:
         raise ConfigError(
@@ -103,7 +143,7 @@ def _refuse_other_format(root: Path) -> None:
         raise ConfigError(f"state.uri: {root} has format {found}, this version writes {FORMAT}; give a new folder")
 
 
-def write_marker(root: Path, marker: Marker) -> None:
+def write_marker(root: StatePath, marker: Marker) -> None:
     """Write the marker."""
     body: dict[str, object] = {"format": FORMAT, "spaces": dict(marker.spaces)}
     if marker.served is not None:

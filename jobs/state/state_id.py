@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import uuid
-from pathlib import Path
 
-from embedding.atomic_file import replace_file
 from embedding.errors import DamagedStateError, OwnershipError
+from jobs.state.storage import StatePath, replace_file
 
 FILE = "state.id"
 
 
-def state_id(root: Path) -> str:
+def state_id(root: StatePath) -> str:
     """The id of a state, "" of one that has never written. A copy or a restored backup keeps it.
 
     Raises DamagedStateError for a file that is no id.
@@ -29,7 +28,7 @@ def state_id(root: Path) -> str:
     return found
 
 
-def own_id(root: Path) -> str:
+def own_id(root: StatePath) -> str:
     """The id of a state, made where there is none. Call it only while holding the lease."""
     if not (found := state_id(root)):
         found = uuid.uuid4().hex
@@ -37,7 +36,7 @@ def own_id(root: Path) -> str:
     return found
 
 
-def refuse_other(root: Path, version: str, owner: str) -> None:
+def refuse_other(root: StatePath, version: str, owner: str) -> None:
     """Raise OwnershipError where the version's owner is another state."""
     ours = own_id(root)
     if owner not in ("", ours):

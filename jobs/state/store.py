@@ -1,4 +1,4 @@
-"""The state: ACID tables (Delta Lake) below one folder, the hash key, the spaces, and the versions that were live.
+"""The state: ACID tables (Delta Lake) below one folder or prefix, the hash key, the spaces, and the live versions.
 
 Distributed writers call ``write_part`` and hand back a ``Part``; only the driver commits, in one transaction.
 """
@@ -16,7 +16,8 @@ from embedding.errors import ConfigError
 from jobs.state.fencing import refuse_unfenced
 from jobs.state.hash_key import given_key, make_key, stored_key
 from jobs.state.maintained_tables import MaintainedTables
-from jobs.state.state_folder import Marker, open_folder, read_marker, write_marker
+from jobs.state.state_folder import Marker, open_folder, read_marker, scratch_of, write_marker
+from jobs.state.storage import StatePath
 
 
 class State(MaintainedTables):
@@ -33,7 +34,7 @@ class State(MaintainedTables):
     that cannot be used, DamagedStateError where the hash key was lost.
     """
 
-    def __init__(self, root: Path, *, cut: str | None = None, hash_key: str = "", fence: int = 0) -> None:
+    def __init__(self, root: StatePath, *, cut: str | None = None, hash_key: str = "", fence: int = 0) -> None:
         super().__init__(root, cut, fence)
         self.private = open_folder(root)
         self._key = given_key(hash_key) or stored_key(root)
@@ -85,16 +86,21 @@ class State(MaintainedTables):
     # -- work ----------------------------------------------------------------------------------------------------
 
     @property
+    def scratch(self) -> Path:
+        """Folder of what never leaves this machine."""
+        return scratch_of(self.root)
+
+    @property
     def engines(self) -> Path:
         """Scratch folder of this process's engines, which outlive a run."""
-        return self.root / "work" / f"engines-{socket.gethostname()}-{os.getpid()}"
+        return self.scratch / f"engines-{socket.gethostname()}-{os.getpid()}"
 
     @property
     def engine_log(self) -> Path:
         """What the engines wrote to standard error."""
-        return self.root / "work" / "engines.log"
+        return self.scratch / "engines.log"
 
-    def work(self, run_id: str) -> Path:
+    def work(self, run_id: str) -> StatePath:
         """Scratch folder of one run. Holds text, so it is private and goes when the run ends."""
         folder = self.root / "work" / run_id
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

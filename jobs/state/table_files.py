@@ -8,17 +8,15 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake.transaction import RemoveAction
-from pyarrow.fs import LocalFileSystem
 
 from jobs.state.parts import WRITTEN, Value
-from jobs.state.path_alias import plain
+from jobs.state.storage import StatePath, data_address
 from jobs.state.tables import BASE, TABLES, bucket_of
 
 if TYPE_CHECKING:
@@ -111,14 +109,14 @@ def groups_of(files: Iterable[TableFile]) -> list[Group]:
     return list(found.values())
 
 
-def data_of(folder: Path, name: str, files: Sequence[TableFile], wanted: Sequence[Wanted] = ()) -> ds.Dataset:
+def data_of(folder: StatePath, name: str, files: Sequence[TableFile], wanted: Sequence[Wanted] = ()) -> ds.Dataset:
     """The rows of some files with every stored column, those of partitions too; in the order of the files.
 
     Row groups without a row for which all of ``wanted`` hold, by their statistics, are left out.
     """
-    schema, system = TABLES[name].stored, LocalFileSystem()
+    schema = TABLES[name].stored
     values = [{column: sorted({*given}) for column, given in one.items()} for one in wanted]
-    root = plain(folder)
+    system, root = data_address(folder)
     fragments = []
     for file in files:
         says = pc.scalar(True)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from jobs.state.storage import StatePath
 from jobs.state.table_files import Filter, Group, TableFile, condition, data_of, groups_of
 from jobs.state.tables import TABLES
 
@@ -52,7 +52,7 @@ def key_of(rows: pa.RecordBatch | pa.Table, by: Sequence[str]) -> pa.Array:
     return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
 
 
-def newest_changes(folder: Path, name: str, group: Group) -> Newest | None:
+def newest_changes(folder: StatePath, name: str, group: Group) -> Newest | None:
     """The newest change of each key of a partition; None of one without changes."""
     if not group.changes:
         return None
@@ -82,7 +82,7 @@ def newest_first(rows: pa.Table, by: Sequence[str]) -> pa.Array:
 
 
 def changed_rows(
-    folder: Path, name: str, group: Group, newest: Newest, columns: Sequence[str]
+    folder: StatePath, name: str, group: Group, newest: Newest, columns: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
     """The rows of a partition that its changes show, with these stored columns."""
     start = 0
@@ -92,7 +92,7 @@ def changed_rows(
 
 
 def base_rows(
-    folder: Path,
+    folder: StatePath,
     name: str,
     files: Sequence[TableFile],
     newest: Newest,
@@ -107,7 +107,7 @@ def base_rows(
 
 
 def scan(
-    folder: Path, name: str, files: Sequence[TableFile], columns: Sequence[str], where: pc.Expression | None
+    folder: StatePath, name: str, files: Sequence[TableFile], columns: Sequence[str], where: pc.Expression | None
 ) -> Iterator[pa.RecordBatch]:
     """The rows of files for which ``where`` holds, with these stored columns.
 
@@ -135,7 +135,9 @@ def _filtered(batch: pa.RecordBatch, columns: Sequence[str], where: pc.Expressio
 class TableRows:
     """The rows of a table's ``files`` for which ``filters`` hold. Loads nothing until it is asked."""
 
-    def __init__(self, folder: Path, name: str, files: Sequence[TableFile], filters: Sequence[Filter] = ()) -> None:
+    def __init__(
+        self, folder: StatePath, name: str, files: Sequence[TableFile], filters: Sequence[Filter] = ()
+    ) -> None:
         self._folder, self._name, self._where = folder, name, condition(filters)
         groups = groups_of(files)
         self._layered = [group for group in groups if group.changes]

@@ -15,19 +15,17 @@ import hashlib
 import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from embedding.atomic_file import replace_file
 from embedding.models.space import short_hash
 from jobs.state.changed_rows import Changed
 from jobs.state.fencing import check
-from jobs.state.path_alias import delta_uri
 from jobs.state.quarantine import texts_left_out
 from jobs.state.run_target import RunTarget
+from jobs.state.storage import StatePath, open_delta, replace_file, sizes_of
 
 WATERMARK = "watermark.json"
 # Raise it when the rules of a plan change: what the rules before found settled may not be.
@@ -99,15 +97,15 @@ def settled_but(target: RunTarget) -> tuple[Watermark, Changed | None] | None:
     return (kept, changed) if changed.complete else None
 
 
-def drop_watermark(root: Path) -> None:
+def drop_watermark(root: StatePath) -> None:
     """Have the next run plan. Call it only while holding the lease."""
     (root / WATERMARK).unlink(missing_ok=True)
 
 
-def _commit(root: Path, version: int | None = None) -> str:
+def _commit(root: StatePath, version: int | None = None) -> str:
     """The number of a commit to ``chunks``, else of the last one, and a digest of it; empty where it is not there."""
     folder = root / "chunks"
-    number = DeltaTable(delta_uri(folder)).version() if version is None else version
+    number = open_delta(folder).version() if version is None else version
     try:
         digest = hashlib.blake2b((folder / "_delta_log" / f"{number:020d}.json").read_bytes(), digest_size=16)
     except FileNotFoundError:
@@ -115,7 +113,7 @@ def _commit(root: Path, version: int | None = None) -> str:
     return f"{number}:{digest.hexdigest()}"
 
 
-def _read(root: Path) -> Watermark | None:
+def _read(root: StatePath) -> Watermark | None:
     try:
         return Watermark(**json.loads((root / WATERMARK).read_text()))
     except (FileNotFoundError, ValueError, TypeError):  # of another release, or damaged
@@ -138,7 +136,7 @@ def _contents(target: RunTarget, lease: int | None = None) -> dict[str, str] | N
     for name in _PLANNED:
         table = None
         with suppress(DeltaError, ValueError):  # the plan names what is damaged
-            table = DeltaTable(delta_uri(target.state.root / name))
+            table = open_delta(target.state.root / name)
         if table is None:
             return None
         if lease is not None:
@@ -150,15 +148,12 @@ def _contents(target: RunTarget, lease: int | None = None) -> dict[str, str] | N
     return found
 
 
-def _digest(table: DeltaTable, folder: Path) -> str | None:
+def _digest(table: DeltaTable, folder: StatePath) -> str | None:
     actions = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes"])
     files = sorted(zip(*(column.to_pylist() for column in actions.columns), strict=True))
-    digest = hashlib.blake2b(digest_size=16)
+    digest, there = hashlib.blake2b(digest_size=16), sizes_of(folder, [path for path, _ in files])
     for path, size in files:
-        try:
-            if (folder / path).stat().st_size != size:
-                return None
-        except OSError:
+        if there[path] != size:
             return None
         digest.update(f"{path}\0{size}\n".encode())
     return digest.hexdigest()

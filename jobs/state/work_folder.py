@@ -1,4 +1,4 @@
-"""The scratch folders below the state: of runs, which hold their plan and texts, and of the engines of processes.
+"""The scratch folders of a state: of runs, which hold their plan and texts, and of the engines of processes.
 
 The next holder of the lease clears the scratch of a run. Engines outlive a run, so a process keeps a sign of life in
 their folder: on this machine its process id is checked, elsewhere the age of the sign.
@@ -18,9 +18,11 @@ from pathlib import Path
 
 import psutil
 
-from embedding.atomic_file import replace_file
 from embedding.errors import ResourceError
 from jobs.state.lease import is_gone, is_here, machine_id, started_at
+from jobs.state.object_path import ObjectPath
+from jobs.state.state_folder import scratch_of
+from jobs.state.storage import StatePath, replace_file
 
 _ALIVE = "alive.json"
 _beating: set[Path] = set()
@@ -28,13 +30,25 @@ _opened: set[Path] = set()
 _mutex = threading.Lock()
 
 
-def clear_work(root: Path, *, keep: str = "") -> int:
+def clear_work(root: StatePath, *, keep: str = "") -> int:
     """Drop the scratch of other runs than ``keep``, not of running engines. Call it only while holding the lease.
 
     A plan in it is void once another run has written: a step that finds it gone plans anew. Returns the number of
     folders removed.
     """
-    work, gone = root / "work", 0
+    if isinstance(root, ObjectPath):
+        gone = clear_folder(scratch_of(root), keep)
+        for prefix in (root / "work").folders():
+            if prefix.name != keep:
+                prefix.remove_all()
+                gone += 1
+        return gone
+    return clear_folder(root / "work", keep)
+
+
+def clear_folder(work: Path, keep: str = "") -> int:
+    """``clear_work`` in a folder of this machine."""
+    gone = 0
     for folder in work.iterdir() if work.exists() else ():
         if folder.is_dir() and folder.name != keep and not _in_use(folder):
             # In one step, so that no half of a plan is left where this is killed.
@@ -45,10 +59,11 @@ def clear_work(root: Path, *, keep: str = "") -> int:
     return gone
 
 
-def scratch_left(root: Path) -> int:
+def scratch_left(root: StatePath) -> int:
     """Folders of scratch that are there: of engines that run, or of a run that goes on."""
-    work = root / "work"
-    return sum(folder.is_dir() for folder in work.iterdir()) if work.exists() else 0
+    work = scratch_of(root)
+    left = sum(folder.is_dir() for folder in work.iterdir()) if work.exists() else 0
+    return left + len(list((root / "work").folders())) if isinstance(root, ObjectPath) else left
 
 
 def open_scratch(folder: Path, seconds: int) -> None:
@@ -120,8 +135,9 @@ def _now(folder: Path) -> float:
         file.unlink(missing_ok=True)
 
 
-def check_disk(root: Path, min_free_mb: int) -> None:
-    """Raise ResourceError where the state's disk is nearly full: better now than half-way."""
+def check_disk(root: StatePath, min_free_mb: int) -> None:
+    """Raise ResourceError where the state's disk, or that of its scratch, is nearly full: better now than half-way."""
+    root = scratch_of(root) if isinstance(root, ObjectPath) else root
     free = shutil.disk_usage(root).free // 1_000_000
     if free < min_free_mb:
         raise ResourceError(

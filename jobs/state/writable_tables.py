@@ -10,20 +10,20 @@ import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import ColumnProperties, CommitProperties, DeltaTable, WriterProperties
+from deltalake.exceptions import DeltaError
 from deltalake.schema import Schema
 
 from embedding.errors import EmbedmillError
 from jobs.state.durable import flush_commits
 from jobs.state.fencing import fenced, newest, noted, numbered, refuse_unfenced
 from jobs.state.parts import ROW_GROUP, WRITTEN_BY_PEOPLE, Part, joined, write_part
-from jobs.state.path_alias import delta_uri
 from jobs.state.readable_tables import FORGOTTEN, SEQ, ReadableTables
+from jobs.state.storage import StatePath, delta_address, sizes_of
 from jobs.state.table_rows import key_of
 from jobs.state.tables import CHANGES, TABLES, buckets_of
 
@@ -31,7 +31,7 @@ from jobs.state.tables import CHANGES, TABLES, buckets_of
 class WritableTables(ReadableTables):
     """The tables below ``root``, to be changed under the lease of the number ``fence``; 0 is open for reading."""
 
-    def __init__(self, root: Path, cut: str | None, fence: int) -> None:
+    def __init__(self, root: StatePath, cut: str | None, fence: int) -> None:
         super().__init__(root, cut)
         self._fence = fence
 
@@ -48,13 +48,18 @@ class WritableTables(ReadableTables):
         refuse_unfenced(self._fence)
         spec = TABLES[name]
         first = max(after + 1, _now())
-        table = DeltaTable.create(
-            delta_uri(self.root / name),
-            schema=spec.stored,
-            mode="ignore",
-            partition_by=spec.stored_by,
-            commit_properties=numbered(self._fence, **({SEQ: first, FORGOTTEN: first} if spec.layered else {})),
-        )
+        try:
+            table = DeltaTable.create(
+                **delta_address(self.root / name),
+                schema=spec.stored,
+                mode="ignore",
+                partition_by=spec.stored_by,
+                commit_properties=numbered(self._fence, "", **({SEQ: first, FORGOTTEN: first} if spec.layered else {})),
+            )
+        except DeltaError:  # its answer was lost, or another run was faster
+            if (made := self.found(name)) is None:
+                raise
+            table = made
         flush_commits(self.root / name, after=-1)
         return table
 
@@ -62,7 +67,7 @@ class WritableTables(ReadableTables):
     def _committing(self, name: str, table: DeltaTable, **noted: int) -> Iterator[CommitProperties]:
         """See ``fenced``. What the block commits is on the disk when this returns."""
         before = table.version()
-        with fenced(table, self._fence, **noted) as properties:
+        with fenced(self.root / name, table, self._fence, **noted) as properties:
             yield properties
         flush_commits(self.root / name, after=before)
 
@@ -94,9 +99,9 @@ class WritableTables(ReadableTables):
         """
         if not parts:
             return
+        there = sizes_of(self.root / name, [part.path for part in parts])
         for part in parts:
-            file = self.root / name / part.path
-            if not file.exists() or file.stat().st_size != part.size:
+            if there[part.path] != part.size:
                 raise EmbedmillError(
                     f"a worker wrote {part.rows:,} rows of table {name!r} that are not in {self.root}: driver and "
                     "workers must see one and the same state.uri"
@@ -133,7 +138,7 @@ class WritableTables(ReadableTables):
         seq, parts = self.next_seq(name), list[Part]()
         for changes in joined(rows.to_batches() if isinstance(rows, pa.Table) else rows):
             named = changes.rename_columns({"_delete": "gone"})
-            parts += write_part(str(self.root), name, named, self.cut or "", seq=seq, layer=CHANGES)
+            parts += write_part(self.root, name, named, self.cut or "", seq=seq, layer=CHANGES)
         if parts:
             self._add(name, parts)
 
@@ -188,9 +193,9 @@ class WritableTables(ReadableTables):
             self._add(name, [])
 
 
-def newest_fence(root: Path) -> int:
+def newest_fence(root: StatePath) -> int:
     """The highest number of a lease under which any table below ``root`` was committed to, of whatever format."""
-    return newest(delta_uri(root / name) for name in TABLES)
+    return newest(root / name for name in TABLES)
 
 
 def _now() -> int:

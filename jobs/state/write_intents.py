@@ -11,15 +11,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from embedding.atomic_file import replace_file
 from jobs.state.parts import write_part
+from jobs.state.storage import StatePath, read_parquet, replace_file
 from jobs.state.tables import TABLES
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ INTENT = TABLES["published"].changes.append(pa.field("held", pa.bool_()))
 
 
 @contextmanager
-def record_intent(root: Path, name: str, rows: pa.Table) -> Iterator[Path]:
+def record_intent(root: StatePath, name: str, rows: pa.Table) -> Iterator[StatePath]:
     """Record rows (INTENT) while the block writes them to the index; yields the record, to be committed after it.
 
     ``root`` is the state's folder; ``name`` differs from those of other records of the run, and begins with its id.
@@ -50,13 +49,13 @@ def record_intent(root: Path, name: str, rows: pa.Table) -> Iterator[Path]:
         raise
 
 
-def commit_intent(state: State, file: Path) -> None:
+def commit_intent(state: State, file: StatePath) -> None:
     """Bring the ledger up to date with rows that the index has taken. Those that it has not are appended."""
-    rows = pq.read_table(file, partitioning=None)
+    rows = read_parquet(file)
     new = pc.invert(pc.or_kleene(rows["held"], rows["_delete"]))
     if added := rows.filter(new):
         seq = state.next_seq("published")
-        state.append("published", write_part(str(state.root), "published", added, seq=seq))
+        state.append("published", write_part(state.root, "published", added, seq=seq))
     if len(added) < len(rows):
         state.merge("published", rows.filter(pc.invert(new)).drop_columns(["held"]))
     file.unlink(missing_ok=True)
@@ -64,8 +63,10 @@ def commit_intent(state: State, file: Path) -> None:
 
 def recover_write_intents(state: State) -> None:
     """Clear the hashes of the rows that a killed run was writing, so that the next plan names them. Needs the lease."""
-    for file in sorted((state.root / "work").glob(f"*{_SUFFIX}")):
-        rows = pq.read_table(file, columns=TABLES["published"].changes.names, partitioning=None)
+    work = state.root / "work"
+    found: list[StatePath] = [*work.glob(f"*{_SUFFIX}")]
+    for file in sorted(found, key=str):
+        rows = read_parquet(file, TABLES["published"].changes.names)
         for name in _HASHES:
             rows = rows.set_column(rows.column_names.index(name), name, pa.array([""] * len(rows), pa.string()))
         state.merge("published", rows, only=_HASHES)

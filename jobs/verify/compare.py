@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from indexers.rows import SCAN
 from jobs.plan.actions import in_scope
 from jobs.plan.renames import keep_names
 from jobs.scope import Scope
-from jobs.state.frames import Frame, Frames, written
+from jobs.state.frames import Frame, Frames
 from jobs.state.quarantine import texts_left_out
 from jobs.state.run_target import RunTarget
+from jobs.state.staging import begin_staging, commit_staged, staged, write_staged
+from jobs.state.storage import StatePath
 from jobs.state.tables import CHUNK_KEY
 from jobs.state.vector_column import unpack
 from jobs.verify.source_check import Wrong
@@ -78,8 +78,8 @@ def compare(
 ) -> tuple[Differences, pa.Table]:
     """Compare index, ledger and desired state within a scope, and the vectors of ``sample`` rows.
 
-    Returns the differences, and a table of them (team_id, chunk_id, problem) for ``plan_repair``. Leaves what the index
-    holds (SCAN) as Parquet files in ``scan`` of the run's work folder.
+    Returns the differences, and a table of them (team_id, chunk_id, problem) for ``plan_repair``. Stages what the index
+    holds (SCAN) in ``scan`` of the run's work folder.
     """
     state, scan = target.state, target.work / "scan"
     _write_scan(index, target.version, scan)
@@ -87,7 +87,7 @@ def compare(
     desired, ledger = in_scope(frames, chunks, published, scope)
     if target.rename_tokens is not None:  # what still waits for a new name is as it should be
         desired = keep_names(frames, desired, ledger, 0)
-    _, held = in_scope(frames, chunks, frames.files(SCAN, scan), scope)
+    _, held = in_scope(frames, chunks, frames.files(SCAN, staged(scan)), scope)
     with frames.keep(frames.sql(_JOINED, desired=desired, ledger=ledger, held=held)) as joined:
         left_out = texts_left_out(state)  # known to be absent, and why: that is what quarantine says
         differ = frames.sql(_DIFFER, joined=joined, waiting=frames.local(CHUNK_KEY, left_out))
@@ -157,16 +157,13 @@ def plan_repair(
         surplus.append(pa.Table.from_pylist(unshown, schema=CHUNK_KEY))
     keys = pa.concat_tables(surplus) if surplus else CHUNK_KEY.empty_table()
     doomed = keys.group_by(CHUNK_KEY.names).aggregate([])
-    return written(frames, rows, work / "rows", "rows", "repair"), written(
-        frames, frames.local(CHUNK_KEY, doomed), work / "deletes", "deletes", "repair"
-    )
+    return frames.write(rows, work / "rows"), frames.write(frames.local(CHUNK_KEY, doomed), work / "deletes")
 
 
-def _write_scan(index: Index, version: str, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetWriter(folder / "scan.parquet", SCAN) as sink:
-        for batch in index.scan(version):
-            sink.write_batch(batch.cast(SCAN) if batch.schema != SCAN else batch)
+def _write_scan(index: Index, version: str, folder: StatePath) -> None:
+    begin_staging(folder)
+    found = (batch.cast(SCAN) if batch.schema != SCAN else batch for batch in index.scan(version))
+    commit_staged(folder, write_staged(found, folder, SCAN))
 
 
 def _sample_vectors(

@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from embedding.ids import document_id, document_ids
+from indexers.rows import SCAN
 from jobs.extract.broken_conversations import conversations_with
 from jobs.extract.changes import Extraction, changed
 from jobs.extract.extracted import CHUNK_ROW, REJECTED_ROW, REMOVED_ROW, TO_READ, to_read
@@ -26,9 +25,11 @@ from jobs.extract.unlisted_partitions import find_unlisted
 from jobs.sources.base import NameMap, Partition
 from jobs.state.frames import columns
 from jobs.state.purge_rules import purge_rules
+from jobs.state.staging import staged
 
 if TYPE_CHECKING:
     from jobs.state.frames import Frame, Frames
+    from jobs.state.storage import StatePath
     from jobs.state.store import State
 
 PARTITIONS = 64
@@ -182,9 +183,9 @@ def differing(
 
 
 def check_sources(
-    frames: Frames, extraction: Extraction, *, scan: Path, sample: Sequence[str]
+    frames: Frames, extraction: Extraction, *, scan: StatePath, sample: Sequence[str]
 ) -> tuple[list[Wrong], int]:
-    """Compare what the index holds (``scan``, Parquet files of SCAN) with sampled partitions of its sources.
+    """Compare what the index holds (SCAN, staged in ``scan``) with sampled partitions of its sources.
 
     ``sample`` are chunk ids whose partitions come first. Returns the rows that differ, and how many partitions were
     read. Partitions that changed since they were read are a run's business, also those that change meanwhile; those
@@ -281,11 +282,11 @@ def _stored(frames: Frames, state: State, order: Sequence[str], shown: Shown, re
     return found
 
 
-def _indexed(scan: Path, documents: set[str]) -> dict[str, dict[str, str]]:
+def _indexed(scan: StatePath, documents: set[str]) -> dict[str, dict[str, str]]:
     """Content hashes by chunk id, by document, of what the index holds of some documents."""
     wanted = pa.array(sorted(documents), pa.string())
     found: dict[str, dict[str, str]] = {}
-    for batch in ds.dataset(str(scan), format="parquet").to_batches(columns=["chunk_id", "content_hash"]):
+    for batch in staged(scan).data(SCAN).to_batches(columns=["chunk_id", "content_hash"]):
         docs = document_ids(batch["chunk_id"])
         here = pc.is_in(docs, wanted)
         rows = zip(

@@ -15,6 +15,7 @@ from tests.chaos.world import World
 from tests.jobs.test_damaged_state import DAMAGES, REBUILT
 from tests.support.milvus_server import MilvusServer
 from tests.support.proxy import Proxy
+from tests.support.workspace import folder_of
 
 WAIT_SECONDS = 120.0
 
@@ -154,7 +155,7 @@ def damage_state(world: World) -> bool:
     state = State(world.hit.root / "state")
     table = world.random.choice([name for name in REBUILT if state.count(name)])
     needed = world.stored() & world.indexed()
-    world.random.choice(DAMAGES)(state.root / table)
+    world.random.choice(DAMAGES)(folder_of(state) / table)
     refused = world.hit.run("--allow-mass-delete")
     assert refused.code == 0 or refused.code == 1 and f"table '{table}' is damaged" in refused.err, refused
     mended = world.hit.verify("--repair")

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from jobs.config import load_config
+from jobs.state.state_folder import state_root
 from jobs.state.watermark import WATERMARK
 from tests.support.airflow_server import Airflow, copy_sample, embedmill
 from tests.support.paths import BY_SPARK
@@ -115,7 +116,7 @@ def jobs(word: str) -> list[psutil.Process]:
 
 def nightly(airflow: Airflow, config: Path) -> str:
     """Begin a run that plans, although nothing may have changed."""
-    (load_config(config).state_root / WATERMARK).unlink(missing_ok=True)
+    (state_root(load_config(config)) / WATERMARK).unlink(missing_ok=True)
     return airflow.trigger("embedmill_nightly")
 
 

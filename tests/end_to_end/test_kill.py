@@ -20,11 +20,7 @@ MESSAGES = 240  # a dozen shards of texts, and as many of rows
 
 
 def _staged(state: Path) -> bool:
-    return any(state.glob("work/*/extract/rows.parquet"))
-
-
-def _staged_by_spark(state: Path) -> bool:
-    return any(state.glob("work/*/extract/_temporary"))
+    return any(state.glob("work/*/extract/part-*.parquet"))
 
 
 def _first_vectors(state: Path) -> bool:
@@ -90,21 +86,21 @@ def engines() -> Iterator[list[psutil.Process]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "reached",
-    [_staged, _staged_by_spark, _first_vectors, _first_rows],
+    ("reached", "by_spark"),
+    [(_staged, False), (_staged, True), (_first_vectors, False), (_first_rows, False)],
     ids=["extract", "extract by Spark", "embed", "publish"],
 )
 def test_killed_run_is_simply_run_again(
-    busy: Workspace, reached: Callable[[Path], bool], engines: list[psutil.Process]
+    busy: Workspace, reached: Callable[[Path], bool], by_spark: bool, engines: list[psutil.Process]
 ) -> None:
-    if reached is _staged_by_spark:
+    if by_spark:
         busy.config.write_text(busy.config.read_text().replace("[spark]\n", BY_SPARK))
     engines += _kill_when(busy, reached)
     stored, different = _stored(busy, "vectors")
     published, _ = _stored(busy, "published")
     assert stored == different
     match reached.__name__:
-        case "_staged" | "_staged_by_spark":
+        case "_staged":
             assert stored == 0
         case "_first_vectors":
             assert 0 < stored < MESSAGES and published <= stored

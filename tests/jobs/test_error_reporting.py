@@ -17,7 +17,7 @@ SECRET = "a text of a document"
 def fault_in(folder: Path) -> BaseException:
     """One that is raised by a library, called by a module two folders down."""
     with pytest.raises(pa.ArrowInvalid, match=SECRET) as caught:
-        write_part(str(folder), "chunks", pa.table({name: [SECRET] for name in TABLES["chunks"].schema.names}))
+        write_part(folder, "chunks", pa.table({name: [SECRET] for name in TABLES["chunks"].schema.names}))
     return caught.value
 
 

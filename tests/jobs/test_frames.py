@@ -21,8 +21,9 @@ from jobs.plan.deletion_guard import cutover_losses
 from jobs.plan.renames import keep_names
 from jobs.scope import Scope
 from jobs.state.duckdb_frames import DuckFrames
-from jobs.state.frames import Frame, Frames, written
+from jobs.state.frames import Frame, Frames
 from jobs.state.parts import write_part
+from jobs.state.staging import staged
 from jobs.state.store import State
 from jobs.state.table_files import TableFile, Wanted
 from jobs.state.tables import PUBLISHED, REMOVALS, TABLES, VECTORS, bucket_of
@@ -212,8 +213,8 @@ def filled(root: Path, known: pa.Table) -> State:
     for name in ("thread_id", "context"):  # unknown of a row of an earlier release alone
         known = known.set_column(known.column_names.index(name), name, known[name].fill_null(""))
     ledger = pa.Table.from_pylist([row | {"index": "v1"} for row in known.to_pylist()], schema=PUBLISHED)
-    state.append("chunks", write_part(str(root), "chunks", known, "cut", seq=state.next_seq("chunks")))
-    state.append("published", write_part(str(root), "published", ledger, seq=state.next_seq("published")))
+    state.append("chunks", write_part(root, "chunks", known, "cut", seq=state.next_seq("chunks")))
+    state.append("published", write_part(root, "published", ledger, seq=state.next_seq("published")))
     return state
 
 
@@ -239,15 +240,37 @@ def test_an_engine_writes_what_it_reads(engines: dict[str, Frames], tmp_path: Pa
     assert len(read) == len(world.known)
     losses = cutover_losses(engine, state, live="v1", version="v2")
     assert sum(loss.deleted for loss in losses) == sum(row.as_py().endswith("#0") for row in world.known["chunk_id"])
-    assert written(engine, table, folder, "rows") == len(world.known)
-    assert rows_of(engine, engine.files(world.known.schema, folder)) == read
+    assert engine.write(table, folder) == len(world.known)
+    assert rows_of(engine, engine.files(world.known.schema, staged(folder))) == read
     dealt = engine.sql("SELECT *, CAST(pmod(xxhash64(chunk_id), 3) AS STRING) AS shard FROM {rows}", rows=table)
     engine.write(dealt, folder, by="shard")
     assert {path.name for path in folder.iterdir() if path.is_dir()} <= {f"shard={n}" for n in range(3)}
-    assert rows_of(engine, engine.files(world.known.schema, folder)) == read
+    assert rows_of(engine, engine.files(world.known.schema, staged(folder))) == read
     other = State(tmp_path / "other", cut="cut", fence=1)
     assert engine.write_parts(other, "chunks", table) == len(world.known)
     assert rows_of(engine, engine.table(other, "chunks")) == read
+
+
+@pytest.mark.parametrize("name", ["spark", "duckdb"])
+@pytest.mark.parametrize("folder", ["plain", "a [b]?", "c*{d}\\e", HARD_PATH])
+def test_of_several_files_each_row_is_read_once_whatever_the_folder_is_called(
+    engines: dict[str, Frames], tmp_path: Path, name: str, folder: str
+) -> None:
+    """Under a name with a pattern's characters Spark read all files as often as there are files."""
+    engine, schema = engines[name], pa.schema([("shard", pa.string()), ("n", pa.int64())])
+    rows = [{"shard": f"s{n % 3}", "n": n} for n in range(12)]
+    assert engine.write(engine.local(schema, rows), tmp_path / folder / "rows", by="shard") == 12
+    found = staged(tmp_path / folder / "rows")
+    assert len(found.files) == 3
+    numbers = engine.collect(engine.files(pa.schema([("n", pa.int64())]), found))["n"].to_pylist()
+    assert sorted(numbers) == list(range(12))
+    state = State(tmp_path / folder / "state", cut="c1", fence=1)
+    for number in range(3):
+        known = pa.Table.from_pylist(chunk_rows((f"T{number}", "a", "1", False)), schema=TABLES["chunks"].changes)
+        parts = write_part(state.root, "chunks", known.select(CHUNK.names), "c1", seq=state.next_seq("chunks"))
+        state.append("chunks", parts)
+    teams = engine.collect(engine.table(state, "chunks"))["team_id"].to_pylist()
+    assert sorted(teams) == ["T0", "T1", "T2"]
 
 
 def chunk_rows(*which: tuple[str, str, str, bool]) -> list[dict[str, object]]:
@@ -280,7 +303,7 @@ def test_an_engine_reads_of_each_key_what_its_newest_change_left(
     state.change("chunks", chunk_rows(("T1", "a", "3", False), ("T1", "b", "", True)))
     assert read() == [("T1", "a", "3"), ("T2", "a", "1"), ("T2", "c", "2")]
     again = pa.Table.from_pylist(chunk_rows(("T1", "b", "4", False)), schema=TABLES["chunks"].changes)
-    parts = write_part(str(state.root), "chunks", again.select(CHUNK.names), "c1", seq=state.next_seq("chunks"))
+    parts = write_part(state.root, "chunks", again.select(CHUNK.names), "c1", seq=state.next_seq("chunks"))
     state.append("chunks", parts)
     assert read() == [("T1", "a", "3"), ("T1", "b", "4"), ("T2", "a", "1"), ("T2", "c", "2")]
     state.fold("chunks", join=2)

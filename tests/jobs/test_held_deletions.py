@@ -178,7 +178,7 @@ def test_tables_of_an_earlier_version_are_read_and_grow_when_they_are_written(tm
         more = [row | dict.fromkeys(TABLES[name].key, key) for key in ("e", "f")]
         table = pa.Table.from_pylist(more, schema=TABLES[name].schema)
         seq = state.next_seq(name) if TABLES[name].layered else 0
-        state.append(name, write_part(str(root), name, table, "c", seq=seq))
+        state.append(name, write_part(root, name, table, "c", seq=seq))
         assert state.count(name) == 4 and len(state.distinct(name, TABLES[name].key)) == 4
     assert state.count("removals") == 0
 

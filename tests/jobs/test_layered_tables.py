@@ -97,7 +97,7 @@ def killed(state: State, model: Model, some: list[Key], text: str, draw: random.
     dying = Dying(state.root, cut=CUT, fence=1)
     with pytest.raises(Killed):
         dying.fold("chunks")
-    write_part(str(state.root), "chunks", pa.Table.from_pylist([chunk(some[0], text)], CHUNK), CUT)
+    write_part(state.root, "chunks", pa.Table.from_pylist([chunk(some[0], text)], CHUNK), CUT)
     return model
 
 
@@ -188,7 +188,7 @@ def test_rows_are_appended_under_a_number_of_their_own(tmp_path: Path) -> None:
     merge(state, {}, [("T1", "a")])
     table = pa.Table.from_pylist([chunk(("T1", "a"), "2")], schema=CHUNK)
     with pytest.raises(ValueError, match="next_seq"):
-        state.append("chunks", write_part(str(tmp_path), "chunks", table, CUT))
+        state.append("chunks", write_part(tmp_path, "chunks", table, CUT))
     append(state, {("T1", "a"): "2"})
     assert held(state.dataset("chunks")) == {("T1", "a"): "2"}
     state.fold("chunks")

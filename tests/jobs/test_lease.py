@@ -55,12 +55,12 @@ def say(word):
     sys.stdin.readline()
 
 def append():
-    parts = write_part(str(root), "vectors", rows("late"))
+    parts = write_part(root, "vectors", rows("late"))
     state.append("vectors", parts)
 
 def begun():
     table = state.table("purges")
-    with fenced(table, lease.number) as properties:
+    with fenced(root / "purges", table, lease.number) as properties:
         say("begun")
         table.delete("team_id = 'T01'", commit_properties=properties)
 
@@ -253,7 +253,7 @@ def test_a_holder_that_wakes_up_late_cannot_write(tmp_path: Path, work: str, hos
             from jobs.state.parts import write_part
 
             state.change("purges", [RULE | {"run_id": "second"}])
-            waiting = write_part(str(tmp_path), "vectors", rows("second"))  # a worker's file, not committed yet
+            waiting = write_part(tmp_path, "vectors", rows("second"))  # a worker's file, not committed yet
             before = contents(state)
             os.kill(process.pid, signal.SIGCONT)
             go_on(process)

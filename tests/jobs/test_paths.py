@@ -32,7 +32,7 @@ def test_state_is_kept_below_any_path(tmp_path: Path, name: str) -> None:
     state.change("quarantine", rows)
     schema = TABLES["vectors"].schema
     row = {"space_id": "s", "team_id": TEAM, "content_hash": "h", "vector": None, "run_id": "r"}
-    state.append("vectors", write_part(str(state.root), "vectors", pa.Table.from_pylist([row], schema=schema)))
+    state.append("vectors", write_part(state.root, "vectors", pa.Table.from_pylist([row], schema=schema)))
     assert state.count("quarantine") == 1 and state.newest_fence() == 1
     [file] = state.files("vectors", {"team_id": TEAM})
     assert Path(file).is_file() and Path(file).is_relative_to(tmp_path / name)

@@ -18,7 +18,7 @@ from jobs.state.store import State
 from tests.jobs.test_publisher import vectors
 from tests.support.in_process import open_pipeline, without_ray
 from tests.support.power import Disk
-from tests.support.workspace import START, TEAM, Workspace, message
+from tests.support.workspace import START, TEAM, Workspace, folder_of, message
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def opened(disk: Disk) -> State:
 
 def append(state: State, *texts: str) -> None:
     table = vectors(*[("T1", text, 0) for text in texts])
-    state.append("vectors", write_part(str(state.root), "vectors", table))
+    state.append("vectors", write_part(state.root, "vectors", table))
 
 
 def read_partition(state: State, name: str, *, gone: bool = False) -> None:
@@ -49,7 +49,7 @@ def contents(state: State) -> dict[str, list[object]]:
     return {
         "vectors": sorted(state.read("vectors", ["content_hash"])["content_hash"].to_pylist()),
         "sources": sorted(state.read("sources", ["partition"])["partition"].to_pylist()),
-        "files": sorted(str(f.relative_to(state.root)) for f in state.root.rglob("*") if f.is_file()),
+        "files": sorted(str(f.relative_to(folder_of(state))) for f in folder_of(state).rglob("*") if f.is_file()),
     }
 
 
@@ -122,4 +122,4 @@ def test_a_run_that_ended_has_nothing_to_do_again_and_what_was_purged_stays_so(d
         disk.cut_power()
         pipeline = open_pipeline(space.config)
         assert not any("canary" in text for text in pipeline.state.read("chunks", ["text"])["text"].to_pylist())
-        assert not [f for f in pipeline.state.root.rglob("*") if f.is_file() and b"canary" in f.read_bytes()]
+        assert not [f for f in folder_of(pipeline.state).rglob("*") if f.is_file() and b"canary" in f.read_bytes()]

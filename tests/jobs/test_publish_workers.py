@@ -26,7 +26,7 @@ from jobs.state.store import State
 from jobs.state.write_intents import recover_write_intents
 from tests.jobs.test_publisher import RUN, SPACE, VERSION, rows, vectors
 from tests.support.milvus_server import MilvusServer
-from tests.support.workspace import Workspace, message
+from tests.support.workspace import Workspace, folder_of, message, stage
 
 pytestmark = pytest.mark.slow
 NO_LEASE = "the lease on this state was lost"
@@ -77,17 +77,18 @@ class Published:
             progress=lambda count: None,
             writers=self.workers,
         )
-        for shard in range(shards):
-            folder = self.state.work(RUN) / "rows" / f"shard={shard}"
-            folder.mkdir(parents=True)
-            pq.write_table(rows(*[("T1", 10 * shard + n, f"text {shard}-{n}") for n in range(5)]), folder / "p.parquet")
+        planned = {
+            f"shard={shard}": rows(*[("T1", 10 * shard + n, f"text {shard}-{n}") for n in range(5)])
+            for shard in range(shards)
+        }
+        stage(folder_of(self.state) / "work" / RUN / "rows", **planned)
 
     def publish(self) -> None:
         from jobs.state.parts import write_part
 
         for shard in range(self.shards):
             texts = vectors(*[("T1", f"text {shard}-{n}", 0) for n in range(4)])
-            parts = write_part(str(self.state.root), "vectors", texts)
+            parts = write_part(self.state.root, "vectors", texts)
             self.state.append("vectors", parts)
             assert self.publisher.publish_shard(f"shard={shard}", parts, lambda: False)
         self.publisher.finish()
@@ -101,7 +102,7 @@ class Published:
         return sorted(row["chunk_id"] for row in held if row["content_hash"])
 
     def records(self) -> list[Path]:
-        return sorted((self.state.root / "work").glob("*.inflight"))
+        return sorted((folder_of(self.state) / "work").glob("*.inflight"))
 
 
 @pytest.fixture(scope="module")

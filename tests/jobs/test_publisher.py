@@ -9,7 +9,6 @@ from typing import cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from embedding.records import CHUNK
@@ -22,6 +21,7 @@ from jobs.state.parts import Part, write_part
 from jobs.state.run_target import RunTarget
 from jobs.state.store import State
 from jobs.state.vector_column import pack
+from tests.support.workspace import folder_of, stage
 
 RUN, SPACE, VERSION, DIM = "run-1", "space", "messages__v1", 4
 
@@ -55,9 +55,7 @@ class Published:
     def __init__(self, root: Path, planned: pa.Table, *, shard_rows: int = 2) -> None:
         self.state, self.index, self.told = State(root / "state", fence=1), ExactIndex(name="messages"), 0
         self.index.create_version(VERSION, space_id=SPACE, dim=DIM)
-        folder = self.state.work(RUN) / "rows" / "shard=0"
-        folder.mkdir(parents=True)
-        pq.write_table(planned, folder / "part.parquet")
+        stage(folder_of(self.state) / "work" / RUN / "rows", **{"shard=0": planned})
         target = RunTarget(self.state, VERSION, SPACE, RUN)
         writer = RowWriter.of(target, shard_rows, lambda: None)
         self.publisher = Publisher(self.index, target, writer, progress=self._tell)
@@ -66,7 +64,7 @@ class Published:
         self.told += count
 
     def store(self, table: pa.Table) -> list[Part]:
-        parts = write_part(str(self.state.root), "vectors", table)
+        parts = write_part(self.state.root, "vectors", table)
         self.state.append("vectors", parts)
         return parts
 

@@ -77,7 +77,7 @@ def test_vectors_of_a_team_that_purged_are_not_taken_from_files_of_others(tmp_pa
             for t in teams
         ]
         table = pa.Table.from_pylist(listed, schema=TABLES["vectors"].schema)
-        state.append("vectors", write_part(str(tmp_path), "vectors", table))
+        state.append("vectors", write_part(tmp_path, "vectors", table))
     rule: dict[str, object] = {"team_id": first, "channel_id": "", "purged_at": 1, "run_id": "p", "_delete": False}
     state.change("purges", [rule])
     shutil.rmtree(tmp_path / "vectors" / "_delta_log")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from embedding.errors import EmbedmillError
@@ -22,12 +21,13 @@ from jobs.plan.plan import Plan
 from jobs.publish.publisher import Publisher
 from jobs.publish.row_writer import RowWriter
 from jobs.state.parts import write_part
-from jobs.state.row_counts import expect, rows_in
+from jobs.state.row_counts import expect
 from jobs.state.run_target import RunTarget
+from jobs.state.staging import Staged, rows_in
 from jobs.state.store import State
 from jobs.state.tables import TABLES
 from jobs.steps import _deleted
-from tests.support.workspace import Workspace
+from tests.support.workspace import Workspace, stage
 
 ASKED = {("s", "1"), ("s", "2")}
 
@@ -47,11 +47,8 @@ def tally(partition: str, chunks: int) -> dict[str, Any]:
     }
 
 
-def staged(folder: Path, *rows: dict[str, Any]) -> Path:
-    folder.mkdir()
-    for number, row in enumerate(rows):
-        pq.write_table(pa.Table.from_pylist([row], schema=EXTRACTED), folder / f"{number}.parquet")
-    return folder
+def staged(folder: Path, *rows: dict[str, Any]) -> Staged:
+    return stage(folder, **{f"n={n}": pa.Table.from_pylist([row], schema=EXTRACTED) for n, row in enumerate(rows)})
 
 
 GOOD = [tally("1", 2), chunk("1", 0), chunk("1", 1), tally("2", 0)]
@@ -82,7 +79,7 @@ def test_any_other_answer_is_refused(tmp_path: Path, rows: list[dict[str, Any]],
 def test_a_file_that_no_worker_wrote_here_is_not_committed(tmp_path: Path) -> None:
     here, there = State(tmp_path / "here", fence=1), State(tmp_path / "there", fence=1)
     blank = {f.name: "" for f in TABLES["vectors"].schema} | {"vector": b""}
-    parts = write_part(str(there.root), "vectors", pa.Table.from_pylist([blank]))
+    parts = write_part(there.root, "vectors", pa.Table.from_pylist([blank]))
     with pytest.raises(EmbedmillError, match="1 rows of table 'vectors' that are not in"):
         here.append("vectors", parts)
     there.append("vectors", parts)

@@ -76,7 +76,7 @@ def test_a_cut_sees_and_changes_its_own_rows_only(tmp_path: Path) -> None:
     assert seen == {"one": ["a"], "two": ["b", "c"]}
     assert one.count("quarantine") == 1 and one.every_cut().count("quarantine") == 3
     assert all("cut=one" in file for file in one.files("quarantine"))
-    parts = write_part(str(tmp_path), "quarantine", two.read("quarantine"), "one")
+    parts = write_part(tmp_path, "quarantine", two.read("quarantine"), "one")
     one.append("quarantine", parts)
     assert one.count("quarantine") == 3 and two.count("quarantine") == 2
     with pytest.raises(ValueError, match="one cut at a time"):
@@ -93,8 +93,8 @@ def test_a_table_s_log_and_statistics_hold_no_text_and_forgetting_leaves_none(tm
     state.change("chunks", [row("a", canary.text), row("b", "stays")])
     state.change("chunks", [row("a", f"{canary.text} again")])
     appended = pa.Table.from_pylist([row("c", canary.text)], schema=TABLES["chunks"].changes).select(CHUNK.names)
-    state.append("chunks", write_part(str(tmp_path), "chunks", appended, "one", seq=state.next_seq("chunks")))
-    write_part(str(tmp_path), "chunks", appended, "one")  # of a killed run
+    state.append("chunks", write_part(tmp_path, "chunks", appended, "one", seq=state.next_seq("chunks")))
+    write_part(tmp_path, "chunks", appended, "one")  # of a killed run
     found = places({"canary": canary}, tmp_path)["canary"]
     assert not [where for where in found if "_delta_log" in where]
     for file in (tmp_path / "chunks").rglob("*.parquet"):
@@ -110,7 +110,7 @@ def test_a_table_s_log_and_statistics_hold_no_text_and_forgetting_leaves_none(tm
 
 
 WRITES: dict[str, Callable[[State], object]] = {
-    "append": lambda state: state.append("vectors", write_part(str(state.root), "vectors", vector())),
+    "append": lambda state: state.append("vectors", write_part(state.root, "vectors", vector())),
     "change": lambda state: state.change("purges", [PURGE]),
     "drop": lambda state: state.drop("purges", "true"),
     "vacuum": lambda state: state.vacuum("purges", hours=0),

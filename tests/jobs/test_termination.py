@@ -150,7 +150,10 @@ def started(workspace: Workspace, **environment: str) -> Iterator[subprocess.Pop
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "reached", "environment"),
-    [(signal.SIGINT, "work/*/extract/_temporary", ALWAYS_SPARK), (signal.SIGTERM, "vectors/_delta_log/*1.json", {})],
+    [
+        (signal.SIGINT, "work/*/extract/part-*.parquet", ALWAYS_SPARK),
+        (signal.SIGTERM, "vectors/_delta_log/*1.json", {}),
+    ],
     ids=["interrupt-extract by Spark", "terminate-embed by Ray"],
 )
 def test_run_that_is_asked_to_end_says_one_line_and_is_simply_run_again(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pytest
 
 from embedding.errors import LeaseHeldError
@@ -32,11 +31,13 @@ from jobs.report import Report
 from jobs.scope import Scope
 from jobs.state.frames import Frames
 from jobs.state.run_target import RunTarget
+from jobs.state.staging import staged
+from jobs.state.storage import StatePath, remove_all
 from jobs.state.store import State
 from jobs.state.tables import TABLES
 from jobs.state.watermark import WATERMARK, drop_watermark, keep_watermark, settled, settled_but
 from tests.support.in_process import Death, Killed, copied_with_index, open_pipeline, without_ray
-from tests.support.workspace import TEAM, TEXTS, Workspace, message
+from tests.support.workspace import TEAM, TEXTS, Workspace, folder_of, message
 
 pytestmark = pytest.mark.usefixtures("small_row_groups")
 
@@ -78,7 +79,7 @@ def test_a_change_of_a_table_that_a_plan_reads_ends_it(
     target: RunTarget, name: str, change: str, tmp_path: Path
 ) -> None:
     state = target.state
-    folder = state.root / name
+    folder = folder_of(state) / name
     if change == "put back older":
         shutil.copytree(folder, tmp_path / "older")
         state.change(name, rows(name, "b"))
@@ -104,7 +105,7 @@ def data_file(folder: Path) -> Path:
 
 
 def test_a_data_file_that_is_missing_or_cut_short_ends_it(target: RunTarget) -> None:
-    file = data_file(target.state.root / "published")
+    file = data_file(folder_of(target.state) / "published")
     good = file.read_bytes()
     file.write_bytes(good[:-1])
     assert settled(target) is None
@@ -154,7 +155,7 @@ def test_a_run_that_lost_its_lease_keeps_nothing_of_what_its_successor_wrote(tar
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"settings": "x"}', '{"version": 3}'])
 def test_a_watermark_that_cannot_be_read_is_none(target: RunTarget, content: str) -> None:
-    (target.state.root / WATERMARK).write_text(content)
+    (folder_of(target.state) / WATERMARK).write_text(content)
     assert settled(target) is None
     keep_watermark(target, lease=LEASE, chunks=1, index_rows=1)
     assert settled(target) is not None
@@ -318,16 +319,15 @@ class BothPlans:
         )
         assert found == wanted
         for folder in ("texts", "rows", "deletes"):
-            assert written_below(target.work / folder) == written_below(whole.work / folder), folder
-        shutil.rmtree(whole.work)
+            found_rows, wanted_rows = (rows_below(one.work / folder) for one in (target, whole))
+            assert found_rows == wanted_rows, folder
+        remove_all(whole.work)
         return found
 
 
-def written_below(folder: Path) -> list[str]:
-    """The rows below a folder in an order of their own; a row's shard is of no matter."""
-    if not folder.exists():
-        return []
-    return sorted(map(repr, ds.dataset(str(folder), format="parquet").to_table().to_pylist()))
+def rows_below(folder: StatePath) -> list[str]:
+    """The rows that are staged in a folder, in an order of their own; a row's shard is of no matter."""
+    return sorted(map(repr, staged(folder).table().to_pylist()))
 
 
 def change(space: Workspace, held: dict[int, dict[str, Any]], chance: random.Random, turn: int) -> None:

@@ -24,11 +24,12 @@ from indexers import exact
 from indexers.exact import ExactIndex
 from jobs.cli.app import script
 from jobs.config import load_config
-from jobs.embed.embed import StoredShard, embed
+from jobs.embed.embed import ATTEMPTS, TEXTS, StoredShard, embed
 from jobs.embed.workers import EncodeShard, cut_shard, write_shard
 from jobs.maintenance import erase
 from jobs.pipeline import Pipeline
 from jobs.state.parts import Part
+from jobs.state.staging import staged
 from jobs.state.store import State
 from jobs.telemetry.error_reporting import fault_from_bytes
 from jobs.telemetry.progress import Progress
@@ -202,9 +203,10 @@ def embed_here(
 ) -> Iterator[StoredShard]:
     """``jobs.embed.embed.embed`` without Ray: the same functions, shard after shard. Raises the fault of a shard."""
     encode = EncodeShard(spec)
-    for folder in sorted((state.work(run_id) / "texts").glob("shard=*")):
-        rows = cut_shard(pa.table({"path": [str(folder)]}), spec)
-        [written] = write_shard(encode(rows), str(state.root), space_id, run_id).to_pylist()
+    texts, attempts = staged(state.work(run_id) / TEXTS), state.work(run_id) / ATTEMPTS
+    for name in texts.folders:
+        rows = cut_shard(pa.table({"shard": [name]}), texts, spec)
+        [written] = write_shard(encode(rows, attempts), state.root, space_id, run_id).to_pylist()
         if written["fault"]:
             raise fault_from_bytes(written["fault"])
         before_commit()

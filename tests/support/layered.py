@@ -22,7 +22,7 @@ def chunk(key: Key, text: str) -> dict[str, object]:
 
 def append(state: State, rows: Mapping[Key, str]) -> None:
     table = pa.Table.from_pylist([chunk(key, text) for key, text in rows.items()], schema=CHUNK)
-    parts = write_part(str(state.root), "chunks", table, CUT, seq=state.next_seq("chunks"))
+    parts = write_part(state.root, "chunks", table, CUT, seq=state.next_seq("chunks"))
     state.append("chunks", parts)
 
 

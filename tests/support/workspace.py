@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from jsonschema import Draft202012Validator
 
 from jobs.config import load_config
@@ -16,6 +18,7 @@ from jobs.extract.changes import partition_fingerprint
 from jobs.pipeline import Pipeline
 from jobs.sources import open_sources
 from jobs.state.integrity import record_versions
+from jobs.state.staging import Staged, commit_staged
 from jobs.state.store import State
 from jobs.telemetry.progress import Progress
 from tests.support.command_line import invoke
@@ -49,6 +52,22 @@ def message(number: int, text: str, **more: Any) -> dict[str, Any]:
 def writing(state: State) -> State:
     """The state for a test that writes without a lease, under the newest number that its tables have seen."""
     return state.for_writing(max(1, state.newest_fence()))
+
+
+def folder_of(state: State) -> Path:
+    """The folder of a state that is in one."""
+    assert isinstance(state.root, Path)
+    return state.root
+
+
+def stage(folder: Path, **tables: pa.Table) -> Staged:
+    """Stage tables, each in a folder of its name; one called "here" in the folder itself."""
+    for name, table in tables.items():
+        place = folder if name == "here" else folder / name
+        place.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, place / "part.parquet")
+    folder.mkdir(parents=True, exist_ok=True)
+    return commit_staged(folder)
 
 
 @cache
