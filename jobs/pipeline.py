@@ -141,11 +141,14 @@ class Pipeline:
                 open_scratch(self.state.engines, self.config.state.lease_seconds)
                 self._frames = DuckFrames(self.state.engines / "duckdb", spark.driver_memory)
             else:
+                from jobs.engines.agreement import check_spark
                 from jobs.engines.spark import start_spark
                 from jobs.state.spark_frames import SparkFrames
 
                 with self.progress.phase("starting Spark"):
                     session = start_spark(self.config, self.state.engines, self.state.engine_log, reads=reading > 0)
+                    if not spark.master.startswith("local"):
+                        check_spark(session, self.state.root)
                 self._frames = SparkFrames(session)
         return self._frames
 

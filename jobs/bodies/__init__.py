@@ -15,6 +15,7 @@ from jobs.bodies.answers import (
     PackageBody,
     RollbackBody,
     SearchBody,
+    StateCopyBody,
     StatusBody,
     TakeoverBody,
     VerifyBody,
@@ -40,5 +41,6 @@ BODIES: dict[str, type[Body]] = {
     "status": StatusBody,
     "purge": PurgeBody,
     "state-migrate": MigrateBody,
+    "state-copy": StateCopyBody,
     "error": ErrorBody,
 }  # by command, one of a group as GROUP-COMMAND; "error" is of any

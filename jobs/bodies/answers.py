@@ -187,6 +187,16 @@ class MigrateBody(Body):
     tables: dict[str, int]
 
 
+class StateCopyBody(Body):
+    """`state copy`: where from and to, the files of the state, how many of them were copied now, and its bytes."""
+
+    source: str = Field(alias="from")
+    target: str = Field(alias="to")
+    files: int
+    copied: int
+    bytes: int
+
+
 Origin = Literal["environment", "file", "default"]
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         PackageBody,
         RollbackBody,
         SearchBody,
+        StateCopyBody,
         StatusBody,
         TakeoverBody,
         VerifyBody,
@@ -156,6 +157,14 @@ def migrate(body: MigrateBody) -> str:
     if not body.tables:
         return f"the state has format {body.format}; no table had to be rewritten"
     return f"the state has format {body.format} now\n" + _table([(n, f"{r:,} rows") for n, r in body.tables.items()])
+
+
+def copy(body: StateCopyBody) -> str:
+    """What was moved where, and what to do next."""
+    rows = [("from", body.source), ("to", body.target), ("files", f"{body.files:,}, {body.copied:,} copied now")]
+    rows.append(("size", f"{body.bytes / 1e6:,.1f} MB"))
+    told = f'next: set state.uri = "{body.target}"; the former place refuses runs now, and may be removed'
+    return f"{_table(rows)}\n{told}"
 
 
 def vespa_package(body: PackageBody) -> str:

@@ -1,8 +1,9 @@
-"""The commands of the group ``state``: what is done to a state's folder itself."""
+"""The commands of the group ``state``: what is done to a state itself."""
 
 from __future__ import annotations
 
 import os
+from typing import Annotated
 
 import typer
 
@@ -10,7 +11,7 @@ from jobs.cli.frame import guarded, show
 from jobs.cli.options import ConfigOption, JsonOption, WaitOption
 
 app = typer.Typer(
-    help="Look after the folder of the state.",
+    help="Look after the state itself: rewrite it, move it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -19,7 +20,7 @@ app = typer.Typer(
 
 @app.callback()
 def group() -> None:
-    """Look after the folder of the state."""
+    """Look after the state itself: rewrite it, move it."""
 
 
 @app.command("migrate")
@@ -38,6 +39,34 @@ def migrate(config: ConfigOption = None, json: JsonOption = False, wait: WaitOpt
         loaded = load_config(config or default_config_file())
         body = rewrite(loaded, Progress(lines=os.environ.get("EMBEDMILL_PROGRESS") == "lines"), wait=wait)
         show(body, json, render.migrate)
+        return 0
+
+    guarded(command, json)
+
+
+@app.command("copy")
+def copy(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="where the state is: a folder, or s3://bucket/prefix")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="an empty place, or an unfinished copy of FROM")],
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    wait: WaitOption = 0.0,
+) -> None:
+    """Move a state between a folder and an object store. Encodes nothing; safe to kill and to run again.
+
+    Relative folders are taken from that of the configuration, which says in [state.storage] how a store is reached. The
+    copy is read to its end; then FROM refuses runs, and names TO. Set state.uri to TO, and remove FROM when you like.
+    """
+
+    def command() -> int:
+        from jobs.cli import render
+        from jobs.commands.state_copy import copy_state
+        from jobs.config import default_config_file, load_config
+        from jobs.telemetry.progress import Progress
+
+        loaded = load_config(config or default_config_file())
+        progress = Progress(lines=os.environ.get("EMBEDMILL_PROGRESS") == "lines")
+        show(copy_state(loaded, source, target, progress, wait=wait), json, render.copy)
         return 0
 
     guarded(command, json)

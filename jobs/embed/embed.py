@@ -29,6 +29,7 @@ from embedding.errors import EmbedmillError
 from jobs.embed.actor_pool import TASK_CPUS, actor_pool, warm_up
 from jobs.embed.encoder_process import EncoderProcess, ShardRequest
 from jobs.embed.workers import EncodeShard, cut_shard, write_shard
+from jobs.engines.agreement import check_ray
 from jobs.engines.ray import nodes, start_ray
 from jobs.state.parts import Part
 from jobs.state.staging import staged
@@ -75,6 +76,8 @@ class StoredShard:
 def ready(config: Config, state: State, spec: EncoderSpec) -> EncoderSpec:
     """Start Ray and choose what encodes: ``spec`` with backend and precision, for ``embed``."""
     started = start_ray(config, state.engines)
+    if config.ray.address != "local":
+        check_ray(state.root)
     chosen = _chosen(spec)
     if started and config.ray.address == "local":
         warm_up()

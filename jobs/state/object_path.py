@@ -95,6 +95,12 @@ class ObjectPath:
         with self._asked():
             return bytes(obstore.get(self._client(), self.key).bytes())
 
+    def pieces(self, size: int) -> Iterator[bytes]:
+        """The object in pieces of about so many bytes. Raises FileNotFoundError."""
+        with self._asked():
+            for piece in obstore.get(self._client(), self.key).stream(min_chunk_size=size):
+                yield bytes(piece)
+
     def read_text(self) -> str:
         """The object, which is UTF-8. Raises FileNotFoundError."""
         return self.read_bytes().decode()

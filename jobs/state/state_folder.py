@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedding.errors import ConfigError, DamagedStateError, ResourceError
 from jobs.state.hash_key import KEY_FILE
@@ -28,9 +28,13 @@ MARKER = "embedmill.json"
 _OURS = (MARKER, KEY_FILE, "lease.json", "lease", "work", *TABLES)
 
 
-def state_root(config: Config) -> StatePath:
-    """The folder of a configuration's state, or its prefix in an object store."""
-    uri, storage = config.state.uri, config.state.storage
+def state_root(config: Config, uri: str | None = None) -> StatePath:
+    """The folder of a configuration's state, or its prefix in an object store; or those of another ``uri``.
+
+    Raises ValueError for a uri that is neither.
+    """
+    storage = config.state.storage
+    uri = config.state.uri if uri is None else type(config.state)(uri=uri).uri
     if not uri.startswith(SCHEME):
         return config.path(uri)
     bucket, _, prefix = uri.removeprefix(SCHEME).partition("/")
@@ -43,11 +47,17 @@ def open_folder(root: StatePath) -> bool:
     Raises ConfigError for a folder with something else in it or with a state of another format, ResourceError where it
     cannot be used.
     """
+    private = make_place(root)
+    _refuse_other_format(root)
+    return private
+
+
+def make_place(root: StatePath) -> bool:
+    """``open_folder``, whatever the format of a state that is there, and whether it was moved."""
     if isinstance(root, ObjectPath):
         names = {path.name for path in root.iterdir()}
         if names and not names.intersection(_OURS):
             raise ConfigError(f"state.uri: {root} is not empty and not embedmill's; give a prefix of its own")
-        _refuse_other_format(root)
         return True
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -57,7 +67,6 @@ def open_folder(root: StatePath) -> bool:
             raise ConfigError(f"state.uri: {root} is not empty and not embedmill's; give a folder of its own")
     except OSError as error:
         raise ResourceError(f"state.uri: cannot use {root}: {error.strerror}") from None
-    _refuse_other_format(root)
     return private
 
 
@@ -118,12 +127,18 @@ def read_marker(root: StatePath) -> Marker:
     return Marker(found["spaces"], None if served is None else tuple(served))
 
 
+def place_marker(root: StatePath) -> dict[str, Any] | None:
+    """All that the marker says, whatever the format; None without one that can be read."""
+    try:
+        found = json.loads((root / MARKER).read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def format_of(root: StatePath) -> int | None:
     """The format of a state; None without a marker that says it."""
-    try:
-        found = json.loads((root / MARKER).read_text())["format"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    found = (place_marker(root) or {}).get("format")
     return found if isinstance(found, int) else None
 
 
@@ -133,6 +148,13 @@ def restamp(root: StatePath) -> None:
 
 
 def _refuse_other_format(root: StatePath) -> None:
+    said = place_marker(root) or {}
+    if "copying" in said:
+        raise ConfigError(
+            f"state.uri: {root} is an unfinished copy; run `embedmill state copy {said['copying']} {root}` to its end"
+        )
+    if "moved" in said:
+        raise ConfigError(f"state.uri: the state of {root} was moved to {said['moved']}; give that as state.uri")
     found = format_of(root)
     if found == FORMER:
         raise ConfigError(

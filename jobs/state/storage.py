@@ -28,6 +28,9 @@ from jobs.state.path_alias import delta_uri, plain
 StatePath: TypeAlias = Path | ObjectPath
 
 
+_PIECE = 8_000_000  # bytes of a file that are in memory while it is copied
+
+
 class DeltaAddress(TypedDict):
     """Arguments of deltalake that say where a table is."""
 
@@ -68,6 +71,17 @@ def new_file(file: StatePath) -> Iterator[IO[bytes]]:
     else:
         with file.open("wb") as local:
             yield local
+
+
+def copy_file(source: StatePath, target: StatePath) -> None:
+    """Write a file as another one is, in place of what is there. The folder of ``target`` is there."""
+    with new_file(target) as sink:
+        if isinstance(source, ObjectPath):
+            for piece in source.pieces(_PIECE):
+                sink.write(piece)
+        else:
+            with source.open("rb") as file:
+                shutil.copyfileobj(file, sink, _PIECE)
 
 
 def remove_all(folder: StatePath) -> None:

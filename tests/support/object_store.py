@@ -86,9 +86,9 @@ class Store:
 class Weed(Store):
     """SeaweedFS with its data in a folder, which outlives ``stop`` and ``start``."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._ports = folder, _free_ports(8)
-        super().__init__(f"http://127.0.0.1:{self._ports[6]}")
+    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
+        self._folder, self._ports, self._address = folder, _free_ports(8), address
+        super().__init__(f"http://{address}:{self._ports[6]}")
         (folder / "data").mkdir(parents=True)
         keys = {"accessKey": KEYS["AWS_ACCESS_KEY_ID"], "secretKey": KEYS["AWS_SECRET_ACCESS_KEY"]}
         every = ["Admin", "Read", "Write", "List", "Tagging"]
@@ -110,7 +110,13 @@ class Weed(Store):
         with (self._folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *(_WEED, "server", f"-dir={self._folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
+                    *(
+                        _WEED,
+                        "server",
+                        f"-ip.bind={self._address}",
+                        f"-dir={self._folder / 'data'}",
+                        f"-ip={self._address}",
+                    ),
                     *("-filer", "-s3", f"-s3.config={self._folder / 'keys.json'}", "-s3.port.iceberg=0"),
                     *("-s3.port.lance=0", "-master.volumeSizeLimitMB=64", "-volume.max=100", *ports),
                 ],

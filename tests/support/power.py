@@ -11,6 +11,7 @@ from pathlib import Path
 
 _SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN: from now on nothing is written
 _NO_LOG_FLUSH = 2  # not the journal either
+_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))  # a user's own may lack them
 
 
 class Disk:
@@ -22,7 +23,7 @@ class Disk:
         with self._image.open("wb") as file:
             file.truncate(256 << 20)
         self.why_not = ""
-        if os.geteuid() or not shutil.which("mkfs.ext4"):
+        if os.geteuid() or not shutil.which("mkfs.ext4", path=_PATH):
             self.why_not = "only root may mount a file system, made by mkfs.ext4"
         elif not self._done("mkfs.ext4", "-q", self._image) or not self._mount():
             self.why_not = "no file system can be mounted here"
@@ -45,4 +46,6 @@ class Disk:
         return self._done("mount", "-o", "loop", self._image, self.mounted)
 
     def _done(self, *words: str | Path) -> bool:
-        return subprocess.run(words, capture_output=True, check=False).returncode == 0
+        return (
+            subprocess.run(words, capture_output=True, check=False, env={**os.environ, "PATH": _PATH}).returncode == 0
+        )

@@ -1,0 +1,94 @@
+"""Asks every host of a cluster what runs there and whether it sees the state, before any work is given to it.
+
+A host with another release decides otherwise; one that does not see the state writes elsewhere. Either is said with
+the host's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import socket
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from embedding.errors import EmbedmillError, ResourceError
+from jobs.state.state_folder import MARKER
+from jobs.state.storage import StatePath
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# Whose versions must be the same: what decides, what is sent between hosts, and what writes tables.
+_PACKAGES = ("embedmill", "pyarrow", "numpy", "deltalake", "tokenizers")
+_SECONDS = 30.0  # that a host may take to answer
+_TASKS = 2  # for each core of Spark: with as many each executor gets one
+
+
+def look(root: StatePath) -> dict[str, str]:
+    """What runs here, by name, with ``host``; ``state`` is a digest of the state's marker, or says why not."""
+    found = {"host": socket.gethostname(), "python": ".".join(platform.python_version_tuple()[:2])}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "none"
+    try:
+        found["state"] = hashlib.blake2b((root / MARKER).read_bytes(), digest_size=8).hexdigest()
+    except FileNotFoundError:
+        found["state"] = "not there"
+    except (OSError, EmbedmillError) as error:
+        found["state"] = f"out of reach ({error})"
+    return found
+
+
+def check(setting: str, root: StatePath, hosts: Iterable[Mapping[str, str]]) -> None:
+    """Raise ResourceError where a host runs something else than this process, or sees another state."""
+    ours = look(root)
+    for theirs in hosts:
+        if theirs["state"] != ours["state"]:
+            seen = theirs["state"] if " " in theirs["state"] else "another one"
+            raise ResourceError(
+                f"{setting}: host {theirs['host']} does not see the state at {root}: on that host it is {seen}; every "
+                "driver and worker must see one and the same state.uri, with credentials of its own for a store"
+            )
+        other = [name for name in ours if name not in ("host", "state") and theirs.get(name) != ours[name]]
+        if other:
+            said = ", ".join(f"{name} {theirs.get(name, 'none')}, here {ours[name]}" for name in other)
+            raise ResourceError(f"{setting}: host {theirs['host']} has {said}; install the same versions everywhere")
+
+
+def check_spark(spark: SparkSession, root: StatePath) -> None:
+    """``check`` the hosts of Spark's executors."""
+    context = spark.sparkContext
+    tasks = max(2, context.defaultParallelism * _TASKS)
+    answers = context.parallelize(range(tasks), tasks).map(lambda _: look(root)).collect()
+    check("spark.master", root, {answer["host"]: answer for answer in answers}.values())
+
+
+def check_ray(root: StatePath) -> None:
+    """``check`` the nodes of the Ray that runs. Raises ResourceError for one that does not answer, too."""
+    import ray
+    from ray.exceptions import GetTimeoutError, RayError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    asked = {
+        node["NodeManagerHostname"]: ray.remote(num_cpus=0)(look)
+        .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+        .remote(root)
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+    answers = []
+    for host, answer in asked.items():
+        try:
+            answers.append(ray.get(answer, timeout=_SECONDS))
+        except GetTimeoutError:
+            raise ResourceError(f"ray.address: host {host} did not answer within {_SECONDS:.0f} s") from None
+        except RayError as error:
+            cause = type(getattr(error, "cause", None) or error).__name__
+            raise ResourceError(
+                f"ray.address: host {host} cannot run embedmill ({cause}); install the same release of it there"
+            ) from None
+    check("ray.address", root, answers)

@@ -1,0 +1,168 @@
+"""A cluster on one machine: Spark with two workers and Ray with two nodes on hosts of their own, and an object store.
+
+This process is the driver's host. The hosts share the code, the sources and the store with it, and no other file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.support.hosts import Host, Network
+from tests.support.object_store import KEYS, Weed
+from tests.support.paths import ROOT
+from tests.support.ray_cluster import free_ports
+from tests.support.workspace import Ran
+
+_BIN = Path(sys.executable).parent
+# The driver: commands one after the other, with the engines that the first has started.
+_DRIVER = """
+import json, sys
+from jobs.engines.environment import quiet_engines
+quiet_engines()
+from tests.support.command_line import invoke
+answers = sys.stdout
+for line in sys.stdin:
+    ran = invoke(json.loads(line))
+    body = json.loads(ran.stdout) if ran.stdout.strip() else None
+    print(json.dumps([ran.exit_code, body, ran.stderr]), file=answers, flush=True)
+"""
+
+
+class Cluster:
+    """Started on creation, in ``folder``, which the hosts see."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.network = folder, Network(2)
+        self.hosts, address = self.network.hosts, self.network.address
+        self._spark_port, self._ray_port = free_ports(2)
+        self.spark, self.ray = f"spark://{address}:{self._spark_port}", f"{address}:{self._ray_port}"
+        self._own: list[subprocess.Popen[bytes]] = []
+        self.environment = {
+            **KEYS,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(16),
+            "PYTHONPATH": str(ROOT),
+            "HF_HUB_OFFLINE": "1",
+            "SPARK_NO_DAEMONIZE": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        try:
+            self.store = Weed(folder / "store", address)
+            master = ["org.apache.spark.deploy.master.Master", "--host", address, "--port", str(self._spark_port)]
+            self._start(str(_BIN / "spark-class"), *master, "--webui-port", str(free_ports(1)[0]))
+            ray = ["ray", "start", "--head", "--block", "--disable-usage-stats", f"--node-ip-address={address}"]
+            ray += [f"--port={self._ray_port}", "--num-cpus=0", "--include-dashboard=false"]
+            self._start(str(_BIN / ray[0]), *ray[1:], "--object-store-memory=100000000", f"--temp-dir={self._short()}")
+            for host in self.hosts:
+                self.start_spark(host)
+                self.start_ray(host)
+            self._wait(lambda: "ALIVE" in self._log(), "Spark's master")
+        except BaseException:
+            self.stop()
+            raise
+
+    def start_spark(self, host: Host) -> None:
+        """Start Spark's worker on a host, with one core."""
+        words = [str(_BIN / "spark-class"), "org.apache.spark.deploy.worker.Worker", "--cores", "1", "--memory", "1g"]
+        words += ["--host", host.address, "--work-dir", "/tmp/spark", "--webui-port", "0", self.spark]
+        host.start(words, self.folder / f"{host.name}-spark.log", self.environment)
+
+    def start_ray(self, host: Host) -> None:
+        """Start a node of Ray on a host, with one core."""
+        words = [str(_BIN / "ray"), "start", "--block", "--disable-usage-stats", f"--address={self.ray}"]
+        words += [f"--node-ip-address={host.address}", "--num-cpus=1", "--object-store-memory=100000000"]
+        host.start(words, self.folder / f"{host.name}-ray.log", self.environment)
+
+    def config(self) -> str:
+        """The sections of a configuration that use the cluster."""
+        return (
+            f'[spark]\nmaster = "{self.spark}"\nin_process_mb = 0\n[spark.properties]\n"spark.executor.memory" = "700m"\n'
+            f'[ray]\naddress = "{self.ray}"\n'
+        )
+
+    def driver(self) -> Driver:
+        """A process that runs commands on this host."""
+        return Driver(self.environment, self.folder)
+
+    def stop(self) -> None:
+        """End all of it."""
+        for process in self._own:
+            tree = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+            for one in (*tree, process):
+                one.kill()
+            process.wait()
+        if hasattr(self, "store"):
+            self.store.stop()
+        self.network.remove()
+
+    def _short(self) -> str:
+        """Ray makes socket names below it, which are short."""
+        folder = Path("/tmp") / f"em{os.getpid()}"
+        folder.mkdir(exist_ok=True)
+        return str(folder)
+
+    def _start(self, *words: str) -> None:
+        with (self.folder / "own.log").open("ab") as log:
+            environment = {**os.environ, **self.environment}
+            self._own.append(
+                subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd="/")
+            )
+
+    def _log(self) -> str:
+        return (self.folder / "own.log").read_text(errors="replace")
+
+    def _wait(self, true: Callable[[], bool], what: str, seconds: float = 90) -> None:
+        until = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < until, f"{what} did not come up: {self._log()[-2000:]}"
+            time.sleep(0.2)
+
+
+class Driver:
+    """Runs commands, one after the other, in a process of its own."""
+
+    def __init__(self, environment: dict[str, str], folder: Path) -> None:
+        self._log = (folder / "driver.log").open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _DRIVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            cwd=folder,
+            env={**os.environ, **environment},
+        )
+
+    def call(self, config: Path, *arguments: str) -> Ran:
+        """Run a command. RuntimeError where the process died."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        words = [*arguments, "--config", str(config), "--json"]
+        self.process.stdin.write(json.dumps(words) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the driver died: {self.process.wait()}")
+        code, body, err = json.loads(answer)
+        return Ran(code, body, err)
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+        self._log.close()
+
+
+def ended(ran: Ran) -> Any:
+    """The body of a command that ended well."""
+    assert ran.code == 0, ran
+    return ran.body
