@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import socket
+import threading
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 # Whose versions must be the same: what decides, what is sent between hosts, and what writes tables.
 _PACKAGES = ("embedmill", "pyarrow", "numpy", "deltalake", "tokenizers")
-_SECONDS = 30.0  # that a host may take to answer
+_SECONDS = 30.0  # that a node of Ray may take to answer
+_EXECUTOR_SECONDS = 120.0  # the same of Spark, which may have to start executors
 _TASKS = 2  # for each core of Spark: with as many each executor gets one
 
 
@@ -62,8 +64,26 @@ def check(setting: str, root: StatePath, hosts: Iterable[Mapping[str, str]]) -> 
 def check_spark(spark: SparkSession, root: StatePath) -> None:
     """``check`` the hosts of Spark's executors."""
     context = spark.sparkContext
-    tasks = max(2, context.defaultParallelism * _TASKS)
-    answers = context.parallelize(range(tasks), tasks).map(lambda _: look(root)).collect()
+    tasks, late = max(2, context.defaultParallelism * _TASKS), threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        context.cancelAllJobs()
+
+    timer = threading.Timer(_EXECUTOR_SECONDS, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        answers = context.parallelize(range(tasks), tasks).map(lambda _: look(root)).collect()
+    except Exception:
+        if not late.is_set():
+            raise
+        raise ResourceError(
+            f"spark.master: no executor answered within {_EXECUTOR_SECONDS:.0f} s; look whether {context.master} has "
+            "workers with as many free cores and as much memory as spark.properties ask for"
+        ) from None
+    finally:
+        timer.cancel()
     check("spark.master", root, {answer["host"]: answer for answer in answers}.values())
 
 

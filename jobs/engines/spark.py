@@ -65,6 +65,8 @@ def start_spark(config: Config, scratch: Path, log: Path, *, reads: bool) -> Spa
     }
     if (address := driver_address(config.spark.master)) is not None:
         machine |= {"spark.driver.host": address, "spark.driver.bindAddress": address}
+    if not config.spark.master.startswith("local"):
+        machine["spark.io.encryption.enabled"] = "true"  # texts that executors put on their own disks
     settings = {
         "spark.app.name": "embedmill",
         "spark.sql.warehouse.dir": str(local / "warehouse"),

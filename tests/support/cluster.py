@@ -157,8 +157,8 @@ class Driver:
 
     def stop(self) -> None:
         """End it."""
-        self.process.kill()
-        self.process.wait()
+        with self.process:  # closes its pipes, and waits
+            self.process.kill()
         self._log.close()
 
 

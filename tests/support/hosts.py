@@ -16,7 +16,15 @@ from pathlib import Path
 import psutil
 
 _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
-_HOLD = "hostname {name}; mount -t tmpfs tmpfs /tmp; for hidden in {hidden}; do mount -t tmpfs tmpfs $hidden; done; echo up; exec sleep infinity"
+_HOLD = """
+hostname {name}
+mount -t tmpfs tmpfs /tmp
+for hidden in {hidden}; do mount -t tmpfs tmpfs $hidden; done
+echo "127.0.0.1 localhost\n{address} {name}" > /tmp/hosts
+mount --bind /tmp/hosts /etc/hosts
+echo up
+exec sleep infinity
+"""
 
 
 def why_not() -> str:
@@ -51,13 +59,15 @@ class Host:
         _do("ip", "link", "set", outside, "master", bridge, "up")
         for words in (f"addr add {address}/24 dev {inside}", f"link set {inside} up", "link set lo up"):
             _do("ip", "-n", name, *words.split())
-        script = _HOLD.format(name=name, hidden=" ".join(f"'{folder}'" for folder in hidden))
+        script = _HOLD.format(name=name, address=address, hidden=" ".join(f"'{folder}'" for folder in hidden))
         self._holder = subprocess.Popen(
             ["ip", "netns", "exec", name, "unshare", "--mount", "--uts", "sh", "-ec", script],
             stdout=subprocess.PIPE,
             env={**os.environ, "PATH": _PATH},
         )
-        assert self._holder.stdout is not None and self._holder.stdout.readline() == b"up\n"
+        assert self._holder.stdout is not None
+        with self._holder.stdout as said:
+            assert said.readline() == b"up\n"
 
     def start(self, words: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """Start a program on the host."""
