@@ -61,11 +61,20 @@ def space(cluster: Cluster) -> OnCluster:
     return OnCluster(cluster)
 
 
-def test_a_life_on_a_cluster(space: OnCluster, driver: Driver, cluster: Cluster) -> None:
+def test_two_hosts_make_an_index_and_find_nothing_to_do(space: OnCluster, driver: Driver, cluster: Cluster) -> None:
     first = driver.call(space.config, "run")
     assert (first.code, counts(first)) == (0, {"embedded": MESSAGES + 4}), first
     again = driver.call(space.config, "run")
     assert (again.code, counts(again), again.body["chunks"]["unchanged"]) == (0, {}, MESSAGES + 4), again
+    workers = [(cluster.folder / f"{host.name}-spark.log").read_text() for host in cluster.hosts]
+    assert all("Asked to launch executor" in log for log in workers), "both hosts have worked"
+    texts = State(space.state).read("chunks", ["text"])["text"].to_pylist()
+    assert len(texts) == len(set(texts)) == MESSAGES + 4
+
+
+@pytest.mark.long
+def test_a_life_on_a_cluster(space: OnCluster, driver: Driver) -> None:
+    ended(driver.call(space.config, "run"))
     ended(driver.call(space.config, "verify"))
     said = space.messages("general")
     space.day("general", [message(0, "The lockers are open"), *said[2:]])
@@ -79,10 +88,6 @@ def test_a_life_on_a_cluster(space: OnCluster, driver: Driver, cluster: Cluster)
     ended(driver.call(space.config, "verify"))
     last = driver.call(space.config, "run")
     assert (last.code, counts(last), last.body["chunks"]["total"]) == (0, {}, MESSAGES + 1), last
-    workers = [(cluster.folder / f"{host.name}-spark.log").read_text() for host in cluster.hosts]
-    assert all("Asked to launch executor" in log for log in workers), "both hosts have worked"
-    texts = State(space.state).read("chunks", ["text"])["text"].to_pylist()
-    assert len(texts) == len(set(texts)) == MESSAGES + 1
 
 
 def test_no_text_is_left_on_a_host(space: OnCluster, driver: Driver, cluster: Cluster) -> None:

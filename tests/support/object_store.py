@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -66,10 +67,9 @@ class Store:
         client, until = self.client(), time.monotonic() + seconds
         while True:
             try:
-                client.create_bucket(Bucket=BUCKET)
+                with suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
+                    client.create_bucket(Bucket=BUCKET)
                 client.put_object(Bucket=BUCKET, Key="begun", Body=b"1")
-                return
-            except client.exceptions.BucketAlreadyOwnedByYou:
                 return
             except Exception:
                 if time.monotonic() > until or (self.process is not None and self.process.poll() is not None):
@@ -169,6 +169,7 @@ class Proxy:
     store: Store
     fault: Fault = lambda asked: ""
     seen: list[Asked] = field(default_factory=list)
+    address: str = "127.0.0.1"
 
     def __enter__(self) -> Store:
         proxy, to = self, urlsplit(self.store.uri)
@@ -216,10 +217,10 @@ class Proxy:
 
             do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((self.address, 0), Handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return Store(f"http://127.0.0.1:{self._server.server_address[1]}")
+        return Store(f"http://{self.address}:{self._server.server_address[1]}")
 
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
