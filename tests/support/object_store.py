@@ -200,6 +200,8 @@ class Proxy:
                     connection.request(asked.method, asked.path, body, asked.headers)
                     answer = connection.getresponse()
                     said = answer.read()
+                except OSError:  # the store is away
+                    what = "lose"
                 finally:
                     connection.close()
                 if what == "lose":
