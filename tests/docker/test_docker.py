@@ -24,6 +24,8 @@ import jsonschema
 import pytest
 
 from jobs.config import load_config
+from jobs.state.object_path import Bucket, ObjectPath
+from jobs.state.state_folder import state_root
 from tests.support import compose
 from tests.support.paths import ROOT
 
@@ -234,11 +236,20 @@ def test_the_configuration_is_valid_in_the_container_that_reads_it(
     assert len(config.sources) == 3
     assert config.index.token.get_secret_value() == "root:abc123"
     volumes = [m.split(":")[1] for m in ray["volumes"]]
-    for path in (config.state.uri, config.model.cache):
-        assert any(path.startswith(f"{volume}/") for volume in volumes), f"{path} would be lost with the container"
-    # Executors read the sources and write the tables at the same paths.
-    shared = [m for m in ray["volumes"] if not m.startswith("./")]
-    assert services["spark-worker"]["volumes"] == shared
+    assert any(config.model.cache.startswith(f"{volume}/") for volume in volumes), "converted on every start"
+    # The state is in the store of the file; what uses it has its keys, and shares no folder but the sources.
+    bucket, store, worker = (
+        config.state.uri.removeprefix("s3://").split("/")[0],
+        services["s3"],
+        services["spark-worker"],
+    )
+    assert bucket in store["environment"]["S3_BUCKET"].split(",")
+    assert config.state.storage.endpoint == "http://s3:8333" and config.state.storage.allow_http
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        assert ray["environment"][name] == worker["environment"][name] == store["environment"][name]
+    assert [m.split(":")[1] for m in worker["volumes"]] == ["/sources"]
+    assert set(worker["volumes"]) <= set(ray["volumes"])
+    assert state_root(config) == ObjectPath(Bucket("embedmill", "http://s3:8333", allow_http=True), "state")
     assert config.spark.properties["spark.driver.host"] == ray["hostname"]
 
 
