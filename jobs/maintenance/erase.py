@@ -26,6 +26,7 @@ from jobs.extract.held_deletions import drop_held
 from jobs.report import Report, record
 from jobs.scope import Scope
 from jobs.state.old_files import empty_engine_log, erase_dropped
+from jobs.state.storage import keeps_versions
 from jobs.state.team_rows import read_teams
 from jobs.state.work_folder import scratch_left
 from jobs.versions import own_index
@@ -38,6 +39,7 @@ _HOLDING = ("chunks", "vectors", "published", "quarantine", "removals")
 _IDS = 2_000
 _LISTED = 1_000  # hashed ids in a receipt; of more their number and one digest
 REMOVED, LEFT = "removed", "left to the server"
+VERSIONS = "removed, and left to the store as former versions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: 
         matched=len(target.ids) - len(unmatched) if target.ids else len(documents),
         unmatched=tuple(unmatched[:_LISTED]),
         storage=bodies.PurgedStorage(
-            tables=bodies.PurgedTables(state=REMOVED, files=files),
+            tables=bodies.PurgedTables(state=VERSIONS if keeps_versions(state.root) else REMOVED, files=files),
             index=storage,
             scratch=bodies.PurgedScratch(state=_scratch(scratch_left(state.root)), folders=cleared),
             engines_log=bodies.PurgedLog(state=REMOVED),

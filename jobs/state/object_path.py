@@ -110,6 +110,13 @@ class ObjectPath:
         with self._asked():
             obstore.put(self._client(), self.key, data)
 
+    def keeps_versions(self) -> bool:
+        """Whether the bucket keeps what is written over or removed. Writes the object, and removes it."""
+        with self._asked():
+            told = obstore.put(self._client(), self.key, b"")
+            obstore.delete(self._client(), self.key)
+        return told.get("version") not in (None, "null")  # "null" where it has stopped doing so
+
     def create(self, data: bytes) -> bool:
         """Write the object where there is none; False where there is. Of several at once one succeeds."""
         with self._asked():

@@ -162,6 +162,11 @@ def read_parquet(file: StatePath, columns: list[str] | None = None) -> pa.Table:
         return data.read(columns)
 
 
+def keeps_versions(root: StatePath) -> bool:
+    """Whether what is removed below a place stays there as a former version, as in a bucket with versioning."""
+    return isinstance(root, ObjectPath) and (root / "proof" / uuid.uuid4().hex).keeps_versions()
+
+
 # -- proof -------------------------------------------------------------------------------------------------------------
 
 

@@ -101,6 +101,13 @@ def test_a_purged_text_is_in_no_object(space: InStore, weed: Weed) -> None:
     assert not [key for key in sizes_below(space.state) if key.startswith("work/")]
 
 
+def test_a_purge_says_where_the_bucket_keeps_former_versions(space: InStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    space.run()
+    monkeypatch.setattr("jobs.maintenance.erase.keeps_versions", lambda root: True)
+    purged = space.call("purge", "--team", TEAM, "--channel", "C2")
+    assert purged.body["storage"]["tables"]["state"] == "removed, and left to the store as former versions", purged
+
+
 def test_a_purge_leaves_no_file_of_the_rows_that_it_took(space: InStore) -> None:
     space.run()
     before = {key for key in sizes_below(space.state / "chunks") if key.endswith(".parquet")}

@@ -19,6 +19,7 @@ from jobs.state.storage import (
     StatePath,
     create_file,
     data_address,
+    keeps_versions,
     new_file,
     prove,
     read_parquet,
@@ -220,6 +221,20 @@ def test_a_store_that_does_not_answer_is_one_line(path: str, monkeypatch: pytest
     with pytest.raises(ResourceError, match="s3://lake/x: the object store does not do what it is asked") as failed:
         ObjectPath(Bucket("lake", f"http://{path}", allow_http=True), "x").read_bytes()
     assert "\n" not in str(failed.value) and "only-for-tests" not in str(failed.value)
+
+
+@pytest.mark.parametrize(("status", "keeps"), [("", False), ("Enabled", True), ("Suspended", False)])
+def test_a_bucket_that_keeps_former_versions_is_known(moto: Moto, status: str, keeps: bool) -> None:
+    bucket, client = f"versions-{status.lower() or 'never'}", moto.client()
+    client.create_bucket(Bucket=bucket)
+    for state in ["Enabled", status] if status else []:
+        client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": state})
+    root = ObjectPath(Bucket(bucket, moto.uri, allow_http=True), "state")
+    assert keeps_versions(root) == keeps and not sizes_below(root)
+
+
+def test_a_folder_keeps_none(tmp_path: Path) -> None:
+    assert not keeps_versions(tmp_path)
 
 
 # -- a network ---------------------------------------------------------------------------------------------------------
