@@ -22,6 +22,9 @@ from tests.support.workspace import Workspace, copied
 # processes want that core. Read once, when torch is imported; child processes inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 quiet_engines()  # before a test module imports one of them
+# Of the object stores that tests start. Engines that live for many tests have the environment of their start.
+for _name, _value in KEYS.items():
+    os.environ.setdefault(_name, _value)
 # As a Ray that a process starts for itself has it by default. Read once, when Ray is imported.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 # Of Spark's JVMs, which live for a test: what C2 and G1 do beside the work costs them as much as the work.
@@ -194,13 +197,6 @@ def _ran_once(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def ran(tmp_path: Path, _ran_once: Workspace) -> Workspace:
     """A workspace whose first run is done."""
     return copied(_ran_once, tmp_path / "ws")
-
-
-@pytest.fixture
-def store_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The credentials of the object stores that tests start, also for child processes."""
-    for name, value in KEYS.items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="session")

@@ -188,13 +188,17 @@ class MigrateBody(Body):
 
 
 class StateCopyBody(Body):
-    """`state copy`: where from and to, the files of the state, how many of them were copied now, and its bytes."""
+    """`state copy`: where from and to, the files of the state, how many of them were copied now, and its bytes.
+
+    ``index_inside``: the index is a file in the former place, which therefore must stay.
+    """
 
     source: str = Field(alias="from")
     target: str = Field(alias="to")
     files: int
     copied: int
     bytes: int
+    index_inside: bool
 
 
 Origin = Literal["environment", "file", "default"]

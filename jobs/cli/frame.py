@@ -68,7 +68,11 @@ def opened_pipeline(
             raise
         except Exception as error:
             # An engine that meets a damaged file says so in a hundred ways; looking for one is sure, and late enough.
-            if not termination.came() and not disk_full(error) and (found := find_damage(pipeline.state.root)):
+            found = []
+            if not termination.came() and not disk_full(error):
+                with suppress(ResourceError):  # a store that is away says nothing of the tables
+                    found = find_damage(pipeline.state.root)
+            if found:
                 raise damage_error(pipeline.state.root, found[0]) from error
             raise
         finally:

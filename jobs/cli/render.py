@@ -163,7 +163,8 @@ def copy(body: StateCopyBody) -> str:
     """What was moved where, and what to do next."""
     rows = [("from", body.source), ("to", body.target), ("files", f"{body.files:,}, {body.copied:,} copied now")]
     rows.append(("size", f"{body.bytes / 1e6:,.1f} MB"))
-    told = f'next: set state.uri = "{body.target}"; the former place refuses runs now, and may be removed'
+    stays = "its index is used on: leave it, or reindex elsewhere" if body.index_inside else "it may be removed"
+    told = f'next: set state.uri = "{body.target}"; the former place refuses runs now, and {stays}'
     return f"{_table(rows)}\n{told}"
 
 

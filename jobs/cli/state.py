@@ -55,7 +55,8 @@ def copy(
     """Move a state between a folder and an object store. Encodes nothing; safe to kill and to run again.
 
     Relative folders are taken from that of the configuration, which says in [state.storage] how a store is reached. The
-    copy is read to its end; then FROM refuses runs, and names TO. Set state.uri to TO, and remove FROM when you like.
+    copy is read to its end; then FROM refuses runs, and names TO. Set state.uri to TO. FROM may be removed then, but
+    for an index that is a file in it.
     """
 
     def command() -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -10,7 +12,7 @@ from embedding.errors import ConfigError
 from jobs.bodies.answers import StateCopyBody
 from jobs.config import Config
 from jobs.report import new_run_id
-from jobs.state.copying import copy, files_to_copy
+from jobs.state.copying import copy, files_to_copy, is_finished, sizes_below_state
 from jobs.state.lease import Lease
 from jobs.state.state_folder import make_place, state_root
 from jobs.state.storage import StatePath
@@ -25,6 +27,14 @@ def copy_state(config: Config, source: str, target: str, progress: Progress, *, 
     Raises ConfigError for a place that is none or holds something else, LeaseHeldError where a run holds either.
     """
     places = _place(config, "FROM", source), _place(config, "TO", target)
+    moved: dict[str, Any] = {
+        "from": str(places[0]),
+        "to": str(places[1]),
+        "index_inside": _holds_index(config, places[0]),
+    }
+    if is_finished(*places):
+        files = sizes_below_state(places[1])
+        return StateCopyBody(**moved, files=len(files), copied=0, bytes=sum(files.values()))
     files_to_copy(*places)
     for place in places:
         make_place(place)
@@ -37,8 +47,12 @@ def copy_state(config: Config, source: str, target: str, progress: Progress, *, 
         files = files_to_copy(*places)
         with progress.bar("copy", sum(files.values()), "bytes") as advance:
             copied = copy(*places, (first, second), advance)
-    moved = {"from": str(places[0]), "to": str(places[1])}
     return StateCopyBody(**moved, files=len(files), copied=copied, bytes=sum(files.values()))
+
+
+def _holds_index(config: Config, place: StatePath) -> bool:
+    """Whether the index is a file below a place, as Milvus Lite is below the state's folder by default."""
+    return isinstance(place, Path) and "://" not in config.index_uri and Path(config.index_uri).is_relative_to(place)
 
 
 def _place(config: Config, name: str, uri: str) -> StatePath:

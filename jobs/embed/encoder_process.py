@@ -110,6 +110,12 @@ def serve(descriptor: int) -> None:
         pipe.send(b"")
         while True:
             asked = pipe.recv()
-            encoded = encode(cut_shard(pa.table({"shard": [asked.name]}), asked.texts, spec), asked.attempts)
-            [row] = write_shard(encoded, asked.root, asked.space_id, asked.run_id).to_pylist()
+            try:
+                encoded = encode(cut_shard(pa.table({"shard": [asked.name]}), asked.texts, spec), asked.attempts)
+                [row] = write_shard(encoded, asked.root, asked.space_id, asked.run_id).to_pylist()
+            except EmbedmillError as error:
+                row = {"fault": fault_to_bytes(error)}
+            except OSError as error:  # of a disk or a store: no text is to blame
+                what = f"a shard was not read or written ({type(error).__name__}: {error.strerror or 'no reason'})"
+                row = {"fault": fault_to_bytes(ResourceError(what))}
             pipe.send(row)

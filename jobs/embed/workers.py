@@ -115,7 +115,8 @@ class EncodeShard:
         if not alone:
             attempts.begin()
         out = np.zeros((len(shard), self._encoder.dim), np.float32)
-        for group in [[row] for row in alive] if alone else [alive]:
+        groups = [[row] for row in alive] if alone else [alive]
+        for group in groups if alive else ():
             if alone:
                 attempts.begin_one(group[0])
             out[group], good = self._encode_with_bisection(shard if len(group) == len(shard) else shard.take(group))

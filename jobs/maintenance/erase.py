@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -26,7 +27,7 @@ from jobs.extract.held_deletions import drop_held
 from jobs.report import Report, record
 from jobs.scope import Scope
 from jobs.state.old_files import empty_engine_log, erase_dropped
-from jobs.state.storage import keeps_versions
+from jobs.state.storage import StatePath, keeps_versions
 from jobs.state.team_rows import read_teams
 from jobs.state.work_folder import scratch_left
 from jobs.versions import own_index
@@ -175,7 +176,7 @@ def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: 
         storage=bodies.PurgedStorage(
             tables=bodies.PurgedTables(state=VERSIONS if keeps_versions(state.root) else REMOVED, files=files),
             index=storage,
-            scratch=bodies.PurgedScratch(state=_scratch(scratch_left(state.root)), folders=cleared),
+            scratch=bodies.PurgedScratch(state=_scratch(state.root), folders=cleared),
             engines_log=bodies.PurgedLog(state=REMOVED),
         ),
     )
@@ -185,8 +186,10 @@ def _without(rows: pa.Table, chunk_ids: Collection[str]) -> pa.Table:
     return rows.filter(pc.invert(pc.is_in(rows["chunk_id"], pa.array(chunk_ids, pa.string()))))
 
 
-def _scratch(left: int) -> str:
-    return f"{left} folders in use by running processes" if left else REMOVED
+def _scratch(root: StatePath) -> str:
+    left = scratch_left(root)
+    found = f"{left} folders in use by running processes" if left else REMOVED
+    return found if isinstance(root, Path) else f"{found} on this host"
 
 
 def _listed(key: bytes, documents: Collection[str]) -> bodies.PurgedDocuments:

@@ -16,8 +16,8 @@ from embedding.errors import ConfigError, EmbedmillError
 from jobs.state.durable import flush_files
 from jobs.state.integrity import damage_error, find_damage
 from jobs.state.lease import Lease
+from jobs.state.maintained_tables import MaintainedTables
 from jobs.state.state_folder import FORMAT, FORMER, MARKER, make_place, place_marker
-from jobs.state.state_id import state_id
 from jobs.state.storage import StatePath, copy_file, remove_files, replace_file, sizes_below
 from jobs.state.tables import TABLES
 
@@ -41,12 +41,18 @@ def files_to_copy(source: StatePath, target: StatePath) -> dict[str, int]:
         raise ConfigError(f"FROM: {source} has format {said.get('format')}, this version writes {FORMAT}; {first}")
     if said.get("moved") not in (None, str(target)):
         raise ConfigError(f"FROM: the state of {source} was moved to {said['moved']}; copy it from there")
-    there = place_marker(target)
-    earlier = there is not None and str(source) in (there.get("copying"), there.get("moved"))
-    ours = there is not None and state_id(target) == state_id(source) and said.get("moved") == str(target)
-    if sizes_below_state(target) and not (earlier or ours):
+    there = place_marker(target) or {}
+    if sizes_below_state(target) and str(source) not in (there.get("copying"), there.get("moved")):
         raise ConfigError(f"TO: {target} is not empty, and no unfinished copy of {source}; give a place of its own")
+    if any((source / "work").glob("*.inflight")):
+        raise ConfigError(f"FROM: a run that writes to {source} was killed; run `embedmill run` there first")
     return sizes_below_state(source)
+
+
+def is_finished(source: StatePath, target: StatePath) -> bool:
+    """Whether the state was moved by an earlier call. What is at ``target`` has gone its own way since."""
+    left, there = place_marker(source) or {}, place_marker(target) or {}
+    return left.get("moved") == str(target) and bool(there) and not {"copying", "moved"} & there.keys()
 
 
 def sizes_below_state(root: StatePath) -> dict[str, int]:
@@ -61,6 +67,8 @@ def copy(source: StatePath, target: StatePath, leases: tuple[Lease, Lease], adva
     """
     said = place_marker(source) or {}
     make_place(target)
+    if leases[0].took_over:  # so that the holder before, who may wake up, commits nothing more
+        MaintainedTables(source, None, leases[0].number).raise_fence()
     files, there = sizes_below_state(source), sizes_below_state(target)
     _mark(target, {"format": FORMAT, "copying": str(source)})
     # A data file never changes under its name; a log and a small file may have.

@@ -6,7 +6,7 @@ import secrets
 
 from embedding.errors import ConfigError, DamagedStateError
 from jobs.state.integrity import recorded_versions
-from jobs.state.storage import StatePath, replace_file
+from jobs.state.storage import StatePath, create_file
 
 KEY_FILE = "hash.key"
 KEY_BYTES = 32
@@ -43,5 +43,4 @@ def stored_key(root: StatePath) -> bytes:
 def make_key(root: StatePath) -> bytes:
     """Make the key of a state that has none. Call it only while holding the lease."""
     key = secrets.token_bytes(KEY_BYTES)
-    replace_file(root / KEY_FILE, key)
-    return key
+    return key if create_file(root / KEY_FILE, key) else stored_key(root)

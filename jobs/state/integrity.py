@@ -12,9 +12,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from embedding.errors import DamagedStateError, EmbedmillError, LostPurgesError
-from jobs.state.storage import StatePath, open_delta, open_parquet, replace_file, sizes_below, sizes_of
+from embedding.errors import DamagedStateError, EmbedmillError, LostPurgesError, ResourceError
+from jobs.state.object_path import ObjectPath
+from jobs.state.storage import StatePath, open_delta, replace_file, sizes_below, sizes_of
 from jobs.state.tables import TABLES
 
 RECORD = "tables.json"
@@ -123,6 +125,8 @@ def _read(root: StatePath, name: str) -> list[Damage]:
     try:
         actions = pa.table(open_delta(root / name).get_add_actions(flatten=True))
     except Exception as error:  # deltalake raises whatever its parts do, Rust panics among them
+        if isinstance(root, ObjectPath) and isinstance(error, OSError):
+            raise ResourceError(f"{root / name} cannot be read now ({type(error).__name__}); try again") from None
         return [Damage(name, f"{name}/_delta_log", f"cannot be read ({type(error).__name__})", log=True)]
     found, sizes = [], dict(zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True))
     there = sizes_of(root / name, sizes)
@@ -159,9 +163,13 @@ def _file_fault(file: StatePath, size: int, there: int | None) -> str:
 
 
 def rows_of(file: StatePath) -> int | None:
-    """Rows of a Parquet file that can be read to its end, with its checksums where it has them; else None."""
+    """Rows of a Parquet file that can be read to its end, with its checksums where it has them; else None.
+
+    Raises ResourceError where a store does not give the file: that says nothing of what is in it.
+    """
+    source = pa.BufferReader(file.read_bytes()) if isinstance(file, ObjectPath) else file
     try:
-        with open_parquet(file, checked=True) as data:
+        with pq.ParquetFile(source, page_checksum_verification=True) as data:
             return sum(len(batch) for batch in data.iter_batches())
     except (pa.ArrowException, OSError, ValueError):  # ValueError: UTF-8
         return None

@@ -128,17 +128,21 @@ class Lease:
     def _try(self) -> Held | None:
         """Take the lease; what another run holds, else."""
         with self._record.changing():
-            held, took_over = self._record.read(), False
-            if held is not None:
-                gone = is_here(held) and is_gone(held)
-                if not gone and not self._expired(held):
-                    return held
-                took_over = not gone
-            self.number = max(self._newest(), self._record.number()) + 1
+            if (held := self._record.read()) is not None and self._lives(held):
+                return held
+            # The number before the holder: one that comes in between has the number that would be ours.
+            newest = max(self._newest(), self._record.number())
+            if (held := self._record.read()) is not None and self._lives(held):
+                return held
+            took_over = held is not None and not (is_here(held) and is_gone(held))
+            self.number = newest + 1
             if self._record.take(self._said()):
                 self.took_over = took_over
                 return None
         return self._record.read() or self._try()
+
+    def _lives(self, held: Held) -> bool:
+        return not (is_here(held) and is_gone(held)) and not self._expired(held)
 
     def _expired(self, held: Held) -> bool:
         """On this machine by its monotonic clock; else by the clock that its record goes by.

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from embedding.errors import EmbedmillError
 from jobs.state.object_path import ObjectPath
-from jobs.state.storage import StatePath, data_address, new_file, open_parquet, remove_all, replace_file, sizes_below
+from jobs.state.storage import StatePath, file_address, new_file, open_parquet, remove_all, replace_file, sizes_below
 
 _LIST = "_files.json"  # pyarrow and Spark take a name that begins so for no data
 
@@ -62,7 +62,7 @@ class Staged:
         """The rows, with the columns of ``schema``, else of the first file; names of folders are no columns."""
         if not self.files:
             return ds.dataset(pa.table({}) if schema is None else schema.empty_table())
-        system, root = data_address(self.folder)
+        system, root = file_address(self.folder)
         paths = [f"{root}/{file.path}" for file in self.files]
         return ds.dataset(paths, schema=schema, format="parquet", filesystem=system)
 

@@ -25,7 +25,7 @@ FORMAT = 4
 FORMER = 3  # with a folder for each team; `embedmill state migrate` rewrites it
 MARKER = "embedmill.json"
 # Any of these shows that a folder is ours. The marker alone would not do: it comes only once the lease is held.
-_OURS = (MARKER, KEY_FILE, "lease.json", "lease", "work", *TABLES)
+_OURS = (MARKER, KEY_FILE, "lease.json", "lease", "proof", "work", *TABLES)
 
 
 def state_root(config: Config, uri: str | None = None) -> StatePath:

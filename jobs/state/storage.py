@@ -28,6 +28,7 @@ from jobs.state.path_alias import delta_uri, plain
 StatePath: TypeAlias = Path | ObjectPath
 
 
+_FEW_FILES = 64  # of which each is asked for by itself
 _PIECE = 8_000_000  # bytes of a file that are in memory while it is copied
 
 
@@ -74,7 +75,10 @@ def new_file(file: StatePath) -> Iterator[IO[bytes]]:
 
 
 def copy_file(source: StatePath, target: StatePath) -> None:
-    """Write a file as another one is, in place of what is there. The folder of ``target`` is there."""
+    """Write a private file as another one is, in place of what is there. The folder of ``target`` is there."""
+    if isinstance(target, Path):
+        target.unlink(missing_ok=True)
+        target.touch(0o600)
     with new_file(target) as sink:
         if isinstance(source, ObjectPath):
             for piece in source.pieces(_PIECE):
@@ -115,10 +119,12 @@ def sizes_below(folder: StatePath) -> Mapping[str, int]:
 
 
 def sizes_of(folder: StatePath, paths: Iterable[str]) -> dict[str, int | None]:
-    """Bytes of some files of a folder; None of one that is not there. Of a store it takes one listing."""
+    """Bytes of some files of a folder; None of one that is not there. Of many in a store it takes a listing of all."""
     if isinstance(folder, ObjectPath):
-        there = folder.sizes() if (wanted := list(paths)) else {}
-        return {path: there.get(path) for path in wanted}
+        wanted = list(paths)
+        if len(wanted) > _FEW_FILES:
+            there = folder.sizes()
+            return {path: there.get(path) for path in wanted}
     found: dict[str, int | None] = {}
     for path in paths:
         try:
@@ -150,10 +156,17 @@ def data_address(path: StatePath) -> tuple[FileSystem, str]:
     return LocalFileSystem(), str(plain(path))
 
 
+def file_address(path: StatePath) -> tuple[FileSystem, str]:
+    """``data_address`` of what is read once: without an alias, which stays until this process ends."""
+    return (path.filesystem(), path.address) if isinstance(path, ObjectPath) else (LocalFileSystem(), str(path))
+
+
 def open_parquet(file: StatePath, *, checked: bool = False) -> pq.ParquetFile:
     """A Parquet file to read; ``checked`` compares the checksums of its pages where it has them."""
-    system, address = data_address(file)
-    return pq.ParquetFile(address, filesystem=system, page_checksum_verification=checked)
+    if isinstance(file, ObjectPath):
+        system, address = file_address(file)
+        return pq.ParquetFile(address, filesystem=system, page_checksum_verification=checked)
+    return pq.ParquetFile(file, page_checksum_verification=checked)
 
 
 def read_parquet(file: StatePath, columns: list[str] | None = None) -> pa.Table:
@@ -179,7 +192,7 @@ def prove(root: StatePath) -> None:
         return
     file = root / "proof" / uuid.uuid4().hex
     try:
-        if not file.create(b"1"):
+        if not file.create(b"1") and file.read_bytes() != b"1":  # not one whose first answer was lost
             raise ConfigError(_unfit(root, "says that a new object was there already"))
         if file.create(b"2") or file.read_bytes() != b"1":
             raise ConfigError(_unfit(root, "writes over an object that it is told to create only (If-None-Match)"))

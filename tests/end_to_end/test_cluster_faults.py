@@ -25,7 +25,7 @@ from tests.support.object_store import Asked, Proxy
 from tests.support.workspace import Ran, message
 
 __all__ = ["cluster"]
-pytestmark = [pytest.mark.usefixtures("store_keys"), pytest.mark.long]
+pytestmark = pytest.mark.long
 
 ROUNDS = int(os.environ.get("EMBEDMILL_TEST_FAULTS") or 9)
 SHARD = 40  # texts of a shard, at most

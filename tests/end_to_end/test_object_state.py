@@ -11,15 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from obstore.store import S3Store
 
+from embedding.errors import ResourceError
+from jobs.state.integrity import find_damage, rows_of
+from jobs.state.object_path import Bucket, ObjectPath
 from jobs.state.state_folder import scratch_of
 from jobs.state.storage import sizes_below
 from jobs.state.store import State
-from tests.support.object_store import Asked, Moto, Proxy, Store, Weed
+from tests.support.object_store import BUCKET, Asked, Moto, Proxy, Store, Weed
 from tests.support.paths import BY_SPARK, ROOT
 from tests.support.workspace import TEAM, Ran, Workspace, counts, message
 
-pytestmark = pytest.mark.usefixtures("store_keys", "encoder_here")
+pytestmark = pytest.mark.usefixtures("encoder_here")
 
 CANARY = "canary4711 sits in the harbour"
 
@@ -126,6 +130,19 @@ def test_a_damaged_table_is_named_and_made_again(space: InStore) -> None:
     assert space.verify().code == 0
     again = space.run()
     assert (again.code, counts(again)) == (0, {}), again
+
+
+def test_a_store_that_is_away_is_no_damage(space: InStore, weed: Weed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was taken for a file that does not decode, which a repair would have removed."""
+    space.run()
+    away = ObjectPath(Bucket(BUCKET, "http://127.0.0.1:9", allow_http=True), space.state.key)
+    quick = S3Store(
+        BUCKET, endpoint="http://127.0.0.1:9", client_options={"allow_http": True}, retry_config={"max_retries": 0}
+    )
+    monkeypatch.setattr("jobs.state.object_path._client", lambda bucket: quick)
+    for look in (lambda: rows_of(away / "vectors" / "part-1.parquet"), lambda: find_damage(away)):
+        with pytest.raises(ResourceError):
+            look()
 
 
 def test_nothing_of_a_state_is_in_a_folder(space: InStore) -> None:

@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 
 from embedding.errors import ResourceError
+from jobs.config import load_config
 from jobs.engines import agreement
+from jobs.engines.ray import start_ray
+from jobs.engines.spark import start_spark
 from jobs.state.state_folder import MARKER
 from jobs.state.store import State
+from tests.support.workspace import Workspace
 
 
 @pytest.fixture
@@ -45,10 +49,6 @@ def test_a_state_that_a_host_does_not_see_is_named_with_it(root: Path, tmp_path:
 
 @pytest.fixture(scope="module")
 def ray_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    from jobs.config import load_config
-    from jobs.engines.ray import start_ray
-    from tests.support.workspace import Workspace
-
     folder = tmp_path_factory.mktemp("ray")
     start_ray(load_config(Workspace(folder / "ws").config), folder / "scratch")
     yield
@@ -60,7 +60,6 @@ def test_a_node_of_ray_is_asked_itself(root: Path, ray_of_ours: None) -> None:
     agreement.check_ray(root)  # nothing to see, here and there alike
 
 
-def test_executors_of_spark_are_asked_themselves(root: Path) -> None:
-    pyspark = pytest.importorskip("pyspark.sql")
-    spark = pyspark.SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
-    agreement.check_spark(spark, root)
+def test_executors_of_spark_are_asked_themselves(root: Path, tmp_path: Path) -> None:
+    config = load_config(Workspace(tmp_path / "ws").config)
+    agreement.check_spark(start_spark(config, tmp_path / "scratch", tmp_path / "log", reads=True), root)

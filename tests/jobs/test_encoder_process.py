@@ -25,6 +25,7 @@ from jobs.embed.workers import EncodeShard, cut_shard, write_shard
 from jobs.pipeline import FEW_BYTES, Pipeline
 from jobs.state.store import State
 from jobs.state.vector_column import unpack
+from jobs.telemetry.error_reporting import fault_from_bytes
 from jobs.telemetry.progress import Progress
 from tests.support.workspace import Workspace, message, stage
 
@@ -128,6 +129,17 @@ def test_what_its_encoder_refuses_is_raised_here(tmp_path: Path, spec: EncoderSp
     process.close()
 
 
+def test_a_shard_that_cannot_be_written_is_no_text_s_fault(tmp_path: Path, spec: EncoderSpec) -> None:
+    """Each such end was taken for one of a text, and one text after the other was left out."""
+    request = asked(tmp_path, ["good", "fine"])
+    (tmp_path / "state").write_text("a file, where tables would be")
+    process = EncoderProcess(spec)
+    row = process.encode(request)
+    with pytest.raises(ResourceError, match="was not read or written"):
+        raise fault_from_bytes(row["fault"])
+    process.close()
+
+
 def test_one_that_never_starts_is_given_up(tmp_path: Path, spec: EncoderSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     process = EncoderProcess(spec)
@@ -136,14 +148,27 @@ def test_one_that_never_starts_is_given_up(tmp_path: Path, spec: EncoderSpec, mo
     process.close()
 
 
-def test_one_that_ends_before_it_tries_a_text_is_given_up(tmp_path: Path, spec: EncoderSpec) -> None:
+def test_a_shard_that_cannot_be_read_is_no_text_s_fault(tmp_path: Path, spec: EncoderSpec) -> None:
     request = asked(tmp_path, ["good"])
     [file] = request.texts.paths
     assert isinstance(file, Path)
     file.write_bytes(b"damaged")
     process = EncoderProcess(spec)
+    row = process.encode(request)
+    with pytest.raises(EmbedmillError, match="unexpected ArrowInvalid at jobs/state/staging.py"):
+        raise fault_from_bytes(row["fault"])
+    process.close()
+
+
+def test_one_that_ends_before_it_tries_a_text_is_given_up(
+    tmp_path: Path, spec: EncoderSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = EncoderProcess(spec)
+    monkeypatch.setattr(process, "_ask", lambda asked: (_ for _ in ()).throw(EOFError()))
+    process._greeted = True
+    monkeypatch.setattr(process, "_begin", lambda: None)
     with pytest.raises(EmbedmillError, match="ended 3 times"):
-        process.encode(request)
+        process.encode(asked(tmp_path, ["good"]))
     process.close()
 
 

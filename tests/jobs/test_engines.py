@@ -86,6 +86,7 @@ def test_a_cluster_of_ray_is_joined_from_one_of_its_nodes(
     """Ray itself ends the process without a word, or with an AttributeError for its client's address."""
     text = workspace.config.read_text()
     workspace.config.write_text(f'{text}[ray]\naddress = "192.0.2.1:6379"\n')
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr(psutil, "process_iter", lambda names: iter([SimpleNamespace(info={"name": "python"})]))
     with pytest.raises(ResourceError, match=r"no node of Ray runs on .* `ray start --address=192.0.2.1:6379"):
         start_ray(load_config(workspace.config), tmp_path / "scratch")

@@ -13,13 +13,12 @@ import pytest
 
 from embedding.errors import LeaseHeldError
 from jobs.state import lease as leases
+from jobs.state.hash_key import make_key, stored_key
 from jobs.state.lease import Lease, holder
 from jobs.state.lease_record import Held, ObjectRecord
 from jobs.state.object_path import ObjectPath
 from jobs.state.store import State
 from tests.support.object_store import Asked, Proxy, Weed
-
-pytestmark = pytest.mark.usefixtures("store_keys")
 
 
 @pytest.fixture
@@ -71,6 +70,26 @@ def test_of_many_at_once_one_holds_it_and_each_number_is_one_s(root: ObjectPath)
     for thread in threads:
         thread.join()
     assert sorted(numbers) == sorted(set(numbers)) and len(numbers) == 24 and most == [1]
+
+
+def test_one_that_comes_while_another_looks_at_the_tables_is_seen(root: ObjectPath) -> None:
+    """It looked for a holder first, for numbers in all tables then, and took the number after the new holder's."""
+    first = lease(root, run="first")
+
+    def meanwhile() -> int:
+        first.__enter__()
+        return 0
+
+    second = Lease(root, run_id="second", seconds=60, newest=meanwhile)
+    with pytest.raises(LeaseHeldError, match="run first"):
+        second.__enter__()
+    assert first.held()
+    first.__exit__(None, None, None)
+
+
+def test_of_two_keys_that_are_made_at_once_one_counts(root: ObjectPath) -> None:
+    keys = [State(root, fence=1).hash_key, State(root, fence=1).hash_key]
+    assert keys[0] == keys[1] == make_key(root) == stored_key(root)
 
 
 def test_another_run_is_told_who_holds_it(root: ObjectPath) -> None:

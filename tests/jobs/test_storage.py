@@ -30,8 +30,6 @@ from jobs.state.storage import (
 )
 from tests.support.object_store import Asked, Moto, Proxy, Store
 
-pytestmark = pytest.mark.usefixtures("store_keys")
-
 
 @pytest.fixture(params=["folder", "weed", "moto"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> StatePath:
@@ -203,6 +201,17 @@ def test_a_store_that_hides_what_was_just_written_is_refused(moto: Moto) -> None
 
     with Proxy(moto, blind) as store, pytest.raises(ConfigError, match="does not list"):
         prove(store.path("blind"))
+
+
+def test_a_store_whose_first_answer_is_lost_is_no_bad_one(moto: Moto) -> None:
+    def lose(asked: Asked) -> str:
+        mine = asked.method == "PUT" and "/proof/" in asked.path
+        return "lose" if mine and sum(one.path == asked.path for one in proxy.seen) == 1 else ""
+
+    proxy = Proxy(moto, lose)
+    with proxy as store:
+        prove(store.path("honest"))
+    assert sum(one.method == "PUT" for one in proxy.seen) == 3
 
 
 @pytest.mark.parametrize("path", ["nobody:1", "127.0.0.1:1"])
