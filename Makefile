@@ -10,9 +10,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.current
 NEED_MB := 6500
 SECONDS ?= 60
-# Processes that run tests; each starts a Spark and a Ray of its own, 4 GB at most. Four keep
+# Processes that run tests; each starts a Spark and a Ray of its own, 4 GB at most. Three keep
 # two cores busy, as each waits for engines a part of its time. The long tests run alone.
-WORKERS ?= $(shell awk '/^MemAvailable/ { print ($$2 > 18000000 ? 4 : $$2 > 14000000 ? 3 : 2) }' /proc/meminfo 2>/dev/null || echo 2)
+WORKERS ?= $(shell awk '/^MemAvailable/ { print ($$2 > 14000000 ? 3 : 2) }' /proc/meminfo 2>/dev/null || echo 2)
 # A worker that crashed ends the run: in place of it xdist starts one that waits for tests that never come.
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 PEERS := .venv-bench

@@ -45,7 +45,6 @@ LONGEST = (
     "test_milvus_server",
     "test_dags",
     "test_object_state",
-    "test_cluster",
     "test_class_archive",
     "test_launch_ray",
     "test_real_data",

@@ -17,7 +17,7 @@ from tests.support.hosts import why_not
 from tests.support.object_store import NO_WEED, has_weed
 from tests.support.workspace import TEAM, Workspace, counts, message
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 MESSAGES = 60
 
@@ -80,7 +80,6 @@ def test_two_hosts_make_an_index_and_leave_no_text_of_what_is_purged(
         assert host.holds(b"canary4711") == [], "what executors have on their disks is encrypted"
 
 
-@pytest.mark.long
 def test_a_life_on_a_cluster(space: OnCluster, driver: Driver) -> None:
     ended(driver.call(space.config, "run"))
     ended(driver.call(space.config, "verify"))

@@ -71,6 +71,7 @@ def test_a_life_in_a_store(space: InStore) -> None:
     assert (last.code, counts(last), last.body["chunks"]["total"]) == (0, {}, 5), last
 
 
+@pytest.mark.long
 def test_both_engines_see_the_same(space: InStore) -> None:
     space.run()
     space.config.write_text(space.config.read_text().replace("[spark]\n", BY_SPARK))
@@ -202,6 +203,7 @@ def command(space: InStore, *arguments: str) -> Ran:
     return Ran(done.returncode, json.loads(done.stdout) if done.stdout.strip() else None, done.stderr)
 
 
+@pytest.mark.long
 def test_a_commit_whose_answer_was_lost_is_neither_lost_nor_doubled(tmp_path: Path, weed: Weed) -> None:
     """The first answer to each commit is lost: of creations, appends, merges, deletes and vacuums."""
     lost: set[str] = set()
