@@ -19,7 +19,7 @@ from indexers.rows import SCAN
 from jobs.report import new_run_id
 from jobs.state.integrity import Damage, damage_error, find_damage, record_versions, rows_of
 from jobs.state.parts import Part, write_part, write_rows
-from jobs.state.staging import begin_staging, commit_staged, staged, write_staged
+from jobs.state.staging import stage, staged
 from jobs.state.storage import StatePath, read_parquet, remove_all, sizes_below
 from jobs.state.store import State
 from jobs.state.tables import CHANGES, CONVERSATIONS, PUBLISHED
@@ -187,8 +187,7 @@ def _scan_keys(pipeline: Pipeline, version: str, folder: StatePath) -> Counter[s
             for found in pc.value_counts(batch["team_id"]).to_pylist():
                 counts[found["values"]] += found["counts"]
 
-    begin_staging(folder)
-    commit_staged(folder, write_staged(counted(), folder, _SCANNED))
+    stage(counted(), folder, _SCANNED)
     return counts
 
 

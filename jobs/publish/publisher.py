@@ -143,11 +143,12 @@ class Publisher:
 
 def _grouped(all_files: Staged, rows: int) -> Iterator[Staged]:
     """Files together that have about ``rows`` rows."""
-    held = list[StagedFile]()
+    held, count = list[StagedFile](), 0
     for file in all_files.files:
         held.append(file)
-        if sum(one.rows for one in held) >= rows:
+        count += file.rows
+        if count >= rows:
             yield Staged(all_files.folder, tuple(held))
-            held = []
+            held, count = [], 0
     if held:
         yield Staged(all_files.folder, tuple(held))

@@ -22,7 +22,7 @@ from jobs.state.parts import Part
 from jobs.state.path_alias import plain
 from jobs.state.pieces import pieces_of
 from jobs.state.reading_processes import over_files, read_in_processes
-from jobs.state.staging import Staged, StagedFile, begin_staging, commit_staged, write_staged
+from jobs.state.staging import Staged, begin_staging, commit_staged, stage, write_staged
 from jobs.state.storage import StatePath, remove_all
 from jobs.state.table_files import data_of
 from jobs.state.tables import TABLES
@@ -121,10 +121,9 @@ class DuckFrames(Frames):
 
     def write(self, frame: Frame, folder: StatePath, *, by: str = "", spread: str = "", most: int = 0) -> int:
         """See ``Frames``. In this process: it has no use for ``spread``."""
-        begin_staging(folder)
         names = [name for name in frame.columns if name != spread]
         rows = self._reader(frame, names, order=[by] if by else [])
-        return commit_staged(folder, write_staged(rows, folder, rows.schema, by=by, most=most)).rows
+        return stage(rows, folder, rows.schema, by=by, most=most).rows
 
     def parts(self, frame: Frame, root: StatePath, name: str, cut: str, seq: int) -> list[Part]:
         """See ``Frames``."""
@@ -153,8 +152,8 @@ class DuckFrames(Frames):
         written, made = folder / "pieces", folder / "made"
         for place in (written, made):
             begin_staging(place)
-        numbered = (_stage_all(piece, written, batches.schema) for piece in chain(ahead, pieces))
-        files = [written / file.path for files in numbered for file in files]
+        wrote = (write_staged(piece, written, batches.schema) for piece in chain(ahead, pieces))
+        files = [written / file.path for file in chain.from_iterable(wrote)]
         tasks = pa.table({"path": [str(file) for file in files], "size": [file.stat().st_size for file in files]})
         read_in_processes(tasks, over_files(function), schema, made, processes=cores)
         remove_all(written)
@@ -164,14 +163,14 @@ class DuckFrames(Frames):
         self, tasks: pa.Table, function: Callable[[Batches], Batches], schema: pa.Schema, folder: StatePath
     ) -> None:
         """See ``Frames``. Little in this process: half of the time is the tokenizer's, which uses all cores here."""
-        begin_staging(folder)
         cores = os.cpu_count() or 1
         if cores > 1 and len(tasks) > 1 and pc.sum(tasks["size"]).as_py() > LITTLE_BYTES:
+            begin_staging(folder)
             read_in_processes(tasks, function, schema, folder, processes=cores)
             commit_staged(folder)
             return
         os.environ["TOKENIZERS_PARALLELISM"] = "true"
-        commit_staged(folder, write_staged(function(iter(tasks.to_batches(_ROWS))), folder, schema))
+        stage(function(iter(tasks.to_batches(_ROWS))), folder, schema)
 
     def _batches(self, frame: Frame, names: Sequence[str], *, order: Sequence[str] = ()) -> Batches:
         return iter(self._reader(frame, names, order=order))
@@ -213,10 +212,6 @@ def _in_memory() -> Iterator[None]:
             "the tables of this run need more memory than spark.driver_memory; raise it, or have Spark compare them: "
             "spark.in_process_mb = 0"
         ) from None
-
-
-def _stage_all(batches: Iterable[pa.RecordBatch], folder: Path, schema: pa.Schema) -> list[StagedFile]:
-    return list(write_staged(batches, folder, schema))
 
 
 def _bytes(memory: str) -> str:

@@ -110,6 +110,14 @@ def commit_staged(folder: StatePath, files: Iterable[StagedFile] | None = None) 
     return Staged(folder, tuple(found))
 
 
+def stage(
+    batches: Iterable[pa.RecordBatch], folder: StatePath, schema: pa.Schema, *, by: str = "", most: int = 0
+) -> Staged:
+    """Stage batches in a folder, from this process alone, in place of what is there; see ``write_staged``."""
+    begin_staging(folder)
+    return commit_staged(folder, write_staged(batches, folder, schema, by=by, most=most))
+
+
 def write_staged(
     batches: Iterable[pa.RecordBatch], folder: StatePath, schema: pa.Schema, *, by: str = "", most: int = 0
 ) -> Iterator[StagedFile]:

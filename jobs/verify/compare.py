@@ -22,7 +22,7 @@ from jobs.scope import Scope
 from jobs.state.frames import Frame, Frames
 from jobs.state.quarantine import texts_left_out
 from jobs.state.run_target import RunTarget
-from jobs.state.staging import begin_staging, commit_staged, staged, write_staged
+from jobs.state.staging import stage, staged
 from jobs.state.storage import StatePath
 from jobs.state.tables import CHUNK_KEY
 from jobs.state.vector_column import unpack
@@ -161,9 +161,8 @@ def plan_repair(
 
 
 def _write_scan(index: Index, version: str, folder: StatePath) -> None:
-    begin_staging(folder)
     found = (batch.cast(SCAN) if batch.schema != SCAN else batch for batch in index.scan(version))
-    commit_staged(folder, write_staged(found, folder, SCAN))
+    stage(found, folder, SCAN)
 
 
 def _sample_vectors(
