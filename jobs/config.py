@@ -24,21 +24,9 @@ from pydantic_settings.exceptions import SettingsError
 from embedding.errors import ConfigError
 from embedding.extensions import load_extensions
 from indexers import IndexAddress, Settings, find_index
-from jobs.config_sections import (
-    SOURCE_SECTIONS,
-    TEAM_PATTERN,
-    Gate,
-    IndexTarget,
-    Limits,
-    Model,
-    Ray,
-    Search,
-    SourceConfig,
-    Spark,
-    StateTarget,
-    Text,
-    about,
-)
+from jobs.config_fields import about
+from jobs.config_sections import Gate, IndexTarget, Limits, Model, Ray, Search, Slo, Spark, StateTarget, Telemetry, Text
+from jobs.config_sources import SOURCE_SECTIONS, TEAM_PATTERN, SourceConfig
 
 
 class Config(BaseSettings):
@@ -56,6 +44,8 @@ class Config(BaseSettings):
     limits: Limits = Limits()
     gate: Gate = Gate()
     search: Search = Search()
+    telemetry: Telemetry = Telemetry()
+    slo: Slo = Slo()
     base: Path = Field(default=Path("."), exclude=True)
 
     @field_validator("sources")

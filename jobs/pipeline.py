@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 
+from embedding.buckets import SCHEME, Prefix
 from embedding.chunking import CHUNKER_VERSION, ChunkLimits
 from embedding.encoders.backends import AUTO, check_backend
 from embedding.encoders.spec import EncoderSpec
@@ -19,6 +20,7 @@ from embedding.errors import ConfigError, SpaceMismatchError
 from embedding.models.packaged import model_path, own_engine, tokenizer_file
 from embedding.models.prompts import PromptOverrides, Purpose
 from embedding.models.space import Space, describe_space, short_hash
+from embedding.models.stored import StoredModel, find_stored
 from embedding.records import CHUNK
 from embedding.text.slack import NORMALISER_VERSION
 from embedding.text.template import Template
@@ -54,12 +56,17 @@ class Pipeline:
     def __init__(self, config: Config, progress: Progress) -> None:
         self.config = config
         self.progress = progress
-        self.model = model_path(config.model.name, config.base)
+        self.stored = _stored(config)
+        if self.stored is not None:
+            with progress.phase("copying the model"):
+                self.stored.fetch()
+        self.model = self.stored.folder if self.stored else model_path(config.model.name, config.base)
         self.limits, self.space = describe(config, self.model)
         self.space_id = self.space.space_id
         self.state = State(
             state_root(config), cut=self.space.chunking_id, hash_key=config.state.hash_key.get_secret_value()
         )
+        self.wrote = False  # it has held the lease
         self._index: Index | None = None
         self._frames: Frames | None = None
         self._in_process = False  # the frames are
@@ -148,7 +155,7 @@ class Pipeline:
                 with self.progress.phase("starting Spark"):
                     session = start_spark(self.config, self.state.engines, self.state.engine_log, reads=reading > 0)
                     if not spark.master.startswith("local"):
-                        check_spark(session, self.state.root)
+                        check_spark(session, self.state.root, None if self.stored else self.model)
                 self._frames = SparkFrames(session)
         return self._frames
 
@@ -173,6 +180,7 @@ class Pipeline:
             purpose=purpose,
             prompts=_prompts(self.config),
             remote=model.remote,
+            stored=self.stored,
         )
 
     def start_encoding(self, reading: int) -> None:
@@ -232,7 +240,7 @@ class Pipeline:
         """
         reading, seconds = self.state, self.config.state.lease_seconds
         with Lease(reading.root, run_id=run_id, seconds=seconds, wait=wait, newest=reading.newest_fence) as lease:
-            self.state = reading.for_writing(lease.number)
+            self.state, self.wrote = reading.for_writing(lease.number), True
             try:
                 yield lease
             finally:
@@ -240,12 +248,11 @@ class Pipeline:
 
     def chunking(self) -> Chunking:
         """What executors cut text with."""
-        tokenizer = str(tokenizer_file(self.model))
         text = self.config.text
         limits = find_index(self.config.index.kind).max_bytes()
         shown = short_hash([text.lexical])
         return Chunking(
-            tokenizer,
+            tokenizer_file(self.model),
             self.limits,
             self.state.hash_key,
             f"{self.space.chunker}:{shown}:{text.conversations}:{ROW_VERSION}",
@@ -253,6 +260,7 @@ class Pipeline:
             text.context,
             shown,
             text.conversations,
+            self.stored,
         )
 
     def target(self, version: str, run_id: str) -> RunTarget:
@@ -277,6 +285,14 @@ class Pipeline:
 
 def _prompts(config: Config) -> PromptOverrides:
     return PromptOverrides(config.model.query_prompt, config.model.document_prompt)
+
+
+def _stored(config: Config) -> StoredModel | None:
+    """The model of a configuration that has it in an object store."""
+    name, storage = config.model.name, config.model.storage
+    if not name.startswith(SCHEME):
+        return None
+    return find_stored(Prefix.of(name, storage.bucket(name)), config.model_cache)
 
 
 def _check_overrides(config: Config, model: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
@@ -58,6 +58,9 @@ class Report:
     seconds: dict[str, float] = field(default_factory=dict)
     scratch_cleared: int = 0  # folders of earlier runs that were found as this one began
     receipt: Receipt | None = None  # of a purge
+    error: str | None = None  # class of what ended it
+    lease_wait: float | None = None  # seconds, of one that had to wait
+    differences: Mapping[str, int] | None = None  # of a verify
     settled: bool = False  # all that it should do was done: of everything, nothing is left over
 
     @contextmanager
@@ -132,6 +135,9 @@ class Report:
             cost=bodies.CostBody(**asdict(self.cost)) if self.cost else None,
             receipt=self.receipt,
             index_rows=bodies.IndexRows(upserted=self.upserted, deleted=self.deleted, after=self.rows_after),
+            error=self.error,
+            lease_wait=self.lease_wait,
+            differences=None if self.differences is None else dict(self.differences),
             seconds=bodies.Seconds(**steps, total=round((self.finished_at - self.started_at) / 1e6, 3)),
         )
 

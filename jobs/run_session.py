@@ -79,6 +79,7 @@ def open_session(
     check_disk(pipeline.state.root, pipeline.config.limits.min_free_mb)
     with pipeline.writable(run_id, wait) as lease:
         state = pipeline.state
+        report.lease_wait = round(lease.waited, 3) or None
         if lease.took_over:
             state.raise_fence()
         state.note_space(pipeline.space_id, pipeline.config.model.name, pipeline.space.encoder_id)
@@ -102,6 +103,9 @@ def open_session(
                 compact_due(state)
             if report.settled:  # last: compaction writes files anew, by which the next run would tell a change
                 session.keep_watermark()
+        except BaseException as error:
+            report.error = type(error).__name__
+            raise
         finally:
             report.finished_at = int(time.time() * 1_000_000)
             if lease.held():

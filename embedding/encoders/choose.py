@@ -38,6 +38,7 @@ def choose(spec: EncoderSpec) -> EncoderSpec:
     verdict is kept in ``spec.cache``. Raises ConfigError for a backend that is not installed or not known,
     FidelityError where the gate refuses every precision of it.
     """
+    spec.fetch()
     backend = check_backend(spec.backend)
     if spec.precision or backend is not None and backend.precisions is None:
         return spec  # a service or a package is the only source of its own space: there is nothing to compare it with

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Gt, MinLen
 
 from embedding.models.prompts import PromptOverrides, Purpose
+from embedding.models.stored import StoredModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class EncoderSpec:
     backend), ``max_tokens`` is where the model cuts a text off, ``dim`` the width of its vectors. ``cache`` is a folder
     of this model alone, for its converted graphs and the gate's verdicts. ``precision`` is chosen by the gate where it
     is "". ``purpose`` matters to models that embed a query in another way than a document; ``prompts`` stand in place
-    of the model's own.
+    of the model's own. ``stored`` is where ``model`` is copied from, on a machine that has none yet.
     """
 
     backend: str
@@ -89,3 +90,9 @@ class EncoderSpec:
     remote: RemoteSettings | None = None
     purpose: Purpose = "document"
     prompts: PromptOverrides = PromptOverrides()
+    stored: StoredModel | None = None
+
+    def fetch(self) -> None:
+        """Copy the model to this machine, if it has none yet. Raises ResourceError."""
+        if self.stored is not None:
+            self.stored.fetch()

@@ -21,7 +21,9 @@ from jobs.bodies.answers import (
     VerifyBody,
 )
 from jobs.bodies.base import Body
+from jobs.bodies.doctor import DoctorBody
 from jobs.bodies.evaluation import EvaluateBody
+from jobs.bodies.explain import ExplainBody
 from jobs.bodies.purge import PurgeBody
 from jobs.bodies.run import PlanBody, ReindexBody, RunReport, StepBody
 
@@ -39,6 +41,8 @@ BODIES: dict[str, type[Body]] = {
     "config": ConfigBody,
     "vespa-package": PackageBody,
     "status": StatusBody,
+    "explain": ExplainBody,
+    "doctor": DoctorBody,
     "purge": PurgeBody,
     "state-migrate": MigrateBody,
     "state-copy": StateCopyBody,

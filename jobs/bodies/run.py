@@ -82,7 +82,11 @@ RunStatus = Literal["ok", "partial", "failed", "running"]
 
 
 class RunReport(Body):
-    """`run`: what it did. Kept in the table ``runs`` for every command that writes."""
+    """`run`: what it did. Kept in the table ``runs`` for every command that writes.
+
+    ``error`` is the class of what ended it, ``lease_wait`` the seconds that it waited for another run, ``differences``
+    the rows that a verify found to differ, by kind.
+    """
 
     run_id: str
     command: str
@@ -100,6 +104,9 @@ class RunReport(Body):
     receipt: Absent[Receipt] = None
     index_rows: IndexRows
     seconds: Seconds
+    error: Absent[str] = None
+    lease_wait: Absent[float] = None
+    differences: Absent[dict[str, int]] = None
 
 
 class Estimate(Body):

@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from jobs import termination
-from jobs.cli import evaluate, index_versions, lookup, purge, reconcile, state
+from jobs.cli import doctor, evaluate, index_versions, lookup, purge, reconcile, state
 from jobs.cli.frame import UNREAD, Unread, emit, error_object, fail, interrupted, say
 from jobs.telemetry.error_reporting import safe_traceback
 
@@ -67,6 +67,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "config": lookup.show_config,
     "vespa-package": index_versions.vespa_package,
     "status": lookup.status,
+    "explain": lookup.explain,
+    "doctor": doctor.doctor,
     "purge": purge.purge,
 }
 for _name, _command in _COMMANDS.items():

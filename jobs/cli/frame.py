@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from embedding.errors import ConfigError, EmbedmillError, ResourceError
+from embedding.errors import ConfigError, EmbedmillError, LeaseHeldError, ResourceError
 from jobs import termination
 from jobs.redaction import without_userinfo
 from jobs.telemetry.error_reporting import describe, disk_full
@@ -21,6 +21,7 @@ from jobs.telemetry.error_reporting import describe, disk_full
 if TYPE_CHECKING:
     from jobs.bodies.base import Body
     from jobs.pipeline import Pipeline
+    from jobs.telemetry.progress import Progress
 
 B = TypeVar("B", bound="Body")
 
@@ -45,7 +46,6 @@ def opened_pipeline(
     from jobs.engines.environment import quiet_engines
     from jobs.engines.terminal import own_terminal
     from jobs.state.integrity import damage_error, find_damage, first_damage
-    from jobs.telemetry.progress import Progress
 
     loaded = load_config(config or default_config_file())
     if index is not None and index != loaded.index.name:
@@ -55,7 +55,7 @@ def opened_pipeline(
     quiet_engines()
     from jobs.pipeline import Pipeline
 
-    pipeline = Pipeline(loaded, Progress(lines=os.environ.get("EMBEDMILL_PROGRESS") == "lines"))
+    pipeline = Pipeline(loaded, own_progress())
     if not pipeline.state.private:
         say(f"state.uri: other users of this machine may read {pipeline.state.root}, and it is not ours to close")
     debug = bool(os.environ.get("EMBEDMILL_DEBUG"))
@@ -76,7 +76,30 @@ def opened_pipeline(
                 raise damage_error(pipeline.state.root, found[0]) from error
             raise
         finally:
-            pipeline.close()
+            try:
+                _tell_metrics(pipeline)
+            finally:
+                pipeline.close()
+
+
+def _tell_metrics(pipeline: Pipeline) -> None:
+    """Tell Prometheus of a command that held the lease, or was refused it. Never a reason to fail."""
+    refused = isinstance(sys.exc_info()[1], LeaseHeldError)
+    if (pipeline.wrote or refused) and not termination.came():
+        from jobs.metrics.export import export
+
+        try:
+            for line in export(pipeline, lease_refused=refused):
+                say(line)
+        except Exception as error:
+            say(f"telemetry: no metrics were told ({describe(error)}); the run is not affected")
+
+
+def own_progress() -> Progress:
+    """What a person at this terminal, or in a scheduler's log, sees of the work."""
+    from jobs.telemetry.progress import Progress
+
+    return Progress(lines=os.environ.get("EMBEDMILL_PROGRESS") == "lines")
 
 
 def guarded(command: Callable[[], int], as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""The commands that look things up and change nothing: search, status, config."""
+"""The commands that look things up and change nothing: search, status, config, explain."""
 
 # ruff: noqa: PLR0913  (typer makes each parameter of a command an option)
 
@@ -132,6 +132,27 @@ def show_config(config: ConfigOption = None, json: JsonOption = False) -> None:
         from jobs.config import default_config_file
 
         show(look(config or default_config_file()), json, render.config)
+        return 0
+
+    guarded(command, json)
+
+
+def explain(
+    wanted: Annotated[str, typer.Argument(metavar="ID", help="A document's id, or a chunk's, as hits show them.")],
+    team: Annotated[str, typer.Option("--team", metavar="T", help="Whose document it is; required.")],
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    text: Annotated[bool, typer.Option("--text", help="Show the text of its chunks, too.")] = False,
+) -> None:
+    """Say where a document is and why: readings, chunks, vectors, index versions, quarantine, purges."""
+
+    def command() -> int:
+        from jobs.cli import render_explain
+        from jobs.commands.explain import explain as look
+
+        with opened_pipeline(config) as pipeline:
+            body = look(pipeline, readable(team, "--team"), readable(wanted, "ID"), text=text)
+        show(body, json, render_explain.explain)
         return 0
 
     guarded(command, json)

@@ -20,7 +20,8 @@ from pydantic_core import core_schema
 from embedding.encoders.spec import RemoteSettings
 from jobs.bodies import BODIES
 from jobs.config import Config
-from jobs.config_sections import RERANKERS, Model, Search, StateStorage, StateTarget
+from jobs.config_fields import ReadStorage, Storage
+from jobs.config_sections import RERANKERS, Model, Search, StateTarget
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -55,7 +56,7 @@ def schemas() -> dict[str, str]:
 
 HEAD = """# Configuration
 
-Every key of `embedmill.toml`, its default and its unit. This page is made from `jobs/config_sections.py` by
+Every key of `embedmill.toml`, its default and its unit. This page is made from `jobs/config_*.py` by
 `make docs-generate`.
 
 An unknown key is an error. `EMBEDMILL__SECTION__KEY` in the environment goes before the file, for example
@@ -73,6 +74,7 @@ def configuration() -> str:
         parts.append(_section(f'[[sources]], kind = "{kind}"', source))
         if "columns" in source.model_fields:
             parts.append(_section("[sources.columns]", source.model_fields["columns"].annotation))
+    parts.append(_section("[sources.storage], [model.storage]", ReadStorage))
     for name, section in Config.model_fields.items():
         if isinstance(section.annotation, type) and issubclass(section.annotation, BaseModel):
             parts.append(_section(f"[{name}]", section.annotation))
@@ -81,7 +83,7 @@ def configuration() -> str:
             if section.annotation is Search:
                 parts += [_section(f'[search.rerank], kind = "{kind}"', of) for kind, of in RERANKERS.items()]
             if section.annotation is StateTarget:
-                parts.append(_section("[state.storage]", StateStorage))
+                parts.append(_section("[state.storage]", Storage))
     return "\n".join(parts)
 
 

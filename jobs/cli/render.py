@@ -29,12 +29,13 @@ if TYPE_CHECKING:
 _WIDE = 1_000_000  # columns: a line is never folded, so that it can be searched
 
 
-def _table(rows: list[tuple[str, str]]) -> str:
-    table = Table.grid(padding=(0, 2, 0, 0))
+def table(rows: list[tuple[str, str]]) -> str:
+    """Names with their values, a line each."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
     for name, value in rows:
-        table.add_row(Text(f"  {name}", no_wrap=True), Text(value, no_wrap=True))
+        grid.add_row(Text(f"  {name}", no_wrap=True), Text(value, no_wrap=True))
     drawn = StringIO()
-    Console(file=drawn, width=_WIDE, color_system=None).print(table)
+    Console(file=drawn, width=_WIDE, color_system=None).print(grid)
     return "\n".join(line.rstrip() for line in drawn.getvalue().splitlines())
 
 
@@ -65,7 +66,7 @@ def step(body: StepBody) -> str:
 def _plan(body: RunReport, estimate: Estimate) -> str:
     chunks = body.chunks
     cost = f", {estimate.usd:.2f} USD" if estimate.usd else ""
-    return f"plan for {body.index} (space {body.space_id})\n" + _table(
+    return f"plan for {body.index} (space {body.space_id})\n" + table(
         [
             ("documents", _documents(body)),
             ("embed", f"{chunks.embedded:,} chunks, {body.tokens.embedded:,} tokens"),
@@ -89,7 +90,7 @@ def run(body: RunReport) -> str:
     hint = "; `embedmill status` lists the reasons" if quarantine else ""
     unknown = body.tokens.unknown_texts
     said = "texts are next to nothing but unknown tokens to the model: they are found by chance, if at all"
-    return f"run {body.run_id}: {body.status}, {body.index} (space {body.space_id})\n" + _table(
+    return f"run {body.run_id}: {body.status}, {body.index} (space {body.space_id})\n" + table(
         [
             ("documents", _documents(body)),
             ("embedded", f"{chunks.embedded:,} chunks, {body.tokens.embedded:,} tokens{rate}"),
@@ -114,7 +115,7 @@ def reindex(body: ReindexBody) -> str:
         rows.append(("drift", ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in drift.items())))
     was = body.previous or "nothing"
     moved = f"moved from {was} to {body.index}" if body.activated else f"stays at {was}"
-    return run(body).replace("run ", "reindex ", 1) + "\n" + _table([*rows, ("alias", moved)])
+    return run(body).replace("run ", "reindex ", 1) + "\n" + table([*rows, ("alias", moved)])
 
 
 def rollback(body: RollbackBody) -> str:
@@ -137,7 +138,7 @@ def takeover(body: TakeoverBody) -> str:
         owner = version.owner_before or "without an owner"
         rows.append((version.name, "ours already" if owner == body.state_id else f"ours now, was {owner}"))
     text = f"state {body.state_id} owns the index"
-    return "\n".join([text, _table(rows), "`embedmill verify` shows what differs"]) if rows else f"{text}; it is empty"
+    return "\n".join([text, table(rows), "`embedmill verify` shows what differs"]) if rows else f"{text}; it is empty"
 
 
 def gc(body: GcBody) -> str:
@@ -149,14 +150,14 @@ def gc(body: GcBody) -> str:
     if body.compacted:
         rows.append(("would compact" if body.dry_run else "compacted", ", ".join(body.compacted)))
     rows += [(name, f"{size.files:,} files, {size.bytes / 1e6:,.1f} MB") for name, size in body.tables.items()]
-    return f"live: {body.live or 'nothing yet'}\n" + _table(rows)
+    return f"live: {body.live or 'nothing yet'}\n" + table(rows)
 
 
 def migrate(body: MigrateBody) -> str:
     """What was rewritten."""
     if not body.tables:
         return f"the state has format {body.format}; no table had to be rewritten"
-    return f"the state has format {body.format} now\n" + _table([(n, f"{r:,} rows") for n, r in body.tables.items()])
+    return f"the state has format {body.format} now\n" + table([(n, f"{r:,} rows") for n, r in body.tables.items()])
 
 
 def copy(body: StateCopyBody) -> str:
@@ -165,13 +166,13 @@ def copy(body: StateCopyBody) -> str:
     rows.append(("size", f"{body.bytes / 1e6:,.1f} MB"))
     stays = "its index is used on: leave it, or reindex elsewhere" if body.index_inside else "it may be removed"
     told = f'next: set state.uri = "{body.target}"; the former place refuses runs now, and {stays}'
-    return f"{_table(rows)}\n{told}"
+    return f"{table(rows)}\n{told}"
 
 
 def vespa_package(body: PackageBody) -> str:
     """What the package holds and what to do with it."""
     rows = [(version, f"{dim} dimensions") for version, dim in body.versions.items()]
-    lines = [f"wrote {body.package}", _table(rows)]
+    lines = [f"wrote {body.package}", table(rows)]
     if not body.answered:
         lines.append("Vespa does not answer: taken as not deployed yet; run this again where it does")
     if body.changed:
@@ -225,7 +226,7 @@ def verify(body: VerifyBody) -> str:
         "ok": "index, ledger and desired state and sources agree",
         "repaired": "what was damaged or differed was mended",
     }
-    return f"{body.index}: {verdict.get(body.status, 'DIFFERENCES; see --repair')}\n" + _table(rows)
+    return f"{body.index}: {verdict.get(body.status, 'DIFFERENCES; see --repair')}\n" + table(rows)
 
 
 def status(body: StatusBody) -> str:
@@ -240,7 +241,7 @@ def status(body: StatusBody) -> str:
     rows += [("quarantine", f"{count:,} {reason}") for reason, count in quarantine.reasons.items()]
     rows += [("ignored", f"{count:,} {reason}") for reason, count in quarantine.ignored.items()]
     rows += [("held back", held_back(one)) for one in body.held_back]
-    return f"space {body.space_id}\n" + _table(rows)
+    return f"space {body.space_id}\n" + table(rows)
 
 
 def held_back(one: HeldBackBody) -> str:
@@ -259,10 +260,10 @@ def purge(body: PurgeBody) -> str:
     rows.append(("files", f"{storage.tables.files:,} old files of tables removed"))
     rows += [(version, f"old files {said}") for version, said in storage.index.items()]
     rows.append(("scratch", storage.scratch.state))
-    return f"purge {body.run_id}: done\n" + _table(rows)
+    return f"purge {body.run_id}: done\n" + table(rows)
 
 
 def config(body: ConfigBody) -> str:
     """One line a setting."""
     settings = [(one.key, f"{one.value!r}  ({one.origin})") for one in body.settings]
-    return f"{body.file}\n" + _table(settings)
+    return f"{body.file}\n" + table(settings)

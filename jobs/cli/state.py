@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
 
-from jobs.cli.frame import guarded, show
+from jobs.cli.frame import guarded, own_progress, show
 from jobs.cli.options import ConfigOption, JsonOption, WaitOption
 
 app = typer.Typer(
@@ -34,10 +33,9 @@ def migrate(config: ConfigOption = None, json: JsonOption = False, wait: WaitOpt
         from jobs.cli import render
         from jobs.commands.state_migrate import migrate as rewrite
         from jobs.config import default_config_file, load_config
-        from jobs.telemetry.progress import Progress
 
         loaded = load_config(config or default_config_file())
-        body = rewrite(loaded, Progress(lines=os.environ.get("EMBEDMILL_PROGRESS") == "lines"), wait=wait)
+        body = rewrite(loaded, own_progress(), wait=wait)
         show(body, json, render.migrate)
         return 0
 
@@ -63,10 +61,9 @@ def copy(
         from jobs.cli import render
         from jobs.commands.state_copy import copy_state
         from jobs.config import default_config_file, load_config
-        from jobs.telemetry.progress import Progress
 
         loaded = load_config(config or default_config_file())
-        progress = Progress(lines=os.environ.get("EMBEDMILL_PROGRESS") == "lines")
+        progress = own_progress()
         show(copy_state(loaded, source, target, progress, wait=wait), json, render.copy)
         return 0
 

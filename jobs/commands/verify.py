@@ -67,7 +67,7 @@ def verify(
             mended = report.upserted + report.deleted
         report.rows_after = pipeline.index().count(version)
         session.count_quarantined()
-        report.status = "ok" if found.total == mended else "failed"
+        report.status, report.differences = "ok" if found.total == mended else "failed", found.counts
         waiting = changed_partitions(extraction) - marked
         held = tuple(one.body() for one in held_back(target.state))
     return VerifyBody(

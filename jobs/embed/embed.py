@@ -77,7 +77,7 @@ def ready(config: Config, state: State, spec: EncoderSpec) -> EncoderSpec:
     """Start Ray and choose what encodes: ``spec`` with backend and precision, for ``embed``."""
     started = start_ray(config, state.engines)
     if config.ray.address != "local":
-        check_ray(state.root)
+        check_ray(state.root, None if spec.stored or spec.remote else spec.model)
     chosen = _chosen(spec)
     if started and config.ray.address == "local":
         warm_up()

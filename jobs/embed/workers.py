@@ -40,6 +40,7 @@ _STRANGE = r"[^\x00-\x7f]|\S{100}"  # texts of other words than these are read b
 def _tokens(spec: EncoderSpec) -> Tokens:
     from embedding.tokens.tokenizer import Tokens
 
+    spec.fetch()
     purpose = spec.purpose if takes_ids(spec.backend) else None
     return Tokens(spec.model, spec.max_tokens, purpose, spec.prompts)
 

@@ -206,7 +206,7 @@ def build_conversations(frames: Frames, messages: Frame, chunking: Chunking) -> 
 def _build(chunking: Chunking, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """For ``Frames.map``: MESSAGE rows in, sorted by team, group and time; conversations (CHUNK) out."""
     with without_messages():
-        chunker = Chunker(chunking.tokenizer_file, chunking.limits)
+        chunker = chunking.chunker()
         rest = MESSAGE.empty_table()
         for batch in batches:
             rows = pa.concat_tables([rest, pa.Table.from_batches([batch]).cast(MESSAGE)])

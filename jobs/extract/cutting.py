@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from embedding import ids
 from embedding.chunking import Chunker, ChunkLimits, Span
+from embedding.models.stored import StoredModel
 from embedding.records import CHUNK, Document
 from embedding.text.language import languages_of
 from embedding.text.template import NO_CONTEXT, Template, date_words
@@ -27,9 +29,10 @@ class Chunking:
 
     ``context`` stands before a text where it is encoded. ``conversations`` are made of the messages too. ``version`` is
     that of all that decides a row of ``chunks``, and ``shown`` that of what the index is given beside these rows.
+    ``stored`` is where the model of ``tokenizer`` is copied from, on a machine that has none yet.
     """
 
-    tokenizer_file: str
+    tokenizer: Path
     limits: ChunkLimits
     hash_key: bytes
     version: str
@@ -37,6 +40,13 @@ class Chunking:
     context: Template = NO_CONTEXT
     shown: str = ""
     conversations: bool = False
+    stored: StoredModel | None = None
+
+    def chunker(self) -> Chunker:
+        """Open what cuts. Raises ResourceError where the tokenizer cannot be copied here."""
+        if self.stored is not None:
+            self.stored.fetch_file(self.tokenizer)
+        return Chunker(self.tokenizer, self.limits)
 
 
 class Piece(NamedTuple):
@@ -58,7 +68,7 @@ class DocumentCutter:
 
     def __init__(self, chunking: Chunking) -> None:
         self._chunking = chunking
-        self._chunker = Chunker(chunking.tokenizer_file, chunking.limits)
+        self._chunker = chunking.chunker()
         self._narrowed = {0: self._chunker}
         self._contexts: dict[str, tuple[str, int]] = {"": ("", 0)}
 

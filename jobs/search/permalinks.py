@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from embedding.ids import is_cut
-from jobs.config_sections import LinkedSource, SourceSection
+from jobs.config_sources import LinkedSource, SourceSection
 from jobs.sources import qualifiers
 
 if TYPE_CHECKING:

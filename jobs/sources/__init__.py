@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
+from embedding.buckets import SCHEME, Prefix
 from embedding.extensions import load_extensions
-from jobs import config_sections
+from jobs import config_sources
 from jobs.config import Config
-from jobs.config_sections import SOURCE_SECTIONS, SourceSection
-from jobs.sources.base import ReadLimits, Source, SourceContext, source_key
+from jobs.config_sources import SOURCE_SECTIONS, SourceSection
+from jobs.sources.base import ReadLimits, Root, Source, SourceContext, source_key
 
 # Opens a source from its section of the configuration; the section is of the class that its kind is registered with.
 Opener = Callable[[Any, SourceContext], Source]
 
 
-def _slack_export(section: config_sections.SlackExportSource, context: SourceContext) -> Source:
+def _slack_export(section: config_sources.SlackExportSource, context: SourceContext) -> Source:
     from jobs.sources.slack_export import SlackExport
 
     return SlackExport(context.root, source_id=context.source_id, team_id=section.team_id, limits=context.limits)
 
 
-def _files(section: config_sections.FilesSource, context: SourceContext) -> Source:
+def _files(section: config_sources.FilesSource, context: SourceContext) -> Source:
     from jobs.sources.files import FilesSource
 
     return FilesSource(
@@ -33,7 +34,7 @@ def _files(section: config_sections.FilesSource, context: SourceContext) -> Sour
     )
 
 
-def _table(section: config_sections.TableSource, context: SourceContext) -> Source:
+def _table(section: config_sources.TableSource, context: SourceContext) -> Source:
     from jobs.sources.table import TableSource
 
     return TableSource(
@@ -86,12 +87,19 @@ def _may_share_team(one: str | None, other: str | None) -> bool:
     return one is None or other is None or one == other  # None: each row says its own
 
 
+def root_of(entry: SourceSection, config: Config) -> Root:
+    """Where a configured source is."""
+    if not (isinstance(entry, config_sources.StoredSource) and entry.uri.startswith(SCHEME)):
+        return config.path(entry.uri)
+    return Prefix.of(entry.uri, entry.storage.bucket(entry.uri))
+
+
 def open_sources(config: Config) -> list[Source]:
     """Open every configured source, in the order of the configuration."""
     load_extensions()
     bounds = config.limits
     limits = ReadLimits(bounds.parse_seconds, bounds.parse_memory_mb, bounds.parse_text_chars)
     return [
-        SOURCES[entry.kind](entry, SourceContext(config.path(entry.uri), identity(entry), qualifier, limits))
+        SOURCES[entry.kind](entry, SourceContext(root_of(entry, config), identity(entry), qualifier, limits))
         for entry, qualifier in zip(config.sources, qualifiers(config.sources), strict=True)
     ]

@@ -7,9 +7,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
+from embedding.buckets import Prefix
+from embedding.errors import SourceError
 from embedding.records import Kind, Record, Rejected
+
+Root: TypeAlias = Path | Prefix  # of a source: a folder or a file, or a prefix of an object store
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +63,11 @@ class ReadLimits:
 class SourceContext:
     """What a source is opened with beside its own section of the configuration.
 
-    ``root`` is the section's uri as a path, taken from the configuration's folder. ``qualifier`` goes into the ids of
-    its documents; "" for most.
+    ``root`` is the section's uri: a path, taken from the configuration's folder, or what ``s3://`` names. ``qualifier``
+    goes into the ids of its documents; "" for most.
     """
 
-    root: Path
+    root: Root
     source_id: str
     qualifier: str
     limits: ReadLimits
@@ -118,6 +122,12 @@ def read_failure(error: OSError) -> Rejected:
     """A partition that the operating system would not let us read; another run may."""
     reason = "permission_denied" if isinstance(error, PermissionError) else "io_error"
     return Rejected(key="", reason=reason, detail=error.strerror or type(error).__name__, retry=True, whole=True)
+
+
+def unreachable(kind: str, root: Prefix, error: OSError) -> SourceError:
+    """What to raise where a prefix of an object store cannot be looked at."""
+    advice = "look at the credentials in the environment and at the source's storage section"
+    return SourceError(f"{kind} source: {root}: {error.strerror}; {advice}")
 
 
 def source_key(kind: str, team_id: str | None, uri: str, name: str | None = None) -> str:

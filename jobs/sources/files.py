@@ -1,4 +1,4 @@
-"""The ``files`` source: every file below a folder is a partition of one document."""
+"""The ``files`` source: every file below a folder, or a prefix of an object store, is a partition of one document."""
 
 from __future__ import annotations
 
@@ -7,9 +7,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 
 from embedding import ids
+from embedding.buckets import Prefix
 from embedding.errors import RejectedRecord, SourceError
 from embedding.records import Document, Kind, Record, Rejected, Skipped, Visibility
-from jobs.sources.base import Listing, Partition, ReadLimits, SourceContext, inside, read_failure, stat_fingerprint
+from jobs.sources.base import (
+    Listing,
+    Partition,
+    ReadLimits,
+    SourceContext,
+    inside,
+    read_failure,
+    stat_fingerprint,
+    unreachable,
+)
 
 FILES_VERSION = "2"  # what this file makes of a parsed file; raised, everything is read again
 _BLANK = b" \t\r\n\v\f"
@@ -33,7 +43,7 @@ class FilesSource:
         from embedding.parsers import parser_version
 
         limits, qualifier = context.limits, context.qualifier
-        self.root = context.root.resolve()
+        self.root = context.root if isinstance(context.root, Prefix) else context.root.resolve()
         self.source_id = context.source_id
         self.team_id: str | None = team_id
         self.channel_id = channel_id
@@ -48,62 +58,75 @@ class FilesSource:
 
     def listing(self) -> Listing:
         """See Source.listing. Raises SourceError for a missing or empty folder."""
-        if not self.root.is_dir():
-            raise SourceError(f"files source: no such folder: {self.root}")
+        if isinstance(self.root, Prefix):
+            return self._list_objects(self.root)
+        return self._list_folder(self.root)
+
+    def _list_objects(self, root: Prefix) -> Listing:
+        try:
+            found = list(root.listing())
+        except OSError as error:
+            raise unreachable("files", root, error) from None
+        if not found:
+            raise SourceError(f"files source: nothing is below {root}; an empty root is never taken for a deletion")
+        partitions = [self._partition(one.path, one.path, one.fingerprint, one.size, one.modified) for one in found]
+        return Listing(tuple(sorted(partitions, key=lambda p: p.key)))
+
+    def _list_folder(self, root: Path) -> Listing:
+        if not root.is_dir():
+            raise SourceError(f"files source: no such folder: {root}")
         partitions: list[Partition] = []
         rejected: list[Rejected] = []
         unreadable: list[OSError] = []
-        for folder, _, names in os.walk(self.root, onerror=unreadable.append):
+        for folder, _, names in os.walk(root, onerror=unreadable.append):
             for name in sorted(names):
-                self._look(Path(folder) / name, partitions, rejected)
+                found = self._look(root, Path(folder) / name)
+                if isinstance(found, Rejected):
+                    rejected.append(found)
+                else:
+                    partitions.append(found)
             # os.path: a DirEntry raises for a link that ends in a loop or may not be followed
-            links = [d for d in os.scandir(folder) if d.is_symlink() and os.path.isdir(d.path)]
+            links = [Path(d.path) for d in os.scandir(folder) if d.is_symlink() and os.path.isdir(d.path)]
             rejected += [
-                self._reject(Path(d.path), "link_to_folder", "links to folders are not followed") for d in links
+                self._reject(root, path, "link_to_folder", "links to folders are not followed") for path in links
             ]
         if unreadable and not partitions:
-            raise SourceError(f"files source: {self.root}: {unreadable[0].strerror}")
+            raise SourceError(f"files source: {root}: {unreadable[0].strerror}")
         for error in unreadable:
-            rejected.append(self._reject(Path(os.fsdecode(error.filename)), "unreadable_folder", error.strerror or ""))
+            folder_path = Path(os.fsdecode(error.filename))
+            rejected.append(self._reject(root, folder_path, "unreadable_folder", error.strerror or ""))
         if not partitions and not rejected:
-            raise SourceError(f"files source: {self.root} is empty; an empty root is never taken for a deletion")
+            raise SourceError(f"files source: {root} is empty; an empty root is never taken for a deletion")
         partitions.sort(key=lambda p: p.key)
         return Listing(tuple(partitions), tuple(rejected), complete=not unreadable)
 
-    def _look(self, path: Path, partitions: list[Partition], rejected: list[Rejected]) -> None:
-        if os.path.islink(path) and not inside(self.root, path):
-            rejected.append(self._reject(path, "link_outside_root", "the link leaves the source's folder or is broken"))
-            return
+    def _look(self, root: Path, path: Path) -> Partition | Rejected:
+        if os.path.islink(path) and not inside(root, path):
+            why = "the link leaves the source's folder or is broken"
+            return self._reject(root, path, "link_outside_root", why)
         try:
             status = path.stat()
         except OSError as error:
-            rejected.append(self._reject(path, "io_error", error.strerror or ""))
-            return
+            return self._reject(root, path, "io_error", error.strerror or "")
         if not path.is_file():
-            rejected.append(self._reject(path, "not_a_file", "a socket, pipe or device"))
-            return
-        created = int(status.st_mtime_ns // 1000)
-        key = self._key(path)
-        partitions.append(
-            Partition(key, str(path), stat_fingerprint(status), status.st_size, self.channel_id, created, created + 1)
-        )
+            return self._reject(root, path, "not_a_file", "a socket, pipe or device")
+        relative = _relative(path, root)
+        return self._partition(relative, str(path), stat_fingerprint(status), status.st_size, status.st_mtime_ns)
 
-    def _key(self, path: Path) -> str:
-        relative = os.fsencode(path.relative_to(self.root))
-        return ids.file_id("", os.fsdecode(relative)).removeprefix("/f/")
+    def _partition(self, relative: str, path: str, fingerprint: str, size: int, modified: int) -> Partition:
+        created = modified // 1000
+        return Partition(_key(relative), path, fingerprint, size, self.channel_id, created, created + 1)
 
-    def _reject(self, path: Path, reason: str, detail: str) -> Rejected:
-        return Rejected(self._key(path), reason, detail, channel_id=self.channel_id, retry=True)
+    def _reject(self, root: Path, path: Path, reason: str, detail: str) -> Rejected:
+        return Rejected(_key(_relative(path, root)), reason, detail, channel_id=self.channel_id, retry=True)
 
     def read(self, partition: Partition) -> Iterator[Record]:
         """See Source.read."""
         from embedding.parsers import Limits, parse_file
 
         assert self.team_id is not None
-        path = Path(partition.path)
         try:
-            with path.open("rb") as file:
-                data = file.read(self.max_bytes + 1) if partition.size <= self.max_bytes else b""
+            data = self._bytes(partition.path) if partition.size <= self.max_bytes else b""
         except OSError as error:
             yield read_failure(error)
             return
@@ -116,7 +139,9 @@ class FilesSource:
         if not data.strip(_BLANK):
             yield Skipped("empty_text")
             return
-        relative = os.fsdecode(os.fsencode(path.relative_to(self.root)))
+        relative = partition.path
+        if not isinstance(self.root, Prefix):
+            relative = _relative(Path(partition.path), self.root)
         shown = relative.encode("utf-8", "replace").decode()
         try:
             parsed = parse_file(data, shown, Limits(text_characters=self.limits.text_chars))
@@ -150,6 +175,13 @@ class FilesSource:
             visibility=self.visibility,
         )
 
+    def _bytes(self, path: str) -> bytes:
+        """A file; of one that is too large one byte too many."""
+        if isinstance(self.root, Prefix):
+            return self.root.read(path, self.max_bytes + 1)
+        with open(path, "rb") as file:
+            return file.read(self.max_bytes + 1)
+
     def isolation_limits(self, partition: Partition) -> ReadLimits | None:
         """See Source.isolation_limits."""
         return self.limits
@@ -159,3 +191,11 @@ class FilesSource:
         return Rejected(
             "", reason, detail, channel_id=self.channel_id, created_at=partition.first, retry=retry, whole=True
         )
+
+
+def _relative(path: Path, root: Path) -> str:
+    return os.fsdecode(os.fsencode(path.relative_to(root)))
+
+
+def _key(relative: str) -> str:
+    return ids.file_id("", relative).removeprefix("/f/")

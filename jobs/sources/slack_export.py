@@ -1,4 +1,7 @@
-"""The ``slack_export`` source: a Slack workspace export, as a folder or a .zip; a day file is a partition."""
+"""The ``slack_export`` source: a Slack workspace export, as a folder or a .zip; a day file is a partition.
+
+Either may lie in an object store: a .zip there is known by its name.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
+from embedding.buckets import Prefix
 from embedding.errors import RejectedRecord, SourceError
 from embedding.records import Kind, Record, Rejected, Visibility
 from embedding.text.slack import NORMALISER_VERSION
-from jobs.sources.base import Listing, Partition, ReadLimits, read_failure
+from jobs.sources.base import Listing, Partition, ReadLimits, Root, read_failure, unreachable
 from jobs.sources.slack_export_parser import Channel, parse_channels, parse_users, read_day
 from jobs.sources.slack_tree import (
     CHANNEL_FILES,
@@ -28,6 +32,7 @@ from jobs.sources.slack_tree import (
     Tree,
     find_export,
     folder_tree,
+    objects_tree,
     workspaces,
     zip_tree,
 )
@@ -57,8 +62,9 @@ class SlackExport:
 
     kind: Kind = "message"
 
-    def __init__(self, root: Path, *, source_id: str, team_id: str, limits: ReadLimits) -> None:
-        self.root = root.resolve()
+    def __init__(self, root: Root, *, source_id: str, team_id: str, limits: ReadLimits) -> None:
+        self.root = root if isinstance(root, Prefix) else root.resolve()
+        self._etag = ""  # of an archive in an object store, as it was listed
         self.source_id = source_id
         self.team_id: str | None = team_id
         self.limits = limits
@@ -77,16 +83,11 @@ class SlackExport:
 
         Raises SourceError for a missing or empty export.
         """
-        if not self.root.exists():
-            raise SourceError(f"slack_export source: no such export: {self.root}")
-        if self.root.is_dir():
-            tree = folder_tree(self.root)
-        else:
-            try:
-                tree = zip_tree(_open_zip(str(self.root), self.root.stat().st_mtime_ns))
-            except (*_DAMAGED, OSError) as error:
-                broken = "damaged or cut off" if not isinstance(error, OSError) else error.strerror or "unreadable"
-                return Listing((), (Rejected("", "unreadable_zip", broken, retry=True, whole=True),), complete=False)
+        try:
+            tree = self._tree()
+        except (*_DAMAGED, OSError) as error:
+            broken = "damaged or cut off" if not isinstance(error, OSError) else error.strerror or "unreadable"
+            return Listing((), (Rejected("", "unreadable_zip", broken, retry=True, whole=True),), complete=False)
         self._names, self._channels, self._folders = {}, {}, {}
         root = find_export([*tree.entries, *(r.parts for r in tree.refused if len(r.parts) > 1)])
         homes = workspaces(tree.entries, root)
@@ -110,6 +111,27 @@ class SlackExport:
             raise SourceError(f"slack_export source: no day file in {self.root}; an empty export is never a deletion")
         ordered = tuple(sorted(partitions.values(), key=lambda p: p.key))
         return Listing(ordered, tuple(rejected), complete and bool(partitions))
+
+    def _tree(self) -> Tree:
+        """What the export holds. Raises SourceError where there is none, OSError for an archive that cannot be read."""
+        if isinstance(self.root, Path):
+            if not self.root.exists():
+                raise SourceError(f"slack_export source: no such export: {self.root}")
+            return folder_tree(self.root) if self.root.is_dir() else zip_tree(self._archive())
+        if not _is_archive(self.root):
+            return objects_tree(self.root)
+        try:
+            found = self.root.single()
+        except OSError as error:
+            raise unreachable("slack_export", self.root, error) from None
+        if found is None:
+            raise SourceError(f"slack_export source: no such export: {self.root}")
+        self._etag = found.etag
+        return zip_tree(self._archive())
+
+    def _archive(self) -> zipfile.ZipFile:
+        """The open archive. Raises OSError, and what zipfile raises for one that is damaged."""
+        return _open_zip(self.root, self.root.stat().st_mtime_ns if isinstance(self.root, Path) else self._etag)
 
     def _partitions(
         self, tree: Tree, root: Parts, homes: Mapping[str, Parts]
@@ -149,14 +171,19 @@ class SlackExport:
         return "/".join((channel, *(_quoted(name.removesuffix(".json")) for name in rest[1:])))
 
     def _bytes(self, path: str, most: int = _MAX_DAY) -> bytes:
-        if self.root.is_dir():
-            size = (self.root / path).stat().st_size
-        else:
-            archive = _open_zip(str(self.root), self.root.stat().st_mtime_ns)
-            size = archive.getinfo(path).file_size  # zipfile reads no more than this
-        if size > most:
-            raise RejectedRecord("too_large", f"more than {most >> 20} MiB")
-        return (self.root / path).read_bytes() if self.root.is_dir() else archive.read(path)
+        too_large = RejectedRecord("too_large", f"more than {most >> 20} MiB")
+        if isinstance(self.root, Prefix) and not _is_archive(self.root):
+            if len(data := self.root.read(path, most + 1)) > most:
+                raise too_large
+            return data
+        if isinstance(self.root, Path) and self.root.is_dir():
+            if (self.root / path).stat().st_size > most:
+                raise too_large
+            return (self.root / path).read_bytes()
+        archive = self._archive()
+        if archive.getinfo(path).file_size > most:  # zipfile reads no more than this
+            raise too_large
+        return archive.read(path)
 
     def _load_names(self, tree: Tree, homes: Mapping[str, Parts]) -> list[Rejected]:
         """Read what names users and channels; returns what is there and cannot be read."""
@@ -246,7 +273,20 @@ def _readings(folder: str) -> Iterator[str]:
                 continue
 
 
+def _is_archive(root: Prefix) -> bool:
+    return root.key.lower().endswith(".zip")
+
+
 @functools.lru_cache(maxsize=4)
-def _open_zip(path: str, modified: int) -> zipfile.ZipFile:
-    """One open archive a process: its directory is read once, not for every entry."""
-    return zipfile.ZipFile(path)
+def _open_zip(root: Root, version: int | str) -> zipfile.ZipFile:
+    """One open archive a process: its directory is read once, not for every entry.
+
+    ``version`` is the time of a file's last change, or an object's ETag.
+    """
+    file = root if isinstance(root, Path) else root.open("", str(version))
+    try:
+        return zipfile.ZipFile(file)
+    except zipfile.BadZipFile as error:
+        if isinstance(cause := error.__context__, OSError):  # it could not be read; zipfile takes that for damage
+            raise cause from None
+        raise

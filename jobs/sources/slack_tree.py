@@ -1,4 +1,4 @@
-"""The files of a Slack export, in a folder or a .zip that anything may have packed, and where in them the export is.
+"""The files of a Slack export, as a folder, a prefix of an object store or a .zip, and where in them the export is.
 
 Names are told apart from where the bytes lie: an entry has the path that the export means (``/`` between its parts, in
 NFC, without ``./``) and the one that it is read by. Opens no file.
@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from embedding.buckets import Prefix
 from embedding.errors import SourceError
-from jobs.sources.base import inside, stat_fingerprint
+from jobs.sources.base import inside, stat_fingerprint, unreachable
 
 USER_FILES = ("org_users.json", "users.json")
 CHANNEL_FILES = ("channels.json", "groups.json", "mpims.json", "dms.json")
@@ -80,16 +81,31 @@ def zip_tree(archive: zipfile.ZipFile) -> Tree:
     """The files of an archive. Separators of Windows are separators; what leaves the archive is refused."""
     tree = Tree()
     for info in archive.infolist():
-        if info.is_dir() or info.filename.endswith("\\"):
-            continue
-        parts = _parts(_decoded(info))
-        if _DRIVE.match(info.filename) or info.filename[:1] in ("/", "\\") or ".." in parts:
-            # It may be a day of the export under a wrong name.
-            harmless = not _wanted(parts[-1:] * 2)
-            tree.refuse(Refusal((), info.filename, "unsafe_path", _LEAVES), complete=harmless)
-        else:
-            tree.add(parts, Entry(info.filename, f"{info.CRC:08x}:{info.file_size}", info.file_size))
+        if not info.is_dir() and not info.filename.endswith("\\"):
+            entry = Entry(info.filename, f"{info.CRC:08x}:{info.file_size}", info.file_size)
+            _add_named(tree, _parts(_decoded(info)), entry)
     return tree
+
+
+def objects_tree(root: Prefix) -> Tree:
+    """The files below a prefix of an object store. Raises SourceError where it cannot be listed."""
+    tree = Tree()
+    try:
+        for found in root.listing():
+            _add_named(tree, _parts(found.path), Entry(found.path, found.fingerprint, found.size))
+    except OSError as error:
+        raise unreachable("slack_export", root, error) from None
+    return tree
+
+
+def _add_named(tree: Tree, parts: Parts, entry: Entry) -> None:
+    """Add a file that is one by its name alone."""
+    if _DRIVE.match(entry.path) or entry.path[:1] in ("/", "\\") or ".." in parts:
+        # It may be a day of the export under a wrong name.
+        harmless = not _wanted(parts[-1:] * 2)
+        tree.refuse(Refusal((), entry.path, "unsafe_path", _LEAVES), complete=harmless)
+    else:
+        tree.add(parts, entry)
 
 
 def folder_tree(root: Path) -> Tree:

@@ -56,6 +56,7 @@ class Lease:
     ) -> None:
         self.number = 0
         self.took_over = False
+        self.waited = 0.0  # seconds for another run
         self._record = lease_record(root)
         self._seconds = seconds
         self._wait = wait
@@ -81,6 +82,7 @@ class Lease:
                 time.sleep(min(1.0, max(0.05, deadline - time.monotonic())))
         finally:
             if waited:
+                self.waited = time.monotonic() - deadline + self._wait
                 self._record.wait_no_more(self.proof.token)
         self._thread.start()
         return self

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
+from embedding.buckets import SCHEME, Bucket
 from embedding.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -28,27 +29,6 @@ if TYPE_CHECKING:
     from obstore.store import S3Store
     from pyarrow.fs import S3FileSystem
     from typing_extensions import Buffer
-
-SCHEME = "s3://"
-_REGION = "us-east-1"
-
-
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """A bucket and how to reach it; credentials come from the environment of the process that asks.
-
-    ``endpoint`` is the address of a store that is not AWS's own.
-    """
-
-    name: str
-    endpoint: str = ""
-    region: str = _REGION
-    allow_http: bool = False
-
-    def delta_options(self) -> dict[str, str]:
-        """What deltalake is told."""
-        own = {"AWS_ENDPOINT_URL": self.endpoint} if self.endpoint else {}
-        return {**own, "AWS_REGION": self.region, "AWS_ALLOW_HTTP": str(self.allow_http).lower()}
 
 
 class ObjectStat(NamedTuple):

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedding.buckets import SCHEME, Bucket
 from embedding.errors import ConfigError, DamagedStateError, ResourceError
 from jobs.state.hash_key import KEY_FILE
-from jobs.state.object_path import SCHEME, Bucket, ObjectPath
+from jobs.state.object_path import ObjectPath
 from jobs.state.storage import StatePath, replace_file
 from jobs.state.tables import TABLES
 

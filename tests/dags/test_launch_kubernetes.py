@@ -34,6 +34,7 @@ FULL = {
     "EMBEDMILL_KUBERNETES_WORKER_GPUS": "1",
     "EMBEDMILL_KUBERNETES_WORKERS": "3",
 }
+IN_STORE = {name: value for name, value in FULL.items() if not name.endswith("_CLAIM")}
 SMALL = {"EMBEDMILL_KUBERNETES_IMAGE": "embedmill", "EMBEDMILL_KUBERNETES_WORKERS": "0"}
 
 
@@ -61,11 +62,13 @@ def rendered(kind: str, environment: dict[str, str] = FULL) -> dict[str, Any]:
 # -- resources --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("environment", [FULL, SMALL], ids=["full", "small"])
+@pytest.mark.parametrize("environment", [FULL, IN_STORE, SMALL], ids=["full", "state in a store", "small"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_resource_is_valid_against_the_published_schema(kind: str, environment: dict[str, str]) -> None:
     crd.need_schemas()
-    assert crd.errors(rendered(kind, environment)) == []
+    resource = rendered(kind, environment)
+    assert crd.errors(resource) == []
+    assert ("persistentVolumeClaim" in json.dumps(resource)) == (environment is FULL)
 
 
 @pytest.mark.parametrize(

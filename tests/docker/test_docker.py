@@ -23,8 +23,9 @@ from typing import Any
 import jsonschema
 import pytest
 
+from embedding.buckets import Bucket
 from jobs.config import load_config
-from jobs.state.object_path import Bucket, ObjectPath
+from jobs.state.object_path import ObjectPath
 from jobs.state.state_folder import state_root
 from tests.support import compose
 from tests.support.paths import ROOT

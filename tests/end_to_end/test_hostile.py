@@ -229,7 +229,8 @@ def test_day_of_many_small_objects_meets_the_memory_limit(watched: Watched, tmp_
 @pytest.mark.long
 def test_gigabyte_of_one_message(watched: Watched, tmp_path: Path) -> None:
     source, partition = export_of(tmp_path, "[]")
-    one_line(Path(source.root / partition.path), 1_000_000_000, b'[{"ts": "1.0", "text": "', b'"}]')
+    assert isinstance(source.root, Path)
+    one_line(source.root / partition.path, 1_000_000_000, b'[{"ts": "1.0", "text": "', b'"}]')
     [partition] = source.listing().partitions
     [found] = watched.reader.read(source, partition)
     assert isinstance(found, Rejected) and found.reason == "out_of_memory"

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from obstore.store import S3Store
 
+from embedding.buckets import Bucket
 from embedding.errors import ResourceError
 from jobs.state.integrity import find_damage, rows_of
-from jobs.state.object_path import Bucket, ObjectPath
+from jobs.state.object_path import ObjectPath
 from jobs.state.state_folder import scratch_of
 from jobs.state.storage import sizes_below
 from jobs.state.store import State

@@ -25,7 +25,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_hosts_that_are_as_this_one_agree(root: Path) -> None:
-    agreement.check("spark.master", root, [agreement.look(root), agreement.look(root)])
+    agreement.check("spark.master", agreement.look(root), root, [agreement.look(root), agreement.look(root)])
     seen = agreement.look(root)
     assert seen["host"] == socket.gethostname() and seen["embedmill"] != "none" and " " not in seen["state"]
 
@@ -34,17 +34,17 @@ def test_hosts_that_are_as_this_one_agree(root: Path) -> None:
 def test_another_version_is_named_with_its_host(root: Path, name: str) -> None:
     other = agreement.look(root) | {"host": "worker-7", name: "0.0.1"}
     with pytest.raises(ResourceError, match=f"spark.master: host worker-7 has {name} 0.0.1, here "):
-        agreement.check("spark.master", root, [agreement.look(root), other])
+        agreement.check("spark.master", agreement.look(root), root, [agreement.look(root), other])
 
 
 def test_a_state_that_a_host_does_not_see_is_named_with_it(root: Path, tmp_path: Path) -> None:
     elsewhere = agreement.look(tmp_path / "elsewhere") | {"host": "worker-7"}
     with pytest.raises(ResourceError, match="host worker-7 does not see the state at .* on that host it is not there"):
-        agreement.check("ray.address", root, [elsewhere])
+        agreement.check("ray.address", agreement.look(root), root, [elsewhere])
     State(tmp_path / "another", fence=1).note_space("another", "model")
     another = agreement.look(tmp_path / "another") | {"host": "worker-8"}
     with pytest.raises(ResourceError, match="host worker-8 does not see .* it is another one"):
-        agreement.check("ray.address", root, [another])
+        agreement.check("ray.address", agreement.look(root), root, [another])
 
 
 @pytest.fixture(scope="module")

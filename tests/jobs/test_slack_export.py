@@ -119,6 +119,7 @@ def test_names_that_were_packed_without_saying_how(tmp_path: Path, charset: str)
     """zipfile reads a name that is not declared as UTF-8 as code page 437."""
     raw = "日本語ガイド".encode(charset)
     export = zipped(tmp_path, {name.replace("日本語ガイド", "x" * len(raw)): value for name, value in EXPORT.items()})
+    assert isinstance(export.root, Path)
     data = export.root.read_bytes().replace(b"x" * len(raw) + b"/", raw + b"/")
     export.root.write_bytes(data)
     assert zipfile.ZipFile(export.root).namelist()[-1] == raw.decode("cp437") + f"/{DAY}"

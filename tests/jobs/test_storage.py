@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
+from embedding.buckets import Bucket
 from embedding.errors import ConfigError, EmbedmillError, ResourceError
-from jobs.state.object_path import Bucket, ObjectPath
+from jobs.state.object_path import ObjectPath
 from jobs.state.staging import begin_staging, commit_staged, rows_in, staged, write_staged
 from jobs.state.storage import (
     StatePath,

@@ -17,7 +17,7 @@ from deltalake import write_deltalake
 
 from embedding.errors import SourceError
 from embedding.records import Rejected
-from jobs.config_sections import Columns
+from jobs.config_sources import Columns
 from jobs.sources.table import TableSource
 from tests.support.delta_log import DeltaLog
 from tests.support.tables import AT, MAPPED, ids_of, lines, of_teams, rows, table, told, write_lines, write_parquet

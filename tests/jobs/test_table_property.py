@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from embedding import ids
 from embedding.records import Document, Rejected, Removed, Skipped
-from jobs.config_sections import Columns
+from jobs.config_sources import Columns
 from jobs.sources.table import TableSource
 from tests.support.delta_log import DeltaLog
 from tests.support.tables import write_lines, write_parquet

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from embedding import ids
-from jobs.config_sections import Columns
+from jobs.config_sources import Columns
 from jobs.scope import iso
 from jobs.sources.table import TableSource
 from tests.support.tables import PLAIN, of_teams, table, told, write_lines, write_parquet

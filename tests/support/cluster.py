@@ -39,10 +39,10 @@ for line in sys.stdin:
 
 
 class Cluster:
-    """Started on creation, in ``folder``, which the hosts see."""
+    """Started on creation, in ``folder``, which the hosts see. ``pinned``: each node of Ray has a core to itself."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.network = folder, Network(2)
+    def __init__(self, folder: Path, *, ray_nodes: int = 2, pinned: bool = False) -> None:
+        self.folder, self.network, self._pinned = folder, Network(2), pinned
         self.hosts, address = self.network.hosts, self.network.address
         self._spark_port, self._ray_port = free_ports(2)
         self.spark, self.ray = f"spark://{address}:{self._spark_port}", f"{address}:{self._ray_port}"
@@ -63,9 +63,10 @@ class Cluster:
             ray = ["ray", "start", "--head", "--block", "--disable-usage-stats", f"--node-ip-address={address}"]
             ray += [f"--port={self._ray_port}", "--num-cpus=0", "--include-dashboard=false"]
             self._start(str(_BIN / ray[0]), *ray[1:], "--object-store-memory=100000000", f"--temp-dir={self._short()}")
-            for host in self.hosts:
+            for number, host in enumerate(self.hosts):
                 self.start_spark(host)
-                self.start_ray(host)
+                if number < ray_nodes:
+                    self.start_ray(host)
             self._wait(lambda: "ALIVE" in self._log(), "Spark's master")
         except BaseException:
             self.stop()
@@ -79,7 +80,8 @@ class Cluster:
 
     def start_ray(self, host: Host) -> None:
         """Start a node of Ray on a host, with one core."""
-        words = [str(_BIN / "ray"), "start", "--block", "--disable-usage-stats", f"--address={self.ray}"]
+        words = ["taskset", "-c", str(self.hosts.index(host))] if self._pinned else []
+        words += [str(_BIN / "ray"), "start", "--block", "--disable-usage-stats", f"--address={self.ray}"]
         words += [f"--node-ip-address={host.address}", "--num-cpus=1", "--object-store-memory=100000000"]
         host.start(words, self.folder / f"{host.name}-ray.log", self.environment)
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from jobs.state.object_path import Bucket, ObjectPath
+from embedding.buckets import Bucket
+from jobs.state.object_path import ObjectPath
 
 KEYS = {"AWS_ACCESS_KEY_ID": "embedmill", "AWS_SECRET_ACCESS_KEY": "only-for-tests"}
 BUCKET = "lake"

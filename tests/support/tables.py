@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedding.records import Document, Rejected, Removed, Skipped
-from jobs.config_sections import Columns
+from jobs.config_sources import Columns
+from jobs.sources.base import Root
 from jobs.sources.table import TableSource
 
 AT = "2025-03-03"
@@ -37,12 +38,12 @@ class Told:
         return {r.key: r.reason for r in self.rejected}
 
 
-def table(root: Path, format: str = "parquet", **columns: str) -> TableSource:
+def table(root: Root, format: str = "parquet", **columns: str) -> TableSource:
     """A source over ``root`` of team T1, whose columns are those of PLAIN and the given."""
     return _source(root, format, PLAIN | columns, "T1")
 
 
-def _source(root: Path, format: str, columns: dict[str, Any], team_id: str | None) -> TableSource:
+def _source(root: Root, format: str, columns: dict[str, Any], team_id: str | None) -> TableSource:
     return TableSource(root, source_id="rows", format=format, columns=Columns(**columns), team_id=team_id)
 
 

@@ -7,24 +7,26 @@ what is in them, ``newest`` which row of a document counts, and ``rows`` makes r
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from embedding import ids
+from embedding.buckets import Prefix, StoredObject
 from embedding.errors import SourceError
 from embedding.records import Kind, Record, Rejected
-from jobs.sources.base import Listing, Partition, ReadLimits, read_failure, stat_fingerprint
+from jobs.sources.base import Listing, Partition, ReadLimits, Root, read_failure, stat_fingerprint, unreachable
 from jobs.sources.table import delta, ndjson, walk
-from jobs.sources.table.batch import ColumnFault, Data
+from jobs.sources.table.batch import ColumnFault, Data, DataFile, ObjectName
 from jobs.sources.table.parquet import ParquetData
 from jobs.sources.table.rows import Rows
 
 if TYPE_CHECKING:
-    from jobs.config_sections import Columns
+    from jobs.config_sources import Columns
 
 __all__ = ["TableSource"]
 
@@ -38,7 +40,7 @@ class TableSource:
     kind: Kind = "message"
 
     def __init__(
-        self, root: Path, *, source_id: str, format: str, columns: Columns, team_id: str | None, qualifier: str = ""
+        self, root: Root, *, source_id: str, format: str, columns: Columns, team_id: str | None, qualifier: str = ""
     ) -> None:
         self.root = root
         self.source_id = source_id
@@ -58,33 +60,54 @@ class TableSource:
 
         Raises SourceError for a missing or empty table and a missing column.
         """
+        if isinstance(self.root, Prefix):
+            try:
+                return self._list_objects(self.root)
+            except OSError as error:
+                raise unreachable("table", self.root, error) from None
         if not self.root.exists():
             raise SourceError(f"table source: no such path: {self.root}")
         if self.format == "delta":
-            return self._list_delta()
-        found = walk.walk(self.root, self.format) if self.root.is_dir() else walk.Found([self.root])
+            return self._list_delta(self.root)
+        return self._list_files(self.root)
+
+    def _list_files(self, root: Path) -> Listing:
+        found = walk.walk(root, self.format) if root.is_dir() else walk.Found([root])
         if not found.files:
             if found.unreadable:
-                raise SourceError(f"table source: {self.root}: {found.unreadable[0][1]}")
+                raise SourceError(f"table source: {root}: {found.unreadable[0][1]}")
             raise self._empty()
         rejected = [
             *(self._reject(path, "unreadable_folder", why) for path, why in found.unreadable),
             *(self._reject(path, "link_to_folder", "links to folders are not followed") for path in found.links),
-            *(
-                Rejected(self._key(path), "not_a_data_file", f"not a {self.format} file by its name", ignored=True)
-                for path in found.others
-            ),
+            *(Rejected(self._key(path), *_other(self.format), ignored=True) for path in found.others),
         ]
         partitions: list[Partition] = []
         for path in found.files:
             self._stat(path, "", partitions, rejected)
         listed = Listing(tuple(partitions), tuple(rejected), complete=not found.unreadable)
-        return self._checked(listed, self._missing(partitions))
+        newest = sorted(partitions, key=lambda p: int(p.fingerprint.split(":")[1]), reverse=True)
+        return self._checked(listed, self._missing(Path(partition.path) for partition in newest))
+
+    def _list_objects(self, root: Prefix) -> Listing:
+        if self.format == "delta":
+            return self._list_delta(root, {found.path: found for found in root.listing()})
+        found = walk.walk_objects(root, self.format)
+        single = None if found.files or found.others else root.single()
+        files = [replace(single, path="")] if single else found.files
+        if not files:
+            raise self._empty()
+        rejected = tuple(
+            Rejected(self._key(ObjectName(root, one.path)), *_other(self.format), ignored=True) for one in found.others
+        )
+        listed = Listing(tuple(self._object(root, one) for one in files), rejected)
+        newest = sorted(files, key=lambda one: one.modified, reverse=True)
+        return self._checked(listed, self._missing(ObjectName(root, one.path) for one in newest))
 
     def read(self, partition: Partition) -> Iterator[Record]:
         """See Source.read. Streams, so a file may be larger than memory; only its ids and times are held."""
         try:
-            data, values = self._open(Path(partition.path))
+            data, values = self._open(self._file(partition))
             with closing(data):
                 yield from self.rows.records(data, values)
         except ColumnFault as fault:
@@ -103,8 +126,9 @@ class TableSource:
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
-    def _list_delta(self) -> Listing:
-        self._snapshot = snapshot = delta.snapshot(self.root)
+    def _list_delta(self, root: Root, there: Mapping[str, StoredObject] | None = None) -> Listing:
+        """``there`` are the objects below a prefix by their paths."""
+        self._snapshot = snapshot = delta.snapshot(root)
         self._version = snapshot.version
         if not snapshot.files:
             raise self._empty()
@@ -116,7 +140,12 @@ class TableSource:
             dropped = b"" if file.dropped is None else file.dropped.tobytes()
             said = repr((sorted(places.items()), sorted(file.values.items()), dropped))
             digest = hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
-            self._stat(file.path, f":{digest}", partitions, rejected)
+            if not isinstance(file.path, ObjectName):
+                self._stat(file.path, f":{digest}", partitions, rejected)
+            elif (found := (there or {}).get(file.path.path)) is not None:
+                partitions.append(self._object(file.path.root, found, f":{digest}"))
+            else:
+                rejected.append(self._reject(file.path, "io_error", "no such object"))
         missing = set(self.rows.wanted) - set(snapshot.columns) - snapshot.partitioned_by
         if not snapshot.mapped:
             missing = {column for column in missing if column.partition(".")[0] not in snapshot.columns}
@@ -130,7 +159,13 @@ class TableSource:
             return
         partitions.append(Partition(self._key(path), str(path), stat_fingerprint(status) + more, status.st_size))
 
-    def _open(self, path: Path) -> tuple[Data, dict[str, str | None]]:
+    def _object(self, root: Prefix, found: StoredObject, more: str = "") -> Partition:
+        return Partition(self._key(ObjectName(root, found.path)), found.path, found.fingerprint + more, found.size)
+
+    def _file(self, partition: Partition) -> DataFile:
+        return ObjectName(self.root, partition.path) if isinstance(self.root, Prefix) else Path(partition.path)
+
+    def _open(self, path: DataFile) -> tuple[Data, dict[str, str | None]]:
         """An open data file, and the values that its partition gives to all its rows."""
         if self.format == "json":
             return ndjson.JsonData(path), walk.partition_values(path, self.root)
@@ -145,15 +180,14 @@ class TableSource:
         places = snapshot.columns if snapshot.mapped else None
         return ParquetData(path, places=places, dropped=file.dropped), dict(file.values)
 
-    def _missing(self, partitions: list[Partition]) -> set[str]:
-        """Columns that no file has. The newest are looked at first, since columns are added more than they are removed.
+    def _missing(self, newest: Iterable[DataFile]) -> set[str]:
+        """Columns that no file has. The newest come first, since columns are added more than they are removed.
 
         A file that cannot be read may have had them all.
         """
         missing = set(self.rows.wanted)
         budget, any_row = _PROBE_BYTES, self.format != "json"
-        for partition in sorted(partitions, key=lambda p: int(p.fingerprint.split(":")[1]), reverse=True):
-            path = Path(partition.path)
+        for path in newest:
             missing -= set(walk.partition_values(path, self.root))
             if budget <= 0:
                 missing &= {self.rows.columns[name] for name in _REQUIRED}  # others may be in what was not read
@@ -183,10 +217,18 @@ class TableSource:
     def _empty(self) -> SourceError:
         return SourceError(f"table source: no {self.format} file in {self.root}; an empty root is never a deletion")
 
-    def _key(self, path: Path) -> str:
-        base = self.root if self.root.is_dir() else self.root.parent
-        relative = path.relative_to(base).as_posix() if path.is_relative_to(base) else path.as_posix()
+    def _key(self, path: DataFile) -> str:
+        if isinstance(path, ObjectName):
+            relative = path.path or path.root.key.rpartition("/")[2]
+        else:
+            assert isinstance(self.root, Path)
+            base = self.root if self.root.is_dir() else self.root.parent
+            relative = path.relative_to(base).as_posix() if path.is_relative_to(base) else path.as_posix()
         return ids.file_id("", relative).removeprefix("/f/")
 
-    def _reject(self, path: Path, reason: str, detail: str) -> Rejected:
+    def _reject(self, path: DataFile, reason: str, detail: str) -> Rejected:
         return Rejected(self._key(path), reason, detail, retry=True)
+
+
+def _other(format: str) -> tuple[str, str]:
+    return "not_a_data_file", f"not a {format} file by its name"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import pyarrow as pa
 
+from embedding.buckets import Prefix
 from embedding.records import Rejected
+
+_READ_AHEAD = 1 << 22  # bytes that are asked of an object store at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +24,25 @@ class Batch:
     rejected: tuple[Rejected, ...] = ()
 
 
-def opened(path: Path) -> pa.NativeFile:
-    """A file for Arrow, which takes a name only where it is UTF-8."""
+class ObjectName(NamedTuple):
+    """A data file in an object store."""
+
+    root: Prefix
+    path: str
+
+    @property
+    def suffix(self) -> str:
+        """What its name ends with, from the last dot."""
+        return PurePosixPath(self.path).suffix
+
+
+DataFile: TypeAlias = Path | ObjectName
+
+
+def opened(path: DataFile) -> pa.NativeFile:
+    """A file for Arrow, which takes a name only where it is UTF-8. Raises OSError."""
+    if isinstance(path, ObjectName):
+        return pa.PythonFile(path.root.open(path.path, buffer=_READ_AHEAD), "r")
     try:
         str(path).encode()
     except UnicodeEncodeError:

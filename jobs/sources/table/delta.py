@@ -21,7 +21,9 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pyarrow as pa
 
+from embedding.buckets import Prefix
 from embedding.errors import SourceError
+from jobs.sources.table.batch import DataFile, ObjectName
 
 # What a reader must know of (``readerFeatures``). v2Checkpoint is a form of the log, which deltalake reads; a variant
 # is a type of column that none of ours can have.
@@ -36,7 +38,7 @@ _PLAIN = re.compile(r"[^%\\\x00-\x1f\x7f\ud800-\udfff]*")
 class DeltaFile:
     """A data file of a table: where it is, its partition's values, and the rows that a deletion vector takes away."""
 
-    path: Path
+    path: DataFile
     values: Mapping[str, Any]
     dropped: np.ndarray | None
 
@@ -49,10 +51,10 @@ class Snapshot:
     columns: Mapping[str, str | int]
     partitioned_by: frozenset[str]
     mapped: bool  # names in the files are not those of the table
-    files: Mapping[Path, DeltaFile]
+    files: Mapping[DataFile, DeltaFile]
 
 
-def snapshot(root: Path, version: int | None = None) -> Snapshot:
+def snapshot(root: Path | Prefix, version: int | None = None) -> Snapshot:
     """Read a table's log, at its newest version or the one given.
 
     Raises SourceError for what is no table, cannot be read, or uses a feature that is not understood.
@@ -62,7 +64,8 @@ def snapshot(root: Path, version: int | None = None) -> Snapshot:
 
     with _addressable(root) as address:
         try:
-            table = DeltaTable(str(address), version=version)
+            options = root.delta_options() if isinstance(root, Prefix) else None
+            table = DeltaTable(str(address), version=version, storage_options=options)
             _check_features(root, table.protocol())
             return _read(root, address, table)
         except TableNotFoundError:
@@ -72,8 +75,13 @@ def snapshot(root: Path, version: int | None = None) -> Snapshot:
 
 
 @contextmanager
-def _addressable(root: Path) -> Iterator[Path]:
+def _addressable(root: Path | Prefix) -> Iterator[Path | Prefix]:
     """A path of the table that deltalake understands: where it would not, a folder of links to what is in it."""
+    if isinstance(root, Prefix):
+        if not _PLAIN.fullmatch(root.key):
+            raise SourceError(f"table source: {root}: a Delta table's prefix may have no % and no control character")
+        yield root
+        return
     if _PLAIN.fullmatch(str(root.resolve())) or not root.is_dir():
         yield root.resolve()
         return
@@ -83,20 +91,20 @@ def _addressable(root: Path) -> Iterator[Path]:
         yield Path(folder).resolve()
 
 
-def _check_features(root: Path, protocol: Any) -> None:
+def _check_features(root: Path | Prefix, protocol: Any) -> None:
     strange = sorted(set(protocol.reader_features or ()) - _FEATURES)
     if strange:
         raise SourceError(_cannot(root, strange))
 
 
-def _cannot(root: Path, features: list[str]) -> str:
+def _cannot(root: Path | Prefix, features: list[str]) -> str:
     return (
         f"table source: {root} uses Delta features that are not understood here ({', '.join(features)}), "
         "and would be read wrongly; drop them from the table, or give a copy without them"
     )
 
 
-def _why(root: Path, error: Exception) -> str:
+def _why(root: Path | Prefix, error: Exception) -> str:
     """One line for a log that cannot be read. The library's own may hold statistics of the data, so it is not shown."""
     strange = sorted(set(_declared_features(root)) - _FEATURES)
     if strange:
@@ -106,11 +114,11 @@ def _why(root: Path, error: Exception) -> str:
     return f"its Delta log cannot be read ({type(error).__name__})"
 
 
-def _declared_features(root: Path) -> list[str]:
+def _declared_features(root: Path | Prefix) -> list[str]:
     """Reader features of the newest protocol in the log's commits; none where it cannot be told."""
     try:
-        for commit in sorted((root / "_delta_log").glob("*.json"), reverse=True):
-            for line in commit.read_text().splitlines():
+        for commit in _commits(root):
+            for line in commit.splitlines():
                 if '"protocol"' in line and isinstance(found := json.loads(line).get("protocol"), dict):
                     return [str(feature) for feature in found.get("readerFeatures") or ()]
     except (OSError, ValueError, AttributeError):
@@ -118,7 +126,18 @@ def _declared_features(root: Path) -> list[str]:
     return []
 
 
-def _read(root: Path, address: Path, table: Any) -> Snapshot:
+def _commits(root: Path | Prefix) -> Iterator[str]:
+    """The commits of a table's log, the newest first. Raises OSError."""
+    if isinstance(root, Prefix):
+        log = Prefix(root.bucket, f"{root.start}_delta_log")
+        for path in sorted((found.path for found in log.listing() if found.path.endswith(".json")), reverse=True):
+            yield log.read(path).decode()
+    else:
+        for file in sorted((root / "_delta_log").glob("*.json"), reverse=True):
+            yield file.read_text()
+
+
+def _read(root: Path | Prefix, address: Path | Prefix, table: Any) -> Snapshot:
     configuration = table.metadata().configuration
     partitioned_by = frozenset(table.metadata().partition_columns)
     mode = configuration.get("delta.columnMapping.mode", "none")
@@ -147,9 +166,16 @@ def _place(field: Mapping[str, Any], mode: str) -> str | int:
     return str(metadata["delta.columnMapping.physicalName"]) if mode == "name" else str(field["name"])
 
 
-def _located(root: Path, path: str) -> Path:
+def _located(root: Path | Prefix, path: str) -> DataFile:
     """Where a file of the log is: relative paths and addresses are percent-encoded."""
     address = urlsplit(path) if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://?", path) else None
+    if isinstance(root, Prefix):
+        if address is None:
+            return ObjectName(root, unquote(path))
+        key = unquote(address.path).lstrip("/")
+        if (address.scheme, address.netloc) != ("s3", root.bucket.name) or not key.startswith(root.start):
+            raise SourceError(f"table source: {root}: a data file lies outside the table's prefix")
+        return ObjectName(root, key.removeprefix(root.start))
     if address is None:
         return root / unquote(path, errors="surrogateescape")
     if address.scheme != "file":
@@ -157,15 +183,15 @@ def _located(root: Path, path: str) -> Path:
     return Path(unquote(address.path, errors="surrogateescape"))
 
 
-def _dropped(root: Path, address: Path, table: Any) -> dict[Path, np.ndarray]:
+def _dropped(root: Path | Prefix, address: Path | Prefix, table: Any) -> dict[DataFile, np.ndarray]:
     """Rows that deletion vectors take away, by file."""
     if "deletionVectors" not in (table.protocol().reader_features or ()):
         return {}
-    found: dict[Path, np.ndarray] = {}
+    found: dict[DataFile, np.ndarray] = {}
     for batch in pa.RecordBatchReader.from_stream(table.deletion_vectors()):
         for uri, kept in zip(batch["filepath"].to_pylist(), batch["selection_vector"], strict=True):
             path = _located(root, uri)
-            if path.is_relative_to(address):
-                path = root / path.relative_to(address)
+            if isinstance(path, Path) and isinstance(root, Path) and path.is_relative_to(str(address)):
+                path = root / path.relative_to(str(address))
             found[path] = ~np.asarray(kept.values.to_numpy(zero_copy_only=False), bool)
     return found

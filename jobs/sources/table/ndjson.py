@@ -6,14 +6,13 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import IO, Any
 
 import orjson
 import pyarrow as pa
 
 from embedding.records import Rejected
-from jobs.sources.table.batch import Batch, ColumnFault, opened
+from jobs.sources.table.batch import Batch, ColumnFault, DataFile, ObjectName, opened
 from jobs.sources.table.cells import Number
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
@@ -26,7 +25,7 @@ _BOM = b"\xef\xbb\xbf"
 class JsonData:
     """A file of JSON lines, packed or not. Lines may end in CRLF, blank ones say nothing, a BOM is skipped."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: DataFile) -> None:
         self._path = path
 
     def close(self) -> None:
@@ -68,7 +67,7 @@ class JsonData:
         yield _batch(columns, rows, rejected)
 
 
-def names_in(path: Path, wanted: frozenset[str], budget: int) -> tuple[frozenset[str], int, bool]:
+def names_in(path: DataFile, wanted: frozenset[str], budget: int) -> tuple[frozenset[str], int, bool]:
     """Which of the ``wanted`` columns some line has, looking no further than needed or than ``budget`` bytes.
 
     Returns them, the bytes looked at, and whether there was an object at all.
@@ -90,7 +89,7 @@ def _batch(columns: Sequence[str], rows: list[list[Any]], rejected: list[Rejecte
     return Batch(len(rows), {c: list(v) for c, v in zip(columns, turned, strict=True)}, tuple(rejected))
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes | None, str]]:
+def _lines(path: DataFile) -> Iterator[tuple[int, bytes | None, str]]:
     """Number (from 1) and bytes of each line that is not blank; None and its digest for one that is too long."""
     with _opened(path) as file:
         number = 0
@@ -108,10 +107,10 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes | None, str]]:
                 yield number, line, ""
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: DataFile) -> IO[bytes]:
     if path.suffix.lower() in PACKED:
         return io.BufferedReader(pa.CompressedInputStream(opened(path), PACKED[path.suffix.lower()]), 1 << 20)
-    return path.open("rb", 1 << 20)
+    return path.root.open(path.path, buffer=1 << 22) if isinstance(path, ObjectName) else path.open("rb", 1 << 20)
 
 
 def _refuse(constant: str) -> object:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.sources.table.batch import Batch, ColumnFault, opened
+from jobs.sources.table.batch import Batch, ColumnFault, DataFile, opened
 
 _ROWS = 8_192
 _BUFFER = 1 << 22
@@ -24,7 +23,7 @@ class ParquetData:
     """
 
     def __init__(
-        self, path: Path, *, places: Mapping[str, str | int] | None = None, dropped: np.ndarray | None = None
+        self, path: DataFile, *, places: Mapping[str, str | int] | None = None, dropped: np.ndarray | None = None
     ) -> None:
         # Times of Spark's older format go past the nanoseconds of 64 bits, which would wrap.
         self._file = pq.ParquetFile(

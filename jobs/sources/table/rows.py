@@ -17,14 +17,14 @@ from embedding.records import Document, Record, Rejected, Removed, Skipped, Visi
 from embedding.text.clean import clean_text
 from embedding.text.language import language_code
 from embedding.text.slack import normalise_label
-from jobs.config_sections import TEAM_PATTERN
+from jobs.config_sources import TEAM_PATTERN
 from jobs.sources.table import values
 from jobs.sources.table.batch import Batch, ColumnFault, Data
 from jobs.sources.table.newest import Standings, Winners
 from jobs.sources.table.values import BAD, FINE, NONE, Cells
 
 if TYPE_CHECKING:
-    from jobs.config_sections import Columns
+    from jobs.config_sources import Columns
 
 _UNITS = ("created_unit", "updated_unit")
 # Of a row whose document and version are known: a reason and a detail, the first that applies counts.

@@ -1,21 +1,24 @@
-"""Walk: the data files below a folder, by the rules that Spark lists and partitions a table by."""
+"""Walk: the data files below a folder, or a prefix of an object store, by the rules that Spark lists a table by."""
 
 from __future__ import annotations
 
 import os
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
+from embedding.buckets import Prefix, StoredObject
 from embedding.errors import SourceError
 from jobs.sources.table import ndjson
+from jobs.sources.table.batch import DataFile, ObjectName
 
 _PARQUET = (".parquet", ".parq", ".pq")
 _MAGIC = b"PAR1"
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 _PART = re.compile(r"([^=]+)=(.*)", re.DOTALL)
 # A folder in a table by which it is one whose own log says which of its files count.
+_ICEBERG = ".metadata.json"
 _LAKES = {"_delta_log": "a Delta table", ".hoodie": "a Hudi table"}
 
 
@@ -48,6 +51,32 @@ def walk(root: Path, format: str) -> Found:
     return found
 
 
+@dataclass(slots=True)
+class FoundObjects:
+    """What lies below a prefix."""
+
+    files: list[StoredObject] = field(default_factory=list)
+    others: list[StoredObject] = field(default_factory=list)  # of a kind that the format does not have
+
+
+def walk_objects(root: Prefix, format: str) -> FoundObjects:
+    """``walk`` in an object store. Raises SourceError, as it does, and OSError where the store cannot be asked."""
+    found = FoundObjects()
+    for one in root.listing():
+        *folders, name = one.path.split("/")
+        for depth, folder in enumerate(folders):
+            where = "/".join((str(root), *folders[:depth]))
+            if kind := _LAKES.get(folder):
+                raise _is_lake(where, kind)
+            if folder == "metadata" and depth == len(folders) - 1 and name.endswith(_ICEBERG):
+                raise _is_lake(where, "an Iceberg table")
+        if not any(map(hidden, (*folders, name))):
+            data = ObjectName(root, one.path)
+            fits = _has_magic(data) if format == "parquet" and not data.suffix else _is_named(data, format)
+            (found.files if fits else found.others).append(one)
+    return found
+
+
 def hidden(name: str) -> bool:
     """Whether Spark passes over a file or folder: its own (``_SUCCESS``, ``_temporary``), and what begins with a dot.
 
@@ -56,9 +85,12 @@ def hidden(name: str) -> bool:
     return name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_")
 
 
-def partition_values(path: Path, root: Path) -> dict[str, str | None]:
+def partition_values(path: DataFile, root: Path | Prefix) -> dict[str, str | None]:
     """What the folders ``name=value`` between ``root`` and a file say. Values are texts, whatever they look like."""
-    parts = path.relative_to(root).parts if root.is_dir() else path.parts
+    if isinstance(path, ObjectName):
+        parts = tuple((path.path or path.root.key).split("/"))
+    else:
+        parts = path.relative_to(root).parts if isinstance(root, Path) and root.is_dir() else path.parts
     return dict(_value(match) for part in parts[:-1] if (match := _PART.fullmatch(part)))
 
 
@@ -71,28 +103,42 @@ def _refuse_lake(root: Path, folder: str, folders: list[str]) -> None:
     if kind is None and "metadata" in folders and _is_iceberg(Path(folder, "metadata")):
         kind = "an Iceberg table"
     if kind is not None:
-        advice = 'set format = "delta"' if "Delta" in kind else "it cannot be read"
-        where = folder if Path(folder) != root else str(root)
-        raise SourceError(f"table source: {where} is {kind}, whose log says which of its files count: {advice}")
+        raise _is_lake(folder if Path(folder) != root else str(root), kind)
+
+
+def _is_lake(where: str, kind: str) -> SourceError:
+    advice = 'set format = "delta"' if "Delta" in kind else "it cannot be read"
+    return SourceError(f"table source: {where} is {kind}, whose log says which of its files count: {advice}")
 
 
 def _is_iceberg(folder: Path) -> bool:
     try:
-        return any(name.endswith(".metadata.json") for name in os.listdir(folder))
+        return any(name.endswith(_ICEBERG) for name in os.listdir(folder))
     except OSError:
         return False
 
 
 def _is_json(path: Path) -> bool:
-    suffix = path.suffix.lower()
-    return (Path(path.stem).suffix.lower() if suffix in ndjson.PACKED else suffix) in ndjson.SUFFIXES
+    return _is_named(path, "json")
 
 
 def _is_parquet(path: Path) -> bool:
     """By the name; or, as engines write some without a suffix, by the first bytes."""
-    if path.suffix.lower() in _PARQUET:
-        return True
+    return _is_named(path, "parquet") or _has_magic(path)
+
+
+def _is_named(path: DataFile, format: str) -> bool:
+    if format == "parquet":
+        return path.suffix.lower() in _PARQUET
+    name = PurePosixPath(path.path) if isinstance(path, ObjectName) else path
+    suffix = name.suffix.lower()
+    return (PurePosixPath(name.stem).suffix.lower() if suffix in ndjson.PACKED else suffix) in ndjson.SUFFIXES
+
+
+def _has_magic(path: DataFile) -> bool:
     try:
+        if isinstance(path, ObjectName):
+            return path.root.read(path.path, len(_MAGIC)) == _MAGIC
         with path.open("rb") as file:
             return file.read(len(_MAGIC)) == _MAGIC
     except OSError:

@@ -18,7 +18,7 @@ from embedding.parsers.parsed import TextBuilder
 from embedding.records import Document, Kind, Record, Rejected
 from indexers import INDEXES, IndexKind, Settings
 from indexers.exact import MAX_BYTES, ExactIndex
-from jobs.config_sections import SourceSection
+from jobs.config_sources import SourceSection
 from jobs.sources import add_source
 from jobs.sources.base import Listing, Partition, ReadLimits, SourceContext, stat_fingerprint
 
@@ -39,6 +39,7 @@ class NotesSource:
     kind: Kind = "message"
 
     def __init__(self, section: NotesSection, context: SourceContext) -> None:
+        assert isinstance(context.root, Path)  # a section of its own has no address in an object store
         self.root, self.source_id, self.channel = context.root, context.source_id, section.channel
         self.team_id: str | None = section.team_id
         self.reader = f"notes:1:{section.channel}"

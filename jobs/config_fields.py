@@ -1,0 +1,55 @@
+"""What the sections of the configuration are made of: a key with its meaning, and how an object store is reached."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from embedding.buckets import SCHEME, Bucket
+
+
+def about(meaning: str, unit: str = "", **limits: Any) -> Any:
+    """What a key means, the unit of its value ("" for none), and the limits that ``Field`` takes."""
+    return Field(description=meaning, json_schema_extra={"unit": unit} if unit else None, **limits)
+
+
+class Section(BaseModel):
+    """A table of the configuration."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Storage(Section):
+    """How to reach the store of a state at `s3://`. Credentials come from the environment, as for AWS's tools."""
+
+    endpoint: Annotated[str, about("address of a store that is not AWS's own, `http(s)://host:port`")] = ""
+    region: Annotated[str, about("region of the bucket")] = "us-east-1"
+    allow_http: Annotated[bool, about("whether the endpoint may be `http://`, where all can read what passes")] = False
+
+    @field_validator("endpoint")
+    @classmethod
+    def _address(cls, endpoint: str) -> str:
+        if endpoint and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+/?", endpoint):
+            raise ValueError("give http(s)://host:port, without credentials or a path")
+        return endpoint.rstrip("/")
+
+    @model_validator(mode="after")
+    def _open(self) -> Self:
+        if self.endpoint.startswith("http://") and not self.allow_http:
+            raise ValueError("endpoint is http://, which all on the way can read; set allow_http = true if that may be")
+        return self
+
+
+class ReadStorage(Storage):
+    """How to reach the store of what is read at `s3://`, a source or a model."""
+
+    profile: Annotated[
+        str, about("name of the credentials in AWS's files; empty takes those of the environment, as the state does")
+    ] = ""
+
+    def bucket(self, uri: str) -> Bucket:
+        """The bucket of an address ``s3://bucket/prefix``."""
+        name = uri.removeprefix(SCHEME).partition("/")[0]
+        return Bucket(name, self.endpoint, self.region, self.allow_http, self.profile)

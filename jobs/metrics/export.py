@@ -1,0 +1,62 @@
+"""Tells Prometheus: a Pushgateway, a folder that node-exporter's textfile collector reads, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs.metrics.collect import Sample, collect
+from jobs.metrics.series import PREFIX, SERIES
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import Metric
+
+    from jobs.pipeline import Pipeline
+
+JOB = "embedmill"
+
+
+def export(pipeline: Pipeline, *, lease_refused: bool = False) -> Iterator[str]:
+    """Send what the state says, where the configuration asks for it. Yields a line for each place that took nothing.
+
+    Each place gets all series anew, so that what is gone is gone there too.
+    """
+    target = pipeline.config.telemetry
+    if not target.pushgateway and not target.textfile:
+        return
+    from prometheus_client import push_to_gateway, write_to_textfile
+
+    registry = registry_of(collect(pipeline, lease_refused=lease_refused))
+    instance = target.instance or pipeline.config.index.name
+    if target.pushgateway:
+        try:
+            push_to_gateway(target.pushgateway, JOB, registry, {"instance": instance}, timeout=target.timeout)
+        except Exception as error:  # of whatever HTTP stack; its text may hold an address with a password
+            yield f"telemetry.pushgateway: it took no metrics ({type(error).__name__}); the run is not affected"
+    if target.textfile:
+        folder: Path = pipeline.config.path(target.textfile)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_to_textfile(str(folder / f"embedmill-{instance}.prom"), registry)
+        except OSError as error:
+            yield f"telemetry.textfile: cannot write to {folder}: {error.strerror}; the run is not affected"
+
+
+def registry_of(samples: Iterable[Sample]) -> CollectorRegistry:
+    """A registry with these samples. Raises KeyError for a series that is not one of ours."""
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import GaugeMetricFamily
+
+    families = {one.name: GaugeMetricFamily(PREFIX + one.name, one.about, labels=one.labels) for one in SERIES}
+    for sample in samples:
+        families[sample.name].add_metric(sample.labels, sample.value)
+
+    class Given:
+        def collect(self) -> Iterator[Metric]:
+            yield from (family for family in families.values() if family.samples)
+
+    registry = CollectorRegistry()
+    registry.register(Given())  # of it this method is used
+    return registry
