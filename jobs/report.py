@@ -15,12 +15,13 @@ from jobs.bodies import run as bodies
 from jobs.extract.extract import ExtractReport
 from jobs.plan.plan import Plan
 from jobs.scope import iso, parse_moment
+from jobs.telemetry import tracing
 
 if TYPE_CHECKING:
     from embedding.encoders.remote.encoder import Cost
     from jobs.bodies.base import ScopeBody
     from jobs.bodies.purge import Receipt
-    from jobs.embed.embed import StoredShard
+    from jobs.embed.stored_shard import StoredShard
     from jobs.state.store import State
 
 
@@ -68,7 +69,8 @@ class Report:
         """Add what the block takes to the step's seconds."""
         start = time.monotonic()
         try:
-            yield
+            with tracing.span(step):
+                yield
         finally:
             self.seconds[step] = self.seconds.get(step, 0.0) + time.monotonic() - start
 

@@ -21,6 +21,7 @@ from jobs.state.storage import remove_all
 from jobs.state.watermark import drop_watermark, keep_watermark
 from jobs.state.work_folder import check_disk, clear_work
 from jobs.state.write_intents import recover_write_intents
+from jobs.telemetry import tracing
 
 # Commands that leave the index as it is, or as they plan. After any other, also one that was killed, a run plans.
 _WATERMARK_STAYS = ("plan", "run", "verify")
@@ -72,9 +73,23 @@ def open_session(
 
     Raises LeaseHeldError where another run holds the lease for more than ``wait`` seconds.
     """
-    now = int(time.time() * 1_000_000)
     given = run_id
     run_id = given or new_run_id()
+    name = f"embedmill {command}"
+    about = {"embedmill__command": command, "embedmill__run_id": run_id, "embedmill__space_id": pipeline.space_id}
+    with tracing.span(name, **about), _held(pipeline, command, scope, wait, run_id, given, first) as session:
+        try:
+            yield session
+        finally:
+            report = session.report
+            tracing.note(embedmill__status=report.status, embedmill__index=report.index)
+
+
+@contextmanager
+def _held(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
+    pipeline: Pipeline, command: str, scope: Scope, wait: float, run_id: str, given: str, first: bool
+) -> Iterator[RunSession]:
+    now = int(time.time() * 1_000_000)
     report = Report(run_id, command, pipeline.space_id, pipeline.first_version, scope.body(), now)
     check_disk(pipeline.state.root, pipeline.config.limits.min_free_mb)
     with pipeline.writable(run_id, wait) as lease:

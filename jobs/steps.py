@@ -19,7 +19,7 @@ from jobs.state.row_counts import expect
 from jobs.state.watermark import settled_but
 
 if TYPE_CHECKING:
-    from jobs.embed.embed import StoredShard
+    from jobs.embed.stored_shard import StoredShard
     from jobs.pipeline import Pipeline
     from jobs.publish.publisher import Publisher, Writers
     from jobs.publish.row_writer import RowWriter

@@ -22,6 +22,7 @@ from embedmill_airflow.alerts import FailureNotifier
 from embedmill_airflow.launchers import Job, Outcome, run_id
 from embedmill_airflow.launchers.choose import launcher
 from embedmill_airflow.params import Arguments
+from embedmill_airflow.tracing import trace_parent
 
 # One writer on the live index, and one build beside it; the lease in the state stands below both.
 WRITERS, BUILDERS = "embedmill", "embedmill_build"
@@ -65,7 +66,8 @@ class EmbedmillOperator(BaseOperator):
         digest = hashlib.sha256(f"{run}/{self.task_id}".encode()).hexdigest()[:12]
         name = re.sub(r"[^a-z0-9]+", "-", f"embedmill-{self.task_id.lower()}")[:34]
         config = os.environ.get("EMBEDMILL_CONFIG")
-        return Job(f"{name}-{digest}", tuple(words), self.engine, {"EMBEDMILL_CONFIG": config} if config else {})
+        environment = {"EMBEDMILL_CONFIG": config} if config else {}
+        return Job(f"{name}-{digest}", tuple(words), self.engine, environment | trace_parent())
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Launch, or attach to what an earlier try launched; raise where the command did not do its work."""

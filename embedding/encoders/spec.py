@@ -92,6 +92,11 @@ class EncoderSpec:
     prompts: PromptOverrides = PromptOverrides()
     stored: StoredModel | None = None
 
+    @property
+    def told(self) -> tuple[str, int]:
+        """The model's name and dimension, as others are told them."""
+        return self.remote.model if self.remote else self.model.name, self.dim
+
     def fetch(self) -> None:
         """Copy the model to this machine, if it has none yet. Raises ResourceError."""
         if self.stored is not None:

@@ -16,6 +16,7 @@ import typer
 from embedding.errors import ConfigError, EmbedmillError, LeaseHeldError, ResourceError
 from jobs import termination
 from jobs.redaction import without_userinfo
+from jobs.telemetry import tracing
 from jobs.telemetry.error_reporting import describe, disk_full
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def opened_pipeline(
             raise
         finally:
             try:
+                if not tracing.finish():
+                    say("OTEL_EXPORTER_OTLP_ENDPOINT: it took no traces; the run is not affected")
                 _tell_metrics(pipeline)
             finally:
                 pipeline.close()

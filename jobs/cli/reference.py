@@ -22,6 +22,7 @@ from jobs.bodies import BODIES
 from jobs.config import Config
 from jobs.config_fields import ReadStorage, Storage
 from jobs.config_sections import RERANKERS, Model, Search, StateTarget
+from jobs.metrics.series import PREFIX, SERIES
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -118,9 +119,23 @@ def _shown(value: object) -> str:
     return "none" if value is None else f"`{json.dumps(value)}`"
 
 
+def metrics() -> str:
+    """The page of all series."""
+    labels = {one.name: ", ".join(f"`{label}`" for label in one.labels) for one in SERIES}
+    rows = [f"| `{PREFIX}{one.name}` | {one.about} | {labels[one.name]} |" for one in SERIES]
+    head = "# Metrics\n\nEvery series that Prometheus is told, all of them gauges. This page is made from"
+    head += (
+        " `jobs/metrics/series.py` by\n`python -m jobs.cli.reference`; [telemetry.md](telemetry.md) says how they get"
+    )
+    head += " there.\n\n| series | meaning | labels |\n| --- | --- | --- |"
+    return "\n".join([head, *rows, ""])
+
+
 def pages() -> dict[str, str]:
     """The text of every page, by its path in the folder of the documentation."""
-    return {"configuration.md": configuration()} | {f"schemas/{name}": text for name, text in schemas().items()}
+    return {"configuration.md": configuration(), "metrics.md": metrics()} | {
+        f"schemas/{name}": text for name, text in schemas().items()
+    }
 
 
 def write(folder: Path) -> None:

@@ -16,22 +16,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
 from embedding.encoders.backends import takes_ids
 from embedding.encoders.choose import choose, open_encoder
-from embedding.encoders.remote.encoder import Cost
 from embedding.encoders.spec import EncoderSpec
 from embedding.errors import EmbedmillError
 from jobs.embed.actor_pool import TASK_CPUS, actor_pool, warm_up
 from jobs.embed.encoder_process import EncoderProcess, ShardRequest
+from jobs.embed.shard_trace import trace_shard
+from jobs.embed.stored_shard import StoredShard
 from jobs.embed.workers import EncodeShard, cut_shard, write_shard
 from jobs.engines.agreement import check_ray
 from jobs.engines.ray import nodes, start_ray
-from jobs.state.parts import Part
 from jobs.state.staging import staged
 from jobs.state.store import State
 from jobs.telemetry.error_reporting import fault_from_bytes
@@ -40,37 +40,6 @@ if TYPE_CHECKING:
     from jobs.config import Config
 
 TEXTS, ATTEMPTS = "texts", "attempts"  # folders of a run's work
-
-
-@dataclass(frozen=True, slots=True)
-class StoredShard:
-    """A shard whose vectors are committed.
-
-    ``texts`` were encoded, ``tokens`` are theirs; ``unreadable`` are texts that the model's tokenizer knows next to
-    nothing of. ``failed`` are the texts left out, with their reason, by (team_id, content_hash). ``cost`` is what a
-    managed model was asked for; None where the model is our own.
-    """
-
-    name: str
-    parts: tuple[Part, ...]
-    texts: int
-    tokens: int
-    unreadable: int
-    failed: Mapping[tuple[str, str], str]
-    cost: Cost | None
-
-    @classmethod
-    def of_row(cls, row: Mapping[str, Any]) -> StoredShard:
-        """From a row of ``write_shard``."""
-        return cls(
-            row["shard"],
-            tuple(Part.from_json(line) for line in row["parts"].splitlines()),
-            int(row["texts"]),
-            int(row["tokens"]),
-            int(row["unreadable"]),
-            {(team, content): reason for team, content, reason in json.loads(row["failed"])},
-            Cost(**json.loads(row["cost"])) if row["cost"] else None,
-        )
 
 
 def ready(config: Config, state: State, spec: EncoderSpec) -> EncoderSpec:
@@ -137,7 +106,7 @@ def embed(
     # No prefetch: Ray would hand out a shard only when it has the next one.
     batches = encoded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     for row in (row for batch in cast(Iterable[pa.Table], batches) for row in batch.to_pylist()):
-        shard = _store(state, row, before_commit)
+        shard = _store(state, row, before_commit, spec.told)
         seen += 1
         yield shard
     if seen != len(shards):
@@ -152,16 +121,22 @@ def embed_alone(
     texts = staged(work / TEXTS)
     for name in texts.folders:
         row = process.encode(ShardRequest(name, texts, work / ATTEMPTS, state.root, space_id, run_id))
-        yield _store(state, row, before_commit)
+        yield _store(state, row, before_commit, process.told)
 
 
-def _store(state: State, row: Mapping[str, Any], before_commit: Callable[[], None]) -> StoredShard:
-    """Commit the vectors of a row of ``write_shard``. Raises the fault that it carries."""
+def _store(
+    state: State, row: Mapping[str, Any], before_commit: Callable[[], None], told: tuple[str, int]
+) -> StoredShard:
+    """Commit the vectors of a row of ``write_shard``, ``told`` as of a model and a dimension.
+
+    Raises the fault that it carries.
+    """
     if row["fault"]:
         raise fault_from_bytes(row["fault"])
     before_commit()
     shard = StoredShard.of_row(row)
     state.append("vectors", shard.parts)
+    trace_shard(shard, json.loads(row["timing"]), *told)
     return shard
 
 

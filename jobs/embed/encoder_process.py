@@ -44,7 +44,7 @@ class EncoderProcess:
     """The process, as this one sees it. It begins to load the encoder at once, and dies with this process."""
 
     def __init__(self, spec: EncoderSpec) -> None:
-        self._spec = spec
+        self._spec, self.told = spec, spec.told
         self._begin()
 
     def _begin(self) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import time
 from dataclasses import asdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
@@ -83,7 +86,7 @@ class EncodeShard:
 
     @without_messages()
     def __call__(self, batch: pa.Table, attempts: StatePath) -> pa.Table:
-        """Rows of ``cut_shard`` to shard, unreadable, rows, cost and fault. Attempt logs are below ``attempts``.
+        """Rows of ``cut_shard`` to shard, unreadable, rows, cost, timing, fault. Attempt logs are below ``attempts``.
 
         ``rows`` are team_id, content_hash, tokens, vector and reason ("" with a vector).
         """
@@ -92,7 +95,7 @@ class EncodeShard:
         return done
 
     def _shard(self, row: pa.Table, attempts: StatePath) -> pa.Table:
-        name, fault = row["shard"][0].as_py(), b""
+        name, fault, began = row["shard"][0].as_py(), b"", time.time_ns()
         shard = out_of_a_row(row)
         try:
             vectors, reasons = self._encode(shard, Attempts(attempts / name))
@@ -101,13 +104,26 @@ class EncodeShard:
             fault = fault_to_bytes(error)
             shard, reasons = shard.slice(0, 0), []
             vectors = np.zeros((0, self._encoder.dim), np.float32)
-        cost = json.dumps(asdict(self._encoder.take_cost())) if isinstance(self._encoder, RemoteEncoder) else ""
+        remote = self._encoder if isinstance(self._encoder, RemoteEncoder) else None
+        cost = json.dumps(asdict(remote.take_cost())) if remote else ""
+        timing = json.dumps(
+            {
+                "began": began,
+                "ended": time.time_ns(),
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "encoder": self._encoder.name,
+                "requests": remote.take_requests() if remote else [],
+            }
+        )
         rows = (
             shard.select(["team_id", "content_hash", "tokens"])
             .append_column("vector", pack(vectors))
             .append_column("reason", pa.array(reasons, pa.string()))
         )
-        return in_a_row(rows, shard=name, unreadable=row["unreadable"][0].as_py(), cost=cost, fault=fault)
+        return in_a_row(
+            rows, shard=name, unreadable=row["unreadable"][0].as_py(), cost=cost, timing=timing, fault=fault
+        )
 
     def _encode(self, shard: pa.Table, attempts: Attempts) -> tuple[npt.NDArray[np.float32], list[str]]:
         reasons = ["kills_encoder" if row in attempts.poisonous else "" for row in range(len(shard))]
@@ -154,8 +170,8 @@ class EncodeShard:
 def write_shard(batch: pa.Table, root: StatePath, space_id: str, run_id: str) -> pa.Table:
     """Store shards' vectors as files that the driver commits.
 
-    Returns a row for each: shard, parts (lines), texts, tokens, unreadable; failed and cost as JSON, fault as a pickled
-    EmbedmillError or empty.
+    Returns a row for each: shard, parts (lines), texts, tokens, unreadable; failed, cost and timing as JSON, fault as a
+    pickled EmbedmillError or empty.
     """
 
     def write(row: pa.Table) -> pa.Table:

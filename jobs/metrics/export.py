@@ -1,4 +1,4 @@
-"""Tells Prometheus: a Pushgateway, a folder that node-exporter's textfile collector reads, or both."""
+"""Tells Prometheus: a Pushgateway, a folder that node-exporter's textfile collector reads, an endpoint of OTLP."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from jobs.metrics.collect import Sample, collect
 from jobs.metrics.series import PREFIX, SERIES
+from jobs.telemetry.tracing import enabled
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -24,11 +25,19 @@ def export(pipeline: Pipeline, *, lease_refused: bool = False) -> Iterator[str]:
     Each place gets all series anew, so that what is gone is gone there too.
     """
     target = pipeline.config.telemetry
+    if not target.pushgateway and not target.textfile and not enabled("metrics"):
+        return
+    samples = list(collect(pipeline, lease_refused=lease_refused))
+    if enabled("metrics"):
+        from jobs.metrics.otlp import send
+
+        if not send(samples):
+            yield "OTEL_EXPORTER_OTLP_ENDPOINT: it took no metrics; the run is not affected"
     if not target.pushgateway and not target.textfile:
         return
     from prometheus_client import push_to_gateway, write_to_textfile
 
-    registry = registry_of(collect(pipeline, lease_refused=lease_refused))
+    registry = registry_of(samples)
     instance = target.instance or pipeline.config.index.name
     if target.pushgateway:
         try:

@@ -7,6 +7,7 @@ workers, few by this process; the ledger is committed here.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +16,7 @@ from jobs.state.parts import Part
 from jobs.state.run_target import RunTarget
 from jobs.state.staging import Staged, StagedFile, staged
 from jobs.state.write_intents import commit_intent, record_intent
+from jobs.telemetry.tracing import Value, past
 
 if TYPE_CHECKING:
     from indexers.base import Index
@@ -107,7 +109,9 @@ class Publisher:
             ledger = writer.intent(rows, delete=True)
             with record_intent(writer.root, f"{writer.run_id}-deletes-{number}", ledger) as record:
                 writer.check()
+                began = time.time_ns()
                 self._index.delete(writer.version, rows["chunk_id"].to_pylist())
+                self._trace("delete", len(rows), began, time.time_ns())
                 writer.check()
             commit_intent(self._target.state, record)
             self.deleted += len(rows)
@@ -135,10 +139,22 @@ class Publisher:
 
     def _commit(self, written: WrittenRows) -> None:
         if written.record is not None:
+            self._trace("upsert", written.rows, written.began, written.ended)
             commit_intent(self._target.state, written.record)
         self.upserted += written.rows
         self.left_out += written.left_out
         self._progress(written.rows)
+
+    def _trace(self, operation: str, rows: int, began: int, ended: int) -> None:
+        """A span by the conventions for databases."""
+        version = self._writer.version
+        attributes: dict[str, Value] = {
+            "db.system.name": self._index.capabilities().engine.split(" ")[0].lower(),
+            "db.operation.name": operation,
+            "db.collection.name": version,
+            "db.operation.batch.size": rows,
+        }
+        past(f"{operation} {version}", (began, ended), within="publish", kind="client", attributes=attributes)
 
 
 def _grouped(all_files: Staged, rows: int) -> Iterator[Staged]:

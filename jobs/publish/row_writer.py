@@ -5,6 +5,7 @@ What is written is recorded first, and the records are what comes back: the ledg
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -54,12 +55,14 @@ class PlannedRows:
 class WrittenRows:
     """Rows that the index has taken. Their ``record`` (a file) waits to be committed, None where there are none.
 
-    ``left_out`` have no vector.
+    ``left_out`` have no vector. ``began`` and ``ended`` are ns since 1970.
     """
 
     record: StatePath | None
     rows: int
     left_out: int
+    began: int = 0
+    ended: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +96,9 @@ class RowWriter:
                 place = pc.index_in(_content_keys(rows), keys)
                 here = pc.is_valid(place)
                 joined = rows.filter(here).append_column("vector", vectors["vector"].take(place.filter(here)))
+            began = time.time_ns()
             record = self._write(index, joined, f"{planned.name}-{number}") if len(joined) else None
-            yield WrittenRows(record, len(joined), len(rows) - len(joined))
+            yield WrittenRows(record, len(joined), len(rows) - len(joined), began, time.time_ns())
 
     def intent(self, rows: pa.Table, *, delete: bool) -> pa.Table:
         """Rows of the ledger (INTENT) for planned rows, or for rows to delete."""

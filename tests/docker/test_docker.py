@@ -347,7 +347,9 @@ def test_the_ray_image_has_every_package_that_embedmill_needs_but_the_embedded_i
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = {re.split(r"[\[>=<]", line)[0] for line in project["dependencies"]}
     needed |= {
-        re.split(r"[\[>=<]", line)[0] for extra in ("aws", "vespa") for line in project["optional-dependencies"][extra]
+        re.split(r"[\[>=<]", line)[0]
+        for extra in ("aws", "otel", "vespa")
+        for line in project["optional-dependencies"][extra]
     }
     lines = "".join((DOCKER / "install" / f"{n}.txt").read_text() for n in ("spark", "ray")).splitlines()
     listed = {line.split("[")[0] for line in lines if line and not line.startswith(("#", "-"))}

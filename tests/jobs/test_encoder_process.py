@@ -19,8 +19,8 @@ import pytest
 from embedding.encoders.spec import EncoderSpec
 from embedding.errors import ConfigError, EmbedmillError, ResourceError
 from jobs.config import load_config
-from jobs.embed.embed import StoredShard
 from jobs.embed.encoder_process import EncoderProcess, ShardRequest
+from jobs.embed.stored_shard import StoredShard
 from jobs.embed.workers import EncodeShard, cut_shard, write_shard
 from jobs.pipeline import FEW_BYTES, Pipeline
 from jobs.state.store import State

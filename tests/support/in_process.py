@@ -24,7 +24,8 @@ from indexers import exact
 from indexers.exact import ExactIndex
 from jobs.cli.app import script
 from jobs.config import load_config
-from jobs.embed.embed import ATTEMPTS, TEXTS, StoredShard, embed
+from jobs.embed.embed import ATTEMPTS, TEXTS, embed
+from jobs.embed.stored_shard import StoredShard
 from jobs.embed.workers import EncodeShard, cut_shard, write_shard
 from jobs.maintenance import erase
 from jobs.pipeline import Pipeline

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +90,18 @@ class Cost:
         return Cost(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
+class Request(NamedTuple):
+    """One request: when it was sent and answered (ns since 1970), its texts, and the class of what went wrong."""
+
+    began: int
+    ended: int
+    texts: int
+    fault: str
+
+
+MOST_REQUESTS = 10_000  # that are kept until somebody takes them
+
+
 class RemoteEncoder:
     """An Encoder over a Service."""
 
@@ -101,6 +114,7 @@ class RemoteEncoder:
         self.limit = AdaptiveLimit(settings.concurrency)
         self._service = service
         self._settings = settings
+        self._requests_made: list[Request] = []
         self._counting = threading.Lock()
 
     def close(self) -> None:
@@ -224,12 +238,16 @@ class RemoteEncoder:
 
     def _once(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], int | None]:
         with self.limit.slot() as era:
+            began, fault = time.time_ns(), ""
             try:
                 answer = self._service.ask(texts)
-            except TryAgain as error:
-                if error.throttled:
+            except Exception as error:
+                fault = type(error).__name__
+                if isinstance(error, TryAgain) and error.throttled:
                     self.limit.pushed_back(era)
                 raise
+            finally:
+                self._note(Request(began, time.time_ns(), len(texts), fault))
             self.limit.succeeded()
         return self._checked(answer, len(texts)), answer.tokens
 
@@ -248,6 +266,17 @@ class RemoteEncoder:
     def _count(self, more: Cost) -> None:
         with self._counting:
             self.cost += more
+
+    def _note(self, request: Request) -> None:
+        with self._counting:
+            if len(self._requests_made) < MOST_REQUESTS:
+                self._requests_made.append(request)
+
+    def take_requests(self) -> list[Request]:
+        """What was asked since it was last taken; of very many the first."""
+        with self._counting:
+            made, self._requests_made = self._requests_made, []
+        return made
 
     def take_cost(self) -> Cost:
         """What was spent since it was last taken."""

@@ -1,0 +1,62 @@
+"""From a run to the person on call, with the real programs: pushed, scraped, judged, and told with the runbook's page."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.metrics.series import PREFIX
+from jobs.state.lease import holder
+from tests.support.paths import ROOT
+from tests.support.prometheus import MISSING, Prometheus, quick_waits, until
+from tests.support.workspace import Workspace
+
+pytestmark = [
+    pytest.mark.usefixtures("encoder_here"),
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed (Debian): {MISSING}"),
+]
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Iterator[Prometheus]:
+    folder = tmp_path / "prometheus"
+    folder.mkdir()
+    started = Prometheus(folder, quick_waits)
+    yield started
+    started.stop()
+
+
+def test_a_run_is_seen_and_one_that_is_killed_wakes_somebody(workspace: Workspace, chain: Prometheus) -> None:
+    text = workspace.config.read_text()
+    workspace.config.write_text(f'{text}[telemetry]\npushgateway = "{chain.gateway}"\n[slo]\ncoverage = 0.5\n')
+    assert workspace.run().code == 0
+    embedded = f'{PREFIX}chunks{{outcome="embedded"}}'
+    until(lambda: chain.query(embedded), "a sample of the run")
+    [found] = chain.query(embedded)
+    assert (found["metric"]["job"], found["metric"]["instance"], found["value"][1]) == ("embedmill", "messages", "8")
+    told = {one["metric"]["__name__"] for one in chain.query(f'{{__name__=~"{PREFIX}.*"}}')}
+    assert {f"{PREFIX}{name}" for name in ("coverage_ratio", "lag_seconds", "table_bytes", "step_seconds")} <= told
+
+    kill_a_run(workspace)
+    until(lambda: any(one["labels"]["alertname"] == "EmbedmillNoSuccess" for one in chain.fired), "the alert")
+    [alert] = [one for one in chain.fired if one["labels"]["alertname"] == "EmbedmillNoSuccess"][:1]
+    assert alert["status"] == "firing" and alert["labels"]["severity"] == "page"
+    assert alert["annotations"]["runbook_url"] == "docs/runbook.md#embedmillnosuccess"
+    assert not [one for one in chain.fired if one["labels"]["alertname"] == "EmbedmillCoverage"]
+
+
+def kill_a_run(workspace: Workspace) -> None:
+    """Start a run that has something to do, and kill it once it holds the lease."""
+    workspace.day("general", [{**one, "text": f"{one['text']} again"} for one in workspace.messages("general")])
+    words = [sys.executable, "-m", "jobs.cli", "run", "--config", str(workspace.config)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    until(lambda: holder(workspace.root / "state"), "the run holds the lease")
+    run.send_signal(signal.SIGKILL)
+    run.wait()
