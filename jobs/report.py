@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from jobs.bodies import run as bodies
 from jobs.extract.extract import ExtractReport
 from jobs.plan.plan import Plan
+from jobs.run_details import RunDetails, StepTime
 from jobs.scope import iso, parse_moment
 from jobs.telemetry import tracing
 
@@ -59,6 +60,7 @@ class Report:
     seconds: dict[str, float] = field(default_factory=dict)
     scratch_cleared: int = 0  # folders of earlier runs that were found as this one began
     receipt: Receipt | None = None  # of a purge
+    details: RunDetails = field(default_factory=RunDetails)
     error: str | None = None  # class of what ended it
     lease_wait: float | None = None  # seconds, of one that had to wait
     differences: Mapping[str, int] | None = None  # of a verify
@@ -72,11 +74,15 @@ class Report:
             with tracing.span(step):
                 yield
         finally:
-            self.seconds[step] = self.seconds.get(step, 0.0) + time.monotonic() - start
+            took = time.monotonic() - start
+            self.seconds[step] = self.seconds.get(step, 0.0) + took
+            now = time.time_ns()
+            self.details.steps.append(StepTime(step, now - int(took * 1e9), now))
 
     def count_embedded(self, shards: Iterable[StoredShard]) -> None:
         """Add what was encoded and stored."""
         for shard in shards:
+            self.details.add_shard(shard.timing, shard.texts, shard.tokens)
             self.embedded += shard.texts
             self.tokens += shard.tokens
             self.unreadable += shard.unreadable

@@ -12,6 +12,7 @@ from jobs.maintenance.compact import compact_due
 from jobs.maintenance.erase import finish_purges
 from jobs.pipeline import Pipeline
 from jobs.report import Report, new_run_id, record, recorded
+from jobs.run_details import RunDetails, keep_details, kept_details
 from jobs.scope import Scope
 from jobs.sources import open_sources
 from jobs.state.integrity import record_versions, recorded_versions
@@ -108,6 +109,7 @@ def _held(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
         before = None if first else recorded(state, run_id)
         if before is not None:
             report.go_on(before)
+            report.details.add(kept_details(state.root, run_id) or RunDetails())
         report.finished_at = report.started_at
         record(state, report, begun=True)  # a killed run is known by this row
         try:
@@ -126,6 +128,7 @@ def _held(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
             if lease.held():
                 record(state, report)
                 record_versions(state.root)
+                keep_details(state.root, run_id, report.details)
                 clear_work(state.root, keep=run_id if given and report.status in ("running", "failed") else "")
             else:  # the other scratch is of the run that took over; the lost lease explains whatever failed here
                 remove_all(state.work(run_id))

@@ -187,6 +187,13 @@ class MigrateBody(Body):
     tables: dict[str, int]
 
 
+class ReportBody(Body):
+    """`report`: the run, and the page that was written."""
+
+    run_id: str
+    file: str
+
+
 class StateCopyBody(Body):
     """`state copy`: where from and to, the files of the state, how many of them were copied now, and its bytes.
 

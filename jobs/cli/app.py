@@ -69,6 +69,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "status": lookup.status,
     "explain": lookup.explain,
     "doctor": doctor.doctor,
+    "report": lookup.report,
     "purge": purge.purge,
 }
 for _name, _command in _COMMANDS.items():

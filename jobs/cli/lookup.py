@@ -1,10 +1,11 @@
-"""The commands that look things up and change nothing: search, status, config, explain."""
+"""The commands that look things up and change nothing: search, status, config, explain, report."""
 
 # ruff: noqa: PLR0913  (typer makes each parameter of a command an option)
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -153,6 +154,25 @@ def explain(
         with opened_pipeline(config) as pipeline:
             body = look(pipeline, readable(team, "--team"), readable(wanted, "ID"), text=text)
         show(body, json, render_explain.explain)
+        return 0
+
+    guarded(command, json)
+
+
+def report(
+    run: Annotated[str, typer.Argument(metavar="[RUN]", help="A run's id; without one the newest.")] = "",
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write the page.")] = None,
+) -> None:
+    """Write a run as one HTML page: timeline, throughput, lengths, teams (masked), workers, and the runs before it."""
+
+    def command() -> int:
+        from jobs.commands.run_page import write_page
+
+        with opened_pipeline(config) as pipeline:
+            body = write_page(pipeline, readable(run, "RUN"), out)
+        show(body, json, lambda told: told.file)
         return 0
 
     guarded(command, json)

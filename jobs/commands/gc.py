@@ -9,11 +9,13 @@ from __future__ import annotations
 from jobs.bodies.answers import GcBody, TableSize
 from jobs.maintenance.compact import compact_all, sizes
 from jobs.pipeline import Pipeline
+from jobs.run_details import drop_details
 from jobs.run_session import open_session
 from jobs.scope import Scope
 from jobs.versions import own_index, served_versions, versions_to_keep
 
 _PER_CUT = ("sources", "chunks", "removals", "quarantine")
+KEPT_RUNS = 500  # whose details stay
 VACUUM_HOURS = 1  # a search or a status that began before may still read the files
 
 
@@ -53,6 +55,7 @@ def gc(
                     state.drop(name, f"`cut` = '{cut}'")
             for space in stale_spaces:
                 state.drop("vectors", f"`space_id` = '{space}'")
+            drop_details(state.root, KEPT_RUNS)
             with pipeline.progress.phase("compact the tables"):
                 compact_all(state)
             for name in ("published", "vectors", *_PER_CUT):

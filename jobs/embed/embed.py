@@ -14,7 +14,6 @@ the others nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -136,7 +135,7 @@ def _store(
     before_commit()
     shard = StoredShard.of_row(row)
     state.append("vectors", shard.parts)
-    trace_shard(shard, json.loads(row["timing"]), *told)
+    trace_shard(shard, *told)
     return shard
 
 

@@ -5,8 +5,7 @@ The names are ours to keep: those that the library has for them are deprecated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jobs.telemetry.observed import Embedded, observe
 from jobs.telemetry.tracing import past
@@ -17,8 +16,9 @@ if TYPE_CHECKING:
 OPERATION = "embeddings"
 
 
-def trace_shard(shard: StoredShard, timing: Mapping[str, Any], model: str, dim: int) -> None:
+def trace_shard(shard: StoredShard, model: str, dim: int) -> None:
     """A span of the shard within the step, and one below it for each request to a service."""
+    timing = shard.timing
     provider = str(timing["encoder"]).split(" ")[0]
     common = {
         "gen_ai.operation.name": OPERATION,

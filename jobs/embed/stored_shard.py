@@ -17,7 +17,7 @@ class StoredShard:
 
     ``texts`` were encoded, ``tokens`` are theirs; ``unreadable`` are texts that the model's tokenizer knows next to
     nothing of. ``failed`` are the texts left out, with their reason, by (team_id, content_hash). ``cost`` is what a
-    managed model was asked for; None where the model is our own.
+    managed model was asked for; None where the model is our own. ``timing`` is when and where it was encoded.
     """
 
     name: str
@@ -27,6 +27,7 @@ class StoredShard:
     unreadable: int
     failed: Mapping[tuple[str, str], str]
     cost: Cost | None
+    timing: Mapping[str, Any]
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> StoredShard:
@@ -39,4 +40,5 @@ class StoredShard:
             int(row["unreadable"]),
             {(team, content): reason for team, content, reason in json.loads(row["failed"])},
             Cost(**json.loads(row["cost"])) if row["cost"] else None,
+            json.loads(row["timing"]),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import time
 from dataclasses import asdict
@@ -105,6 +106,11 @@ class EncodeShard:
             shard, reasons = shard.slice(0, 0), []
             vectors = np.zeros((0, self._encoder.dim), np.float32)
         remote = self._encoder if isinstance(self._encoder, RemoteEncoder) else None
+        rows = (
+            shard.select(["team_id", "content_hash", "tokens"])
+            .append_column("vector", pack(vectors))
+            .append_column("reason", pa.array(reasons, pa.string()))
+        )
         cost = json.dumps(asdict(remote.take_cost())) if remote else ""
         timing = json.dumps(
             {
@@ -112,14 +118,12 @@ class EncodeShard:
                 "ended": time.time_ns(),
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
+                "cpu": round(time.process_time(), 3),
+                "memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+                "lengths": _lengths(rows["tokens"]),
                 "encoder": self._encoder.name,
                 "requests": remote.take_requests() if remote else [],
             }
-        )
-        rows = (
-            shard.select(["team_id", "content_hash", "tokens"])
-            .append_column("vector", pack(vectors))
-            .append_column("reason", pa.array(reasons, pa.string()))
         )
         return in_a_row(
             rows, shard=name, unreadable=row["unreadable"][0].as_py(), cost=cost, timing=timing, fault=fault
@@ -164,6 +168,13 @@ class EncodeShard:
         return encode_with_bisection(
             lambda start, stop: encoder.encode(texts[start:stop], tokens[start:stop]), len(rows), encoder.dim
         )
+
+
+def _lengths(tokens: pa.ChunkedArray) -> dict[str, int]:
+    """Texts by the power of two of their tokens."""
+    powers = np.log2(np.maximum(tokens.to_numpy(), 1)).astype(int)
+    found, counts = np.unique(powers, return_counts=True)
+    return {str(power): int(count) for power, count in zip(found, counts, strict=True)}
 
 
 @without_messages()

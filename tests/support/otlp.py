@@ -44,8 +44,9 @@ class Receiver:
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
         self.http = f"http://127.0.0.1:{self._http.server_port}"
         self._grpc = grpc.server(ThreadPoolExecutor(2))
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Traces(self), self._grpc)
-        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Metrics(self), self._grpc)
+        added: Any = (trace_service_pb2_grpc, metrics_service_pb2_grpc)  # they have no types
+        added[0].add_TraceServiceServicer_to_server(_Traces(self), self._grpc)
+        added[1].add_MetricsServiceServicer_to_server(_Metrics(self), self._grpc)
         self.grpc = f"http://127.0.0.1:{self._grpc.add_insecure_port('127.0.0.1:0')}"
         self._grpc.start()
         return self

@@ -1,0 +1,107 @@
+"""The page of a run: what it shows, what it does not, and that a browser has nothing to complain of."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from jobs.run_details import FOLDER, RunDetails, ShardTime, StepTime, drop_details, keep_details, kept_details
+from jobs.run_page.data import page_data
+from tests.support.in_process import open_pipeline
+from tests.support.workspace import TEAM, TEXTS, Workspace, message
+
+pytestmark = pytest.mark.usefixtures("encoder_here")
+CHROMIUM = shutil.which("chromium")
+
+
+def page(space: Workspace, *arguments: str) -> tuple[str, str]:
+    """The run and its page."""
+    out = space.root / "page.html"
+    told = space.call("report", *arguments, "--out", str(out))
+    assert told.code == 0, told
+    assert told.body["file"] == str(out) and out.stat().st_mode & 0o077 == 0
+    return told.body["run_id"], out.read_text()
+
+
+def test_a_page_shows_what_the_run_did_and_no_text_team_or_channel(ran: Workspace) -> None:
+    first = ran.call("status").body["last_runs"][0]["run_id"]
+    ran.day("general", [message(n, f"canary4711 number {n}") for n in range(3)])
+    (ran.files / "canary4712.pdf").write_bytes(b"%PDF-1.7\nnothing")
+    assert ran.run().code == 3
+    run_id, text = page(ran)
+    assert run_id != first and f"run {run_id}" in text and ">partial<" in text
+    for heading in ("Timeline", "Throughput", "Length of texts", "Workers", "Written, by team and channel"):
+        assert f"<h2>{heading}</h2>" in text, heading
+    assert "<h2>Put into quarantine</h2>" in text and "The last 2 runs" in text
+    for secret in ("canary", TEAM, "C1", "general", *TEXTS):
+        assert secret not in text, secret
+    assert page(ran, first)[0] == first
+
+
+def test_a_page_asks_nothing_of_any_network(ran: Workspace) -> None:
+    _, text = page(ran)
+    assert not re.findall(r"(?:src|href)=\"(?!#|data:)", text) and "<script" not in text and "url(http" not in text
+    assert "@import" not in text
+
+
+def test_a_run_that_is_not_known_is_said_with_those_that_are(ran: Workspace) -> None:
+    told = ran.call("report", "no-such-run")
+    [last] = ran.call("status").body["last_runs"]
+    assert told.code == 2 and f"no-such-run has told nothing here; the newest that have: {last['run_id']}" in told.err
+
+
+def test_a_run_without_details_has_a_page_too(ran: Workspace) -> None:
+    shutil.rmtree(ran.root / "state" / FOLDER)
+    _, text = page(ran)
+    assert "Timeline" not in text and "Written, by team and channel" in text
+
+
+def test_counts_are_of_this_run_and_the_largest_come_first(ran: Workspace) -> None:
+    ran.day("random", [message(n, f"another {n}") for n in range(2)])
+    ran.day("general", [message(n, f"something {n}") for n in range(4)])
+    assert ran.run().code == 0
+    data = page_data(open_pipeline(ran.config))
+    assert list(data.written.values()) == [4, 2] and list(data.embedded.values()) == [6]
+    assert all(re.fullmatch(r"[0-9a-f]{8} / [0-9a-f]{8}", name) for name in data.written)
+
+
+def test_details_are_kept_for_the_newest_runs_and_put_together_over_processes(tmp_path: Path) -> None:
+    step, shard = StepTime("embed", 1, 2), ShardTime(1, 2, 3, 4, "host 1", 0.5, 6)
+    first = RunDetails([step], [shard])
+    first.lengths[3] = 2
+    for number in range(5):
+        keep_details(tmp_path, f"run-{number}", first)
+    second = RunDetails([StepTime("publish", 3, 4)], [])
+    kept = kept_details(tmp_path, "run-4")
+    assert kept == first
+    second.add(kept)
+    assert [one.step for one in second.steps] == ["embed", "publish"] and second.lengths == {3: 2}
+    drop_details(tmp_path, 2)
+    assert sorted(os.listdir(tmp_path / FOLDER)) == ["run-3.json", "run-4.json"]
+    (tmp_path / FOLDER / "run-4.json").write_text("{")
+    assert kept_details(tmp_path, "run-4") is None is kept_details(tmp_path, "run-0")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium (Debian: chromium)")
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_browser_opens_it_without_a_complaint(ran: Workspace, tmp_path: Path, width: int) -> None:
+    _, text = page(ran)
+    file = tmp_path / "page.html"
+    measure = "document.title = [innerWidth, document.documentElement.scrollWidth].join(' ')"
+    assert (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in text
+    )  # what it would ask for is a complaint
+    text = text.replace("default-src 'none'", "default-src 'none'; script-src 'unsafe-inline'")
+    file.write_text(text.replace("</body>", f"<script>{measure}</script></body>"))
+    words = ["--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900", "--enable-logging=stderr"]
+    words += ["--dump-dom", f"--user-data-dir={tmp_path / 'profile'}", file.as_uri()]
+    assert CHROMIUM is not None
+    done = subprocess.run([CHROMIUM, *words], capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    inner, scrolls = (int(n) for n in re.findall(r"<title>(\d+) (\d+)</title>", done.stdout)[0])
+    assert scrolls <= inner, "the page is not wider than the window"
