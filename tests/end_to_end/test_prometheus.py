@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,9 +14,11 @@ import pytest
 
 from jobs.metrics.series import PREFIX
 from jobs.state.lease import holder
+from tests.support.dashboards import expressions
+from tests.support.in_process import open_pipeline
 from tests.support.paths import ROOT
 from tests.support.prometheus import MISSING, Prometheus, quick_waits, until
-from tests.support.workspace import Workspace
+from tests.support.workspace import Workspace, writing
 
 pytestmark = [
     pytest.mark.usefixtures("encoder_here"),
@@ -43,12 +46,32 @@ def test_a_run_is_seen_and_one_that_is_killed_wakes_somebody(workspace: Workspac
     told = {one["metric"]["__name__"] for one in chain.query(f'{{__name__=~"{PREFIX}.*"}}')}
     assert {f"{PREFIX}{name}" for name in ("coverage_ratio", "lag_seconds", "table_bytes", "step_seconds")} <= told
 
+    say_more(workspace)
+    until(lambda: not unanswered(chain), f"an answer to each panel's query: {unanswered(chain)}")
     kill_a_run(workspace)
     until(lambda: any(one["labels"]["alertname"] == "EmbedmillNoSuccess" for one in chain.fired), "the alert")
     [alert] = [one for one in chain.fired if one["labels"]["alertname"] == "EmbedmillNoSuccess"][:1]
     assert alert["status"] == "firing" and alert["labels"]["severity"] == "page"
     assert alert["annotations"]["runbook_url"] == "docs/runbook.md#embedmillnosuccess"
     assert not [one for one in chain.fired if one["labels"]["alertname"] == "EmbedmillCoverage"]
+
+
+def unanswered(chain: Prometheus) -> list[str]:
+    """Expressions of the dashboards that Prometheus has no answer to."""
+    return [one for one in expressions() if not chain.query(one.replace("$instance", ".*"))]
+
+
+def say_more(workspace: Workspace) -> None:
+    """Have something in quarantine, a run that encoded enough to tell its speed, and a verify."""
+    state = open_pipeline(workspace.config).state
+    [row] = state.read("runs").to_pylist()
+    report = json.loads(row["report"])
+    report["tokens"]["embedded"], report["seconds"]["embed"] = 20_000, 10.0
+    told = {**row, "run_id": "earlier", "report": json.dumps(report), "started_at": row["started_at"] - 1}
+    writing(state).change("runs", [{**told, "_delete": False}])
+    (workspace.files / "broken.pdf").write_bytes(b"%PDF-1.7\nnothing")
+    assert workspace.run().code == 3
+    assert workspace.verify().code == 0
 
 
 def kill_a_run(workspace: Workspace) -> None:

@@ -1,0 +1,243 @@
+"""Writes the dashboards, one JSON file each, for Grafana 11 and later.
+
+    python deploy/grafana/dashboards.py        # into this folder
+
+Of each panel: what a person reads off it, the expression, the unit. ``$instance`` is one index or several.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from grafana_foundation_sdk.builders import dashboard, prometheus, stat, timeseries
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.common import BigValueColorMode, BigValueGraphMode
+from grafana_foundation_sdk.models.dashboard import (
+    DataSourceRef,
+    Threshold,
+    ThresholdsMode,
+    VariableHide,
+    VariableRefresh,
+)
+
+SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
+
+
+class Drawn(NamedTuple):
+    """A panel. ``number`` shows the newest value alone, red from ``bad`` on (below it where ``low_is_bad``)."""
+
+    title: str
+    about: str
+    expression: str
+    unit: str = "short"
+    legend: str = "{{instance}}"
+    number: bool = False
+    bad: float | None = None
+    low_is_bad: bool = False
+
+
+def of(name: str, *matchers: str) -> str:
+    """A series of the chosen instances."""
+    chosen = ",".join(('instance=~"$instance"', *matchers))
+    return f"embedmill_{name}{{{chosen}}}"
+
+
+OVERVIEW = (
+    Drawn(
+        "Index is of",
+        "Age of what can be found: when the newest whole run began.",
+        f"time() - {of('indexed_through_timestamp_seconds')}",
+        "s",
+        number=True,
+        bad=2 * 86400,
+    ),
+    Drawn(
+        "Coverage",
+        "Share of the desired chunks that the index has.",
+        of("coverage_ratio"),
+        "percentunit",
+        number=True,
+        bad=0.999,
+        low_is_bad=True,
+    ),
+    Drawn(
+        "In quarantine",
+        "Records that cannot be read.",
+        f"sum by (instance) ({of('quarantine_records')}) or {of('desired_chunks')} * 0",
+        number=True,
+        bad=1000,
+    ),
+    Drawn(
+        "Deletions held back",
+        "Documents that may be gone and wait for a decision.",
+        of("held_deletions"),
+        number=True,
+        bad=1,
+    ),
+    Drawn(
+        "Rows",
+        "Chunks that searches can find, and those that the sources hold.",
+        f"{of('published_chunks')} or {of('desired_chunks')}",
+        legend="{{__name__}}",
+    ),
+    Drawn(
+        "Differences",
+        "What the newest verify found, by kind; none of it should stay.",
+        of("verify_differences"),
+        legend="{{kind}}",
+    ),
+    Drawn(
+        "Quarantine by reason",
+        "A reason that jumps is a producer that changed.",
+        of("quarantine_records"),
+        legend="{{reason}}",
+    ),
+    Drawn(
+        "Tokens encoded",
+        "By the newest run of each command: what was new in the sources.",
+        of("encoded_tokens"),
+        legend="{{command}}",
+    ),
+)
+RUN = (
+    Drawn("Last run", "1: ended well.", of("last_run_ok", 'command="run"'), number=True, bad=1, low_is_bad=True),
+    Drawn(
+        "Seconds",
+        "Of the newest run, waits between steps included.",
+        of("step_seconds", 'command="run"', 'step="total"'),
+        "s",
+        number=True,
+    ),
+    Drawn(
+        "Waited for the lease",
+        "How long the newest run waited for another one.",
+        of("lease_wait_seconds", 'command="run"'),
+        "s",
+        number=True,
+        bad=3600,
+    ),
+    Drawn(
+        "Refused now", "1: a command was refused, as another one is writing.", of("lease_refused"), number=True, bad=1
+    ),
+    Drawn(
+        "Seconds by step",
+        "Which step takes the time.",
+        of("step_seconds", 'command="run"', 'step!="total"'),
+        "s",
+        legend="{{step}}",
+    ),
+    Drawn(
+        "Chunks by outcome",
+        "Many embedded without new text: a renamed channel, another template.",
+        of("chunks", 'command="run"', 'outcome!="unchanged"'),
+        legend="{{outcome}}",
+    ),
+    Drawn(
+        "Documents by outcome", "Read, rejected, in quarantine.", of("documents", 'command="run"'), legend="{{outcome}}"
+    ),
+    Drawn("Rows written and deleted", "In the index.", of("index_rows_changed", 'command="run"'), legend="{{change}}"),
+    Drawn("Killed runs", "In 30 days, by command.", of("killed_runs"), legend="{{command}}"),
+)
+CAPACITY = (
+    Drawn(
+        "Files of tables",
+        "Growth without end: `embedmill gc` is not in the schedule.",
+        of("table_files"),
+        legend="{{table}}",
+    ),
+    Drawn(
+        "Bytes of tables",
+        "Of the newest version of each table of the state.",
+        of("table_bytes"),
+        "bytes",
+        legend="{{table}}",
+    ),
+    Drawn("Chunks", "What the sources hold.", of("desired_chunks")),
+    Drawn(
+        "Encoding speed",
+        "Tokens a second of the newest run that encoded enough to tell.",
+        of("encoder_tokens_per_second"),
+    ),
+    Drawn(
+        "Speed by the median",
+        "Below one half an alert tells of it.",
+        of("encoder_share_of_median_ratio"),
+        "percentunit",
+    ),
+    Drawn(
+        "Cost of the newest run",
+        "Estimated, by model.usd_per_hour or a service's price.",
+        of("cost_usd"),
+        "currencyUSD",
+        legend="{{command}}",
+    ),
+)
+DASHBOARDS: dict[str, tuple[str, Sequence[Drawn]]] = {
+    "overview": ("embedmill: fresh, complete, affordable", OVERVIEW),
+    "run": ("embedmill: a run", RUN),
+    "capacity": ("embedmill: capacity", CAPACITY),
+}
+
+
+def build(uid: str, title: str, panels: Sequence[Drawn]) -> str:
+    """The JSON of a dashboard."""
+    made = (
+        dashboard.Dashboard(title)
+        .uid(f"embedmill-{uid}")
+        .tags(["embedmill"])
+        .time("now-30d", "now")
+        .refresh("5m")
+        .timezone("browser")
+        .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
+        .with_variable(
+            dashboard.QueryVariable("instance")
+            .label("Index")
+            .hide(VariableHide.DONT_HIDE)
+            .datasource(SOURCE)
+            .query("label_values(embedmill_info, instance)")
+            .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+            .multi(True)
+            .include_all(True)
+        )
+    )
+    for panel in panels:
+        made = made.with_panel(_panel(panel))
+    return json.dumps(made.build(), cls=JSONEncoder, indent=1, sort_keys=True) + "\n"
+
+
+def _panel(drawn: Drawn) -> stat.Panel | timeseries.Panel:
+    query = prometheus.Dataquery().expr(drawn.expression).legend_format(drawn.legend).ref_id("A").datasource(SOURCE)
+    if not drawn.number:
+        return (
+            timeseries.Panel()
+            .title(drawn.title)
+            .description(drawn.about)
+            .datasource(SOURCE)
+            .unit(drawn.unit)
+            .min(0)
+            .height(8)
+            .span(12)
+            .with_target(query)
+        )
+    panel = stat.Panel().title(drawn.title).description(drawn.about).datasource(SOURCE).unit(drawn.unit)
+    panel = panel.height(5).span(6).color_mode(BigValueColorMode.VALUE).graph_mode(BigValueGraphMode.AREA)
+    if drawn.bad is not None:
+        colours = ("red", "green") if drawn.low_is_bad else ("green", "red")
+        steps = [Threshold(value=None, color=colours[0]), Threshold(value=drawn.bad, color=colours[1])]
+        panel = panel.thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps))
+    return panel.with_target(query)
+
+
+def pages() -> dict[str, str]:
+    """Every dashboard by the name of its file."""
+    return {f"{uid}.json": build(uid, *of) for uid, of in DASHBOARDS.items()}
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
+    for name, text in pages().items():
+        (folder / name).write_text(text, encoding="utf-8")
