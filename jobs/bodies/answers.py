@@ -117,6 +117,15 @@ class Quarantine(Body):
     ignored: dict[str, int]
 
 
+class LevelBody(Body):
+    """A promise of ``[slo]``: its key, what it asks for, what is (null: unknown), whether it is met."""
+
+    name: str
+    target: float
+    value: float | None
+    met: bool
+
+
 class StatusBody(Body):
     """`status`: ``tables`` are rows by table; ``lag_seconds`` since the last good run began, null before it."""
 
@@ -128,6 +137,7 @@ class StatusBody(Body):
     lag_seconds: float | None
     quarantine: Quarantine
     held_back: tuple[HeldBackBody, ...]
+    levels: tuple[LevelBody, ...] = ()
 
 
 class RollbackBody(Body):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -109,17 +110,33 @@ def _standard_input() -> str:
         raise ConfigError("TEXT: standard input is not UTF-8") from None
 
 
-def status(config: ConfigOption = None, json: JsonOption = False) -> None:
-    """Show tables, index versions, alias, last runs, lag and quarantine."""
+def status(
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 4 where a promise of [slo] is missed.")] = False,
+    watch: Annotated[
+        float, typer.Option("--watch", metavar="SECONDS", min=0, help="Show it anew every so many seconds; 0: once.")
+    ] = 0.0,
+) -> None:
+    """Show tables, index versions, alias, last runs, lag, quarantine, and whether what [slo] promises is met."""
 
     def command() -> int:
+        from rich.console import Console
+
         from jobs.cli import render
         from jobs.commands.status import status as look
 
-        with opened_pipeline(config) as pipeline:
-            body = look(pipeline)
-        show(body, json, render.status)
-        return 0
+        if watch and json:
+            raise ConfigError("--watch: is for a person; leave --json out, or ask again from outside")
+        while True:
+            with opened_pipeline(config) as pipeline:
+                body = look(pipeline)
+            if watch:
+                Console().clear()  # nothing where that is no terminal
+            show(body, json, render.status)
+            if not watch:
+                return 4 if check and not all(level.met for level in body.levels) else 0
+            time.sleep(watch)
 
     guarded(command, json)
 

@@ -241,6 +241,9 @@ def status(body: StatusBody) -> str:
     rows += [("quarantine", f"{count:,} {reason}") for reason, count in quarantine.reasons.items()]
     rows += [("ignored", f"{count:,} {reason}") for reason, count in quarantine.ignored.items()]
     rows += [("held back", held_back(one)) for one in body.held_back]
+    for one in body.levels:
+        now = "unknown" if one.value is None else f"{one.value:,.3g}"
+        rows.append(("promised", f"{one.name} {one.target:,.3g}: {'met' if one.met else 'MISSED'}, now {now}"))
     return f"space {body.space_id}\n" + table(rows)
 
 

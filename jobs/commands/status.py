@@ -7,6 +7,7 @@ from collections import Counter
 
 from jobs.bodies.answers import IndexState, LastRun, Quarantine, StatusBody, Version
 from jobs.extract.held_deletions import held_back
+from jobs.metrics.levels import levels
 from jobs.pipeline import Pipeline
 from jobs.report import BEGUN
 from jobs.scope import iso
@@ -56,6 +57,7 @@ def status(pipeline: Pipeline) -> StatusBody:
             total=reasons.total(), reasons=dict(sorted(reasons.items())), ignored=dict(sorted(ignored.items()))
         ),
         held_back=tuple(one.body() for one in held_back(state)),
+        levels=levels(pipeline),
     )
 
 

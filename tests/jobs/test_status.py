@@ -8,7 +8,7 @@ from jobs.commands.status import status
 from jobs.run_session import open_session
 from jobs.scope import Scope
 from tests.support.in_process import Death, Killed, open_pipeline
-from tests.support.workspace import Workspace
+from tests.support.workspace import Workspace, writing
 
 
 def last(space: Workspace) -> tuple[str, str]:
@@ -29,3 +29,28 @@ def test_a_run_is_running_while_it_holds_the_lease_and_killed_after(workspace: W
         pass
     told = status(open_pipeline(workspace.config)).last_runs
     assert [run.status for run in told] == ["failed", "killed", "ok"], "one that ended in a fault is neither"
+
+
+def test_what_is_promised_is_met_or_missed(ran: Workspace, encoder_here: None) -> None:
+    assert ran.call("status").body["levels"] == [] and ran.call("status", "--check").code == 0
+    ran.config.write_text(ran.config.read_text() + "[slo]\nlag_hours = 2\ncoverage = 0.999\n")
+    met = ran.call("status", "--check")
+    assert met.code == 0 and [(one["name"], one["met"]) for one in met.body["levels"]] == [
+        ("lag_hours", True),
+        ("coverage", True),
+    ]
+    writing(open_pipeline(ran.config).state).drop("published", "true")
+    missed = ran.call("status", "--check")
+    assert missed.code == 4 and missed.body["levels"][1] == {
+        "name": "coverage",
+        "target": 0.999,
+        "value": 0.0,
+        "met": False,
+    }
+
+
+def test_before_the_first_run_a_promise_is_missed(workspace: Workspace, encoder_here: None) -> None:
+    workspace.config.write_text(workspace.config.read_text() + "[slo]\nlag_hours = 2\n")
+    told = workspace.call("status", "--check")
+    assert told.code == 4 and told.body["levels"] == [{"name": "lag_hours", "target": 2.0, "value": None, "met": False}]
+    assert workspace.call("status", "--watch", "1").code == 2, "what is watched is for a person"
