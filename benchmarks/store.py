@@ -55,18 +55,18 @@ def stores(rows: int, pairs: int) -> None:
     """Compare whole runs."""
     with tempfile.TemporaryDirectory(prefix="store-") as made:
         folder = Path(made)
-        source, weed = _source(folder, rows), Weed(folder / "weed")
+        source, weed = source_of(folder, rows), Weed(folder / "weed")
         try:
             found: dict[str, list[float]] = {"folder": [], "store": []}
             for number in range(2 * pairs):
                 name = ("folder", "store")[(number + number // 2) % 2]  # folder, store, store, folder, ...
                 more = '[state]\nuri = "state"\n' if name == "folder" else weed.config(f"states/{uuid.uuid4().hex}")
-                report = _run(folder / f"{number}", source, more, KEYS)
+                report = first_run(folder / f"{number}", source, more, KEYS)
                 found[name].append(report["wall"])
-                print(f"{name}: {report['wall']:.1f} s ({_steps(report)})", flush=True)
+                print(f"{name}: {report['wall']:.1f} s ({steps(report)})", flush=True)
         finally:
             weed.stop()
-    _ratios("store / folder", found["store"], found["folder"])
+    ratios("store / folder", found["store"], found["folder"])
 
 
 def nodes(rows: int, pairs: int) -> None:
@@ -77,13 +77,13 @@ def nodes(rows: int, pairs: int) -> None:
     for number in range(2 * pairs):
         count = (1, 2)[(number + number // 2) % 2]
         with _cluster(count) as cluster:
-            source = _source(cluster.folder, rows)
+            source = source_of(cluster.folder, rows)
             more = f'[state]\nuri = "state"\n[ray]\naddress = "{cluster.ray}"\n'
             actors = f"actors = {count}\nthreads = 1\nshard_tokens = 16384\n"
-            report = _run(cluster.folder / "run", source, more, cluster.environment, actors)
+            report = first_run(cluster.folder / "run", source, more, cluster.environment, actors)
         found[count].append(report["seconds"]["embed"])
-        print(f"{count} node{'s' * (count > 1)}: {_steps(report)}", flush=True)
-    _ratios("embed, one node / two", found[1], found[2])
+        print(f"{count} node{'s' * (count > 1)}: {steps(report)}", flush=True)
+    ratios("embed, one node / two", found[1], found[2])
 
 
 @contextmanager
@@ -99,7 +99,8 @@ def _cluster(count: int) -> Iterator[Cluster]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _source(folder: Path, rows: int) -> Path:
+def source_of(folder: Path, rows: int) -> Path:
+    """A table of so many messages of one team, in a folder."""
     source = folder / "source"
     source.mkdir()
     for start in range(0, rows, FILE_ROWS):
@@ -107,7 +108,7 @@ def _source(folder: Path, rows: int) -> Path:
     return source
 
 
-def _run(folder: Path, source: Path, more: str, environment: dict[str, str], model: str = "") -> dict[str, Any]:
+def first_run(folder: Path, source: Path, more: str, environment: dict[str, str], model: str = "") -> dict[str, Any]:
     """The report of a first run, with ``wall`` seconds. Raises SystemExit where it fails."""
     folder.mkdir()
     text = CONFIG.format(source=source, uri="milvus.db").replace('[state]\nuri = "state"\n', "")
@@ -123,11 +124,13 @@ def _run(folder: Path, source: Path, more: str, environment: dict[str, str], mod
     return report | {"wall": time.monotonic() - began}
 
 
-def _steps(report: dict[str, Any]) -> str:
+def steps(report: dict[str, Any]) -> str:
+    """Its seconds by step."""
     return ", ".join(f"{name} {seconds:.1f}" for name, seconds in report["seconds"].items())
 
 
-def _ratios(name: str, first: list[float], second: list[float]) -> None:
+def ratios(name: str, first: list[float], second: list[float]) -> None:
+    """Print how many times the second the first are."""
     medians = statistics.median(first) / statistics.median(second)
     print(f"{name}: {medians:.2f} by medians, {min(first) / min(second):.2f} by the fastest")
 

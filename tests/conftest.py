@@ -132,7 +132,7 @@ def shared_data() -> Path:
     return SHARED
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
     if not PYTHON.exists():
         pytest.skip(MISSING)
@@ -141,9 +141,9 @@ def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusSe
     server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def vespa_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VespaServer]:
-    """Started once; a test deploys the package that it needs."""
+    """Started once a file; a test deploys the package that it needs."""
     from indexers.vespa.package import write_package
 
     package = tmp_path_factory.mktemp("vespa")
@@ -202,9 +202,9 @@ def ran(tmp_path: Path, _ran_once: Workspace) -> Workspace:
     return copied(_ran_once, tmp_path / "ws")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weed]:
-    """SeaweedFS, for all tests of a process."""
+    """SeaweedFS, for all tests of a file: left to the end, a server takes a tenth of a core from the others."""
     if not has_weed():
         pytest.skip(NO_WEED)
     server = Weed(tmp_path_factory.mktemp("weed") / "server")
@@ -212,9 +212,9 @@ def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weed]:
     server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def moto() -> Iterator[Moto]:
-    """moto's S3, for all tests of a process."""
+    """moto's S3, for all tests of a file."""
     server = Moto()
     yield server
     server.stop()

@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from tests.support.canary import Canary, Onlooker, places
+from tests.support.otlp import Receiver
 from tests.support.paths import QUICK, ROOT
 from tests.support.workspace import TEAM, TEXTS, Workspace, message
 
@@ -43,7 +44,8 @@ class Bench:
     """A workspace with canaries, and a folder for everything that a process leaves outside of it."""
 
     space: Workspace
-    outside: Path  # TMPDIR, home, Spark's logs and events, what commands print
+    outside: Path  # TMPDIR, home, Spark's logs and events, what commands print, metrics, traces, pages
+    receiver: Receiver
     canaries: dict[str, Canary] = field(default_factory=dict)
     runs: int = 0
     seen: set[str] = field(default_factory=set)
@@ -69,6 +71,7 @@ class Bench:
             "RAY_BACKEND_LOG_LEVEL": "debug",
             "EMBEDMILL_TEST_FAULTS": faults,
             "EMBEDMILL_PROGRESS": "lines",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.receiver.http,
         }
         if debug:
             environment["EMBEDMILL_DEBUG"] = "1"
@@ -99,6 +102,7 @@ class Bench:
 
     def leaks(self) -> dict[str, set[str]]:
         """Where canaries are that have no business there."""
+        (self.outside / "otlp").write_bytes(b"\n".join(self.receiver.raw))
         found = places(self.canaries, self.state, self.outside)
         leaks = {}
         for name, where in found.items():
@@ -123,7 +127,12 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     outside = Path(tempfile.mkdtemp(prefix="canary"))  # short: Ray's sockets lie below it
     before = set(Path("/dev/shm").glob("*"))
     space = Workspace(tmp_path_factory.mktemp("canary") / "ws")
-    bench = Bench(space, outside)
+    with Receiver() as receiver:
+        yield from _bench(space, outside, before, receiver)
+
+
+def _bench(space: Workspace, outside: Path, before: set[Path], receiver: Receiver) -> Iterator[Bench]:
+    bench = Bench(space, outside, receiver)
     (outside / "home").mkdir()
     (outside / "events").mkdir()
     (outside / "log4j.properties").write_text(SPARK_LOG.format(file=outside / "spark.log"))
@@ -174,6 +183,7 @@ def fill(bench: Bench) -> None:
         .replace("[model]\n", "[model]\nshard_tokens = 20\n")  # shards enough for Ray
         + "[spark.properties]\n"
         + "".join(f"{json.dumps(k)} = {json.dumps(v)}\n" for k, v in properties.items())
+        + f'[telemetry]\ntextfile = "{bench.outside / "metrics"}"\nteams = ["{TEAM}"]\n'
     )
 
 
@@ -233,7 +243,15 @@ def test_a_text_is_in_the_text_column_and_the_index_and_nowhere_else(bench: Benc
     shown.unlink()  # texts of the hits, that were asked for
     code, body = bench.run("search", "-", "--team", TEAM, words=bench.canary("query"), faults="query")
     assert code == 1 and body["error"]["message"].startswith("unexpected ValueError at "), body
+    code, body = bench.run("report", "--out", str(bench.outside / "page.html"))
+    assert code == 0 and (bench.outside / "page.html").stat().st_size > 10_000
+    for document in (f"{TEAM}/m/C1/1740960060.000100", f"{TEAM}/f/notes.txt", f"{TEAM}/f/broken.pdf"):
+        assert bench.run("explain", document, "--team", TEAM)[0] == 0
+    assert bench.run("doctor")[0] == 0 == bench.run("status", "--check")[0]
     assert bench.leaks() == {}
+    spans = {span.name for span in bench.receiver.spans}
+    assert {"embedmill run", "embed", "extract", "publish"} <= spans and bench.receiver.metrics
+    assert next((bench.outside / "metrics").iterdir()).stat().st_size > 1_000
 
 
 @pytest.mark.long

@@ -14,10 +14,9 @@ from jobs.state.storage import sizes_below
 from jobs.state.store import State
 from tests.support.cluster import Cluster, Driver, ended
 from tests.support.hosts import why_not
+from tests.support.milvus_server import MilvusServer
 from tests.support.object_store import NO_WEED, has_weed
 from tests.support.workspace import TEAM, Workspace, counts, message
-
-pytestmark = pytest.mark.long
 
 MESSAGES = 60
 
@@ -80,7 +79,9 @@ def test_two_hosts_make_an_index_and_leave_no_text_of_what_is_purged(
         assert host.holds(b"canary4711") == [], "what executors have on their disks is encrypted"
 
 
-def test_a_life_on_a_cluster(space: OnCluster, driver: Driver) -> None:
+@pytest.mark.long
+def test_a_life_on_a_cluster(space: OnCluster, driver: Driver, milvus_server: MilvusServer) -> None:
+    space.config.write_text(f'{space.config.read_text()}[index]\nuri = "{milvus_server.uri}"\nname = "on_cluster"\n')
     ended(driver.call(space.config, "run"))
     ended(driver.call(space.config, "verify"))
     said = space.messages("general")
@@ -97,6 +98,7 @@ def test_a_life_on_a_cluster(space: OnCluster, driver: Driver) -> None:
     assert (last.code, counts(last), last.body["chunks"]["total"]) == (0, {}, MESSAGES + 1), last
 
 
+@pytest.mark.long
 def test_a_host_that_does_not_see_the_state_is_named(space: OnCluster, driver: Driver, cluster: Cluster) -> None:
     """It ended well, with 0 documents read."""
     text = space.config.read_text()

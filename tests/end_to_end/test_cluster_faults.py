@@ -61,7 +61,7 @@ class World:
         """What the network does to a request."""
         if not self.network or self.chance.random() > 0.3:
             return ""
-        return "0.4" if self.network == "slow" else self.network
+        return "0.15" if self.network == "slow" else self.network
 
 
 def _kill(host: Host | None, name: str) -> int:
