@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import io
 import logging
+import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-
-from embedding.errors import ConfigError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -84,7 +84,7 @@ class Prefix:
     @classmethod
     def of(cls, uri: str, bucket: Bucket) -> Prefix:
         """What ``s3://bucket/prefix`` names, reached as ``bucket`` says."""
-        return cls(bucket, uri.removeprefix(f"{SCHEME}{bucket.name}").strip("/"))
+        return cls(bucket, uri.removeprefix(f"{SCHEME}{bucket.name}").removeprefix("/").removesuffix("/"))
 
     def __str__(self) -> str:
         return f"{SCHEME}{self.bucket.name}/{self.key}".rstrip("/")
@@ -107,6 +107,8 @@ class Prefix:
 
     def single(self) -> StoredObject | None:
         """The object that has the prefix itself for a key; None where there is none. Raises OSError."""
+        if not self.key:
+            return None
         try:
             return self.look("")
         except FileNotFoundError:
@@ -136,8 +138,12 @@ class Prefix:
         """Bytes of an object from ``start`` to before ``stop``, at least one. Raises OSError, also if it changed."""
         return self._body({"Key": self._key(path), "Range": f"bytes={start}-{stop - 1}", **_same(etag)})
 
-    def delta_options(self) -> dict[str, str]:
-        """What deltalake is told. Raises OSError where the profile has no credentials."""
+    @contextmanager
+    def delta_options(self) -> Iterator[dict[str, str]]:
+        """What deltalake is told as it opens a table, in the block. Raises OSError where a profile has no credentials.
+
+        deltalake adds what the environment has: the token of other credentials is kept from it.
+        """
         options = self.bucket.delta_options()
         if self.bucket.profile:
             with _asked(self.bucket):
@@ -148,7 +154,12 @@ class Prefix:
             options |= {"AWS_ACCESS_KEY_ID": keys.access_key, "AWS_SECRET_ACCESS_KEY": keys.secret_key}
             if keys.token:
                 options["AWS_SESSION_TOKEN"] = keys.token
-        return options
+        other = os.environ.pop("AWS_SESSION_TOKEN", None) if self.bucket.profile else None
+        try:
+            yield options
+        finally:
+            if other is not None:
+                os.environ["AWS_SESSION_TOKEN"] = other
 
     def _body(self, asked: dict[str, str], most: int | None = None) -> bytes:
         """An answer's body; asked for again where it breaks off, which the client leaves to us."""
@@ -156,16 +167,15 @@ class Prefix:
             from botocore.exceptions import BotoCoreError
             from urllib3.exceptions import HTTPError
 
-            for attempt in range(_ATTEMPTS):
+            for _ in range(_ATTEMPTS):
                 answer = _client(self.bucket).get_object(Bucket=self.bucket.name, **asked)
-                try:
-                    with answer["Body"] as body:
-                        data: bytes = body.read(most)
+                length: int = answer["ContentLength"]
+                wanted = length if most is None else min(most, length)
+                with suppress(BotoCoreError, HTTPError), answer["Body"] as body:
+                    data: bytes = body.read(wanted)
+                    if len(data) == wanted:  # a connection that is closed early is no error to the client
                         return data
-                except (BotoCoreError, HTTPError):
-                    if attempt + 1 == _ATTEMPTS:
-                        raise
-        raise AssertionError
+        raise OSError(errno.EIO, f"an answer of the object store broke off, {_ATTEMPTS} times")
 
     def _key(self, path: str) -> str:
         return self.start + path if path else self.key
@@ -214,18 +224,20 @@ def _same(etag: str) -> dict[str, str]:
     return {"IfMatch": f'"{etag}"'} if etag else {}
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _session(bucket: Bucket) -> Any:
     try:
         import boto3
     except ImportError:
-        raise ConfigError('s3:// needs boto3, which is not installed; run `pip install "embedmill[aws]"`') from None
+        here = socket.gethostname()
+        what = f's3:// needs boto3, which is not installed on {here}; run `pip install "embedmill[aws]"` there'
+        raise OSError(errno.ENOSYS, what) from None
     for library in ("boto3", "botocore", "urllib3"):  # below INFO they tell each request
         logging.getLogger(library).setLevel(logging.INFO)
     return boto3.Session(profile_name=bucket.profile or None, region_name=bucket.region)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _client(bucket: Bucket) -> Any:
     session = _session(bucket)
     from botocore.config import Config
@@ -263,3 +275,5 @@ def _asked(bucket: Bucket) -> Iterator[None]:
         raise PermissionError(errno.EACCES, "AWS finds no credentials in the environment") from None
     except (BotoCoreError, HTTPError) as error:
         raise OSError(errno.EIO, f"the object store cannot be reached ({type(error).__name__})") from None
+    except ValueError:  # of the client itself
+        raise OSError(errno.EINVAL, "the endpoint or the bucket's name is none that S3's client takes") from None

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from embedding.buckets import SCHEME, Bucket
 
+OBJECTS = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", re.DOTALL)  # others choose their keys
+
 
 def about(meaning: str, unit: str = "", **limits: Any) -> Any:
     """What a key means, the unit of its value ("" for none), and the limits that ``Field`` takes."""

@@ -10,11 +10,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
+from embedding.buckets import SCHEME
 from embedding.encoders.backends import AUTO, BACKENDS, backend_names, is_remote
 from embedding.encoders.spec import RemoteSettings
 from embedding.text.template import Template
 from indexers import index_kinds
-from jobs.config_fields import ReadStorage, Section, Storage, about
+from jobs.config_fields import OBJECTS, ReadStorage, Section, Storage, about
 
 _PREFIX = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[A-Za-z0-9._=-]+)+/?")
 
@@ -113,6 +114,13 @@ class Model(Section):
     remote: Annotated[RemoteSettings | None, about("a managed model, for the backends http, bedrock and sagemaker")] = (
         None
     )
+
+    @field_validator("name")
+    @classmethod
+    def _stored(cls, name: str) -> str:
+        if name.startswith(SCHEME) and not OBJECTS.fullmatch(name):
+            raise ValueError("give s3://bucket/prefix, without credentials")
+        return name
 
     @field_validator("backend")
     @classmethod

@@ -8,10 +8,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from embedding.records import Visibility
-from jobs.config_fields import ReadStorage, Section, about
+from jobs.config_fields import OBJECTS, ReadStorage, Section, about
 
 TEAM_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_OBJECTS = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", re.DOTALL)  # others choose their keys
 
 SourceId = Annotated[
     Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] | None,
@@ -111,7 +110,7 @@ class StoredSource(LinkedSource):
     def _place(cls, uri: str) -> str:
         if "://" not in uri:
             return uri
-        if not _OBJECTS.fullmatch(uri):
+        if not OBJECTS.fullmatch(uri):
             raise ValueError("give a path, or s3://bucket/prefix, without credentials")
         return uri.rstrip("/")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from embedding.buckets import SCHEME, Prefix
 from embedding.chunking import CHUNKER_VERSION, ChunkLimits
 from embedding.encoders.backends import AUTO, check_backend
 from embedding.encoders.spec import EncoderSpec
-from embedding.errors import ConfigError, SpaceMismatchError
+from embedding.errors import ConfigError, LeaseHeldError, SpaceMismatchError
 from embedding.models.packaged import model_path, own_engine, tokenizer_file
 from embedding.models.prompts import PromptOverrides, Purpose
 from embedding.models.space import Space, describe_space, short_hash
@@ -66,7 +66,7 @@ class Pipeline:
         self.state = State(
             state_root(config), cut=self.space.chunking_id, hash_key=config.state.hash_key.get_secret_value()
         )
-        self.wrote = False  # it has held the lease
+        self.wrote = self.refused = False  # it has held the lease; it was refused it
         self._index: Index | None = None
         self._frames: Frames | None = None
         self._in_process = False  # the frames are
@@ -239,7 +239,14 @@ class Pipeline:
         Raises LeaseHeldError where another run holds the lease for more than ``wait`` seconds.
         """
         reading, seconds = self.state, self.config.state.lease_seconds
-        with Lease(reading.root, run_id=run_id, seconds=seconds, wait=wait, newest=reading.newest_fence) as lease:
+        with ExitStack() as held:
+            try:
+                lease = held.enter_context(
+                    Lease(reading.root, run_id=run_id, seconds=seconds, wait=wait, newest=reading.newest_fence)
+                )
+            except LeaseHeldError:
+                self.refused = True
+                raise
             self.state, self.wrote = reading.for_writing(lease.number), True
             try:
                 yield lease
@@ -292,7 +299,8 @@ def _stored(config: Config) -> StoredModel | None:
     name, storage = config.model.name, config.model.storage
     if not name.startswith(SCHEME):
         return None
-    return find_stored(Prefix.of(name, storage.bucket(name)), config.model_cache)
+    weights = config.model.remote is None
+    return find_stored(Prefix.of(name, storage.bucket(name)), config.model_cache, weights=weights)
 
 
 def _check_overrides(config: Config, model: Path) -> None:

@@ -63,7 +63,8 @@ class Report:
     details: RunDetails = field(default_factory=RunDetails)
     error: str | None = None  # class of what ended it
     lease_wait: float | None = None  # seconds, of one that had to wait
-    differences: Mapping[str, int] | None = None  # of a verify
+    differences: Mapping[str, int] | None = None  # that a verify leaves
+    encoded_before: float = 0.0  # encode_seconds of earlier processes of this run
     settled: bool = False  # all that it should do was done: of everything, nothing is left over
 
     @contextmanager
@@ -89,6 +90,13 @@ class Report:
             if shard.cost:
                 self.cost = self.cost + shard.cost if self.cost else shard.cost
 
+    @property
+    def encode_seconds(self) -> float | None:
+        """From the first shard to the last, whoever encoded them; None where there was none."""
+        shards = self.details.shards
+        took = (max(one.ended for one in shards) - min(one.began for one in shards)) / 1e9 if shards else 0.0
+        return round(took + self.encoded_before, 3) or None
+
     def go_on(self, before: bodies.RunReport) -> None:
         """Take over what an earlier process of this run reported."""
         self.started_at = parse_moment(before.started_at, "started_at")
@@ -104,6 +112,7 @@ class Report:
         self.embedded, self.tokens = chunks.embedded, before.tokens.embedded
         self.unreadable = before.tokens.unknown_texts
         self.upserted, self.deleted, self.rows_after = rows.upserted, rows.deleted, rows.after
+        self.encoded_before = before.encode_seconds or 0.0
         self.seconds = before.seconds.model_dump(exclude={"total"})
         if before.cost:
             from embedding.encoders.remote.encoder import Cost
@@ -145,6 +154,7 @@ class Report:
             index_rows=bodies.IndexRows(upserted=self.upserted, deleted=self.deleted, after=self.rows_after),
             error=self.error,
             lease_wait=self.lease_wait,
+            encode_seconds=self.encode_seconds,
             differences=None if self.differences is None else dict(self.differences),
             seconds=bodies.Seconds(**steps, total=round((self.finished_at - self.started_at) / 1e6, 3)),
         )

@@ -107,9 +107,10 @@ def _held(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
         if command not in ("purge", "takeover") and None not in recorded_versions(state.root).values():
             finish_purges(pipeline, lease)
         before = None if first else recorded(state, run_id)
+        earlier: RunDetails | None = None
         if before is not None:
             report.go_on(before)
-            report.details.add(kept_details(state.root, run_id) or RunDetails())
+            earlier = kept_details(state.root, run_id)
         report.finished_at = report.started_at
         record(state, report, begun=True)  # a killed run is known by this row
         try:
@@ -128,6 +129,8 @@ def _held(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
             if lease.held():
                 record(state, report)
                 record_versions(state.root)
+                if earlier is not None:
+                    report.details.add(earlier)
                 keep_details(state.root, run_id, report.details)
                 clear_work(state.root, keep=run_id if given and report.status in ("running", "failed") else "")
             else:  # the other scratch is of the run that took over; the lost lease explains whatever failed here

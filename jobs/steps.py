@@ -104,11 +104,11 @@ def embed_texts(
             stopped = False
             for shard in _encoded(session):
                 shards.append(shard)
+                report.count_embedded([shard])  # as they come: a run that fails has encoded them all the same
                 advance(shard.tokens)
                 stored(shard.name, shard.parts)
                 if stopped := stop():
                     break
-        report.count_embedded(shards)
         if stopped:
             return None
         failed = {key: reason for shard in shards for key, reason in shard.failed.items()}

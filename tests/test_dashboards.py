@@ -33,9 +33,9 @@ def test_a_dashboard_is_what_grafana_s_own_types_hold(name: str) -> None:
 
 @pytest.mark.parametrize("expression", sorted(set(expressions())))
 def test_an_expression_parses_and_names_series_that_there_are(expression: str) -> None:
-    promql_parser.parse(expression.replace("$instance", "messages"))
+    promql_parser.parse(expression.replace("$index", "messages"))
     named = re.findall(rf"\b{PREFIX}(\w+)", expression)
     assert named and set(named) <= BY_NAME.keys()
     for name, matchers in re.findall(rf"\b{PREFIX}(\w+)\{{([^}}]*)\}}", expression):
         labels: Any = set(re.findall(r"(\w+)(?:=~|!=|=)", matchers))
-        assert labels - {"instance"} <= set(BY_NAME[name].labels), "a label that the series does not have"
+        assert labels - {"index"} <= set(BY_NAME[name].labels), "a label that the series does not have"

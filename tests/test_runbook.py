@@ -26,7 +26,7 @@ PARTS = ("**Means**", "**Look**", "**Do**", "**Never**")
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 def test_an_alert_waits_has_a_severity_and_a_page(rule: dict[str, Any]) -> None:
     assert rule["for"] and rule["labels"]["severity"] in ("page", "ticket")
-    assert "$labels.instance" in rule["annotations"]["summary"]
+    assert "$labels.index" in rule["annotations"]["summary"]
     assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{rule['alert'].lower()}"
     assert all(part in SECTIONS[rule["alert"]] for part in PARTS)
 

@@ -2,7 +2,7 @@
 
     python deploy/grafana/dashboards.py        # into this folder
 
-Of each panel: what a person reads off it, the expression, the unit. ``$instance`` is one index or several.
+Of each panel: what a person reads off it, the expression, the unit. ``$index`` is one index or several.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Drawn(NamedTuple):
     about: str
     expression: str
     unit: str = "short"
-    legend: str = "{{instance}}"
+    legend: str = "{{index}}"
     number: bool = False
     bad: float | None = None
     low_is_bad: bool = False
@@ -42,7 +42,7 @@ class Drawn(NamedTuple):
 
 def of(name: str, *matchers: str) -> str:
     """A series of the chosen instances."""
-    chosen = ",".join(('instance=~"$instance"', *matchers))
+    chosen = ",".join(('index=~"$index"', *matchers))
     return f"embedmill_{name}{{{chosen}}}"
 
 
@@ -67,7 +67,7 @@ OVERVIEW = (
     Drawn(
         "In quarantine",
         "Records that cannot be read.",
-        f"sum by (instance) ({of('quarantine_records')}) or {of('desired_chunks')} * 0",
+        of("quarantined"),
         number=True,
         bad=1000,
     ),
@@ -81,8 +81,10 @@ OVERVIEW = (
     Drawn(
         "Rows",
         "Chunks that searches can find, and those that the sources hold.",
-        f"{of('published_chunks')} or {of('desired_chunks')}",
-        legend="{{__name__}}",
+        " or ".join(
+            f'label_replace({of(f"{what}_chunks")}, "what", "{what}", "", "")' for what in ("published", "desired")
+        ),
+        legend="{{what}}",
     ),
     Drawn(
         "Differences",
@@ -194,11 +196,11 @@ def build(uid: str, title: str, panels: Sequence[Drawn]) -> str:
         .timezone("browser")
         .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
         .with_variable(
-            dashboard.QueryVariable("instance")
+            dashboard.QueryVariable("index")
             .label("Index")
             .hide(VariableHide.DONT_HIDE)
             .datasource(SOURCE)
-            .query("label_values(embedmill_info, instance)")
+            .query("label_values(embedmill_info, index)")
             .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
             .multi(True)
             .include_all(True)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from jobs.bodies.base import Absent, Body
 
-Verdict = Literal["published", "waiting", "held_back", "quarantined", "purged", "deleted", "absent"]
+Verdict = Literal["published", "waiting", "lost", "held_back", "quarantined", "purged", "deleted", "absent"]
 
 
 class Held(Body):

@@ -85,7 +85,7 @@ class RunReport(Body):
     """`run`: what it did. Kept in the table ``runs`` for every command that writes.
 
     ``error`` is the class of what ended it, ``lease_wait`` the seconds that it waited for another run, ``differences``
-    the rows that a verify found to differ, by kind.
+    the rows that a verify leaves different, by kind, ``encode_seconds`` the time from the first shard to the last.
     """
 
     run_id: str
@@ -107,6 +107,7 @@ class RunReport(Body):
     error: Absent[str] = None
     lease_wait: Absent[float] = None
     differences: Absent[dict[str, int]] = None
+    encode_seconds: Absent[float] = None
 
 
 class Estimate(Body):

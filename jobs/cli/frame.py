@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from embedding.errors import ConfigError, EmbedmillError, LeaseHeldError, ResourceError
+from embedding.errors import ConfigError, EmbedmillError, ResourceError
 from jobs import termination
 from jobs.redaction import without_userinfo
 from jobs.telemetry import tracing
@@ -78,8 +78,8 @@ def opened_pipeline(
             raise
         finally:
             try:
-                if not tracing.finish():
-                    say("OTEL_EXPORTER_OTLP_ENDPOINT: it took no traces; the run is not affected")
+                if line := tracing.finish():
+                    say(line)
                 _tell_metrics(pipeline)
             finally:
                 pipeline.close()
@@ -87,12 +87,11 @@ def opened_pipeline(
 
 def _tell_metrics(pipeline: Pipeline) -> None:
     """Tell Prometheus of a command that held the lease, or was refused it. Never a reason to fail."""
-    refused = isinstance(sys.exc_info()[1], LeaseHeldError)
-    if (pipeline.wrote or refused) and not termination.came():
+    if (pipeline.wrote or pipeline.refused) and not termination.came():
         from jobs.metrics.export import export
 
         try:
-            for line in export(pipeline, lease_refused=refused):
+            for line in export(pipeline, lease_refused=pipeline.refused):
                 say(line)
         except Exception as error:
             say(f"telemetry: no metrics were told ({describe(error)}); the run is not affected")

@@ -34,6 +34,7 @@ from jobs.telemetry.progress import Progress
 if TYPE_CHECKING:
     from jobs.config import Config
 
+CGROUP = Path("/sys/fs/cgroup")
 CLOCK_SECONDS = 60.0  # that two clocks may differ
 MEMORY_MB = 2_000  # of a driver, an actor and Spark together, at least
 
@@ -115,9 +116,11 @@ def _java(config: Config) -> Said:
 
 
 def _memory(config: Config) -> Said:
-    memory, cores = psutil.virtual_memory(), os.cpu_count() or 1
-    free, shared = memory.available // 1_000_000, _shared_mb()
-    said = f"{free:,} of {memory.total // 1_000_000:,} MB free, {cores} cores"
+    memory, cores, shared = psutil.virtual_memory(), _cores(), _shared_mb()
+    total, free = memory.total // 1_000_000, memory.available // 1_000_000
+    if (allowed := _allowed_mb()) is not None:  # a container's, of a larger machine
+        total, free = min(total, allowed[0]), min(free, allowed[1])
+    said = f"{free:,} of {total:,} MB free, {cores} cores"
     if free < MEMORY_MB:
         return Said("warning", said, f"a run takes {MEMORY_MB:,} MB and more; end what else runs here")
     if config.ray.address == "local":
@@ -128,6 +131,23 @@ def _memory(config: Config) -> Said:
         if config.model.actors > cores and not is_remote(config.model.backend):
             return Said("warning", f"{said}; {config.model.actors} actors", "set model.actors to the cores at most")
     return Said("ok", said)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    cores = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):
+        quota, period = (CGROUP / "cpu.max").read_text().split()
+        cores = min(cores, max(1, round(int(quota) / int(period))))
+    return cores
+
+
+def _allowed_mb() -> tuple[int, int] | None:
+    """What this container may have of memory, and what of that is free; None without a limit."""
+    with suppress(OSError, ValueError):
+        most, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        return most // 1_000_000, max(0, most - used) // 1_000_000
+    return None
 
 
 def _shared_mb() -> int | None:

@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 
 import pyarrow.compute as pc
 
-from embedding.ids import document_id
+from embedding.ids import MAX_DOC_ID, bounded_id, document_id, is_cut
 from embedding.records import Removed
 from indexers.base import SearchRequest
 from jobs.bodies.explain import (
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from jobs.pipeline import Pipeline
 
 At = tuple[str, str]  # source_id, partition
+_UNCUT = MAX_DOC_ID - 40  # bytes of an id that are there however it was cut
 Row = Mapping[str, Any]
 
 
@@ -151,7 +152,10 @@ def _concerns(row: Row, doc_id: str, owners: set[At], named: set[At]) -> bool:
     if at in named:
         return key in ("", tail) or row["kind"] != "message"
     if kind == "f":  # a file is a partition; the name of its source may stand before it
-        return row["partition"] in (rest, rest.partition("/")[2] if rest.startswith("@") else rest)
+        start = doc_id[: len(doc_id) - len(rest)] + (rest.partition("/")[0] + "/" if rest.startswith("@") else "")
+        told = start + row["partition"]
+        # Where a long name is cut, either id ends with a hash of its own.
+        return told[:_UNCUT] == doc_id[:_UNCUT] if is_cut(doc_id) else bounded_id(told) == doc_id
     if at in owners:
         return key in ("", tail)
     return kind == "m" and row["partition"].split("/")[0] == rest.split("/")[0] and key == tail
@@ -161,27 +165,14 @@ def _concerns(row: Row, doc_id: str, owners: set[At], named: set[At]) -> bool:
 
 
 def _verdict(found: _Found, chunks: Sequence[ExplainedChunk]) -> tuple[Verdict, str]:
-    # The first that is true is what a person asks for.
-    if found.rules and not found.chunks:
-        return (
-            "purged",
-            f"a purge covers it (run {found.rules[0][0]}); a version that is written later is a new document",
-        )
+    """The first that is true is what a person asks for."""
+    since = max((row["first_seen"] for row in found.quarantine), default=0)
+    if found.rules and not chunks and all(rule.purged_at >= since for _, rule in found.rules):
+        return "purged", f"a purge covers it (run {found.rules[0][0]}); what is written later is a new document"
     if found.held:
-        return (
-            "held_back",
-            "it is missing in its source, where a record that cannot be read may be it: it stays as it is",
-        )
+        return "held_back", "it is missing in its source, where a record that cannot be read may be it: it stays"
     if chunks:
-        lacking = [chunk for chunk in chunks if not any(one.live and one.row and one.current for one in chunk.indexes)]
-        if not lacking:
-            return "published", "all its chunks are in the live version as they are to be"
-        if found.quarantine:
-            return "quarantined", f"{len(lacking)} of {len(chunks)} chunks: {found.quarantine[0]['reason']}"
-        return (
-            "waiting",
-            f"{len(lacking)} of {len(chunks)} chunks are not in the live version yet; the next run writes them",
-        )
+        return _of_chunks(found, chunks)
     if found.quarantine:
         return "quarantined", f"{found.quarantine[0]['reason']}: {found.quarantine[0]['detail'] or 'no text was read'}"
     if found.removals:
@@ -190,6 +181,18 @@ def _verdict(found: _Found, chunks: Sequence[ExplainedChunk]) -> tuple[Verdict, 
     if found.ledger:
         return "deleted", "it is in no source any more; the next run deletes its rows"
     return "absent", "no source has shown a document of this team by this id; ids are case-sensitive"
+
+
+def _of_chunks(found: _Found, chunks: Sequence[ExplainedChunk]) -> tuple[Verdict, str]:
+    lacking = [chunk for chunk in chunks if not any(one.live and one.row and one.current for one in chunk.indexes)]
+    if not lacking:
+        return "published", "all its chunks are in the live version as they are to be"
+    these = f"{len(lacking)} of {len(chunks)} chunks"
+    if any(one.live and one.current and not one.row for chunk in lacking for one in chunk.indexes):
+        return "lost", f"{these} are in the ledger and not in the index: run `embedmill verify --repair`"
+    if found.quarantine:
+        return "quarantined", f"{these}: {found.quarantine[0]['reason']}"
+    return "waiting", f"{these} are not in the live version yet; the next run writes them"
 
 
 def _chunks(pipeline: Pipeline, found: _Found, team: str, *, text: bool) -> tuple[ExplainedChunk, ...]:

@@ -37,7 +37,8 @@ class SourceChanges:
     ``read`` are the partitions to read, with the number of their source; ``gone`` those that are no longer there;
     ``unlisted`` those that are known and could not be listed, by reason. ``looked`` are the ids of the sources that
     were listed, ``rejected`` what their listings refused; what others had rejected stays. ``read_otherwise`` says that
-    chunks were made in another way when some partition was last read.
+    chunks were made in another way when some partition was last read. ``moving`` are the ids of the sources whose
+    documents may move from one partition to another.
     """
 
     known: dict[At, SourceRow]
@@ -48,6 +49,7 @@ class SourceChanges:
     listed: frozenset[At]
     unlisted: Mapping[At, str]
     read_otherwise: bool = False
+    moving: frozenset[str] = frozenset()
 
     @property
     def held(self) -> set[str]:
@@ -89,6 +91,7 @@ def choose_partitions(
     gone: list[At] = []
     rejected: list[tuple[Source, Rejected]] = []
     looked: set[str] = set()
+    moving: set[str] = set()
     unlisted: dict[At, str] = {}
     by_source: dict[str, list[At]] = {}
     for at in known:
@@ -98,6 +101,8 @@ def choose_partitions(
             continue
         listing = source.listing()
         looked.add(source.source_id)
+        if listing.moves:
+            moving.add(source.source_id)
         names = NameMap(source.names)
         rejected += [(source, r) for r in listing.rejected]
         for partition in listing.partitions:
@@ -119,6 +124,7 @@ def choose_partitions(
         frozenset(listed),
         unlisted,
         any(not _read_by(row, chunking) for row in known.values()),
+        frozenset(moving),
     )
 
 
@@ -139,7 +145,7 @@ def _absent(listing: Listing, unseen: Iterable[At]) -> tuple[list[At], dict[At, 
     # A listing with nothing in it is a fault, whatever it says of itself: an empty root is never a deletion.
     complete = listing.complete and bool(listing.partitions)
     # What was refused (a file or a folder that is now a link out of the root) is not gone, only out of reach.
-    refused = {r.key: r.reason for r in listing.rejected}
+    refused = {r.key: r.reason for r in listing.rejected if not r.ignored}
     gone: list[At] = []
     unlisted: dict[At, str] = {}
     for at in unseen:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from jobs.extract.changes import Extraction, SourceChanges, choose_partitions
@@ -16,7 +16,8 @@ from jobs.extract.extracted import EXTRACTED, reject_row
 from jobs.extract.held_deletions import At, note_unlisted
 from jobs.extract.readings import collect_readings, read_partitions
 from jobs.extract.source_state import begin_sources, end_sources
-from jobs.state.quarantine import EXTRACT, replace
+from jobs.state.quarantine import EXTRACT
+from jobs.state.quarantine import replace as replace_quarantine
 from jobs.state.staging import staged
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def extract(frames_of: Callable[[int], Frames], extraction: Extraction) -> Extra
     read_partitions(frames, extraction, changes.read, folder)
     read = staged(folder)
     readings = collect_readings(read, extraction, changes)
+    changes = _spared(extraction, changes, readings)
     rows = frames.files(EXTRACTED, read)
     with decide(frames, extraction, changes, readings, rows) as decision:
         begin_sources(extraction, changes, readings, decision.overlaps)
@@ -85,12 +87,33 @@ def extract(frames_of: Callable[[int], Frames], extraction: Extraction) -> Extra
     return report
 
 
+def _spared(extraction: Extraction, changes: SourceChanges, readings: Readings) -> SourceChanges:
+    """The changes without partitions that went and whose documents may be in one that cannot be read whole.
+
+    Those are noted as such that the listing cannot tell of, and stay until it can be read, or goes.
+    """
+    suspects = {at[0] for at in changes.gone} & changes.moving
+    if not suspects:
+        return changes
+    reasons = {at[0]: found.reason for at, found in readings.judged.items() if not readings.partitions[at]["whole"]}
+    rows = extraction.state.read("quarantine", ["source_id", "partition", "key", "step", "reason", "ignored"])
+    for row in rows.to_pylist():
+        at = (row["source_id"], row["partition"])
+        of_all = (row["step"], row["key"], bool(row["ignored"])) == (EXTRACT, "", False)
+        if of_all and at in changes.listed and at not in readings.partitions:
+            reasons.setdefault(at[0], row["reason"])
+    spared = {at: reasons[at[0]] for at in changes.gone if at[0] in suspects and at[0] in reasons}
+    note_unlisted(extraction.state, changes.known, spared, (), now=extraction.now, run_id=extraction.run_id)
+    left = [at for at in changes.gone if at not in spared]
+    return replace(changes, gone=left, unlisted={**changes.unlisted, **spared})
+
+
 def _quarantine(
     extraction: Extraction, changes: SourceChanges, rejects: Sequence[Mapping[str, object]], touched: set[At]
 ) -> None:
     """Replace what is in quarantine of the partitions that were ``touched`` and of the listings that were looked at."""
     read = touched | {(source, "") for source in changes.looked}
-    replace(
+    replace_quarantine(
         extraction.state,
         EXTRACT,
         rejects,

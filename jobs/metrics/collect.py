@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow.compute as pc
 
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 DAY = 86_400.0
 MONTH = 30 * DAY
 GOOD = ("ok", "partial")
+UNDER_WAY = (BEGUN, "running")
 
 _EVERYTHING = ScopeBody()
-ENOUGH_TOKENS = 10_000  # that a run must encode to tell a speed
-_REPORTS = 500  # newest runs whose reports are read: 30 days of one an hour take 720, most of which encode little
+ENOUGH_TOKENS, ENOUGH_SECONDS = 10_000, 10.0  # that a run must encode to tell a speed
+_AT_ONCE = 500  # runs whose reports are read together
 
 
 class Sample(NamedTuple):
@@ -41,25 +42,61 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Ran:
-    """A run: times in seconds since 1970; ``report`` is None of one that is under way or was killed."""
+    """A run: times in seconds since 1970."""
 
     run_id: str
     command: str
     status: str
     started: float
     finished: float
-    report: RunReport | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it said how it ended; a run of steps has not, between two of them."""
+        return self.status not in UNDER_WAY
+
+
+class _Runs:
+    """The runs, the newest first, and the reports of those that are asked for."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._state = pipeline.state
+        told = self._state.read("runs", ["run_id", "command", "status", "started_at", "finished_at"])
+        self.all = [
+            _Ran(r["run_id"], r["command"], r["status"], r["started_at"] / 1e6, r["finished_at"] / 1e6)
+            for r in told.sort_by([("started_at", "descending")]).to_pylist()
+        ]
+        self._reports: dict[str, RunReport] = {}
+
+    def reports(self, runs: Sequence[_Ran]) -> Iterator[tuple[_Ran, RunReport]]:
+        """Each with its report, read some at a time."""
+        for start in range(0, len(runs), _AT_ONCE):
+            some = runs[start : start + _AT_ONCE]
+            missing = [ran.run_id for ran in some if ran.run_id not in self._reports]
+            if missing:
+                rows = self._state.read("runs", ["run_id", "report"], pc.field("run_id").isin(missing))
+                for row in rows.to_pylist():
+                    self._reports[row["run_id"]] = RunReport.model_validate_json(row["report"], extra="ignore")
+            yield from ((ran, self._reports[ran.run_id]) for ran in some)
+
+    def newest(self, command: str, holds: Callable[[RunReport], bool]) -> tuple[_Ran, RunReport] | None:
+        """The newest good run of a command for whose report something holds; looks no further than that."""
+        good = [ran for ran in self.all if ran.command == command and ran.status in GOOD]
+        return next(((ran, report) for ran, report in self.reports(good) if holds(report)), None)
 
 
 def collect(pipeline: Pipeline, *, lease_refused: bool = False, now: float | None = None) -> Iterator[Sample]:
     """Every value that can be told. Cost: the newest runs, the quarantine, the logs of the tables."""
     now = time.time() if now is None else now
-    config, runs = pipeline.config, _runs(pipeline)
-    yield Sample("info", 1, (_version(), pipeline.space_id, config.index.name))
+    config, runs = pipeline.config, _Runs(pipeline)
+    writing = holder(pipeline.state.root)
+    held = next((now - ran.started for ran in runs.all if ran.run_id == writing), 0.0)
+    yield Sample("info", 1, (_version(), pipeline.space_id))
     yield Sample("lease_refused", float(lease_refused))
-    yield from _of_runs(runs, holder(pipeline.state.root), now)
-    yield from _of_speed([ran for ran in runs if ran.started > now - MONTH], config.model.usd_per_hour, now)
-    yield from _of_state(pipeline, now)
+    yield Sample("lease_held_seconds", held)
+    yield from _of_runs(runs, writing, now)
+    yield from _of_speed(runs, config.model.usd_per_hour, now)
+    yield from _of_state(pipeline, now, settled=_settled(runs))
     targets = config.slo
     for name, target in (
         ("lag_target_seconds", None if targets.lag_hours is None else targets.lag_hours * 3600),
@@ -76,61 +113,44 @@ def collect(pipeline: Pipeline, *, lease_refused: bool = False, now: float | Non
 # -- runs --------------------------------------------------------------------------------------------------------------
 
 
-def _runs(pipeline: Pipeline) -> list[_Ran]:
-    """The newest runs, the newest first."""
-    told = pipeline.state.read("runs", ["run_id", "command", "status", "started_at", "finished_at", "report"])
-    order = pc.sort_indices(told, sort_keys=[("started_at", "descending")])
-    rows: list[Mapping[str, Any]] = told.take(order[:_REPORTS]).to_pylist()
-    return [
-        _Ran(
-            row["run_id"],
-            row["command"],
-            row["status"],
-            row["started_at"] / 1e6,
-            row["finished_at"] / 1e6,
-            None if row["status"] == BEGUN else RunReport.model_validate_json(row["report"], extra="ignore"),
-        )
-        for row in rows
-    ]
-
-
-def _of_runs(runs: Sequence[_Ran], writing: str, now: float) -> Iterator[Sample]:
-    recent = [ran for ran in runs if ran.started > now - MONTH]
-    killed = Counter(ran.command for ran in recent if ran.status == BEGUN and ran.run_id != writing)
-    failed = Counter((ran.command, _error(ran)) for ran in recent if ran.status == "failed")
-    yield from (Sample("failed_runs", count, at) for at, count in failed.items())
-    for command in sorted({ran.command for ran in runs}):
-        ours = [ran for ran in runs if ran.command == command]
-        yield Sample("killed_runs", killed[command], (command,))
+def _of_runs(runs: _Runs, writing: str, now: float) -> Iterator[Sample]:
+    failed = [ran for ran in runs.all if ran.started > now - MONTH and ran.status == "failed"]
+    errors = Counter((ran.command, report.error or "unknown") for ran, report in runs.reports(failed))
+    yield from (Sample("failed_runs", count, at) for at, count in errors.items())
+    for command in sorted({ran.command for ran in runs.all}):
+        ours = [ran for ran in runs.all if ran.command == command]
+        # The newest may go on: what is under way, or waits for its next step.
+        gone = [ran for n, ran in enumerate(ours) if ran.status == BEGUN or ran.status == "running" and n]
+        killed = [ran for ran in gone if ran.started > now - DAY and ran.run_id != writing]
+        yield Sample("killed_runs", len(killed), (command,))
         if good := [ran for ran in ours if ran.status in GOOD]:
             yield Sample("last_success_timestamp_seconds", good[0].started, (command,))
-        ended = [ran for ran in ours if ran.report is not None]
-        if ended:
-            yield Sample("last_finish_timestamp_seconds", ended[0].finished, (command,))
-            yield Sample("last_run_ok", float(ended[0].status in GOOD), (command,))
-            report = ended[0].report
-            assert report is not None
-            if ended[0].status == "failed":
-                yield Sample("last_error", 1, (command, _error(ended[0])))
+        if ended := [ran for ran in ours if ran.ended]:
+            [(newest, report)] = runs.reports(ended[:1])
+            yield Sample("last_finish_timestamp_seconds", newest.finished, (command,))
+            yield Sample("last_run_ok", float(newest.status in GOOD), (command,))
+            if newest.status == "failed":
+                yield Sample("last_error", 1, (command, report.error or "unknown"))
             yield from _of_report(command, report)
-    through = _indexed_through(runs)
-    if through is not None:
-        yield Sample("indexed_through_timestamp_seconds", through)
-        yield Sample("lag_seconds", now - through)
-    checked = next((ran.report for ran in runs if ran.report and ran.report.differences is not None), None)
-    if checked is not None and checked.differences is not None:
-        yield from (Sample("verify_differences", count, (kind,)) for kind, count in checked.differences.items())
-        yield Sample("verify_repaired_rows", checked.index_rows.upserted + checked.index_rows.deleted)
+    if (whole := runs.newest("run", _over_everything)) is not None:
+        yield Sample("indexed_through_timestamp_seconds", whole[0].started)
+        yield Sample("lag_seconds", now - whole[0].started)
+    checks = [ran for ran in runs.all if ran.command == "verify" and ran.ended]
+    for _, report in runs.reports(checks):
+        if report.differences is not None and _over_everything(report):
+            yield from (Sample("verify_differences", count, (kind,)) for kind, count in report.differences.items())
+            yield Sample("verify_repaired_rows", report.index_rows.upserted + report.index_rows.deleted)
+            break
 
 
-def _indexed_through(runs: Sequence[_Ran]) -> float | None:
-    """When the newest good run over everything began; None where there was none."""
-    whole = [r for r in runs if r.command == "run" and r.status in GOOD and r.report and r.report.scope == _EVERYTHING]
-    return whole[0].started if whole else None
+def _over_everything(report: RunReport) -> bool:
+    return report.scope == _EVERYTHING
 
 
-def _error(ran: _Ran) -> str:
-    return (ran.report and ran.report.error) or "unknown"
+def _settled(runs: _Runs) -> bool:
+    """Whether the text tables are as the newest run left them when it ended: no plan, and no step, came after."""
+    newest = next((ran for ran in runs.all if ran.command in ("run", "plan")), None)
+    return newest is not None and newest.command == "run" and newest.ended
 
 
 def _of_report(command: str, report: RunReport) -> Iterator[Sample]:
@@ -150,13 +170,17 @@ def _of_report(command: str, report: RunReport) -> Iterator[Sample]:
         yield Sample("service_requests", report.cost.retries, (command, "sent again"))
 
 
-def _of_speed(runs: Sequence[_Ran], usd_per_hour: float, now: float) -> Iterator[Sample]:
+def _of_speed(runs: _Runs, usd_per_hour: float, now: float) -> Iterator[Sample]:
     """Speed and cost of the newest run that encoded enough, beside those of the runs before it."""
-    told = [(ran, ran.report) for ran in runs if ran.report and ran.report.tokens.embedded >= ENOUGH_TOKENS]
-    told = [(ran, report) for ran, report in told if report.seconds.embed > 0]
+    recent = [ran for ran in runs.all if ran.ended and ran.started > now - MONTH][:_AT_ONCE]
+    told = [
+        (ran, report)
+        for ran, report in runs.reports(recent)
+        if report.tokens.embedded >= ENOUGH_TOKENS and (report.encode_seconds or 0.0) >= ENOUGH_SECONDS
+    ]
     if not told:
         return
-    speeds = [report.tokens.embedded / report.seconds.embed for _, report in told]
+    speeds = [report.tokens.embedded / (report.encode_seconds or 1.0) for _, report in told]
     best = max(speed for (ran, _), speed in zip(told, speeds, strict=True) if ran.started > told[0][0].started - DAY)
     yield Sample("encoder_tokens_per_second", speeds[0])
     yield Sample("encoder_share_of_best_ratio", speeds[0] / best)
@@ -177,10 +201,11 @@ def _usd(report: RunReport, per_hour: float) -> float:
 # -- state -------------------------------------------------------------------------------------------------------------
 
 
-def _of_state(pipeline: Pipeline, now: float) -> Iterator[Sample]:
+def _of_state(pipeline: Pipeline, now: float, *, settled: bool) -> Iterator[Sample]:
     state = pipeline.state
     listed = state.read("quarantine", ["reason", "ignored"]).to_pylist()
     reasons = Counter(row["reason"] for row in listed if not row["ignored"])
+    yield Sample("quarantined", reasons.total())
     yield from (Sample("quarantine_records", count, (reason,)) for reason, count in sorted(reasons.items()))
     held = held_back(state)
     yield Sample("held_deletions", sum(one.documents for one in held))
@@ -191,7 +216,7 @@ def _of_state(pipeline: Pipeline, now: float) -> Iterator[Sample]:
     if version is not None:
         published = state.count("published", pc.field("index") == version)
         yield Sample("published_chunks", published)
-        if desired:
+        if desired and settled:  # else it is what the next step, or the next run, is about to do
             yield Sample("coverage_ratio", min(1.0, published / desired))
     for team in pipeline.config.telemetry.teams:
         yield Sample("team_chunks", state.dataset("chunks", [("team_id", "in", [team])]).count_rows(), (team,))
@@ -201,11 +226,11 @@ def _of_state(pipeline: Pipeline, now: float) -> Iterator[Sample]:
 
 
 def _live(pipeline: Pipeline) -> str | None:
-    """The live version by the index; by the state where the index does not answer."""
+    """The live version; None also where the index does not answer: then nothing is said of it."""
     try:
         return pipeline.index().live() if pipeline.has_index() else None
     except Exception:
-        return next(iter(pipeline.state.served() or ()), None)
+        return None
 
 
 def _version() -> str:

@@ -28,17 +28,21 @@ def export(pipeline: Pipeline, *, lease_refused: bool = False) -> Iterator[str]:
     if not target.pushgateway and not target.textfile and not enabled("metrics"):
         return
     samples = list(collect(pipeline, lease_refused=lease_refused))
+    instance = target.instance or pipeline.config.index.name
     if enabled("metrics"):
         from jobs.metrics.otlp import send
 
-        if not send(samples):
+        try:
+            taken = send(samples, instance)
+        except Exception:  # of a setting that the library does not take, or without the library
+            taken = False
+        if not taken:
             yield "OTEL_EXPORTER_OTLP_ENDPOINT: it took no metrics; the run is not affected"
     if not target.pushgateway and not target.textfile:
         return
     from prometheus_client import push_to_gateway, write_to_textfile
 
-    registry = registry_of(samples)
-    instance = target.instance or pipeline.config.index.name
+    registry = registry_of(samples, instance)
     if target.pushgateway:
         try:
             push_to_gateway(target.pushgateway, JOB, registry, {"instance": instance}, timeout=target.timeout)
@@ -53,14 +57,16 @@ def export(pipeline: Pipeline, *, lease_refused: bool = False) -> Iterator[str]:
             yield f"telemetry.textfile: cannot write to {folder}: {error.strerror}; the run is not affected"
 
 
-def registry_of(samples: Iterable[Sample]) -> CollectorRegistry:
-    """A registry with these samples. Raises KeyError for a series that is not one of ours."""
+def registry_of(samples: Iterable[Sample], index: str) -> CollectorRegistry:
+    """A registry with these samples of an index. Raises KeyError for a series that is not one of ours."""
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import GaugeMetricFamily
 
-    families = {one.name: GaugeMetricFamily(PREFIX + one.name, one.about, labels=one.labels) for one in SERIES}
+    families = {
+        one.name: GaugeMetricFamily(PREFIX + one.name, one.about, labels=("index", *one.labels)) for one in SERIES
+    }
     for sample in samples:
-        families[sample.name].add_metric(sample.labels, sample.value)
+        families[sample.name].add_metric((index, *sample.labels), sample.value)
 
     class Given:
         def collect(self) -> Iterator[Metric]:

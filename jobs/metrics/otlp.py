@@ -15,8 +15,8 @@ SECONDS = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20
 TOKENS = [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0]
 
 
-def send(samples: Iterable[Sample]) -> bool:
-    """Send gauges and what was observed; False where nobody took them in time."""
+def send(samples: Iterable[Sample], index: str) -> bool:
+    """Send gauges of an index and what was observed; False where nobody took them in time."""
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
@@ -28,7 +28,9 @@ def send(samples: Iterable[Sample]) -> bool:
         series = BY_NAME[sample.name]
         if series.name not in gauges:
             gauges[series.name] = meter.create_gauge(PREFIX + series.name, description=series.about)
-        gauges[series.name].set(float(sample.value), dict(zip(series.labels, sample.labels, strict=True)))
+        gauges[series.name].set(
+            float(sample.value), {"index": index, **dict(zip(series.labels, sample.labels, strict=True))}
+        )
     duration = meter.create_histogram(
         "gen_ai.client.operation.duration", "s", explicit_bucket_boundaries_advisory=SECONDS
     )

@@ -1,6 +1,7 @@
 """The series: names, meanings, labels. Alerts, dashboards and other programs go by them: add, never rename.
 
 Units are in the names, as Prometheus has it. Every label has few values: a team is one only where it is listed.
+``index`` is ``telemetry.instance``, or the index's name: two indexes of one machine are told apart by it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ PREFIX = "embedmill_"
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A gauge. ``about`` is its help."""
+    """A gauge. ``about`` is its help; beside its labels each has ``index``."""
 
     name: str
     about: str
@@ -20,11 +21,7 @@ class Series:
 
 
 SERIES = (
-    Series(
-        "info",
-        "What runs: 1, with the version of embedmill, the space and the index.",
-        ("version", "space_id", "index"),
-    ),
+    Series("info", "What runs: 1, with the version of embedmill and the space.", ("version", "space_id")),
     Series("last_success_timestamp_seconds", "When the newest run of a command that ended well began.", ("command",)),
     Series("last_finish_timestamp_seconds", "When the newest run of a command ended, however it did.", ("command",)),
     Series(
@@ -34,8 +31,9 @@ SERIES = (
         "last_error", "1 where the newest run of a command failed, with the class of the error.", ("command", "error")
     ),
     Series("failed_runs", "Runs of the last 30 days that failed, by the class of the error.", ("command", "error")),
-    Series("killed_runs", "Runs of the last 30 days that never said how they ended.", ("command",)),
+    Series("killed_runs", "Runs of the last 24 hours that never said how they ended.", ("command",)),
     Series("lease_refused", "1 where a command was refused a moment ago because another run is writing."),
+    Series("lease_held_seconds", "How long the run that holds the lease has been at work; 0 where none does."),
     Series("lease_wait_seconds", "How long the newest run of a command waited for another.", ("command",)),
     Series(
         "step_seconds",
@@ -54,14 +52,18 @@ SERIES = (
     Series("lag_target_seconds", "What the lag may be (slo.lag_hours)."),
     Series("desired_chunks", "Chunks that the sources hold."),
     Series("published_chunks", "Chunks that the ledger has of the live version."),
-    Series("coverage_ratio", "Published of the desired chunks, 0 to 1."),
+    Series(
+        "coverage_ratio",
+        "Published by desired chunks, in number, 0 to 1; untold while a run is under way or a plan came after it.",
+    ),
     Series("coverage_target_ratio", "What the coverage must be (slo.coverage)."),
     Series("team_chunks", "Desired chunks of a team that telemetry.teams lists.", ("team",)),
+    Series("quarantined", "Records in quarantine, of all reasons."),
     Series("quarantine_records", "Records in quarantine, by reason.", ("reason",)),
     Series("held_deletions", "Documents that may be gone and stay until what hides them can be read."),
     Series("oldest_held_deletion_seconds", "Age of the oldest of them; 0 where there is none."),
     Series("held_deletion_target_seconds", "What that age may be (slo.held_deletion_hours)."),
-    Series("verify_differences", "Rows that differed in the newest verify, by kind.", ("kind",)),
+    Series("verify_differences", "Rows that the newest verify over everything leaves different, by kind.", ("kind",)),
     Series("verify_repaired_rows", "Rows that the newest verify mended."),
     Series("encoder_tokens_per_second", "Speed of encoding in the newest run that encoded enough to tell."),
     Series("encoder_share_of_best_ratio", "That speed by the best of the last 24 hours of runs, 0 to 1."),

@@ -16,7 +16,7 @@ from jobs.state.parts import Part
 from jobs.state.run_target import RunTarget
 from jobs.state.staging import Staged, StagedFile, staged
 from jobs.state.write_intents import commit_intent, record_intent
-from jobs.telemetry.tracing import Value, past
+from jobs.telemetry.tracing import Value, enabled, past
 
 if TYPE_CHECKING:
     from indexers.base import Index
@@ -147,6 +147,8 @@ class Publisher:
 
     def _trace(self, operation: str, rows: int, began: int, ended: int) -> None:
         """A span by the conventions for databases."""
+        if not enabled():
+            return
         version = self._writer.version
         attributes: dict[str, Value] = {
             "db.system.name": self._index.capabilities().engine.split(" ")[0].lower(),

@@ -38,12 +38,14 @@ class Listing:
     """Every partition of a source, and what could not even be listed.
 
     ``complete`` is false where part of the root could not be looked at: then nothing may be concluded from a
-    partition's absence.
+    partition's absence. ``moves``: a document may be in another partition from one listing to the next, as when a
+    table's files are rewritten: while one of them cannot be read whole, those that went are not taken for deletions.
     """
 
     partitions: tuple[Partition, ...]
     rejected: tuple[Rejected, ...] = ()
     complete: bool = True
+    moves: bool = False
 
 
 @dataclass(frozen=True, slots=True)

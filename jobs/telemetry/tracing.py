@@ -22,6 +22,7 @@ Value = str | int | float | bool
 FLUSH_SECONDS = 5.0  # that a command waits for its last spans to be taken
 _SCOPE = "embedmill"
 _provider: TracerProvider | None = None
+_fault = ""  # why no spans are made, although they are asked for
 _waited = 0.0  # seconds of this command for an endpoint
 _open: list[tuple[str, Span]] = []  # of the thread that runs the command, the outermost first
 
@@ -51,13 +52,14 @@ def resource() -> Any:
 @contextmanager
 def span(name: str, **attributes: Value) -> Iterator[None]:
     """A span around the block, within the one that is open. Attribute names have "__" for a dot."""
-    if not enabled():
+    tracer = _tracer() if enabled() else None
+    if tracer is None:
         yield
         return
     from opentelemetry.trace import Status, StatusCode, set_span_in_context
 
     parent = set_span_in_context(_open[-1][1]) if _open else None
-    begun = _tracer().start_span(name, parent, attributes=_dotted(attributes), links=[] if _open else _links())
+    begun = tracer.start_span(name, parent, attributes=_dotted(attributes), links=[] if _open else _links())
     _open.append((name, begun))
     try:
         yield
@@ -89,7 +91,8 @@ def past(
 
     Returns it, for spans below; None where traces are off.
     """
-    if not enabled() or not _open:
+    tracer = _tracer() if _open and enabled() else None
+    if tracer is None:
         return None
     from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 
@@ -100,7 +103,7 @@ def past(
     else:
         above = within
     kinds = {"internal": SpanKind.INTERNAL, "client": SpanKind.CLIENT}
-    made = _tracer().start_span(
+    made = tracer.start_span(
         name, set_span_in_context(above), kinds[kind], attributes=dict(attributes or {}), start_time=when[0]
     )
     if error:
@@ -110,14 +113,17 @@ def past(
     return made
 
 
-def finish() -> bool:
-    """Send the spans that are not sent yet; False where that took longer than FLUSH_SECONDS, or failed."""
-    global _provider, _waited
+def finish() -> str:
+    """Send the spans that are not sent yet; returns what a person is told where nobody took them in FLUSH_SECONDS."""
+    global _provider, _waited, _fault
     _waited = 0.0
+    fault, _fault = _fault, ""
     if _provider is None:
-        return True
+        return f"OpenTelemetry: no traces were made ({fault}); the run is not affected" if fault else ""
     provider, _provider = _provider, None
-    return within_seconds(lambda: bool(provider.force_flush(int(FLUSH_SECONDS * 1000))), provider.shutdown)
+    if within_seconds(lambda: bool(provider.force_flush(int(FLUSH_SECONDS * 1000))), provider.shutdown):
+        return ""
+    return "OTEL_EXPORTER_OTLP_ENDPOINT: it took no traces; the run is not affected"
 
 
 def within_seconds(*steps: Any) -> bool:
@@ -140,17 +146,28 @@ def within_seconds(*steps: Any) -> bool:
 
 
 def _tracer() -> Any:
-    global _provider
-    if _provider is None:
-        import logging
+    """What makes spans; None where a setting, or a missing library, keeps them from being made."""
+    global _provider, _fault
+    if _provider is None and not _fault:
+        try:
+            _provider = _new_provider()
+        except ImportError:
+            _fault = 'run `pip install "embedmill[otel]"`'
+        except Exception as error:  # of a setting: no reason to fail
+            _fault = f"{type(error).__name__}; look at the OTEL_* variables"
+    return _provider.get_tracer(_SCOPE) if _provider is not None else None
 
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # an endpoint that is away is told by ``finish``
-        _provider = TracerProvider(resource=resource(), shutdown_on_exit=False)
-        _provider.add_span_processor(BatchSpanProcessor(_exporter()))
-    return _provider.get_tracer(_SCOPE)
+def _new_provider() -> TracerProvider:
+    import logging
+
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # an endpoint that is away is told by ``finish``
+    provider = TracerProvider(resource=resource(), shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(_exporter()))
+    return provider
 
 
 def _exporter() -> Any:

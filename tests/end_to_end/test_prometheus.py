@@ -42,7 +42,7 @@ def test_a_run_is_seen_and_one_that_is_killed_wakes_somebody(workspace: Workspac
     embedded = f'{PREFIX}chunks{{outcome="embedded"}}'
     until(lambda: chain.query(embedded), "a sample of the run")
     [found] = chain.query(embedded)
-    assert (found["metric"]["job"], found["metric"]["instance"], found["value"][1]) == ("embedmill", "messages", "8")
+    assert (found["metric"]["job"], found["metric"]["index"], found["value"][1]) == ("embedmill", "messages", "8")
     told = {one["metric"]["__name__"] for one in chain.query(f'{{__name__=~"{PREFIX}.*"}}')}
     assert {f"{PREFIX}{name}" for name in ("coverage_ratio", "lag_seconds", "table_bytes", "step_seconds")} <= told
 
@@ -58,7 +58,7 @@ def test_a_run_is_seen_and_one_that_is_killed_wakes_somebody(workspace: Workspac
 
 def unanswered(chain: Prometheus) -> list[str]:
     """Expressions of the dashboards that Prometheus has no answer to."""
-    return [one for one in expressions() if not chain.query(one.replace("$instance", ".*"))]
+    return [one for one in expressions() if not chain.query(one.replace("$index", ".*"))]
 
 
 def say_more(workspace: Workspace) -> None:
@@ -66,7 +66,7 @@ def say_more(workspace: Workspace) -> None:
     state = open_pipeline(workspace.config).state
     [row] = state.read("runs").to_pylist()
     report = json.loads(row["report"])
-    report["tokens"]["embedded"], report["seconds"]["embed"] = 20_000, 10.0
+    report["tokens"]["embedded"], report["encode_seconds"] = 20_000, 20.0
     told = {**row, "run_id": "earlier", "report": json.dumps(report), "started_at": row["started_at"] - 1}
     writing(state).change("runs", [{**told, "_delete": False}])
     (workspace.files / "broken.pdf").write_bytes(b"%PDF-1.7\nnothing")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,7 +100,7 @@ def test_without_java_a_small_run_works_and_a_large_one_does_not(
 
 
 def test_more_actors_than_cores_are_told(workspace: Workspace) -> None:
-    many = (os.cpu_count() or 1) + 1
+    many = len(os.sched_getaffinity(0)) + 1
     workspace.config.write_text(workspace.config.read_text().replace("[model]\n", f"[model]\nactors = {many}\n"))
     status, detail, _ = doctor(workspace)[2]["memory"]
     assert status == "warning" and f"{many} actors" in detail
@@ -116,3 +117,15 @@ def test_a_person_reads_a_line_a_check(workspace: Workspace) -> None:
     said = invoke(["doctor", "--config", str(workspace.config)])
     assert said.exit_code == 0 and said.stdout.splitlines()[-1] == f"{len(CHECKS)} checks: all well"
     assert TEAM not in said.stdout
+
+
+def test_a_container_s_limit_counts_and_not_the_machine_s_memory(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, said in {"memory.max": "1000000000", "memory.current": "700000000", "cpu.max": "100000 100000"}.items():
+        (tmp_path / name).write_text(said)
+    monkeypatch.setattr("jobs.commands.doctor.CGROUP", tmp_path)
+    status, detail, _ = doctor(workspace)[2]["memory"]
+    assert status == "warning" and detail.startswith("300 of 1,000 MB free, 1 cores")
+    (tmp_path / "memory.max").write_text("max")
+    assert not doctor(workspace)[2]["memory"][1].startswith("300 of 1,000")

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from embedding.ids import file_id, message_id
+from indexers import open_index
+from jobs.config import load_config
 from tests.support.workspace import START, TEAM, TEXTS, Workspace, message
 
 pytestmark = pytest.mark.usefixtures("encoder_here")
@@ -149,3 +151,28 @@ def test_a_person_reads_the_verdict_first(ran: Workspace) -> None:
     said = invoke(["explain", doc(0), "--team", TEAM, "--config", str(ran.config)])
     assert said.exit_code == 0 and said.stdout.startswith(f"{doc(0)}: published; all its chunks"), said.stdout
     assert "messages__v1 (live): there, by run" in said.stdout and TEXTS[0] not in said.stdout
+
+
+def test_a_row_that_the_index_has_lost_is_not_what_the_next_run_writes(ran: Workspace) -> None:
+    config = load_config(ran.config)
+    index = open_index("milvus", config.index_uri, config.index.name)
+    index.delete("messages__v1", [f"{doc(0)}#0"])
+    index.close()
+    told = explain(ran, doc(0))
+    assert told["verdict"] == "lost" and "verify --repair" in told["because"]
+    assert ran.verify("--repair").code == 0 and explain(ran, doc(0))["verdict"] == "published"
+
+
+def test_a_file_that_came_after_a_purge_and_cannot_be_read_is_in_quarantine(ran: Workspace) -> None:
+    ran.call("purge", "--team", TEAM)
+    (ran.files / "later.pdf").write_bytes(b"%PDF-1.7\nnothing")
+    assert ran.run().code == 3
+    assert explain(ran, file_id(TEAM, "later.pdf"))["verdict"] == "quarantined"
+    assert explain(ran, file_id(TEAM, "notes.txt"))["verdict"] == "purged"
+
+
+def test_a_long_name_of_a_file_is_found_in_quarantine(ran: Workspace) -> None:
+    name = "\u30c6" * 64 + ".pdf"
+    (ran.files / name).write_bytes(b"%PDF-1.7\nnothing")
+    assert ran.run().code == 3
+    assert len(file_id(TEAM, name)) == 480 and explain(ran, file_id(TEAM, name))["verdict"] == "quarantined"

@@ -343,7 +343,7 @@ def test_a_cluster_is_used_however_little_there_is(workspace: Workspace, monkeyp
     started, asked = list[object](), list[object]()
     monkeypatch.setattr("jobs.engines.spark.start_spark", lambda *given, **named: started.append(given))
     workspace.config.write_text(workspace.config.read_text().replace("local[2]", "spark://127.0.0.1:7077"))
-    monkeypatch.setattr("jobs.engines.agreement.check_spark", lambda spark, root: asked.append(root))
+    monkeypatch.setattr("jobs.engines.agreement.check_spark", lambda spark, root, model: asked.append(root))
     pipeline = open_pipeline(workspace.config)
     pipeline.frames()
     assert started and asked == [pipeline.state.root], "its hosts are asked before they work"

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import pickle
+import socket
+import sys
 import uuid
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from botocore.response import StreamingBody
 
+from embedding import buckets
 from embedding.buckets import Bucket, Prefix
 from embedding.errors import SourceError
 from embedding.records import Document, Record, Rejected
@@ -21,6 +26,8 @@ from jobs.sources import open_sources
 from jobs.sources.base import Listing, ReadLimits, Root, Source, SourceContext
 from jobs.sources.files import FilesSource
 from jobs.sources.slack_export import SlackExport, _open_zip
+from jobs.sources.table.batch import ObjectName
+from jobs.sources.table.ndjson import JsonData
 from tests.support import tables
 from tests.support.delta_log import DeltaLog
 from tests.support.object_store import BUCKET, Moto, Store
@@ -232,7 +239,9 @@ def test_a_table_must_be_read_by_its_log(tmp_path: Path, moto: Moto) -> None:
 def test_a_data_file_that_the_log_names_and_that_is_gone_is_a_fault_and_no_deletion(tmp_path: Path, moto: Moto) -> None:
     root = uploaded(moto, delta(tmp_path / "delta"))
     remove(root, "b.parquet")
-    [fault] = table("delta")(root).listing().rejected
+    listing = table("delta")(root).listing()
+    [fault] = listing.rejected
+    assert not listing.complete, "the table is not as its log says"
     assert (fault.key, fault.reason, fault.retry) == ("b.parquet", "io_error", True)
 
 
@@ -262,8 +271,11 @@ def test_a_profile_is_used_in_place_of_the_environment(
     credentials.write_text("[reader]\naws_access_key_id = of-the-profile\naws_secret_access_key = secret\n")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
     root = Prefix(Bucket(BUCKET, moto.uri, allow_http=True, profile="reader"), f"sources/{uuid.uuid4().hex}")
-    assert root.delta_options()["AWS_ACCESS_KEY_ID"] == "of-the-profile"
-    assert "AWS_ACCESS_KEY_ID" not in Prefix(Bucket(BUCKET, moto.uri), "a").delta_options()
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of the environment")
+    with root.delta_options() as options:
+        assert options["AWS_ACCESS_KEY_ID"] == "of-the-profile" and "AWS_SESSION_TOKEN" not in os.environ
+    with Prefix(Bucket(BUCKET, moto.uri), "a").delta_options() as options:
+        assert "AWS_ACCESS_KEY_ID" not in options and os.environ["AWS_SESSION_TOKEN"] == "of the environment"
     put(root, "a.txt", b"hello")
     assert list(texts(records(files(root))).values()) == ["hello"]
 
@@ -338,3 +350,123 @@ def test_a_life_of_sources_in_a_store(tmp_path: Path, moto: Moto, encoder_here: 
     changed = space.run()
     assert (changed.code, counts(changed)) == (0, {"embedded": 1, "deleted": 1}), changed
     assert space.verify().code == 0
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again_and_never_taken_for_the_whole(
+    moto: Moto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = prefix(moto)
+    put(root, "a.txt", b"all of a text")
+    client = buckets._client(root.bucket)
+    real, asked = client.get_object, []
+
+    def get_object(**words: object) -> dict[str, object]:
+        asked.append(words)
+        told: dict[str, object] = real(**words)
+        if len(asked) < 3:  # the connection is closed early, which urllib3 tells nobody who asks for a number of bytes
+            told["Body"] = StreamingBody(io.BytesIO(b"all of"), 1000)
+        return told
+
+    monkeypatch.setattr(client, "get_object", get_object)
+    assert list(texts(records(files(root))).values()) == ["all of a text"] and len(asked) == 3
+    monkeypatch.setattr(
+        client, "get_object", lambda **_: {"Body": StreamingBody(io.BytesIO(b""), 9), "ContentLength": 9}
+    )
+    [failed] = records(files(root))
+    assert isinstance(failed, Rejected) and failed.retry and "broke off" in failed.detail
+
+
+def test_a_listing_opens_no_object_and_what_is_no_parquet_is_told_by_its_reader(
+    tmp_path: Path, moto: Moto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = uploaded(moto, parquet(tmp_path / "rows"))
+    put(root, "day=2/part.2024", (tmp_path / "rows" / "day=2" / "without a suffix").read_bytes())
+    put(root, "notes", b"no table")
+    source = table("parquet")(root)
+    read: list[str] = []
+    real = Prefix.read
+
+    def watched(self: Prefix, path: str, most: int | None = None, etag: str = "") -> bytes:
+        read.append(path)
+        return real(self, path, most, etag)
+
+    monkeypatch.setattr(Prefix, "read", watched)
+    listing = source.listing()
+    assert read == [] and len(listing.partitions) == 4
+    found = {p.key: records(source, Listing((p,))) for p in listing.partitions}
+    [notes] = found["notes"]
+    assert isinstance(notes, Rejected) and (notes.reason, notes.ignored) == ("not_a_data_file", True)
+    assert len(found["day%3D2/part.2024"]) == 1 == len(found["day%3D2/without%20a%20suffix"])
+
+
+def test_without_boto3_a_host_is_named_and_what_it_was_to_read_is_tried_again(
+    moto: Moto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = prefix(moto)
+    put(root, "a.txt", b"hello")
+    source = files(root)
+    listing = source.listing()
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    buckets._session.cache_clear()
+    buckets._client.cache_clear()
+    [failed] = records(source, listing)
+    assert isinstance(failed, Rejected) and failed.retry and socket.gethostname() in failed.detail
+    with pytest.raises(SourceError, match=r's3:// needs boto3, .*pip install "embedmill\[aws\]"'):
+        source.listing()
+
+
+def test_one_packed_file_is_unpacked(tmp_path: Path, moto: Moto) -> None:
+    root = prefix(moto, f"sources/{uuid.uuid4().hex}/rows.jsonl.gz")
+    put(root, "", gzip.compress(write_lines(tmp_path / "rows", lines("1", "2")).read_bytes()))
+    assert len(texts(records(table("json")(root)))) == 2
+
+
+def test_lines_are_read_twice_and_must_be_the_same(tmp_path: Path, moto: Moto) -> None:
+    root = prefix(moto)
+    put(root, "a.json", write_lines(tmp_path / "a", lines("1", "2")).read_bytes())
+    data = JsonData(ObjectName(root, "a.json"))
+    assert sum(batch.rows for batch in data.batches(["id"])) == 2
+    put(root, "a.json", write_lines(tmp_path / "a", lines("3", "4")).read_bytes())
+    with pytest.raises(OSError, match="written over since it was listed"):
+        list(data.batches(["id"]))
+
+
+@pytest.mark.parametrize("key", ["t#1", "t?x", "a%20b", "a//b", "a/../b"])
+def test_a_delta_table_is_never_read_by_another_one_s_log(tmp_path: Path, moto: Moto, key: str) -> None:
+    with pytest.raises(SourceError, match="a Delta table's prefix may have no"):
+        root = prefix(moto, f"sources/{key}")
+        put(root, "a.parquet", b"")
+        table("delta")(root).listing()
+
+
+def test_a_slash_too_many_is_a_part_of_the_key(moto: Moto) -> None:
+    bucket = Bucket(BUCKET, moto.uri, allow_http=True)
+    assert Prefix.of("s3://lake//a/b", bucket).start == "/a/b/" and Prefix.of("s3://lake/", bucket).start == ""
+
+
+def test_rows_that_moved_into_a_file_that_cannot_be_read_stay(tmp_path: Path, encoder_here: None) -> None:
+    """As after a compaction: the files that it replaced are gone, and the new one answers with a fault."""
+    space = Workspace(tmp_path / "ws", files=False)
+    rows_at = space.root / "rows"
+    write_parquet(rows_at / "a.parquet", rows("1", "2"))
+    write_parquet(rows_at / "b.parquet", rows("3"))
+    write_parquet(rows_at / "d.parquet", rows("4"))
+    section = '[[sources]]\nkind = "table"\nuri = "rows"\nteam_id = "T01"\n[sources.columns]\n'
+    columns = "".join(f'{name} = "{column}"\n' for name, column in tables.PLAIN.items())
+    space.config.write_text(section + columns + space.config.read_text())
+    assert counts(space.run()) == {"embedded": 10}
+    whole = write_parquet(tmp_path / "c.parquet", rows("1", "2", "3")).read_bytes()
+    for name in ("a", "b"):
+        (rows_at / f"{name}.parquet").unlink()
+    (rows_at / "c.parquet").write_bytes(whole[: len(whole) // 2])
+    for _ in range(2):  # also by a run that does not read it again
+        broken = space.run()
+        assert broken.code == 3 and counts(broken) == {}, broken
+        assert sum(one["documents"] for one in space.call("status").body["held_back"]) == 3
+    (rows_at / "c.parquet").write_bytes(whole)
+    mended = space.run()
+    assert (mended.code, counts(mended)) == (0, {}) and mended.body["chunks"]["total"] == 10, mended
+    assert space.call("status").body["held_back"] == []
+    (rows_at / "c.parquet").unlink()
+    gone = space.run()
+    assert counts(gone) == {"deleted": 3}, gone

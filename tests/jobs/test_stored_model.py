@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,8 +93,11 @@ def test_a_copy_that_breaks_off_leaves_nothing_that_is_taken_for_a_file(
         broken.setattr(Prefix, "read_range", half)
         with pytest.raises(ResourceError, match="cannot copy .*: broken off"):
             model.fetch()
-    assert names(model) == set()
+    assert all(name.endswith(".part") for name in names(model))
     model.fetch()
+    (model.folder / "tokenizer.json").write_bytes(b"cut")  # as a loss of power leaves it
+    model.fetch()
+    assert (model.folder / "tokenizer.json").read_bytes() == b"tokenizer.json"
     assert (model.folder / "1_Pooling" / "config.json").read_text() == "1_Pooling/config.json"
     assert names(model) == {"modules.json", "tokenizer.json", "1_Pooling/config.json"}
 
@@ -121,3 +125,32 @@ def test_what_is_no_model_is_said_by_the_key_of_the_setting(tmp_path: Path, moto
         put(moto, strange, name, b"{}")
     with pytest.raises(ConfigError, match="1 of its keys can be no path of a file"):
         find_stored(strange, tmp_path)
+
+
+def test_processes_of_one_machine_copy_once(tmp_path: Path, small: Prefix, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[str] = []
+    real = Prefix.read_range
+
+    def read_range(self: Prefix, path: str, start: int, stop: int, etag: str) -> bytes:
+        copied.append(path)
+        return real(self, path, start, stop, etag)
+
+    monkeypatch.setattr(Prefix, "read_range", read_range)
+    models = [find_stored(small, tmp_path) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(StoredModel.fetch, models))
+    assert sorted(copied) == sorted(file.path for file in models[0].files)
+
+
+def test_what_only_counts_tokens_is_copied_without_weights(tmp_path: Path, whole: Prefix) -> None:
+    model = find_stored(whole, tmp_path, weights=False)
+    assert {"modules.json", "tokenizer.json"} <= {file.path for file in model.files}
+    assert not any(file.path.endswith((".safetensors", ".bin")) for file in model.files)
+
+
+def test_a_model_s_address_has_no_credentials(tmp_path: Path) -> None:
+    space = Workspace(tmp_path / "ws")
+    space.config.write_text(space.config.read_text().replace("[model]\n", '[model]\nname = "s3://k:pa55w0rd@lake/m"\n'))
+    with pytest.raises(ConfigError, match="model.name: give s3://bucket/prefix, without credentials") as failed:
+        load_config(space.config)
+    assert "pa55w0rd" not in str(failed.value)

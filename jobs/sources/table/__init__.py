@@ -60,6 +60,9 @@ class TableSource:
 
         Raises SourceError for a missing or empty table and a missing column.
         """
+        return replace(self._listing(), moves=True)
+
+    def _listing(self) -> Listing:
         if isinstance(self.root, Prefix):
             try:
                 return self._list_objects(self.root)
@@ -91,7 +94,7 @@ class TableSource:
 
     def _list_objects(self, root: Prefix) -> Listing:
         if self.format == "delta":
-            return self._list_delta(root, {found.path: found for found in root.listing()})
+            return self._list_delta(root)
         found = walk.walk_objects(root, self.format)
         single = None if found.files or found.others else root.single()
         files = [replace(single, path="")] if single else found.files
@@ -107,6 +110,9 @@ class TableSource:
     def read(self, partition: Partition) -> Iterator[Record]:
         """See Source.read. Streams, so a file may be larger than memory; only its ids and times are held."""
         try:
+            if not self._is_data(partition):
+                yield Rejected("", *_other(self.format), ignored=True)
+                return
             data, values = self._open(self._file(partition))
             with closing(data):
                 yield from self.rows.records(data, values)
@@ -126,12 +132,15 @@ class TableSource:
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
-    def _list_delta(self, root: Root, there: Mapping[str, StoredObject] | None = None) -> Listing:
-        """``there`` are the objects below a prefix by their paths."""
+    def _list_delta(self, root: Root) -> Listing:
+        if isinstance(root, Prefix) and next(root.listing(), None) is None:  # or it says why it cannot be listed
+            raise self._empty()
         self._snapshot = snapshot = delta.snapshot(root)
         self._version = snapshot.version
         if not snapshot.files:
             raise self._empty()
+        # After the log: what a commit adds meanwhile is in neither.
+        there = {found.path: found for found in root.listing()} if isinstance(root, Prefix) else {}
         places = {column: snapshot.columns.get(column) for column in self.rows.wanted}
         partitions: list[Partition] = []
         rejected: list[Rejected] = []
@@ -142,14 +151,15 @@ class TableSource:
             digest = hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
             if not isinstance(file.path, ObjectName):
                 self._stat(file.path, f":{digest}", partitions, rejected)
-            elif (found := (there or {}).get(file.path.path)) is not None:
+            elif (found := there.get(file.path.path)) is not None:
                 partitions.append(self._object(file.path.root, found, f":{digest}"))
             else:
                 rejected.append(self._reject(file.path, "io_error", "no such object"))
         missing = set(self.rows.wanted) - set(snapshot.columns) - snapshot.partitioned_by
         if not snapshot.mapped:
             missing = {column for column in missing if column.partition(".")[0] not in snapshot.columns}
-        return self._checked(Listing(tuple(partitions), tuple(rejected)), missing)
+        # A file of the log that is not there: the table is not as the log says, and nothing may be concluded of it.
+        return self._checked(Listing(tuple(partitions), tuple(rejected), complete=not rejected), missing)
 
     def _stat(self, path: Path, more: str, partitions: list[Partition], rejected: list[Rejected]) -> None:
         try:
@@ -161,6 +171,16 @@ class TableSource:
 
     def _object(self, root: Prefix, found: StoredObject, more: str = "") -> Partition:
         return Partition(self._key(ObjectName(root, found.path)), found.path, found.fingerprint + more, found.size)
+
+    def _is_data(self, partition: Partition) -> bool:
+        """Whether an object that is no data file by its name is one by its first bytes. Raises OSError."""
+        if (
+            not isinstance(self.root, Prefix)
+            or self.format != "parquet"
+            or walk.is_named(self._file(partition), "parquet")
+        ):
+            return True
+        return partition.size >= len(walk.MAGIC) and self.root.read(partition.path, len(walk.MAGIC)) == walk.MAGIC
 
     def _file(self, partition: Partition) -> DataFile:
         return ObjectName(self.root, partition.path) if isinstance(self.root, Prefix) else Path(partition.path)
@@ -202,6 +222,10 @@ class TableSource:
                 else:
                     with closing(ParquetData(path)) as data:
                         missing = {column for column in missing if data.type_of(column) is None}
+            except pa.ArrowInvalid:
+                if isinstance(path, ObjectName) and not walk.is_named(path, self.format):
+                    continue  # no data file, as its reader will find
+                return set()
             except (ColumnFault, OSError, pa.ArrowException, ValueError):
                 return set()
         return missing if any_row else set()

@@ -33,16 +33,16 @@ class ObjectName(NamedTuple):
     @property
     def suffix(self) -> str:
         """What its name ends with, from the last dot."""
-        return PurePosixPath(self.path).suffix
+        return PurePosixPath(self.path or self.root.key).suffix
 
 
 DataFile: TypeAlias = Path | ObjectName
 
 
-def opened(path: DataFile) -> pa.NativeFile:
-    """A file for Arrow, which takes a name only where it is UTF-8. Raises OSError."""
+def opened(path: DataFile, etag: str = "") -> pa.NativeFile:
+    """A file for Arrow, which takes a name only where it is UTF-8; an object with this ``etag``. Raises OSError."""
     if isinstance(path, ObjectName):
-        return pa.PythonFile(path.root.open(path.path, buffer=_READ_AHEAD), "r")
+        return pa.PythonFile(path.root.open(path.path, etag, buffer=_READ_AHEAD), "r")
     try:
         str(path).encode()
     except UnicodeEncodeError:

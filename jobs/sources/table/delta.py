@@ -34,6 +34,9 @@ _FEATURES = frozenset(
 _PLAIN = re.compile(r"[^%\\\x00-\x1f\x7f\ud800-\udfff]*")
 
 
+_PLAIN_KEY = re.compile(r"[^%#?\\\x00-\x1f\x7f]*")
+
+
 @dataclass(frozen=True, slots=True)
 class DeltaFile:
     """A data file of a table: where it is, its partition's values, and the rows that a deletion vector takes away."""
@@ -64,8 +67,11 @@ def snapshot(root: Path | Prefix, version: int | None = None) -> Snapshot:
 
     with _addressable(root) as address:
         try:
-            options = root.delta_options() if isinstance(root, Prefix) else None
-            table = DeltaTable(str(address), version=version, storage_options=options)
+            if isinstance(root, Prefix):
+                with root.delta_options() as options:
+                    table = DeltaTable(str(address), version=version, storage_options=options)
+            else:
+                table = DeltaTable(str(address), version=version)
             _check_features(root, table.protocol())
             return _read(root, address, table)
         except TableNotFoundError:
@@ -78,8 +84,8 @@ def snapshot(root: Path | Prefix, version: int | None = None) -> Snapshot:
 def _addressable(root: Path | Prefix) -> Iterator[Path | Prefix]:
     """A path of the table that deltalake understands: where it would not, a folder of links to what is in it."""
     if isinstance(root, Prefix):
-        if not _PLAIN.fullmatch(root.key):
-            raise SourceError(f"table source: {root}: a Delta table's prefix may have no % and no control character")
+        if not _PLAIN_KEY.fullmatch(root.key) or {"", ".", ".."}.intersection(root.key.split("/")[:-1]):
+            raise SourceError(f"table source: {root}: a Delta table's prefix may have no %, #, ?, // and no .. in it")
         yield root
         return
     if _PLAIN.fullmatch(str(root.resolve())) or not root.is_dir():

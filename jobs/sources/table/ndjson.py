@@ -27,6 +27,8 @@ class JsonData:
 
     def __init__(self, path: DataFile) -> None:
         self._path = path
+        # Read more than once, an object must be the same each time.
+        self._etag = path.root.look(path.path).etag if isinstance(path, ObjectName) else ""
 
     def close(self) -> None:
         """Nothing stays open."""
@@ -42,7 +44,7 @@ class JsonData:
         rejected: list[Rejected] = []
         wanted = [(column, column.split(".")) for column in columns]
         flat = all(len(parts) == 1 for _, parts in wanted)
-        for number, line, digest in _lines(self._path):
+        for number, line, digest in _lines(self._path, self._etag):
             found = _parse(line)
             if isinstance(found, str):
                 bad += 1
@@ -89,9 +91,9 @@ def _batch(columns: Sequence[str], rows: list[list[Any]], rejected: list[Rejecte
     return Batch(len(rows), {c: list(v) for c, v in zip(columns, turned, strict=True)}, tuple(rejected))
 
 
-def _lines(path: DataFile) -> Iterator[tuple[int, bytes | None, str]]:
+def _lines(path: DataFile, etag: str = "") -> Iterator[tuple[int, bytes | None, str]]:
     """Number (from 1) and bytes of each line that is not blank; None and its digest for one that is too long."""
-    with _opened(path) as file:
+    with _opened(path, etag) as file:
         number = 0
         while line := file.readline(_LONGEST):
             number += 1
@@ -107,10 +109,10 @@ def _lines(path: DataFile) -> Iterator[tuple[int, bytes | None, str]]:
                 yield number, line, ""
 
 
-def _opened(path: DataFile) -> IO[bytes]:
+def _opened(path: DataFile, etag: str) -> IO[bytes]:
     if path.suffix.lower() in PACKED:
-        return io.BufferedReader(pa.CompressedInputStream(opened(path), PACKED[path.suffix.lower()]), 1 << 20)
-    return path.root.open(path.path, buffer=1 << 22) if isinstance(path, ObjectName) else path.open("rb", 1 << 20)
+        return io.BufferedReader(pa.CompressedInputStream(opened(path, etag), PACKED[path.suffix.lower()]), 1 << 20)
+    return path.root.open(path.path, etag, buffer=1 << 22) if isinstance(path, ObjectName) else path.open("rb", 1 << 20)
 
 
 def _refuse(constant: str) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from jobs.sources.table import ndjson
 from jobs.sources.table.batch import DataFile, ObjectName
 
 _PARQUET = (".parquet", ".parq", ".pq")
-_MAGIC = b"PAR1"
+MAGIC = b"PAR1"
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 _PART = re.compile(r"([^=]+)=(.*)", re.DOTALL)
 # A folder in a table by which it is one whose own log says which of its files count.
@@ -64,15 +65,15 @@ def walk_objects(root: Prefix, format: str) -> FoundObjects:
     found = FoundObjects()
     for one in root.listing():
         *folders, name = one.path.split("/")
-        for depth, folder in enumerate(folders):
+        for depth, folder in enumerate(itertools.takewhile(lambda one: not hidden(one) or one in _LAKES, folders)):
             where = "/".join((str(root), *folders[:depth]))
             if kind := _LAKES.get(folder):
                 raise _is_lake(where, kind)
             if folder == "metadata" and depth == len(folders) - 1 and name.endswith(_ICEBERG):
                 raise _is_lake(where, "an Iceberg table")
         if not any(map(hidden, (*folders, name))):
-            data = ObjectName(root, one.path)
-            fits = _has_magic(data) if format == "parquet" and not data.suffix else _is_named(data, format)
+            # Engines write Parquet without its suffix too: executors look at the first bytes of such.
+            fits = format == "parquet" or is_named(ObjectName(root, one.path), format)
             (found.files if fits else found.others).append(one)
     return found
 
@@ -119,27 +120,26 @@ def _is_iceberg(folder: Path) -> bool:
 
 
 def _is_json(path: Path) -> bool:
-    return _is_named(path, "json")
+    return is_named(path, "json")
 
 
 def _is_parquet(path: Path) -> bool:
     """By the name; or, as engines write some without a suffix, by the first bytes."""
-    return _is_named(path, "parquet") or _has_magic(path)
+    return is_named(path, "parquet") or _has_magic(path)
 
 
-def _is_named(path: DataFile, format: str) -> bool:
+def is_named(path: DataFile, format: str) -> bool:
+    """Whether a file is of a format by its name."""
     if format == "parquet":
         return path.suffix.lower() in _PARQUET
-    name = PurePosixPath(path.path) if isinstance(path, ObjectName) else path
+    name = PurePosixPath(path.path or path.root.key) if isinstance(path, ObjectName) else path
     suffix = name.suffix.lower()
     return (PurePosixPath(name.stem).suffix.lower() if suffix in ndjson.PACKED else suffix) in ndjson.SUFFIXES
 
 
-def _has_magic(path: DataFile) -> bool:
+def _has_magic(path: Path) -> bool:
     try:
-        if isinstance(path, ObjectName):
-            return path.root.read(path.path, len(_MAGIC)) == _MAGIC
         with path.open("rb") as file:
-            return file.read(len(_MAGIC)) == _MAGIC
+            return file.read(len(MAGIC)) == MAGIC
     except OSError:
         return False
