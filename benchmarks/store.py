@@ -74,6 +74,7 @@ def nodes(rows: int, pairs: int) -> None:
     if reason := why_not():
         raise SystemExit(f"store: {reason}")
     found: dict[int, list[float]] = {1: [], 2: []}
+    encoding: dict[int, list[float]] = {1: [], 2: []}  # from the first shard to the last, without the start
     for number in range(2 * pairs):
         count = (1, 2)[(number + number // 2) % 2]
         with _cluster(count) as cluster:
@@ -82,8 +83,10 @@ def nodes(rows: int, pairs: int) -> None:
             actors = f"actors = {count}\nthreads = 1\nshard_tokens = 16384\n"
             report = first_run(cluster.folder / "run", source, more, cluster.environment, actors)
         found[count].append(report["seconds"]["embed"])
-        print(f"{count} node{'s' * (count > 1)}: {steps(report)}", flush=True)
+        encoding[count].append(report["encode_seconds"])
+        print(f"{count} node{'s' * (count > 1)}: {steps(report)}, encoding {encoding[count][-1]:.1f}", flush=True)
     ratios("embed, one node / two", found[1], found[2])
+    ratios("encoding alone, one node / two", encoding[1], encoding[2])
 
 
 @contextmanager
