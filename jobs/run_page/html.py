@@ -19,7 +19,7 @@ h1{font-size:1.4rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2.2rem}.m
 svg{width:100%;height:auto;min-width:26rem}.picture{overflow-x:auto}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #e3e7ec}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.wide{overflow-x:auto}
-.bar{height:.6rem;background:#4674b8;border-radius:2px;min-width:2px}
+td:has(.bar){width:40%}.bar{height:.6rem;background:#4674b8;border-radius:2px;min-width:2px}
 @media(prefers-color-scheme:dark){body{color:#dde3ea;background:#14181d}th,td,.facts div{border-color:#2b323b}
 .muted{color:#98a2af}.ok{color:#6cc893}.partial{color:#d9b45b}.failed{color:#ee8080}}
 """
@@ -68,7 +68,8 @@ def page(data: PageData) -> str:
 def _facts(data: PageData) -> str:
     report = data.report
     chunks, seconds = report.chunks, report.seconds
-    speed = report.tokens.embedded / seconds.embed if seconds.embed and report.tokens.embedded else 0
+    took = report.encode_seconds or seconds.embed  # of a run of an earlier release the whole step
+    speed = report.tokens.embedded / took if took and report.tokens.embedded else 0
     facts = [
         ("embedded", f"{chunks.embedded:,}"),
         ("reused", f"{chunks.reused:,}"),
