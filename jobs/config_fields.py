@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from embedding.buckets import SCHEME, Bucket
+from embedding.buckets import SCHEME, Bucket, Prefix
 
 OBJECTS = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", re.DOTALL)  # others choose their keys
 
@@ -15,6 +15,13 @@ OBJECTS = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", re.DOTALL) 
 def about(meaning: str, unit: str = "", **limits: Any) -> Any:
     """What a key means, the unit of its value ("" for none), and the limits that ``Field`` takes."""
     return Field(description=meaning, json_schema_extra={"unit": unit} if unit else None, **limits)
+
+
+def server_address(address: str) -> str:
+    """The address of a server without its last slash; "" as it is. Raises ValueError for what is more than that."""
+    if address and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+/?", address):
+        raise ValueError("give http(s)://host:port, without credentials or a path")
+    return address.rstrip("/")
 
 
 class Section(BaseModel):
@@ -33,9 +40,7 @@ class Storage(Section):
     @field_validator("endpoint")
     @classmethod
     def _address(cls, endpoint: str) -> str:
-        if endpoint and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+/?", endpoint):
-            raise ValueError("give http(s)://host:port, without credentials or a path")
-        return endpoint.rstrip("/")
+        return server_address(endpoint)
 
     @model_validator(mode="after")
     def _open(self) -> Self:
@@ -51,7 +56,7 @@ class ReadStorage(Storage):
         str, about("name of the credentials in AWS's files; empty takes those of the environment, as the state does")
     ] = ""
 
-    def bucket(self, uri: str) -> Bucket:
-        """The bucket of an address ``s3://bucket/prefix``."""
+    def prefix(self, uri: str) -> Prefix:
+        """What an address ``s3://bucket/prefix`` names."""
         name = uri.removeprefix(SCHEME).partition("/")[0]
-        return Bucket(name, self.endpoint, self.region, self.allow_http, self.profile)
+        return Prefix.of(uri, Bucket(name, self.endpoint, self.region, self.allow_http, self.profile))

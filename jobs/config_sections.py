@@ -15,7 +15,7 @@ from embedding.encoders.backends import AUTO, BACKENDS, backend_names, is_remote
 from embedding.encoders.spec import RemoteSettings
 from embedding.text.template import Template
 from indexers import index_kinds
-from jobs.config_fields import OBJECTS, ReadStorage, Section, Storage, about
+from jobs.config_fields import OBJECTS, ReadStorage, Section, Storage, about, server_address
 
 _PREFIX = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[A-Za-z0-9._=-]+)+/?")
 
@@ -333,9 +333,7 @@ class Telemetry(Section):
     @field_validator("pushgateway")
     @classmethod
     def _address(cls, address: str) -> str:
-        if address and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+/?", address):
-            raise ValueError("give http(s)://host:port, without credentials or a path")
-        return address.rstrip("/")
+        return server_address(address)
 
     @field_validator("instance")
     @classmethod

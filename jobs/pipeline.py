@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 
-from embedding.buckets import SCHEME, Prefix
+from embedding.buckets import SCHEME
 from embedding.chunking import CHUNKER_VERSION, ChunkLimits
 from embedding.encoders.backends import AUTO, check_backend
 from embedding.encoders.spec import EncoderSpec
@@ -300,7 +300,7 @@ def _stored(config: Config) -> StoredModel | None:
     if not name.startswith(SCHEME):
         return None
     weights = config.model.remote is None
-    return find_stored(Prefix.of(name, storage.bucket(name)), config.model_cache, weights=weights)
+    return find_stored(storage.prefix(name), config.model_cache, weights=weights)
 
 
 def _check_overrides(config: Config, model: Path) -> None:

@@ -23,7 +23,7 @@ from jobs.bodies.explain import (
     Verdict,
 )
 from jobs.scope import iso
-from jobs.state.purge_rules import PurgeRule
+from jobs.state.purge_rules import PurgeRule, rule_of
 from jobs.state.quarantine import EMBED
 
 if TYPE_CHECKING:
@@ -122,11 +122,8 @@ def _look(pipeline: Pipeline, team: str, doc_id: str) -> _Found:
         ((row["channel_id"], row["created_at"]) for row in (*chunks, *removals, *quarantine)), (_channel(doc_id), None)
     )
     gone = Removed(doc_id, team, channel or "", "message", created or 0, version, "")
-    purges = [
-        (row["run_id"], PurgeRule(row["team_id"], row["channel_id"], frozenset(row["ids"] or ()), row["before"], at))
-        for row in state.read("purges", where=pc.field("team_id") == team).to_pylist()
-        for at in [row["purged_at"]]
-    ]
+    rows = state.read("purges", where=pc.field("team_id") == team).to_pylist()
+    purges = [(row["run_id"], rule_of(row)) for row in rows]
     rules = [(run_id, rule) for run_id, rule in purges if rule.covers(gone) and _told(rule, created)]
     return _Found(chunks, ledger, quarantine, removals, rules, readings, held)
 

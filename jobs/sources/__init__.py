@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
-from embedding.buckets import SCHEME, Prefix
+from embedding.buckets import SCHEME
 from embedding.extensions import load_extensions
 from jobs import config_sources
 from jobs.config import Config
@@ -91,7 +91,7 @@ def root_of(entry: SourceSection, config: Config) -> Root:
     """Where a configured source is."""
     if not (isinstance(entry, config_sources.StoredSource) and entry.uri.startswith(SCHEME)):
         return config.path(entry.uri)
-    return Prefix.of(entry.uri, entry.storage.bucket(entry.uri))
+    return entry.storage.prefix(entry.uri)
 
 
 def open_sources(config: Config) -> list[Source]:

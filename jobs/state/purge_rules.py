@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedding.records import Document, Removed
 
@@ -34,7 +35,9 @@ class PurgeRule:
 
 def purge_rules(state: State) -> list[PurgeRule]:
     """Read the rules of all purges so far."""
-    return [
-        PurgeRule(r["team_id"], r["channel_id"], frozenset(r["ids"] or ()), r["before"], r["purged_at"])
-        for r in state.read("purges").to_pylist()
-    ]
+    return [rule_of(row) for row in state.read("purges").to_pylist()]
+
+
+def rule_of(row: Mapping[str, Any]) -> PurgeRule:
+    """The rule that a row of ``purges`` keeps."""
+    return PurgeRule(row["team_id"], row["channel_id"], frozenset(row["ids"] or ()), row["before"], row["purged_at"])
