@@ -28,10 +28,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     # Not below /tmp, of which each host has its own.
     folder = Path("/var/tmp") / f"embedmill-{uuid.uuid4().hex[:8]}"
     folder.mkdir()
-    made = Cluster(folder)
-    yield made
-    made.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        made = Cluster(folder)
+        yield made
+        made.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

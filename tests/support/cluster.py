@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyspark
 
 from tests.support.hosts import Host, Network
 from tests.support.object_store import KEYS, Weed
@@ -54,6 +55,8 @@ class Cluster:
             "PYTHONPATH": str(ROOT),
             "HF_HUB_OFFLINE": "1",
             "SPARK_NO_DAEMONIZE": "1",
+            # Else `spark-class` asks the first python3 of the PATH, which need not be this one.
+            "SPARK_HOME": str(Path(pyspark.__file__).parent),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         try:
@@ -126,7 +129,8 @@ class Cluster:
     def _wait(self, true: Callable[[], bool], what: str, seconds: float = 90) -> None:
         until = time.monotonic() + seconds
         while not true():
-            assert time.monotonic() < until, f"{what} did not come up: {self._log()[-2000:]}"
+            dead = [process.args for process in self._own if process.poll() is not None]
+            assert not dead and time.monotonic() < until, f"{what} did not come up: {dead} {self._log()[-2000:]}"
             time.sleep(0.2)
 
 
