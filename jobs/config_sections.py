@@ -329,6 +329,15 @@ class Telemetry(Section):
     instance: Annotated[str, about("the label `instance`; empty is the index's name")] = ""
     teams: Annotated[tuple[str, ...], about("teams that have a series of their own", max_length=50)] = ()
     timeout: Annotated[float, about("of a push", "seconds", gt=0, le=60)] = 5.0
+    spark_port: Annotated[
+        int, about("of Spark's page and exporter, `/metrics/prometheus`; 0 has neither", ge=0, le=65535)
+    ] = 0
+    ray_port: Annotated[
+        int, about("of the exporter of a Ray of our own; a cluster's nodes have theirs; 0 has none", ge=0, le=65535)
+    ] = 0
+    pages: Annotated[
+        bool, about("keep the page of each run (`embedmill report`) in the state, `reports/<run id>.html`")
+    ] = False
 
     @field_validator("pushgateway")
     @classmethod

@@ -66,7 +66,7 @@ class Pipeline:
         self.state = State(
             state_root(config), cut=self.space.chunking_id, hash_key=config.state.hash_key.get_secret_value()
         )
-        self.wrote = self.refused = False  # it has held the lease; it was refused it
+        self.wrote, self.refused = "", False  # the run that has held the lease; it was refused it
         self._index: Index | None = None
         self._frames: Frames | None = None
         self._in_process = False  # the frames are
@@ -247,7 +247,7 @@ class Pipeline:
             except LeaseHeldError:
                 self.refused = True
                 raise
-            self.state, self.wrote = reading.for_writing(lease.number), True
+            self.state, self.wrote = reading.for_writing(lease.number), run_id
             try:
                 yield lease
             finally:

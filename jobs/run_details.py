@@ -44,11 +44,15 @@ class ShardTime:
 
 @dataclass(slots=True)
 class RunDetails:
-    """What is kept of a run. ``lengths`` counts texts by the power of two of their tokens: 5 is 32 to 63."""
+    """What is kept of a run. ``lengths`` counts texts by the power of two of their tokens: 5 is 32 to 63.
+
+    ``missed`` are the promises of ``[slo]`` that were not kept when it ended.
+    """
 
     steps: list[StepTime] = field(default_factory=list)
     shards: list[ShardTime] = field(default_factory=list)
     lengths: Counter[int] = field(default_factory=Counter)
+    missed: list[str] = field(default_factory=list)
 
     def add_shard(self, timing: Mapping[str, Any], texts: int, tokens: int) -> None:
         """Add what a worker said of a shard."""
@@ -72,6 +76,7 @@ def keep_details(root: StatePath, run_id: str, details: RunDetails) -> None:
         "steps": [asdict(one) for one in details.steps],
         "shards": [asdict(one) for one in details.shards],
         "lengths": dict(details.lengths),
+        "missed": details.missed,
     }
     replace_file(folder / f"{run_id}.json", json.dumps(said).encode(), durable=False)
 
@@ -84,13 +89,23 @@ def kept_details(root: StatePath, run_id: str) -> RunDetails | None:
             [StepTime(**one) for one in said["steps"]],
             [ShardTime(**one) for one in said["shards"]],
             Counter({int(power): count for power, count in said["lengths"].items()}),
+            said.get("missed", []),
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
+def keep_page(root: StatePath, run_id: str, page: str) -> StatePath:
+    """Write a run's page beside its details, in place of one that is there; returns the file."""
+    file = root / FOLDER / f"{run_id}.html"
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    replace_file(file, page.encode(), durable=False)
+    return file
+
+
 def drop_details(root: StatePath, keep: int) -> None:
-    """Remove all but the newest files; their names begin with the time of their run."""
+    """Remove what is kept of all but the newest runs; the names begin with the time of the run."""
     folder = root / FOLDER
-    names = sorted(file.name for file in folder.glob("*.json")) if folder.is_dir() else []
-    remove_files(folder, names[: max(0, len(names) - keep)])
+    for ending in ("*.json", "*.html"):
+        names = sorted(file.name for file in folder.glob(ending)) if folder.is_dir() else []
+        remove_files(folder, names[: max(0, len(names) - keep)])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from jobs.extract.changes import Extraction
 from jobs.maintenance.compact import compact_due
 from jobs.maintenance.erase import finish_purges
+from jobs.metrics.levels import missed
 from jobs.pipeline import Pipeline
 from jobs.report import Report, new_run_id, record, recorded
 from jobs.run_details import RunDetails, keep_details, kept_details
@@ -129,10 +130,17 @@ def _held(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
             if lease.held():
                 record(state, report)
                 record_versions(state.root)
-                if earlier is not None:
-                    report.details.add(earlier)
-                keep_details(state.root, run_id, report.details)
+                _keep_details(pipeline, report, scope, earlier)
                 clear_work(state.root, keep=run_id if given and report.status in ("running", "failed") else "")
             else:  # the other scratch is of the run that took over; the lost lease explains whatever failed here
                 remove_all(state.work(run_id))
                 lease.check()
+
+
+def _keep_details(pipeline: Pipeline, report: Report, scope: Scope, earlier: RunDetails | None) -> None:
+    """Keep what the run did when, and what it leaves of its promises."""
+    if earlier is not None:
+        report.details.add(earlier)
+    if report.command == "run" and scope.covers_all and report.status != "running":
+        report.details.missed = missed(pipeline)
+    keep_details(pipeline.state.root, report.run_id, report.details)

@@ -43,6 +43,11 @@ class Scope:
             and (self.until is None or created_at is None or created_at < self.until)
         )
 
+    @property
+    def covers_all(self) -> bool:
+        """Whether it leaves nothing out."""
+        return self == Scope()
+
     def body(self) -> ScopeBody:
         """For the run report; empty for everything."""
         from jobs.bodies.base import ScopeBody

@@ -14,8 +14,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
-from airflow.sdk import BaseOperator, task
+from airflow.sdk import BaseOperator, BaseOperatorLink, task
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from embedmill_airflow.alerts import FailureNotifier
@@ -42,27 +43,53 @@ DEFAULTS: dict[str, Any] = {
 WAIT_SECONDS = 6 * 3600  # for the lease; less than the timeout of a task
 
 
+class RunPage(BaseOperatorLink):
+    """The button that opens a run's page: the file that `telemetry.pages` keeps, below EMBEDMILL_PAGES_URL."""
+
+    name = "Run page"
+    xcom_key = "run_page"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """The address, of a run that has told its id; else empty, which Airflow shows as no link."""
+        base = os.environ.get("EMBEDMILL_PAGES_URL", "")
+        return f"{base.rstrip('/')}/{quote(operator.embedmill_run)}.html" if base and operator.embedmill_run else ""
+
+
 class EmbedmillOperator(BaseOperator):
     """Runs one embedmill command as a job, and returns the JSON object that it printed.
 
     ``command`` is its first words, ``arguments`` computes the rest from the task's context. The object, which holds
-    counts and ids and never a text, is also the XCom "report", even where the command failed.
+    counts and ids and never a text, is also the XCom "report", even where the command failed. ``writes``: the command
+    takes the lease, and waits for it. ``reasons`` says what an exit code means, beside what the command says.
     """
 
-    def __init__(
-        self, *, command: Sequence[str], arguments: Arguments | None = None, engine: str, **kwargs: Any
+    operator_extra_links = (RunPage(),)
+
+    def __init__(  # noqa: PLR0913  (each a keyword)
+        self,
+        *,
+        command: Sequence[str],
+        arguments: Arguments | None = None,
+        engine: str,
+        writes: bool = True,
+        reasons: Mapping[int, str] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.command = tuple(command)
         self.arguments = arguments
         self.engine = engine
+        self.writes = writes
+        self.reasons = _REASONS | dict(reasons or {})
+        self.embedmill_run = ""  # embedmill's id of what this task ran
         self._running: tuple[Any, Job] | None = None
 
     def job(self, context: Mapping[str, Any]) -> Job:
         """The job of this task in this DAG run: the same for every try, so that a retry finds it."""
         run = run_id(context["dag_run"].dag_id, context["dag_run"].run_id)
         words = [*self.command, *(["--run-id", run] if self.command[0] == "step" else [])]
-        words += [*(self.arguments(context) if self.arguments else ()), "--json", "--wait", str(WAIT_SECONDS)]
+        words += [*(self.arguments(context) if self.arguments else ()), "--json"]
+        words += ["--wait", str(WAIT_SECONDS)] if self.writes else []
         digest = hashlib.sha256(f"{run}/{self.task_id}".encode()).hexdigest()[:12]
         name = re.sub(r"[^a-z0-9]+", "-", f"embedmill-{self.task_id.lower()}")[:34]
         config = os.environ.get("EMBEDMILL_CONFIG")
@@ -99,6 +126,7 @@ class EmbedmillOperator(BaseOperator):
             start.stop(job)
 
     def _conclude(self, context: Any, outcome: Outcome) -> dict[str, Any]:
+        self.embedmill_run = str((outcome.body or {}).get("run_id", ""))
         if outcome.body is not None:
             context["ti"].xcom_push(key="report", value=outcome.body)
         body = outcome.body or {}
@@ -107,7 +135,9 @@ class EmbedmillOperator(BaseOperator):
             if outcome.code == 3:
                 self.log.warning("records in the scope are in quarantine; `embedmill status` counts them by reason")
             return body
-        message = f"exit {outcome.code}: " + (error.get("message") or _REASONS.get(outcome.code, "see the log above"))
+        message = f"exit {outcome.code}: " + (
+            error.get("message") or self.reasons.get(outcome.code, "see the log above")
+        )
         # A wrong setting, a difference or a refusal will be the same in a minute; a lost lease will not.
         if outcome.code in (2, 4, 5) and error.get("kind") != "LeaseHeldError":
             raise AirflowFailException(message)
@@ -140,7 +170,7 @@ def steps(scope: Arguments, *, priority: int, build: bool = False) -> dict[str, 
     return made
 
 
-@task.short_circuit(retries=0, pool="default_pool")
+@task.short_circuit(retries=0, pool="default_pool", ignore_downstream_trigger_rules=False)
 def something_to_do(plan: Any) -> bool:
-    """False skips the rest: the index holds what it should."""
+    """False skips the rest, but for what asks to run in any case: the index holds what it should."""
     return not plan["empty"]

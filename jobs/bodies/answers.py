@@ -118,12 +118,16 @@ class Quarantine(Body):
 
 
 class LevelBody(Body):
-    """A promise of ``[slo]``: its key, what it asks for, what is (null: unknown), whether it is met."""
+    """A promise of ``[slo]``: its key, what it asks for, what is (null: unknown), whether it is met.
+
+    ``missed_runs``: where it is missed, at the end of how many runs in a row, up to the newest, it was missed too.
+    """
 
     name: str
     target: float
     value: float | None
     met: bool
+    missed_runs: int
 
 
 class StatusBody(Body):

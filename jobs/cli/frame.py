@@ -80,21 +80,29 @@ def opened_pipeline(
             try:
                 if line := tracing.finish():
                     say(line)
-                _tell_metrics(pipeline)
+                _tell_outside(pipeline)
             finally:
                 pipeline.close()
 
 
-def _tell_metrics(pipeline: Pipeline) -> None:
-    """Tell Prometheus of a command that held the lease, or was refused it. Never a reason to fail."""
-    if (pipeline.wrote or pipeline.refused) and not termination.came():
-        from jobs.metrics.export import export
+def _tell_outside(pipeline: Pipeline) -> None:
+    """Tell Prometheus of a command that held the lease, or was refused it, and keep its page. No reason to fail."""
+    if termination.came() or not (pipeline.wrote or pipeline.refused):
+        return
+    from jobs.metrics.export import export
+
+    try:
+        for line in export(pipeline, lease_refused=pipeline.refused):
+            say(line)
+    except Exception as error:
+        say(f"telemetry: no metrics were told ({describe(error)}); the run is not affected")
+    if pipeline.config.telemetry.pages and pipeline.wrote:
+        from jobs.commands.run_page import keep_own_page
 
         try:
-            for line in export(pipeline, lease_refused=pipeline.refused):
-                say(line)
+            keep_own_page(pipeline, pipeline.wrote)
         except Exception as error:
-            say(f"telemetry: no metrics were told ({describe(error)}); the run is not affected")
+            say(f"telemetry.pages: the run's page was not kept ({describe(error)}); the run is not affected")
 
 
 def own_progress() -> Progress:

@@ -114,6 +114,9 @@ def status(
     config: ConfigOption = None,
     json: JsonOption = False,
     check: Annotated[bool, typer.Option("--check", help="Exit with 4 where a promise of [slo] is missed.")] = False,
+    runs: Annotated[
+        int, typer.Option("--runs", metavar="N", min=0, help="With --check: missed at the end of the last N runs, too.")
+    ] = 0,
     watch: Annotated[
         float, typer.Option("--watch", metavar="SECONDS", min=0, help="Show it anew every so many seconds; 0: once.")
     ] = 0.0,
@@ -135,7 +138,7 @@ def status(
                 Console().clear()  # nothing where that is no terminal
             show(body, json, render.status)
             if not watch:
-                return 4 if check and not all(level.met for level in body.levels) else 0
+                return 4 if check and any(not one.met and one.missed_runs >= runs for one in body.levels) else 0
             time.sleep(watch)
 
     guarded(command, json)

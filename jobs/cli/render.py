@@ -243,7 +243,8 @@ def status(body: StatusBody) -> str:
     rows += [("held back", held_back(one)) for one in body.held_back]
     for one in body.levels:
         now = "unknown" if one.value is None else f"{one.value:,.3g}"
-        rows.append(("promised", f"{one.name} {one.target:,.3g}: {'met' if one.met else 'MISSED'}, now {now}"))
+        runs = f", and at the end of the last {one.missed_runs} runs" if one.missed_runs > 1 else ""
+        rows.append(("promised", f"{one.name} {one.target:,.3g}: {'met' if one.met else 'MISSED'}, now {now}{runs}"))
     return f"space {body.space_id}\n" + table(rows)
 
 

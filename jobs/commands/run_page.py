@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING
 
 from embedding.errors import ResourceError
 from jobs.bodies.answers import ReportBody
+from jobs.run_details import keep_page
 from jobs.run_page.data import page_data
 from jobs.run_page.html import page
 
 if TYPE_CHECKING:
     from jobs.pipeline import Pipeline
+
+
+def keep_own_page(pipeline: Pipeline, run_id: str) -> None:
+    """Keep the page of a run in the state, in place of one of an earlier step. Raises as ``write_page`` does."""
+    keep_page(pipeline.state.root, run_id, page(page_data(pipeline, run_id)))
 
 
 def write_page(pipeline: Pipeline, run_id: str, out: Path | None) -> ReportBody:

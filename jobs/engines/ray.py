@@ -85,16 +85,18 @@ def _init_ray(config: Config, scratch: Path) -> None:
     import ray
 
     local = config.ray.address == "local"
+    port = config.telemetry.ray_port if local else 0  # a node of a cluster has its own
     if not local and config.ray.address != "auto":
         _check_node(config.ray.address)
     for last in (not local, True):  # on a busy machine Ray's own first process sometimes misses Ray's deadline
         try:
-            with minimal_ray() if local else nullcontext(), termination.kept(signal.SIGTERM):
+            with nullcontext() if port or not local else minimal_ray(), termination.kept(signal.SIGTERM):
                 ray.init(
                     address=config.ray.address,
                     include_dashboard=False if local else None,
                     object_store_memory=config.ray.object_store_mb * 1_000_000 if local else None,
                     object_spilling_directory=str(scratch) if local else None,
+                    _metrics_export_port=port or None,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )

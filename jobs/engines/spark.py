@@ -82,6 +82,7 @@ def start_spark(config: Config, scratch: Path, log: Path, *, reads: bool) -> Spa
         "spark.redaction.regex": SECRET_NAMES,  # what Spark's event log and pages show of settings
         "spark.sql.shuffle.partitions": "8",
         "spark.sql.parquet.compression.codec": "zstd",
+        **_exporter(config.telemetry.spark_port),
         **config.spark.properties,
     }
     if not submitted:
@@ -109,6 +110,25 @@ def start_spark(config: Config, scratch: Path, log: Path, *, reads: bool) -> Spa
     if archive:
         archive.keep(session)
     return session
+
+
+def _exporter(port: int) -> dict[str, str]:
+    """What makes Spark tell Prometheus of itself, by names that are the same in each run; nothing without a port.
+
+    Its page has to be on for it; nobody can stop jobs by that.
+    """
+    if not port:
+        return {}
+    return {
+        "spark.ui.enabled": "true",
+        "spark.ui.port": str(port),
+        "spark.ui.killEnabled": "false",
+        "spark.ui.prometheus.enabled": "true",
+        "spark.metrics.namespace": "embedmill",
+        "spark.metrics.conf.*.sink.prometheusServlet.class": "org.apache.spark.metrics.sink.PrometheusServlet",
+        "spark.metrics.conf.*.sink.prometheusServlet.path": "/metrics/prometheus",
+        "spark.metrics.conf.*.source.jvm.class": "org.apache.spark.metrics.source.JvmSource",
+    }
 
 
 def driver_address(master: str) -> str | None:

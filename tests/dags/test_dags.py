@@ -6,14 +6,18 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jobs.config import load_config
+from jobs.state.state_folder import state_root
 from tests.support.airflow_server import Airflow, copy_sample, embedmill
 from tests.support.canary import Canary, places
 from tests.support.paths import ROOT
@@ -105,7 +109,8 @@ def test_every_task_has_an_owner_a_timeout_retries_and_an_alert(parsed: Any) -> 
             assert task["owner"] == "ml-infrastructure" and task["alerts"] == ["FailureNotifier"], where
             if task["kind"] == "EmbedmillOperator":
                 assert task["retries"] == 2 and task["timeout"] == 12 * 3600, where
-                assert task["pool"] == ("embedmill_build" if dag_id.endswith("reindex") else "embedmill"), where
+                pool = "embedmill_build" if dag_id.endswith("reindex") else "embedmill"
+                assert task["pool"] == ("default_pool" if task_id == "promises" else pool), where
             elif task["kind"] != "ApprovalOperator":  # a person may take longer
                 assert task["timeout"], where
 
@@ -167,7 +172,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def airflow(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
-    yield Airflow(tmp_path_factory.mktemp("dags-test"), {"EMBEDMILL_CONFIG": str(config)}, serve=False)
+    environment = {
+        "EMBEDMILL_CONFIG": str(config),
+        "EMBEDMILL__TELEMETRY__PAGES": "true",
+        "EMBEDMILL_PAGES_URL": "https://pages.test/embedmill/",
+    }
+    yield Airflow(tmp_path_factory.mktemp("dags-test"), environment, serve=False)
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +210,36 @@ def test_a_dag_over_the_sample_ends_in_success_and_the_index_is_true(
     assert not CANARY.found_in(printed.encode()) and not places({"canary": CANARY}, airflow.root)
     code, body = embedmill(config, "verify", *verified)
     assert (code, body["status"]) == (0, "ok"), body
+    links = linked(airflow, f"embedmill_{dag}")
+    assert links.keys() >= {"extract" if dag != "purge" else "purge"}
+    pages = {file.name for file in state_root(load_config(config)).glob("reports/*.html")}
+    assert {link.removeprefix("https://pages.test/embedmill/") for link in links.values()} <= pages
+    assert "promises" not in links, "what only looks has no page"
+
+
+def linked(airflow: Airflow, dag_id: str) -> dict[str, str]:
+    """The addresses that a DAG's tasks have on their button, by task."""
+    with closing(sqlite3.connect(airflow.root / "airflow.db")) as database:
+        rows = database.execute("select task_id, value from xcom where key = 'run_page' and dag_id = ?", [dag_id])
+        return {task: json.loads(value) for task, value in rows if json.loads(value)}
+
+
+def test_a_promise_that_was_missed_twice_fails_the_task_and_says_so(tmp_path: Path) -> None:
+    script = """
+from types import SimpleNamespace as N
+from airflow.sdk.exceptions import AirflowFailException
+from embedmill_airflow.launchers import Outcome
+from embedmill_nightly import nightly
+task = nightly().get_task("promises")
+context = {"ti": N(xcom_push=lambda key, value: None), "dag_run": N(dag_id="embedmill_nightly", run_id="r")}
+assert task._conclude(context, Outcome(0, {"levels": []})) == {"levels": []}
+words = task.job(context).arguments
+try:
+    task._conclude(context, Outcome(4, {"levels": [{"name": "lag_hours", "met": False}]}))
+except AirflowFailException as error:
+    print("FOUND", *words, error)
+"""
+    assert printed_by(script, tmp_path) == (
+        "status --check --runs 2 --json exit 4: a promise of [slo] was missed at the end of the last two runs, and is now; "
+        "see `report`"
+    )

@@ -14,7 +14,7 @@ import pytest
 
 from jobs.metrics.series import PREFIX
 from jobs.state.lease import holder
-from tests.support.dashboards import expressions
+from tests.support.dashboards import draw, expressions
 from tests.support.in_process import open_pipeline
 from tests.support.paths import ROOT
 from tests.support.prometheus import MISSING, Prometheus, quick_waits, until
@@ -35,7 +35,9 @@ def chain(tmp_path: Path) -> Iterator[Prometheus]:
     started.stop()
 
 
-def test_a_run_is_seen_and_one_that_is_killed_wakes_somebody(workspace: Workspace, chain: Prometheus) -> None:
+def test_a_run_is_seen_and_one_that_is_killed_wakes_somebody(
+    workspace: Workspace, chain: Prometheus, tmp_path: Path
+) -> None:
     text = workspace.config.read_text()
     workspace.config.write_text(f'{text}[telemetry]\npushgateway = "{chain.gateway}"\n[slo]\ncoverage = 0.5\n')
     assert workspace.run().code == 0
@@ -48,6 +50,8 @@ def test_a_run_is_seen_and_one_that_is_killed_wakes_somebody(workspace: Workspac
 
     say_more(workspace)
     until(lambda: not unanswered(chain), f"an answer to each panel's query: {unanswered(chain)}")
+    for name, words in draw(chain.address, tmp_path).items():
+        assert "no data" not in words and len(words) > 10, name
     kill_a_run(workspace)
     until(lambda: any(one["labels"]["alertname"] == "EmbedmillNoSuccess" for one in chain.fired), "the alert")
     [alert] = [one for one in chain.fired if one["labels"]["alertname"] == "EmbedmillNoSuccess"][:1]

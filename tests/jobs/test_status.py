@@ -46,11 +46,32 @@ def test_what_is_promised_is_met_or_missed(ran: Workspace, encoder_here: None) -
         "target": 0.999,
         "value": 0.0,
         "met": False,
+        "missed_runs": 0,
     }
 
 
 def test_before_the_first_run_a_promise_is_missed(workspace: Workspace, encoder_here: None) -> None:
     workspace.config.write_text(workspace.config.read_text() + "[slo]\nlag_hours = 2\n")
     told = workspace.call("status", "--check")
-    assert told.code == 4 and told.body["levels"] == [{"name": "lag_hours", "target": 2.0, "value": None, "met": False}]
+    [level] = told.body["levels"]
+    assert told.code == 4 and level == {
+        "name": "lag_hours",
+        "target": 2.0,
+        "value": None,
+        "met": False,
+        "missed_runs": 0,
+    }
     assert workspace.call("status", "--watch", "1").code == 2, "what is watched is for a person"
+
+
+def test_what_was_missed_by_runs_in_a_row_is_told_apart(ran: Workspace, encoder_here: None) -> None:
+    """A nightly task fails where it was missed twice, and not for one bad night."""
+    kept = ran.config.read_text()
+    codes = []
+    for hours in (1e-9, 1e-9, 24, 1e-9):
+        ran.config.write_text(f"{kept}[slo]\nlag_hours = {hours}\n")
+        ran.run()
+        codes.append([ran.call("status", "--check", "--runs", str(count)).code for count in (0, 1, 2)])
+        assert ran.run("--team", "T99").code in (0, 2), "a run over a part of the sources is none of them"
+    assert codes == [[4, 4, 0], [4, 4, 4], [0, 0, 0], [4, 4, 0]]
+    assert ran.call("status").body["levels"][0]["missed_runs"] == 1

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from pathlib import Path
 from typing import Any
+
+from matplotlib.text import Text
 
 from tests.support.paths import ROOT
 
@@ -18,12 +21,26 @@ def dashboards() -> dict[str, str]:
 
 def generated() -> dict[str, str]:
     """What the generator writes."""
-    spec = importlib.util.spec_from_file_location("dashboards", _FOLDER / "dashboards.py")
+    pages: dict[str, str] = _script("dashboards").pages()
+    return dict(sorted(pages.items()))
+
+
+def draw(address: str, folder: Path) -> dict[str, set[str]]:
+    """Draw all of them from a Prometheus into a folder; returns the words in each picture, by its file's name."""
+    words = {}
+    for name, text in dashboards().items():
+        figure = _script("render").draw(json.loads(text), address, minutes=2.0)
+        figure.savefig(folder / f"{Path(name).stem}.png", dpi=80)
+        words[name] = {text.get_text() for axes in figure.axes for text in axes.findobj(Text)}
+    return words
+
+
+def _script(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, _FOLDER / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    pages: dict[str, str] = module.pages()
-    return dict(sorted(pages.items()))
+    return module
 
 
 def expressions() -> list[str]:

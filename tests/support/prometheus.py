@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,13 @@ MISSING = ", ".join(name for name in PROGRAMS if shutil.which(name) is None)
 
 
 class Prometheus:
-    """The chain, in ``folder``. Its rules are ours with shorter waits: ``quick`` changes their text."""
+    """The chain, in ``folder``. Its rules are ours with shorter waits: ``quick`` changes their text.
 
-    def __init__(self, folder: Path, quick: Callable[[str], str]) -> None:
+    ``engines`` are exporters that it scrapes too: their path by host and port.
+    """
+
+    def __init__(self, folder: Path, quick: Callable[[str], str], engines: Mapping[str, str] | None = None) -> None:
+        self._engines = dict(engines or {})
         self.ports = dict(zip(("gateway", "prometheus", "alerts", "cluster"), free_ports(4), strict=True))
         self.fired: list[dict[str, Any]] = []
         self._webhook = _webhook(self.fired)
@@ -64,6 +68,11 @@ class Prometheus:
         """Where metrics are pushed to."""
         return f"http://127.0.0.1:{self.ports['gateway']}"
 
+    @property
+    def address(self) -> str:
+        """Of Prometheus itself."""
+        return f"http://127.0.0.1:{self.ports['prometheus']}"
+
     def query(self, expression: str) -> list[dict[str, Any]]:
         """What Prometheus answers: a list of ``metric`` and ``value``."""
         words = urllib.parse.urlencode({"query": expression})
@@ -83,7 +92,13 @@ class Prometheus:
         return {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": ["rules.yaml"],
-            "scrape_configs": [{"job_name": "pushgateway", "honor_labels": True, "static_configs": target}],
+            "scrape_configs": [
+                {"job_name": "pushgateway", "honor_labels": True, "static_configs": target},
+                *(
+                    {"job_name": at, "metrics_path": path, "static_configs": [{"targets": [at]}]}
+                    for at, path in self._engines.items()
+                ),
+            ],
             "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{self.ports['alerts']}"]}]}]},
         }
 
@@ -109,7 +124,7 @@ class Prometheus:
             return False
 
     def _get(self, path: str) -> dict[str, Any]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['prometheus']}/{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.address}/{path}", timeout=10) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
 
