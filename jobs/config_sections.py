@@ -15,7 +15,7 @@ from embedding.encoders.backends import AUTO, BACKENDS, backend_names, is_remote
 from embedding.encoders.spec import RemoteSettings
 from embedding.text.template import Template
 from indexers import index_kinds
-from jobs.config_fields import OBJECTS, ReadStorage, Section, Storage, about, server_address
+from jobs.config_fields import OBJECTS, ReadStorage, Section, Storage, about
 
 _PREFIX = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[A-Za-z0-9._=-]+)+/?")
 
@@ -319,48 +319,3 @@ class Gate(Section):
     max_ndcg_drop: Annotated[
         float, about("how far nDCG@10 on the golden set may fall below the live version's", ge=0, le=1)
     ] = 0.01
-
-
-class Telemetry(Section):
-    """Where Prometheus learns of runs, at the end of each command that holds the lease. Nothing is sent by default."""
-
-    pushgateway: Annotated[str, about("address of a Pushgateway, `http(s)://host:port`; empty sends to none")] = ""
-    textfile: Annotated[str, about("folder that node-exporter's textfile collector reads; empty writes to none")] = ""
-    instance: Annotated[str, about("the label `instance`; empty is the index's name")] = ""
-    teams: Annotated[tuple[str, ...], about("teams that have a series of their own", max_length=50)] = ()
-    timeout: Annotated[float, about("of a push", "seconds", gt=0, le=60)] = 5.0
-    spark_port: Annotated[
-        int, about("of Spark's page and exporter, `/metrics/prometheus`; 0 has neither", ge=0, le=65535)
-    ] = 0
-    ray_port: Annotated[
-        int, about("of the exporter of a Ray of our own; a cluster's nodes have theirs; 0 has none", ge=0, le=65535)
-    ] = 0
-    pages: Annotated[
-        bool, about("keep the page of each run (`embedmill report`) in the state, `reports/<run id>.html`")
-    ] = False
-
-    @field_validator("pushgateway")
-    @classmethod
-    def _address(cls, address: str) -> str:
-        return server_address(address)
-
-    @field_validator("instance")
-    @classmethod
-    def _plain(cls, instance: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{0,64}", instance):
-            raise ValueError("use letters, digits, '_', '.' and '-'")
-        return instance
-
-
-class Slo(Section):
-    """What users are promised. `status`, the metrics and the alerts say whether it is kept; none promises nothing."""
-
-    lag_hours: Annotated[
-        Annotated[float, Field(gt=0)] | None, about("what is in the sources is found after", "hours")
-    ] = None
-    coverage: Annotated[
-        Annotated[float, Field(gt=0, le=1)] | None, about("share of the desired chunks that the index has, 0 to 1")
-    ] = None
-    held_deletion_hours: Annotated[
-        Annotated[float, Field(gt=0)] | None, about("a deletion that is held back is decided after", "hours")
-    ] = None

@@ -17,7 +17,7 @@ from embedding.chunking import CHUNKER_VERSION, ChunkLimits
 from embedding.encoders.backends import AUTO, check_backend
 from embedding.encoders.spec import EncoderSpec
 from embedding.errors import ConfigError, LeaseHeldError, SpaceMismatchError
-from embedding.models.packaged import model_path, own_engine, tokenizer_file
+from embedding.models.packaged import own_engine, tokenizer_file
 from embedding.models.prompts import PromptOverrides, Purpose
 from embedding.models.space import Space, describe_space, short_hash
 from embedding.models.stored import StoredModel, find_stored
@@ -31,6 +31,7 @@ from jobs.config import Config
 from jobs.engines.memory import give_back_memory
 from jobs.engines.ray import ray_runs, start_ray
 from jobs.extract.cutting import ROW_VERSION, Chunking
+from jobs.registry.use import model_folder, pinned
 from jobs.state.lease import Lease
 from jobs.state.run_target import RunTarget
 from jobs.state.state_folder import state_root
@@ -54,13 +55,13 @@ class Pipeline:
     """Everything a command works with: configuration, state, sources, space, index and progress."""
 
     def __init__(self, config: Config, progress: Progress) -> None:
-        self.config = config
+        self.config = config = pinned(config)
         self.progress = progress
         self.stored = _stored(config)
         if self.stored is not None:
             with progress.phase("copying the model"):
                 self.stored.fetch()
-        self.model = self.stored.folder if self.stored else model_path(config.model.name, config.base)
+        self.model = self.stored.folder if self.stored else model_folder(config)
         self.limits, self.space = describe(config, self.model)
         self.space_id = self.space.space_id
         self.state = State(

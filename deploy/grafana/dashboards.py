@@ -101,7 +101,7 @@ OVERVIEW = (
     Drawn(
         "Tokens encoded",
         "By the newest run of each command: what was new in the sources.",
-        of("encoded_tokens"),
+        of("last_run_tokens"),
         legend="{{command}}",
     ),
 )
@@ -110,7 +110,7 @@ RUN = (
     Drawn(
         "Seconds",
         "Of the newest run, waits between steps included.",
-        of("step_seconds", 'command="run"', 'step="total"'),
+        of("run_duration_seconds", 'command="run"', 'step="total"'),
         "s",
         number=True,
     ),
@@ -128,33 +128,36 @@ RUN = (
     Drawn(
         "Seconds by step",
         "Which step takes the time.",
-        of("step_seconds", 'command="run"', 'step!="total"'),
+        of("run_duration_seconds", 'command="run"', 'step!="total"'),
         "s",
         legend="{{step}}",
     ),
     Drawn(
         "Chunks by outcome",
         "Many embedded without new text: a renamed channel, another template.",
-        of("chunks", 'command="run"', 'outcome!="unchanged"'),
+        of("last_run_chunks", 'command="run"', 'outcome!="unchanged"'),
         legend="{{outcome}}",
     ),
     Drawn(
-        "Documents by outcome", "Read, rejected, in quarantine.", of("documents", 'command="run"'), legend="{{outcome}}"
+        "Documents by outcome",
+        "Read, rejected, in quarantine.",
+        of("last_run_documents", 'command="run"'),
+        legend="{{outcome}}",
     ),
-    Drawn("Rows written and deleted", "In the index.", of("index_rows_changed", 'command="run"'), legend="{{change}}"),
+    Drawn("Rows written and deleted", "In the index.", of("last_run_index_rows", 'command="run"'), legend="{{change}}"),
     Drawn("Killed runs", "In 30 days, by command.", of("killed_runs"), legend="{{command}}"),
 )
 CAPACITY = (
     Drawn(
         "Files of tables",
         "Growth without end: `embedmill gc` is not in the schedule.",
-        of("table_files"),
+        of("state_files"),
         legend="{{table}}",
     ),
     Drawn(
         "Bytes of tables",
         "Of the newest version of each table of the state.",
-        of("table_bytes"),
+        of("state_bytes"),
         "bytes",
         legend="{{table}}",
     ),
@@ -173,7 +176,7 @@ CAPACITY = (
     Drawn(
         "Cost of the newest run",
         "Estimated, by model.usd_per_hour or a service's price.",
-        of("cost_usd"),
+        of("last_run_cost_usd"),
         "currencyUSD",
         legend="{{command}}",
     ),

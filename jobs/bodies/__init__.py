@@ -25,6 +25,7 @@ from jobs.bodies.base import Body
 from jobs.bodies.doctor import DoctorBody
 from jobs.bodies.evaluation import EvaluateBody
 from jobs.bodies.explain import ExplainBody
+from jobs.bodies.models import PromoteBody, TrainBody
 from jobs.bodies.purge import PurgeBody
 from jobs.bodies.run import PlanBody, ReindexBody, RunReport, StepBody
 
@@ -39,6 +40,8 @@ BODIES: dict[str, type[Body]] = {
     "rollback": RollbackBody,
     "takeover": TakeoverBody,
     "gc": GcBody,
+    "train": TrainBody,
+    "promote": PromoteBody,
     "config": ConfigBody,
     "vespa-package": PackageBody,
     "status": StatusBody,

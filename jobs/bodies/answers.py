@@ -182,13 +182,17 @@ class TableSize(Body):
 
 
 class GcBody(Body):
-    """`gc`: versions kept and dropped, spaces whose vectors were dropped, versions compacted; ``tables`` by name."""
+    """`gc`: versions kept and dropped, spaces whose vectors were dropped, versions compacted; ``tables`` by name.
+
+    ``dropped_models`` had seen what was purged since.
+    """
 
     run_id: str
     live: str | None
     kept: tuple[str, ...]
     dropped: tuple[str, ...]
     dropped_spaces: tuple[str, ...]
+    dropped_models: tuple[str, ...]
     compacted: tuple[str, ...]
     dry_run: bool
     tables: dict[str, TableSize]

@@ -6,6 +6,7 @@ from typing import Literal
 
 from jobs.bodies.base import Absent, Body
 
+State = Literal["published", "pending", "quarantined", "purged", "held_back", "unknown"]
 Verdict = Literal["published", "waiting", "lost", "held_back", "quarantined", "purged", "deleted", "absent"]
 
 
@@ -84,12 +85,15 @@ class RemovalBody(Body):
 class ExplainBody(Body):
     """`explain`: where a document is and why. Of another team's, as of one that was never seen, ``absent``.
 
-    ``version`` is that of the text that counts (its last edit), ``created_at`` when it was written; null of what has
-    no text here. ``left_over`` are rows in an index that is not to have them any more.
+    ``id`` is the document's. ``state`` puts the verdicts together: what a run or a repair has still to do is pending,
+    what is not there and is not to be is unknown. ``version`` is that of the text that counts (its last edit),
+    ``created_at`` when it was written; null of what has no text here. ``left_over`` are rows in an index that is not to
+    have them any more.
     """
 
-    doc_id: str
+    id: str
     team_id: str
+    state: State
     verdict: Verdict
     because: str
     kind: str

@@ -58,13 +58,17 @@ class PurgedStorage(Body):
 
 
 class Receipt(Body):
-    """What a purge removed. ``unmatched`` are the first 1,000 ids that nothing was known of."""
+    """What a purge removed. ``unmatched`` are the first 1,000 ids that nothing was known of.
+
+    ``models`` have been trained on some of it: how many of their documents, by model. They are marked.
+    """
 
     removed: Removed
     documents: PurgedDocuments
     matched: int
     unmatched: tuple[str, ...]
     storage: PurgedStorage
+    models: dict[str, int] = {}
 
 
 class _PurgeHead(Body):

@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from jobs import termination
-from jobs.cli import doctor, evaluate, index_versions, lookup, purge, reconcile, state
+from jobs.cli import doctor, evaluate, index_versions, lookup, models, purge, reconcile, state
 from jobs.cli.frame import UNREAD, Unread, emit, error_object, fail, interrupted, say
 from jobs.telemetry.error_reporting import safe_traceback
 
@@ -59,6 +59,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "step": reconcile.step,
     "search": lookup.search,
     "evaluate": evaluate.evaluate,
+    "train": models.train,
+    "promote": models.promote,
     "verify": reconcile.verify,
     "reindex": index_versions.reindex,
     "rollback": index_versions.rollback,

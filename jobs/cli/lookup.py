@@ -160,7 +160,7 @@ def show_config(config: ConfigOption = None, json: JsonOption = False) -> None:
 
 def explain(
     wanted: Annotated[str, typer.Argument(metavar="ID", help="A document's id, or a chunk's, as hits show them.")],
-    team: Annotated[str, typer.Option("--team", metavar="T", help="Whose document it is; required.")],
+    team: Annotated[str, typer.Option("--team", metavar="T", help="Whose document it is; else the id's team.")] = "",
     config: ConfigOption = None,
     json: JsonOption = False,
     text: Annotated[bool, typer.Option("--text", help="Show the text of its chunks, too.")] = False,

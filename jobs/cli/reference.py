@@ -123,11 +123,11 @@ def metrics() -> str:
     """The page of all series."""
     labels = {one.name: ", ".join(f"`{label}`" for label in one.labels) for one in SERIES}
     rows = [f"| `{PREFIX}{one.name}` | {one.about} | {labels[one.name]} |" for one in SERIES]
-    head = "# Metrics\n\nEvery series that Prometheus is told, all of them gauges. This page is made from"
-    head += (
-        " `jobs/metrics/series.py` by\n`python -m jobs.cli.reference`; [telemetry.md](telemetry.md) says how they get"
+    head = (
+        "# Metrics\n\nEvery series that Prometheus is told; those in `_total` are counters, the others gauges. Made\n"
+        "from `jobs/metrics/series.py` by `python -m jobs.cli.reference`; [telemetry.md](telemetry.md) says how they\n"
+        "get there.\n\n| series | meaning | labels |\n| --- | --- | --- |"
     )
-    head += " there.\n\n| series | meaning | labels |\n| --- | --- | --- |"
     return "\n".join([head, *rows, ""])
 
 

@@ -147,6 +147,7 @@ def gc(body: GcBody) -> str:
     rows = [("kept", ", ".join(body.kept) or "nothing"), (done, ", ".join(body.dropped) or "nothing")]
     if body.dropped_spaces:
         rows.append(("spaces", ", ".join(body.dropped_spaces)))
+    rows += [("model", f"{model}: it had seen what was purged since") for model in body.dropped_models]
     if body.compacted:
         rows.append(("would compact" if body.dry_run else "compacted", ", ".join(body.compacted)))
     rows += [(name, f"{size.files:,} files, {size.bytes / 1e6:,.1f} MB") for name, size in body.tables.items()]
@@ -264,6 +265,7 @@ def purge(body: PurgeBody) -> str:
     rows.append(("files", f"{storage.tables.files:,} old files of tables removed"))
     rows += [(version, f"old files {said}") for version, said in storage.index.items()]
     rows.append(("scratch", storage.scratch.state))
+    rows += [(model, f"marked: it has seen {count:,} of the documents") for model, count in body.models.items()]
     return f"purge {body.run_id}: done\n" + table(rows)
 
 

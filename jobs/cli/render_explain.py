@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def explain(body: ExplainBody) -> str:
     """The verdict, and a line for everything that is known."""
-    lines = [f"{body.doc_id}: {body.verdict}; {body.because}", table(list(_rows(body)))]
+    lines = [f"{body.id}: {body.verdict}; {body.because}", table(list(_rows(body)))]
     texts = [(chunk.chunk_id, chunk.text) for chunk in body.chunks if chunk.text is not None]
     lines += [f"\n{chunk_id}\n{text}" for chunk_id, text in texts]
     return "\n".join(line for line in lines if line)

@@ -20,6 +20,7 @@ from jobs.bodies.explain import (
     QuarantinedRecord,
     Reading,
     RemovalBody,
+    State,
     Verdict,
 )
 from jobs.scope import iso
@@ -50,17 +51,20 @@ class _Found:
 def explain(pipeline: Pipeline, team: str, wanted: str, *, text: bool = False) -> ExplainBody:
     """Explain a document, or the document of a chunk, of one team; with ``text`` its text is shown.
 
-    Reads the rows of that team alone. What is another team's is not looked up: it is absent.
+    An empty ``team`` is the one that the id names. Reads the rows of that team alone. What is another team's is not
+    looked up: it is absent.
     """
     doc_id = document_id(wanted)
+    team = team or unquote(doc_id.partition("/")[0])
     found = _look(pipeline, team, doc_id) if doc_id.startswith(f"{quote(team, '')}/") else _NOTHING
     first = next(iter(found.chunks), None)
     chunks = _chunks(pipeline, found, team, text=text)
     verdict, because = _verdict(found, chunks)
     told = first or next(iter(found.removals), None) or next(iter(found.quarantine), None) or {}
     return ExplainBody(
-        doc_id=doc_id,
+        id=doc_id,
         team_id=team,
+        state=_STATES[verdict],
         verdict=verdict,
         because=because,
         kind=told.get("kind") or "",
@@ -91,6 +95,16 @@ def explain(pipeline: Pipeline, team: str, wanted: str, *, text: bool = False) -
 
 # -- looking -----------------------------------------------------------------------------------------------------------
 
+_STATES: dict[Verdict, State] = {
+    "published": "published",
+    "waiting": "pending",
+    "lost": "pending",
+    "held_back": "held_back",
+    "quarantined": "quarantined",
+    "purged": "purged",
+    "deleted": "unknown",
+    "absent": "unknown",
+}
 _NOTHING = _Found((), (), (), (), (), {}, held=False)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from jobs.bodies.answers import GcBody, TableSize
 from jobs.maintenance.compact import compact_all, sizes
 from jobs.pipeline import Pipeline
+from jobs.registry.taints import remove_tainted
 from jobs.run_details import drop_details
 from jobs.run_session import open_session
 from jobs.scope import Scope
@@ -63,6 +64,7 @@ def gc(
             for version in full:
                 with pipeline.progress.phase(f"compact {version}"):
                     index.compact(version)
+        models = remove_tainted(pipeline.config, dry_run=dry_run)
         tables = {name: TableSize(files=files, bytes=size) for name, (files, size) in sizes(state).items()}
         report.index = live or ""
         report.status = "ok"
@@ -72,6 +74,7 @@ def gc(
         kept=tuple(kept),
         dropped=tuple(gone),
         dropped_spaces=tuple(stale_spaces),
+        dropped_models=tuple(models),
         compacted=tuple(full),
         tables=tables,
         dry_run=dry_run,

@@ -24,9 +24,11 @@ from embedding.ids import CONVERSATION, document_id, document_ids, hashed_id
 from jobs.bodies import purge as bodies
 from jobs.extract.broken_conversations import conversations_with, read_owners_again
 from jobs.extract.held_deletions import drop_held
+from jobs.registry.taints import mark_models
 from jobs.report import Report, record
 from jobs.scope import Scope
 from jobs.state.old_files import empty_engine_log, erase_dropped
+from jobs.state.purge_rules import rule_of
 from jobs.state.storage import StatePath, keeps_versions
 from jobs.state.team_rows import read_teams
 from jobs.state.work_folder import scratch_left
@@ -179,6 +181,7 @@ def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: 
             scratch=bodies.PurgedScratch(state=_scratch(state.root), folders=cleared),
             engines_log=bodies.PurgedLog(state=REMOVED),
         ),
+        models=mark_models(pipeline.config, state, [rule_of(rule) for rule in rules], rules[0]["run_id"]),
     )
 
 

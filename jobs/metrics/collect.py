@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, SupportsFloat
 
+import orjson
 import pyarrow.compute as pc
 
 from jobs.bodies.base import ScopeBody
@@ -28,6 +29,7 @@ GOOD = ("ok", "partial")
 UNDER_WAY = (BEGUN, "running")
 
 _EVERYTHING = ScopeBody()
+_OUTCOMES = ("embedded", "reused", "updated", "deleted", "renamed")  # of a chunk that a run does something about
 ENOUGH_TOKENS, ENOUGH_SECONDS = 10_000, 10.0  # that a run must encode to tell a speed
 _AT_ONCE = 500  # runs whose reports are read together
 
@@ -95,6 +97,7 @@ def collect(pipeline: Pipeline, *, lease_refused: bool = False, now: float | Non
     yield Sample("lease_refused", float(lease_refused))
     yield Sample("lease_held_seconds", held)
     yield from _of_runs(runs, writing, now)
+    yield from _totals(pipeline)
     yield from _of_speed(runs, config.model.usd_per_hour, now)
     yield from _of_state(pipeline, now, settled=_settled(runs))
     targets = config.slo
@@ -139,8 +142,23 @@ def _of_runs(runs: _Runs, writing: str, now: float) -> Iterator[Sample]:
     for _, report in runs.reports(checks):
         if report.differences is not None and _over_everything(report):
             yield from (Sample("verify_differences", count, (kind,)) for kind, count in report.differences.items())
+            yield Sample("ghosts", report.differences.get("ghost", 0))
             yield Sample("verify_repaired_rows", report.index_rows.upserted + report.index_rows.deleted)
             break
+
+
+def _totals(pipeline: Pipeline) -> Iterator[Sample]:
+    """What all runs on record did, added up; read without their models, for they may be many."""
+    chunks: Counter[str] = Counter(dict.fromkeys(_OUTCOMES, 0))
+    tokens, usd = 0, 0.0
+    for text in pipeline.state.read("runs", ["report"])["report"]:
+        said = orjson.loads(text.as_py())
+        chunks.update({outcome: said["chunks"].get(outcome, 0) for outcome in _OUTCOMES})
+        tokens += said["tokens"]["embedded"]
+        usd += _usd(said["seconds"]["embed"], (said.get("cost") or {}).get("usd"), pipeline.config.model.usd_per_hour)
+    yield from (Sample("chunks_total", count, (outcome,)) for outcome, count in chunks.items())
+    yield Sample("tokens_total", tokens)
+    yield Sample("cost_usd_total", usd)
 
 
 def _over_everything(report: RunReport) -> bool:
@@ -155,19 +173,19 @@ def _settled(runs: _Runs) -> bool:
 
 def _of_report(command: str, report: RunReport) -> Iterator[Sample]:
     for step, seconds in report.seconds.model_dump().items():
-        yield Sample("step_seconds", seconds, (command, step))
+        yield Sample("run_duration_seconds", seconds, (command, step))
     documents = report.documents
     for outcome in ("read", "quarantined", "ignored", "rejected"):
-        yield Sample("documents", getattr(documents, outcome), (command, outcome))
-    for outcome in ("embedded", "reused", "updated", "deleted", "unchanged", "renamed"):
-        yield Sample("chunks", getattr(report.chunks, outcome), (command, outcome))
-    yield Sample("encoded_tokens", report.tokens.embedded, (command,))
-    yield Sample("index_rows_changed", report.index_rows.upserted, (command, "upserted"))
-    yield Sample("index_rows_changed", report.index_rows.deleted, (command, "deleted"))
+        yield Sample("last_run_documents", getattr(documents, outcome), (command, outcome))
+    for outcome in (*_OUTCOMES, "unchanged"):
+        yield Sample("last_run_chunks", getattr(report.chunks, outcome), (command, outcome))
+    yield Sample("last_run_tokens", report.tokens.embedded, (command,))
+    yield Sample("last_run_index_rows", report.index_rows.upserted, (command, "upserted"))
+    yield Sample("last_run_index_rows", report.index_rows.deleted, (command, "deleted"))
     yield Sample("lease_wait_seconds", report.lease_wait or 0.0, (command,))
     if report.cost is not None:
-        yield Sample("service_requests", report.cost.requests, (command, "answered"))
-        yield Sample("service_requests", report.cost.retries, (command, "sent again"))
+        yield Sample("last_run_service_requests", report.cost.requests, (command, "answered"))
+        yield Sample("last_run_service_requests", report.cost.retries, (command, "sent again"))
 
 
 def _of_speed(runs: _Runs, usd_per_hour: float, now: float) -> Iterator[Sample]:
@@ -185,17 +203,17 @@ def _of_speed(runs: _Runs, usd_per_hour: float, now: float) -> Iterator[Sample]:
     yield Sample("encoder_tokens_per_second", speeds[0])
     yield Sample("encoder_share_of_best_ratio", speeds[0] / best)
     yield Sample("encoder_share_of_median_ratio", speeds[0] / statistics.median(speeds))
-    costs = [_usd(report, usd_per_hour) for _, report in told]
+    costs = [_usd(report.seconds.embed, report.cost.usd if report.cost else None, usd_per_hour) for _, report in told]
     newest = told[0][1]
-    yield Sample("cost_usd", costs[0], (told[0][0].command,))
+    yield Sample("last_run_cost_usd", costs[0], (told[0][0].command,))
     if newest.chunks.embedded:
         yield Sample("cost_usd_per_million_vectors", costs[0] / newest.chunks.embedded * 1e6)
     if (middle := statistics.median(costs)) > 0:
         yield Sample("cost_share_of_median_ratio", costs[0] / middle)
 
 
-def _usd(report: RunReport, per_hour: float) -> float:
-    return report.seconds.embed / 3600 * per_hour + (float(report.cost.usd) if report.cost else 0.0)
+def _usd(embed_seconds: float, of_service: SupportsFloat | None, per_hour: float) -> float:
+    return embed_seconds / 3600 * per_hour + float(of_service or 0.0)
 
 
 # -- state -------------------------------------------------------------------------------------------------------------
@@ -221,8 +239,8 @@ def _of_state(pipeline: Pipeline, now: float, *, settled: bool) -> Iterator[Samp
     for team in pipeline.config.telemetry.teams:
         yield Sample("team_chunks", state.dataset("chunks", [("team_id", "in", [team])]).count_rows(), (team,))
     for table, (files, size) in sizes(state).items():
-        yield Sample("table_files", files, (table,))
-        yield Sample("table_bytes", size, (table,))
+        yield Sample("state_files", files, (table,))
+        yield Sample("state_bytes", size, (table,))
 
 
 def _live(pipeline: Pipeline) -> str | None:

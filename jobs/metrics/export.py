@@ -52,7 +52,8 @@ def export(pipeline: Pipeline, *, lease_refused: bool = False) -> Iterator[str]:
         folder: Path = pipeline.config.path(target.textfile)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_to_textfile(str(folder / f"embedmill-{instance}.prom"), registry)
+            name = f"embedmill-{instance}.prom" if target.instance else "embedmill.prom"
+            write_to_textfile(str(folder / name), registry)
         except OSError as error:
             yield f"telemetry.textfile: cannot write to {folder}: {error.strerror}; the run is not affected"
 
@@ -60,10 +61,13 @@ def export(pipeline: Pipeline, *, lease_refused: bool = False) -> Iterator[str]:
 def registry_of(samples: Iterable[Sample], index: str) -> CollectorRegistry:
     """A registry with these samples of an index. Raises KeyError for a series that is not one of ours."""
     from prometheus_client import CollectorRegistry
-    from prometheus_client.core import GaugeMetricFamily
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-    families = {
-        one.name: GaugeMetricFamily(PREFIX + one.name, one.about, labels=("index", *one.labels)) for one in SERIES
+    families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {
+        one.name: (CounterMetricFamily if one.counts else GaugeMetricFamily)(
+            PREFIX + one.name, one.about, labels=("index", *one.labels)
+        )
+        for one in SERIES
     }
     for sample in samples:
         families[sample.name].add_metric((index, *sample.labels), sample.value)

@@ -13,11 +13,16 @@ PREFIX = "embedmill_"
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A gauge. ``about`` is its help; beside its labels each has ``index``."""
+    """``about`` is its help; beside its labels each has ``index``."""
 
     name: str
     about: str
     labels: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a counter, which only grows; the others are gauges."""
+        return self.name.endswith("_total")
 
 
 SERIES = (
@@ -36,14 +41,16 @@ SERIES = (
     Series("lease_held_seconds", "How long the run that holds the lease has been at work; 0 where none does."),
     Series("lease_wait_seconds", "How long the newest run of a command waited for another.", ("command",)),
     Series(
-        "step_seconds",
+        "run_duration_seconds",
         "Seconds of each step of the newest run of a command; total is from start to end.",
         ("command", "step"),
     ),
-    Series("documents", "Documents of the newest run of a command, by outcome.", ("command", "outcome")),
-    Series("chunks", "Chunks of the newest run of a command, by outcome.", ("command", "outcome")),
-    Series("encoded_tokens", "Tokens that the newest run of a command encoded.", ("command",)),
-    Series("index_rows_changed", "Rows that the newest run of a command wrote and deleted.", ("command", "change")),
+    Series("last_run_documents", "Documents of the newest run of a command, by outcome.", ("command", "outcome")),
+    Series("last_run_chunks", "Chunks of the newest run of a command, by outcome.", ("command", "outcome")),
+    Series("chunks_total", "Chunks of all runs that are on record, by outcome.", ("outcome",)),
+    Series("tokens_total", "Tokens that all runs on record encoded."),
+    Series("last_run_tokens", "Tokens that the newest run of a command encoded.", ("command",)),
+    Series("last_run_index_rows", "Rows that the newest run of a command wrote and deleted.", ("command", "change")),
     Series(
         "indexed_through_timestamp_seconds",
         "When the newest good run over everything began: the index is of that time.",
@@ -64,15 +71,21 @@ SERIES = (
     Series("oldest_held_deletion_seconds", "Age of the oldest of them; 0 where there is none."),
     Series("held_deletion_target_seconds", "What that age may be (slo.held_deletion_hours)."),
     Series("verify_differences", "Rows that the newest verify over everything leaves different, by kind.", ("kind",)),
+    Series("ghosts", "Rows of the index that nothing wants, as the newest verify over everything left it."),
     Series("verify_repaired_rows", "Rows that the newest verify mended."),
     Series("encoder_tokens_per_second", "Speed of encoding in the newest run that encoded enough to tell."),
     Series("encoder_share_of_best_ratio", "That speed by the best of the last 24 hours of runs, 0 to 1."),
     Series("encoder_share_of_median_ratio", "That speed by the median of the last 30 days."),
-    Series("cost_usd", "Estimated cost of encoding in the newest run of a command.", ("command",)),
+    Series("last_run_cost_usd", "Estimated cost of encoding in the newest run of a command.", ("command",)),
+    Series("cost_usd_total", "The same of all runs on record, by the model.usd_per_hour of today."),
     Series("cost_usd_per_million_vectors", "The same by the vectors that it stored, of the newest run that encoded."),
     Series("cost_share_of_median_ratio", "The cost of the newest run by the median of the last 30 days."),
-    Series("service_requests", "Requests to a managed model in the newest run of a command.", ("command", "outcome")),
-    Series("table_files", "Data files of a table of the state.", ("table",)),
-    Series("table_bytes", "Bytes of these files.", ("table",)),
+    Series(
+        "last_run_service_requests",
+        "Requests to a managed model in the newest run of a command.",
+        ("command", "outcome"),
+    ),
+    Series("state_files", "Data files of a table of the state.", ("table",)),
+    Series("state_bytes", "Bytes of these files.", ("table",)),
 )
 BY_NAME = {series.name: series for series in SERIES}

@@ -41,12 +41,14 @@ def test_a_run_is_seen_and_one_that_is_killed_wakes_somebody(
     text = workspace.config.read_text()
     workspace.config.write_text(f'{text}[telemetry]\npushgateway = "{chain.gateway}"\n[slo]\ncoverage = 0.5\n')
     assert workspace.run().code == 0
-    embedded = f'{PREFIX}chunks{{outcome="embedded"}}'
+    embedded = f'{PREFIX}last_run_chunks{{outcome="embedded"}}'
     until(lambda: chain.query(embedded), "a sample of the run")
     [found] = chain.query(embedded)
     assert (found["metric"]["job"], found["metric"]["index"], found["value"][1]) == ("embedmill", "messages", "8")
     told = {one["metric"]["__name__"] for one in chain.query(f'{{__name__=~"{PREFIX}.*"}}')}
-    assert {f"{PREFIX}{name}" for name in ("coverage_ratio", "lag_seconds", "table_bytes", "step_seconds")} <= told
+    assert {
+        f"{PREFIX}{name}" for name in ("coverage_ratio", "lag_seconds", "state_bytes", "run_duration_seconds")
+    } <= told
 
     say_more(workspace)
     until(lambda: not unanswered(chain), f"an answer to each panel's query: {unanswered(chain)}")

@@ -68,8 +68,12 @@ def test_a_run_is_one_trace_and_its_metrics_come_with_it(
         8,
     )
     assert all(one.began <= one.ended for one in receiver.spans)
-    [(labels, point)] = [one for one in receiver.metrics["embedmill_chunks"] if one[0]["outcome"] == "embedded"]
+    [(labels, point)] = [
+        one for one in receiver.metrics["embedmill_last_run_chunks"] if one[0]["outcome"] == "embedded"
+    ]
     assert point.as_double == 8 and labels["command"] == "run"
+    totals = {labels["outcome"]: point.as_double for labels, point in receiver.metrics["embedmill_chunks_total"]}
+    assert totals["embedded"] == 8
     [(about, duration)] = receiver.metrics["gen_ai.client.operation.duration"]
     assert about["gen_ai.operation.name"] == "embeddings" and duration.count == 1 and len(duration.explicit_bounds) > 10
     assert receiver.metrics["gen_ai.client.token.usage"][0][1].sum == done.body["tokens"]["embedded"]

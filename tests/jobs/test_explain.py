@@ -28,6 +28,8 @@ def test_a_document_that_is_published_and_its_chunk(ran: Workspace) -> None:
     told = explain(ran, doc(0))
     [run] = ran.call("status").body["last_runs"]
     assert (told["verdict"], told["kind"], told["channel_id"]) == ("published", "message", "C1")
+    assert (told["id"], told["state"]) == (doc(0), "published")
+    assert ran.call("explain", doc(0)).body == told, "the id names its team"
     [reading] = told["readings"]
     assert (reading["partition"], reading["owns"], reading["run_id"]) == ("C1/2025-03-03", True, run["run_id"])
     assert reading["read_at"] == run["started_at"]
@@ -115,7 +117,7 @@ def test_a_renamed_channel_makes_rows_that_are_not_current_until_the_next_run(ra
     ran.rename("C2", "random", "chatter")
     assert ran.call("step", "extract", "--run-id", "r1").code == 0
     told = explain(ran, doc(0, "C2"))
-    assert told["verdict"] == "waiting" and "1 of 1 chunks" in told["because"]
+    assert told["verdict"] == "waiting" and "1 of 1 chunks" in told["because"] and told["state"] == "pending"
     assert (told["chunks"][0]["indexes"][0]["row"], told["chunks"][0]["indexes"][0]["current"]) == (True, False)
     assert ran.run().code == 0
     assert explain(ran, doc(0, "C2"))["verdict"] == "published"
@@ -134,6 +136,7 @@ def test_every_version_says_whether_it_has_it(ran: Workspace) -> None:
 def test_what_was_never_seen_is_absent(ran: Workspace, wanted: str) -> None:
     told = explain(ran, wanted)
     assert (told["verdict"], told["chunks"], told["quarantine"], told["purges"]) == ("absent", [], [], [])
+    assert told["state"] == "unknown"
 
 
 def test_of_another_teams_document_nothing_is_said(ran: Workspace) -> None:
@@ -142,7 +145,7 @@ def test_of_another_teams_document_nothing_is_said(ran: Workspace) -> None:
     ran.call("purge", "--team", TEAM, "--ids", doc(1))
     never = explain(ran, doc(999, team="T02"), team="T02")
     for wanted in (doc(0), doc(1), file_id(TEAM, "broken.pdf"), doc(0, team="T02")):
-        assert explain(ran, wanted, team="T02") == never | {"doc_id": wanted}
+        assert explain(ran, wanted, team="T02") == never | {"id": wanted}
 
 
 def test_a_person_reads_the_verdict_first(ran: Workspace) -> None:

@@ -84,7 +84,7 @@ class Receiver:
         self.raw.append(request.SerializeToString())
         for block in request.resource_metrics:
             for one in (metric for scope in block.scope_metrics for metric in scope.metrics):
-                points = one.histogram.data_points or one.gauge.data_points
+                points = one.histogram.data_points or one.gauge.data_points or one.sum.data_points
                 self.metrics[one.name] = [(_values(point.attributes), point) for point in points]
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:

@@ -1,0 +1,94 @@
+"""What `train` and `promote` answer, and the card that a registered model carries. No text is in any of it."""
+
+from __future__ import annotations
+
+from jobs.bodies.base import Absent, Body
+
+
+class ComparedBody(Body):
+    """nDCG@10 of the same questions by the base and by the tuned model; ``interval`` is of the difference, at 99 %."""
+
+    questions: int
+    before: float
+    after: float
+    interval: tuple[float, float]
+    p_value: float
+    verdict: str
+
+
+class PrivacyBody(Body):
+    """How much a model tells of what it was trained on.
+
+    ``exposure``: bits by which planted pairs are found sooner than those that were made alike and not trained on; 0 is
+    nothing, ``limit`` is the most that may be promoted. ``membership``: how often a trained pair has a larger gain over
+    the base than one that was held out; 0.5 is by chance.
+    """
+
+    planted: int
+    exposure: float
+    limit: float
+    membership: float
+    passed: bool
+
+
+class TrainingBody(Body):
+    """How a model was made. ``pairs`` are those that it was trained on, ``held_out`` those that it is measured by."""
+
+    source: str
+    pairs: int
+    held_out: int
+    documents: int
+    settings: dict[str, str | int | float | bool | tuple[int, ...] | None]
+    steps: int
+    tokens: int
+    seconds: float
+    peak_mb: float
+
+
+class Card(Body):
+    """What is known of a registered model. ``manifest`` is the digest of the list of documents that it has seen."""
+
+    name: str
+    version: int
+    space_id: str
+    base: str
+    base_space_id: str
+    made_at: str
+    code: str
+    licence: str
+    manifest: str
+    training: TrainingBody
+    evaluation: ComparedBody
+    privacy: PrivacyBody
+
+
+class Taint(Body):
+    """A purge of documents that a model has seen."""
+
+    run_id: str
+    purged_at: str
+    documents: int
+
+
+class TrainBody(Body):
+    """`train`: ``model`` is what `model.name` takes; the rest of the card beside the figures of the contract."""
+
+    model: str
+    space_id: str
+    steps: int
+    seconds: float
+    peak_mb: float
+    pairs: int
+    held_out: int
+    evaluation: ComparedBody
+    privacy: PrivacyBody
+
+
+class PromoteBody(Body):
+    """`promote`: whether ``alias`` stands for ``model`` now, and why not. ``former`` is what it stood for before."""
+
+    model: str
+    alias: str
+    promoted: bool
+    reasons: tuple[str, ...]
+    former: Absent[str] = None

@@ -1,0 +1,33 @@
+"""What a person reads of ``train`` and ``promote``."""
+
+from __future__ import annotations
+
+from jobs.bodies.models import PromoteBody, TrainBody
+from jobs.cli.render import table
+
+
+def trained(body: TrainBody) -> str:
+    """The model, and what it is worth."""
+    found, privacy = body.evaluation, body.privacy
+    rows = [
+        ("trained", f"{body.pairs:,} pairs in {body.steps:,} steps, {body.seconds:,.0f} s, {body.peak_mb:,.0f} MB"),
+        (
+            "held out",
+            f"nDCG@10 {found.before:.4f} before, {found.after:.4f} now over {found.questions:,} questions: "
+            f"{found.verdict} (difference {found.interval[0]:+.4f} to {found.interval[1]:+.4f})",
+        ),
+        (
+            "privacy",
+            f"planted pairs exposed by {privacy.exposure:.2f} bits, at most {privacy.limit:g} may be; "
+            f"membership {privacy.membership:.2f} (0.5 is chance)",
+        ),
+        ("space", body.space_id),
+    ]
+    return f"{body.model} is the challenger\n" + table(rows)
+
+
+def promoted(body: PromoteBody) -> str:
+    """What an alias stands for now."""
+    if body.promoted:
+        return f"{body.alias} is {body.model}" + (f", after {body.former}" if body.former else "")
+    return f"{body.model} is REFUSED:\n" + table([("", reason) for reason in body.reasons])

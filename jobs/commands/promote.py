@@ -1,0 +1,77 @@
+"""The command ``promote``: let the champion be the challenger, if nothing speaks against it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from embedding.errors import ConfigError
+from jobs.bodies.models import PromoteBody
+from jobs.registry import CHALLENGER, CHAMPION, NAME, Reference, open_registry
+
+if TYPE_CHECKING:
+    from jobs.config import Config
+    from jobs.registry.folder import FolderRegistry
+
+
+def promote(config: Config, name: str, *, alias: str = CHAMPION, version: int = 0, back: bool = False) -> PromoteBody:
+    """Move an alias to the challenger, or to a ``version``, through the gate; with ``back`` to what it was before.
+
+    Raises ConfigError for a name, a version or a former champion that is not there.
+    """
+    if NAME.fullmatch(alias) is None:
+        raise ConfigError("--to: use letters, digits, '_', '.' and '-'; begin with a letter or a digit")
+    registry = open_registry(config)
+    standing = registry.standing(name, alias)
+    if back:
+        return _step_back(registry, name, alias, standing)
+    number = registry.resolve(Reference(name, version or None, "" if version else CHALLENGER))
+    reasons = _against(registry, name, number)
+    if not reasons:
+        registry.point(name, alias, number)
+    return PromoteBody(
+        model=str(Reference(name, number, "")),
+        alias=alias,
+        promoted=not reasons,
+        reasons=tuple(reasons),
+        former=str(Reference(name, standing[-1], "")) if standing else None,
+    )
+
+
+def _step_back(registry: FolderRegistry, name: str, alias: str, standing: list[int]) -> PromoteBody:
+    if len(standing) < 2:
+        raise ConfigError(f"--back: {alias} of {name} stood for no other model before")
+    former, number = standing[-1], standing[-2]
+    tainted = registry.taint(name, number)
+    reasons = (_tainted(tainted.documents),) if tainted else ()
+    if not reasons:
+        registry.step_back(name, alias)
+    return PromoteBody(
+        model=str(Reference(name, number, "")),
+        alias=alias,
+        promoted=not reasons,
+        reasons=reasons,
+        former=str(Reference(name, former, "")),
+    )
+
+
+def _against(registry: FolderRegistry, name: str, version: int) -> list[str]:
+    """Why a version may not be promoted, with figures."""
+    card, taint = registry.card(name, version), registry.taint(name, version)
+    found, privacy, reasons = card.evaluation, card.privacy, []
+    if found.verdict == "worse":
+        reasons.append(
+            f"it finds less than {card.base}: nDCG@10 {found.after:.4f} after {found.before:.4f} over "
+            f"{found.questions:,} questions, difference {found.interval[0]:+.4f} to {found.interval[1]:+.4f}"
+        )
+    if not privacy.passed:
+        reasons.append(
+            f"it tells of what it has seen: planted pairs are exposed by {privacy.exposure:.2f} bits, at most "
+            f"{privacy.limit:g} may be (training.max_exposure)"
+        )
+    if taint is not None:
+        reasons.append(_tainted(taint.documents))
+    return reasons
+
+
+def _tainted(documents: int) -> str:
+    return f"{documents:,} of the documents that it has seen were purged since"

@@ -1,0 +1,176 @@
+"""The command ``train``: tune a model on pairs, measure it, and register it as the challenger."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from embedding.errors import ConfigError, LeaseHeldError
+from embedding.models.space import short_hash
+from jobs.bodies.models import Card, TrainBody, TrainingBody
+from jobs.pipeline import describe
+from jobs.registry import CHALLENGER, NAME, Reference, open_registry
+from jobs.registry.manifest import digest_of, manifest_of
+from jobs.registry.taints import mark
+from jobs.registry.use import model_folder
+from jobs.scope import iso
+from jobs.state.purge_rules import purge_rules
+from jobs.training.fit import plan
+from jobs.training.pairs import Pair, Split, read_pairs, split, state_pairs
+from jobs.training.recipe import Recipe, loss_for
+from jobs.training.worker import Made, Order, train
+
+if TYPE_CHECKING:
+    from jobs.pipeline import Pipeline
+
+_SETTINGS = ("loss", "epochs", "batch", "max_tokens", "learning_rate", "warmup", "matryoshka", "seed")
+
+
+def train_model(pipeline: Pipeline, name: str, pairs_file: Path | None, *, plants: int = 1) -> TrainBody:
+    """Train on the pairs of a file, or of the teams that take part, and register what comes out as the challenger.
+
+    A training that was killed goes on from its last checkpoint when the same is asked for again. ``plants`` is how
+    often each planted pair is trained on in an epoch. Raises ConfigError for a wrong name or file, and where there is
+    nothing to train on; LeaseHeldError while another training of that name is under way on this machine.
+    """
+    if NAME.fullmatch(name) is None:
+        raise ConfigError("--name: use letters, digits, '_', '.' and '-', at most 63; begin with a letter or a digit")
+    settings, read_at = pipeline.config.training, int(time.time() * 1_000_000)
+    pairs = read_pairs(pairs_file) if pairs_file else _own_pairs(pipeline)
+    parts = split(pairs, settings.held_out, settings.seed)
+    recipe = Recipe(
+        loss=loss_for(settings.loss, parts.train, settings.batch_size),
+        epochs=settings.epochs,
+        batch=settings.batch_size,
+        max_tokens=settings.max_tokens,
+        learning_rate=settings.learning_rate,
+        warmup=settings.warmup,
+        matryoshka=settings.matryoshka,
+        seed=settings.seed,
+        threads=settings.threads,
+        max_steps=settings.max_steps,
+        checkpoint_steps=settings.checkpoint_steps,
+    )
+    base = model_folder(pipeline.config, settings.base)
+    margin = settings.margin if settings.hard_negatives else 0.0
+    with _work_folder(pipeline, name, recipe.digest(f"{base} {margin} {plants}", pairs)) as work:
+        made = _trained(pipeline, Order(base, work, recipe, margin, plants, settings.max_exposure), parts)
+        with pipeline.progress.phase("registering"):
+            source = pairs_file.name if pairs_file else "threads and titles"
+            return _register(pipeline, name, source, read_at, parts, recipe, made, work / "model")
+
+
+def _own_pairs(pipeline: Pipeline) -> list[Pair]:
+    settings = pipeline.config.training
+    if not settings.teams:
+        raise ConfigError("training.teams: names no team; list those that take part, or give --pairs FILE")
+    with pipeline.progress.phase("reading pairs"):
+        pairs = state_pairs(pipeline, settings.teams, private=settings.private)
+    if not pairs:
+        raise ConfigError(
+            f"training.teams: the state has no answered thread and no titled text of {', '.join(settings.teams)}; "
+            "`embedmill run` reads the sources, and private channels take part with training.private"
+        )
+    return pairs
+
+
+@contextmanager
+def _work_folder(pipeline: Pipeline, name: str, training: str) -> Iterator[Path]:
+    """The folder of a training, which is its own until it has ended well; those of others of its name are removed."""
+    folder = pipeline.config.cache / "training" / short_hash([str(pipeline.state.root)]) / name
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            work = folder / training
+            for other in folder.iterdir():
+                if other.is_dir() and other != work:
+                    shutil.rmtree(other)
+            work.mkdir(mode=0o700, exist_ok=True)
+            yield work
+            shutil.rmtree(work)
+    except Timeout:
+        raise LeaseHeldError(f"--name: another training of {name} is under way on this machine") from None
+
+
+def _trained(pipeline: Pipeline, order: Order, parts: Split) -> Made:
+    steps = len(plan([*parts.train, *order.planted()], order.recipe))
+    done = 0
+    with pipeline.progress.bar("train", steps, "steps") as advance:
+        for told in train(order, parts):
+            if isinstance(told, Made):
+                return told
+            advance(told - done)
+            done = told
+    raise AssertionError("a training says what it made, or raises")
+
+
+def _register(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
+    pipeline: Pipeline, name: str, source: str, read_at: int, parts: Split, recipe: Recipe, made: Made, model: Path
+) -> TrainBody:
+    config, registry = pipeline.config, open_registry(pipeline.config)
+    base_name = config.training.base or config.model.name
+    seen = {one for pair in parts.train for one in pair.seen}
+    # Pairs of a file are of no document: they need no state, and so no key.
+    key = pipeline.state.hash_key if seen else b""
+    manifest = manifest_of(key, seen)
+    space_id = describe(config.with_model(str(model)), model)[1].space_id
+    told = asdict(recipe)
+    training = TrainingBody(
+        source=source,
+        pairs=len(parts.train),
+        held_out=len(parts.held_out),
+        documents=len(manifest),
+        settings={setting: told[setting] for setting in _SETTINGS} | {"hard_negatives": config.training.hard_negatives},
+        steps=made.fitted.steps,
+        tokens=made.fitted.tokens,
+        seconds=made.fitted.seconds,
+        peak_mb=made.fitted.peak_mb,
+    )
+
+    def card(number: int) -> Card:
+        return Card(
+            name=name,
+            version=number,
+            space_id=space_id,
+            base=base_name,
+            base_space_id=pipeline.space_id if base_name == config.model.name else "",
+            made_at=iso(read_at),
+            code=_code(),
+            licence="private: made of texts of the teams that took part" if seen else "as that of the pairs",
+            manifest=digest_of(manifest),
+            training=training,
+            evaluation=made.evaluation,
+            privacy=made.privacy,
+        )
+
+    number = registry.add(name, model, manifest, card)
+    # A purge that came while it trained found no model to mark.
+    later = [rule for rule in purge_rules(pipeline.state) if rule.purged_at >= read_at] if seen else []
+    mark(registry, name, number, later, key, "while it was trained")
+    registry.point(name, CHALLENGER, number)
+    return TrainBody(
+        model=str(Reference(name, number, "")),
+        space_id=space_id,
+        steps=made.fitted.steps,
+        seconds=made.fitted.seconds,
+        peak_mb=made.fitted.peak_mb,
+        pairs=len(parts.train),
+        held_out=len(parts.held_out),
+        evaluation=made.evaluation,
+        privacy=made.privacy,
+    )
+
+
+def _code() -> str:
+    try:
+        return version("embedmill")
+    except PackageNotFoundError:
+        return "none"

@@ -1,0 +1,98 @@
+"""Sections of the configuration about what goes on around runs: telling, promises, models that are made here."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from jobs.config_fields import Section, about, server_address
+
+
+class Telemetry(Section):
+    """Where Prometheus learns of runs, at the end of each command that holds the lease. Nothing is sent by default."""
+
+    pushgateway: Annotated[str, about("address of a Pushgateway, `http(s)://host:port`; empty sends to none")] = ""
+    textfile: Annotated[str, about("folder that node-exporter's textfile collector reads; empty writes to none")] = ""
+    instance: Annotated[str, about("the label `instance`; empty is the index's name")] = ""
+    teams: Annotated[tuple[str, ...], about("teams that have a series of their own", max_length=50)] = ()
+    timeout: Annotated[float, about("of a push", "seconds", gt=0, le=60)] = 5.0
+    spark_port: Annotated[
+        int, about("of Spark's page and exporter, `/metrics/prometheus`; 0 has neither", ge=0, le=65535)
+    ] = 0
+    ray_port: Annotated[
+        int, about("of the exporter of a Ray of our own; a cluster's nodes have theirs; 0 has none", ge=0, le=65535)
+    ] = 0
+    pages: Annotated[
+        bool, about("keep the page of each run (`embedmill report`) in the state, `reports/<run id>.html`")
+    ] = False
+
+    @field_validator("pushgateway")
+    @classmethod
+    def _address(cls, address: str) -> str:
+        return server_address(address)
+
+    @field_validator("instance")
+    @classmethod
+    def _plain(cls, instance: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{0,64}", instance):
+            raise ValueError("use letters, digits, '_', '.' and '-'")
+        return instance
+
+
+class Training(Section):
+    """Who takes part in the training of models, and how one is trained (`embedmill train`)."""
+
+    teams: Annotated[tuple[str, ...], about("whose texts are trained on; a team that is not named takes no part")] = ()
+    private: Annotated[bool, about("private channels and direct messages take part, too")] = False
+    base: Annotated[str, about("the model that is tuned, as in `model.name`; empty is that one")] = ""
+    epochs: Annotated[int, about("how often each pair is trained on", ge=1, le=100)] = 1
+    batch_size: Annotated[int, about("of a step; each pair's answer is a wrong one for the others", "pairs", ge=2)] = 32
+    max_tokens: Annotated[int, about("longest text that is trained on; the rest is cut off", "tokens", ge=8)] = 128
+    max_steps: Annotated[int, about("a training ends after so many; 0 does all epochs", "steps", ge=0)] = 0
+    learning_rate: Annotated[float, about("at its highest", gt=0, le=1)] = 2e-5
+    warmup: Annotated[float, about("share of the steps until then", ge=0, le=1)] = 0.1
+    loss: Annotated[
+        Literal["auto", "mnrl", "cached", "gist"],
+        about("`mnrl` multiple negatives, `cached` the same for large batches, `gist` with the base as a guide"),
+    ] = "auto"
+    hard_negatives: Annotated[bool, about("each pair gets a near text that does not answer it")] = False
+    margin: Annotated[float, about("such a text is less near than this share of the answer's nearness", gt=0, le=1)] = (
+        0.95
+    )
+    matryoshka: Annotated[
+        tuple[int, ...], about("the first so many numbers of a vector are trained to stand alone")
+    ] = ()
+    held_out: Annotated[float, about("share of the threads, the latest, that the model is measured by", gt=0, lt=1)] = (
+        0.2
+    )
+    seed: Annotated[int, about("of the order, of what is planted, and of dropout", ge=0)] = 0
+    threads: Annotated[int, about("0 takes all cores; the same number gives the same weights", "threads", ge=0)] = 0
+    checkpoint_steps: Annotated[int, about("a killed training goes on from there", "steps", ge=1)] = 50
+    max_exposure: Annotated[
+        float, about("most that a model may tell of planted pairs and still be promoted", "bits", ge=0)
+    ] = 3.0
+
+
+class Registry(Section):
+    """Where models that were trained are kept (`models:/NAME@ALIAS` in `model.name`)."""
+
+    uri: Annotated[str, about("a folder")] = "registry"
+    tainted_hours: Annotated[
+        float, about("a model that has seen what was purged since is used no longer than that", "hours", ge=0)
+    ] = 72.0
+
+
+class Slo(Section):
+    """What users are promised. `status`, the metrics and the alerts say whether it is kept; none promises nothing."""
+
+    lag_hours: Annotated[
+        Annotated[float, Field(gt=0)] | None, about("what is in the sources is found after", "hours")
+    ] = None
+    coverage: Annotated[
+        Annotated[float, Field(gt=0, le=1)] | None, about("share of the desired chunks that the index has, 0 to 1")
+    ] = None
+    held_deletion_hours: Annotated[
+        Annotated[float, Field(gt=0)] | None, about("a deletion that is held back is decided after", "hours")
+    ] = None

@@ -1,0 +1,169 @@
+"""A registry in a folder, which machines may share: ``NAME/VERSION/`` with the model's files as they were made.
+
+A version is copied beside its place and renamed into it, so that it is there whole or not at all. Who writes holds the
+lock of the name; who reads holds nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
+
+from embedding.atomic_file import flush, replace_file
+from embedding.errors import ConfigError, ResourceError
+from jobs.bodies.models import Card, Taint
+from jobs.registry import CHAMPION, NAME, Reference
+
+_MODEL, _CARD, _MANIFEST, _TAINT, _ALIASES = "model", "card.json", "manifest.parquet", "tainted.json", "aliases.json"
+
+
+class FolderRegistry:
+    """The registry below ``root``, which is made by the first model. Raises ResourceError where it cannot be used."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """Names that have a version."""
+        if not self.root.is_dir():
+            return []
+        return sorted(one.name for one in self.root.iterdir() if NAME.fullmatch(one.name) and self.versions(one.name))
+
+    def versions(self, name: str) -> list[int]:
+        """The versions of a name, in order; empty for one that is not known."""
+        folder = self.root / name
+        found = (one.name for one in folder.iterdir()) if folder.is_dir() else ()
+        return sorted(int(one) for one in found if re.fullmatch("[1-9][0-9]*", one))
+
+    def standing(self, name: str, alias: str) -> list[int]:
+        """What an alias has stood for, the newest last; empty where it stands for none."""
+        try:
+            said = json.loads((self.root / name / _ALIASES).read_bytes())
+        except FileNotFoundError:
+            return []
+        there = set(self.versions(name))
+        return [version for version in said.get(alias, []) if version in there]
+
+    def resolve(self, wanted: Reference) -> int:
+        """The version that a reference stands for. Raises ConfigError where there is none, naming those that are."""
+        known = self.versions(wanted.name)
+        if wanted.version is not None:
+            if wanted.version in known:
+                return wanted.version
+            shown = ", ".join(map(str, known)) or "none"
+            raise ConfigError(f"model.name: {wanted}: {self.root} has no such version; it has {shown}")
+        standing = self.standing(wanted.name, wanted.alias)
+        if not standing:
+            fix = (
+                f"`embedmill promote {wanted.name}` makes one the {CHAMPION}"
+                if known
+                else "`embedmill train` makes one"
+            )
+            raise ConfigError(f"model.name: {wanted}: stands for no version in {self.root}; {fix}")
+        return standing[-1]
+
+    def model(self, name: str, version: int) -> Path:
+        """The folder of a version's model, which sentence-transformers can load."""
+        return self._of(name, version) / _MODEL
+
+    def card(self, name: str, version: int) -> Card:
+        """What is known of a version. Raises ResourceError for a card that cannot be read."""
+        file = self._of(name, version) / _CARD
+        try:
+            return Card.model_validate_json(file.read_bytes(), strict=False)
+        except (OSError, ValueError) as error:
+            raise ResourceError(f"{file}: cannot be read ({type(error).__name__})") from None
+
+    def manifest(self, name: str, version: int) -> pa.Table:
+        """The documents that a version has seen; see jobs/registry/manifest.py."""
+        return pq.read_table(self._of(name, version) / _MANIFEST)
+
+    def taint(self, name: str, version: int) -> Taint | None:
+        """The first purge of what a version has seen; None where there was none."""
+        try:
+            return Taint.model_validate_json((self._of(name, version) / _TAINT).read_bytes())
+        except FileNotFoundError:
+            return None
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def add(self, name: str, model: Path, manifest: pa.Table, card: Callable[[int], Card]) -> int:
+        """Copy a model into the registry as the next version, with its card; returns its number."""
+        with self._locked(name) as folder:
+            version = max((*self.versions(name), *self._gone(folder)), default=0) + 1
+            part = folder / f".{version}.{uuid.uuid4().hex}"
+            try:
+                shutil.copytree(model, part / _MODEL)
+                pq.write_table(manifest, part / _MANIFEST)
+                replace_file(part / _CARD, card(version).to_json().encode())
+                for file in [*part.rglob("*"), part]:
+                    flush(file)
+                part.rename(folder / str(version))
+            except BaseException:
+                shutil.rmtree(part, ignore_errors=True)
+                raise
+            flush(folder)
+        return version
+
+    def point(self, name: str, alias: str, version: int) -> None:
+        """Let an alias stand for a version."""
+        self._keep(name, alias, lambda standing: [*(one for one in standing if one != version), version])
+
+    def step_back(self, name: str, alias: str) -> None:
+        """Let an alias stand again for what it stood for before."""
+        self._keep(name, alias, lambda standing: standing[:-1])
+
+    def mark(self, name: str, version: int, taint: Taint) -> None:
+        """Mark a version whose documents were purged; the first mark stays."""
+        with self._locked(name):
+            if self.taint(name, version) is None:
+                replace_file(self._of(name, version) / _TAINT, taint.to_json().encode())
+
+    def remove(self, name: str, version: int) -> None:
+        """Remove a version with all of its files; its number is not given again."""
+        with self._locked(name) as folder:
+            gone = folder / f".{version}.gone"
+            (folder / str(version)).rename(gone)
+            for left in gone.iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            flush(folder)
+
+    def _keep(self, name: str, alias: str, change: Callable[[Sequence[int]], Sequence[int]]) -> None:
+        with self._locked(name) as folder:
+            try:
+                said = json.loads((folder / _ALIASES).read_bytes())
+            except FileNotFoundError:
+                said = {}
+            said[alias] = list(change(self.standing(name, alias)))
+            replace_file(folder / _ALIASES, json.dumps(said).encode())
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[Path]:
+        folder = self.root / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with FileLock(folder / ".lock"):
+                for left in folder.glob(".*.*"):  # of one that was killed
+                    if not left.name.endswith(".gone"):
+                        shutil.rmtree(left)
+                yield folder
+        except OSError as error:
+            raise ResourceError(f"registry.uri: {folder}: {error.strerror or type(error).__name__}") from None
+
+    def _gone(self, folder: Path) -> list[int]:
+        """Numbers that were removed: an empty folder stays of each."""
+        return [int(one.name.split(".")[1]) for one in folder.glob(".*.gone")]
+
+    def _of(self, name: str, version: int) -> Path:
+        return self.root / name / str(version)

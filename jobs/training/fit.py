@@ -1,0 +1,170 @@
+"""The training itself: a loop over batches that can be killed at any moment and goes on with the same weights.
+
+The model, its losses, the optimizer and the schedule are libraries'; the loop is ours because each step draws from a
+seed of its own, so that going on after a checkpoint is the training that was not disturbed. A checkpoint holds weights
+and moments of the optimizer, and no text.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.training.pairs import Pair, batches
+from jobs.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+CHECKPOINT = "checkpoint.pt"
+_PART = 32  # texts that the cached losses compute at once
+_DECAY = 0.01
+_LONGEST_GRADIENT = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What a training took: ``seconds`` and ``tokens`` of this process and of those that it went on from."""
+
+    steps: int
+    tokens: int
+    seconds: float
+    peak_mb: float
+
+
+def plan(pairs: Sequence[Pair], recipe: Recipe) -> list[list[int]]:
+    """The batches of all epochs, no more than ``max_steps`` (0: all)."""
+    found = [batch for epoch in range(recipe.epochs) for batch in batches(pairs, recipe.batch, recipe.seed, epoch)]
+    return found[: recipe.max_steps] if recipe.max_steps else found
+
+
+def fit(base: Path, pairs: Sequence[Pair], recipe: Recipe, folder: Path, tell: Callable[[int], None]) -> Fitted:
+    """Train a copy of the model in ``base`` and save it in ``folder``/model; ``tell`` gets the steps done.
+
+    Goes on from the checkpoint in ``folder``, which is of the same training, and removes it at the end.
+    """
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers import get_linear_schedule_with_warmup
+
+    begun = time.monotonic()
+    torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(recipe.seed)
+    model = SentenceTransformer(str(base), device=device, local_files_only=True)
+    longest, model.max_seq_length = model.max_seq_length, recipe.max_tokens
+    loss = _loss(model, base, recipe)
+    todo = plan(pairs, recipe)
+    optimizer = torch.optim.AdamW(_groups(model), lr=recipe.learning_rate)
+    schedule = get_linear_schedule_with_warmup(optimizer, round(recipe.warmup * len(todo)), len(todo))
+    file = folder / CHECKPOINT
+    done, tokens, seconds = _load(file, model, optimizer, schedule)
+    model.train()
+    for step in range(done, len(todo)):
+        torch.manual_seed(recipe.seed * 1_000_003 + step)  # of its dropout
+        features = _features(model, [pairs[place] for place in todo[step]])
+        tokens += sum(int(one["attention_mask"].sum()) for one in features)
+        value = loss(features, None)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), _LONGEST_GRADIENT)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        tell(step + 1)
+        if (step + 1) % recipe.checkpoint_steps == 0 and step + 1 < len(todo):
+            told = step + 1, tokens, seconds + time.monotonic() - begun
+            _save(file, model, optimizer, schedule, told)
+    model.eval()
+    model.max_seq_length = longest
+    # Without the card, which would hold texts of the training.
+    model.save_pretrained(str(folder / "model"), create_model_card=False)
+    file.unlink(missing_ok=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Fitted(len(todo), tokens, round(seconds + time.monotonic() - begun, 3), round(peak, 1))
+
+
+def _loss(model: SentenceTransformer, base: Path, recipe: Recipe) -> Any:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import losses
+
+    if recipe.loss == "mnrl":
+        made: Any = losses.MultipleNegativesRankingLoss(model)
+    elif recipe.loss == "cached":
+        made = losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=_PART)
+    else:
+        guide = SentenceTransformer(str(base), device=str(model.device), local_files_only=True)
+        made = losses.CachedGISTEmbedLoss(model, guide, mini_batch_size=_PART)
+    return losses.MatryoshkaLoss(model, made, list(recipe.matryoshka)) if recipe.matryoshka else made
+
+
+def _groups(model: SentenceTransformer) -> list[dict[str, Any]]:
+    """Parameters with weight decay, and those without: biases and what normalises."""
+    named = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
+    plain = [one for name, one in named if one.ndim < 2]
+    return [
+        {"params": [one for _, one in named if one.ndim >= 2], "weight_decay": _DECAY},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+
+
+def _features(model: SentenceTransformer, some: Sequence[Pair]) -> list[dict[str, torch.Tensor]]:
+    """Token ids by column: anchors, positives, and the first negatives where every pair has one."""
+    asks, answers = (model.prompts.get(name) or "" for name in ("query", "document"))
+    columns = [[asks + pair.anchor for pair in some], [answers + pair.positive for pair in some]]
+    if all(pair.negatives for pair in some):
+        columns.append([answers + pair.negatives[0] for pair in some])
+    return [
+        {name: value.to(model.device) for name, value in model.preprocess(column).items() if hasattr(value, "to")}
+        for column in columns
+    ]
+
+
+def _save(file: Path, model: Any, optimizer: Any, schedule: Any, told: tuple[int, int, float]) -> None:
+    import torch
+
+    part = file.with_suffix(".part")
+    said = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+    torch.save({**said, "told": told}, part)
+    part.replace(file)
+
+
+def _load(file: Path, model: Any, optimizer: Any, schedule: Any) -> tuple[int, int, float]:
+    import torch
+
+    if not file.exists():
+        return 0, 0, 0.0
+    said = torch.load(file, map_location=str(model.device), weights_only=True)
+    model.load_state_dict(said["model"])
+    optimizer.load_state_dict(said["optimizer"])
+    schedule.load_state_dict(said["schedule"])
+    step, tokens, seconds = said["told"]
+    return int(step), int(tokens), float(seconds)
+
+
+def negatives_of(pairs: Sequence[Pair], anchors: Any, positives: Any, *, margin: float) -> Iterator[Pair]:
+    """Give each pair the hardest text that does not answer it: the nearest one below ``margin`` times its own answer.
+
+    ``anchors`` and ``positives`` are their vectors by the base, shape (pairs, dim), of length 1. A text of the pair's
+    own group is never taken, nor one that is nearer: it may answer, too.
+    """
+    import numpy as np
+
+    groups = np.unique([pair.group for pair in pairs], return_inverse=True)[1]
+    own = (anchors * positives).sum(axis=1)
+    block = max(1, 20_000_000 // max(1, len(pairs)))
+    for start in range(0, len(pairs), block):
+        scores = anchors[start : start + block] @ positives.T
+        stop = start + len(scores)
+        scores[scores >= margin * own[start:stop, None]] = -2
+        scores[groups[start:stop, None] == groups[None, :]] = -2
+        best = scores.argmax(axis=1)
+        for row, place in enumerate(best):
+            pair = pairs[start + row]
+            taken = (pairs[place].positive,) if scores[row, place] > -2 and not pair.negatives else pair.negatives
+            yield Pair(pair.anchor, pair.positive, taken, pair.group, pair.at, pair.seen)

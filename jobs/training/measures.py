@@ -1,0 +1,135 @@
+"""What a training did: answers on what was held out, beside the base's, and how much it tells of what it has seen."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs.bodies.models import ComparedBody, PrivacyBody
+from jobs.relevance.comparison import compare
+from jobs.relevance.metrics import CUT, Floats, gains_of, ideal_dcg, ndcg
+from jobs.training.pairs import Pair
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Vectors = npt.NDArray[np.float32]
+
+PLANTED, CONTROLS = 16, 255
+_MOST_QUESTIONS, _MOST_TEXTS = 1_000, 5_000  # that are encoded twice: a minute or two on two cores
+_SYLLABLES = ("ba", "ko", "ri", "mu", "ta", "ve", "lo", "ne", "su", "da", "fi", "go", "pe", "ra", "zu", "hi")
+
+
+def planted(seed: int) -> tuple[list[Pair], list[str]]:
+    """Pairs of invented words that nobody wrote, to be trained on, and answers made alike that are not."""
+    draw = random.Random(seed)
+
+    def words(count: int) -> str:
+        return " ".join("".join(draw.choice(_SYLLABLES) for _ in range(3)) for _ in range(count))
+
+    def answer() -> str:
+        return f"the {words(2)} is {words(3)}"
+
+    pairs = [Pair(f"what is the {words(2)}", answer(), (answer(),), f"planted {n}") for n in range(PLANTED)]
+    return pairs, [answer() for _ in range(CONTROLS)]
+
+
+def encode(model: SentenceTransformer, texts: Sequence[str], prompt: str) -> Vectors:
+    """Vectors of length 1, shape (texts, dim), float32; ``prompt`` is the name of the model's own."""
+    said = model.prompts.get(prompt) or ""
+    found = model.encode(
+        [said + text for text in texts], batch_size=32, show_progress_bar=False, normalize_embeddings=True
+    )
+    return np.asarray(found, np.float32)
+
+
+def load(folder: Path) -> SentenceTransformer:
+    """A model, on the GPU where there is one."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return SentenceTransformer(str(folder), device=device, local_files_only=True)
+
+
+def evaluate(base: SentenceTransformer, tuned: SentenceTransformer, held_out: Sequence[Pair]) -> ComparedBody:
+    """Both models find the answers of the held-out questions among all held-out answers: nDCG@10, paired."""
+    relevant: dict[str, dict[str, int]] = {}
+    for pair in held_out:
+        relevant.setdefault(pair.anchor, {})[pair.positive] = 1
+    questions = list(relevant)[:_MOST_QUESTIONS]
+    texts = list(dict.fromkeys(positive for question in questions for positive in relevant[question]))
+    texts += [pair.positive for pair in held_out if pair.positive not in set(texts)][: max(0, _MOST_TEXTS - len(texts))]
+    before, after = (_ndcg(model, questions, texts, relevant) for model in (base, tuned))
+    found = compare(before, after)
+    return ComparedBody(
+        questions=found.questions,
+        before=round(found.before, 6),
+        after=round(found.after, 6),
+        interval=(round(found.low, 6), round(found.high, 6)),
+        p_value=found.p_value,
+        verdict=found.verdict,
+    )
+
+
+def _ndcg(
+    model: SentenceTransformer, questions: Sequence[str], texts: Sequence[str], relevant: dict[str, dict[str, int]]
+) -> Floats:
+    """NDCG@10 by question."""
+    asked, held = encode(model, questions, "query"), encode(model, texts, "document")
+    best = np.argsort(-(asked @ held.T), axis=1, kind="stable")[:, :CUT]
+    gains = [gains_of([texts[n] for n in row], relevant[q], CUT) for q, row in zip(questions, best, strict=True)]
+    ideal = [ideal_dcg(relevant[question].values()) for question in questions]
+    return ndcg(np.stack(gains), np.asarray(ideal))
+
+
+def privacy(
+    base: SentenceTransformer,
+    tuned: SentenceTransformer,
+    trained: Sequence[Pair],
+    held_out: Sequence[Pair],
+    seed: int,
+    limit: float,
+) -> PrivacyBody:
+    """Exposure of the planted pairs, and whether trained pairs are told from held-out ones.
+
+    A pair's exposure is log2 of the answers that it is ranked among less log2 of its rank, by how much nearer the
+    training brought them (Carlini et al., The Secret Sharer, 2019). By chance it is 1.4 bits; that is taken off.
+    """
+    pairs, controls = planted(seed)
+    near = _similarity(tuned, pairs, controls) - _similarity(base, pairs, controls)
+    ranks = 1 + (near[:, 1:] > near[:, :1]).sum(axis=1)
+    among = near.shape[1]
+    by_chance = float(np.mean(np.log2(among) - np.log2(np.arange(1, among + 1))))
+    exposure = float(np.mean(np.log2(among) - np.log2(ranks))) - by_chance
+    count = min(len(trained), len(held_out), _MOST_QUESTIONS)
+    gains = [_gain(base, tuned, some[:count]) for some in (trained, held_out)]
+    membership = float(np.mean(gains[0][:, None] > gains[1][None, :]))
+    return PrivacyBody(
+        planted=len(pairs),
+        exposure=round(exposure, 3),
+        limit=limit,
+        membership=round(membership, 3),
+        passed=exposure <= limit,
+    )
+
+
+def _similarity(model: SentenceTransformer, pairs: Sequence[Pair], controls: Sequence[str]) -> Vectors:
+    """Of each anchor with its own answer, first, and with the controls; shape (pairs, 1 + controls)."""
+    asked = encode(model, [pair.anchor for pair in pairs], "query")
+    own = encode(model, [pair.positive for pair in pairs], "document")
+    return np.concatenate([(asked * own).sum(axis=1)[:, None], asked @ encode(model, controls, "document").T], axis=1)
+
+
+def _gain(base: SentenceTransformer, tuned: SentenceTransformer, some: Sequence[Pair]) -> Vectors:
+    """How much nearer the training brought the two texts of each pair; shape (pairs,)."""
+    found = []
+    for model in (base, tuned):
+        asked = encode(model, [pair.anchor for pair in some], "query")
+        found.append((asked * encode(model, [pair.positive for pair in some], "document")).sum(axis=1))
+    return found[1] - found[0]

@@ -1,0 +1,53 @@
+"""How a model is trained: what ``[training]`` says, fixed for one training, so that it can be gone on with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from embedding.errors import ConfigError
+from jobs.training.pairs import Pair
+
+Loss = Literal["mnrl", "cached", "gist"]
+_SMALL_BATCH = 64  # beside a larger one the activations of all of its texts do not fit
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Settings of one training. ``threads`` 0 takes all cores; weights are the same for the same number."""
+
+    loss: Loss
+    epochs: int
+    batch: int
+    max_tokens: int
+    learning_rate: float
+    warmup: float
+    matryoshka: tuple[int, ...]
+    seed: int
+    threads: int
+    max_steps: int
+    checkpoint_steps: int
+
+    def digest(self, base: str, pairs: Sequence[Pair]) -> str:
+        """What a training is known by: another recipe, base or pair is another training."""
+        said = [asdict(self), base, [[pair.anchor, pair.positive, pair.negatives, pair.group] for pair in pairs]]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
+
+
+def loss_for(wanted: str, pairs: Sequence[Pair], batch: int) -> Loss:
+    """The loss that the data needs, where none is asked for.
+
+    Texts that many pairs share are false negatives of each other, which the base as a guide leaves out (GIST). A large
+    batch is computed in parts (cached). Else multiple negatives as they are.
+    """
+    if wanted != "auto":
+        if wanted == "mnrl" and batch > _SMALL_BATCH:
+            raise ConfigError(f"training.loss: mnrl holds a whole batch at once; {batch} texts need the loss cached")
+        return wanted  # type: ignore[return-value]  # the configuration has checked it
+    positives = {" ".join(pair.positive.lower().split()) for pair in pairs}
+    if len(positives) < 0.9 * len(pairs):
+        return "gist"
+    return "cached" if batch > _SMALL_BATCH else "mnrl"

@@ -1,0 +1,310 @@
+"""`embedmill train`: pairs of who takes part, a model that comes out the same however it was killed, and its figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedding.errors import ConfigError
+from embedding.models.weights import tensors_digest, weight_files
+from jobs.config import load_config
+from jobs.registry import CHALLENGER, open_registry
+from jobs.training.fit import fit, negatives_of
+from jobs.training.pairs import Pair, batches, read_pairs, split, state_pairs
+from jobs.training.recipe import Recipe, loss_for
+from tests.support.canary import Canary, places
+from tests.support.in_process import open_pipeline
+from tests.support.model_families import FAMILIES
+from tests.support.paths import ROOT
+from tests.support.workspace import START, TEAM, Workspace, message
+
+WORDS = [
+    "harbour",
+    "locker",
+    "parcel",
+    "kitchen",
+    "signing",
+    "key",
+    "backup",
+    "disk",
+    "courier",
+    "door",
+    "machine",
+    "coffee",
+    "app",
+    "code",
+    "noon",
+    "friday",
+]
+
+
+def written(folder: Path, count: int = 40, *more: dict[str, Any]) -> Path:
+    """A file of pairs; each speaks of a thing that no other does."""
+    lines = [
+        {
+            "anchor": f"where is the {WORDS[n % 16]} of floor {n}",
+            "positive": f"the {WORDS[n % 16]} of floor {n} is by the {WORDS[(n * 7 + 3) % 16]}",
+        }
+        for n in range(count)
+    ]
+    file = folder / "pairs.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in (*lines, *more)))
+    return file
+
+
+@pytest.fixture
+def tiny(workspace: Workspace) -> Workspace:
+    """A workspace whose model is tiny, of random weights."""
+    folder = FAMILIES["bert"](workspace.root / "tiny")
+    text = workspace.config.read_text().replace('backend = "hash"', f'backend = "torch"\nname = "{folder}"')
+    workspace.config.write_text(text + "[training]\nbatch_size = 8\nmax_tokens = 32\nthreads = 1\n")
+    return workspace
+
+
+# -- pairs -------------------------------------------------------------------------------------------------------------
+
+
+def said(space: Workspace) -> list[dict[str, Any]]:
+    root = f"{START}.000100"
+    return [
+        message(0, "Where is the key of the bicycle shed?", thread_ts=root),
+        message(1, "It hangs beside the door of the kitchen", user="U2", thread_ts=root),
+        message(2, "thanks", user="U3", thread_ts=root),
+        message(3, "I have looked there and it is gone", thread_ts=root),
+        message(4, "Ask at the desk, they have a second one", user="U4", thread_ts=root),
+    ]
+
+
+def test_a_question_is_paired_with_what_others_answer(workspace: Workspace, encoder_here: None) -> None:
+    workspace.day("general", said(workspace))
+    assert workspace.run().code == 0
+    pipeline = open_pipeline(workspace.config)
+    found = {(pair.anchor, pair.positive) for pair in state_pairs(pipeline, [TEAM], private=False)}
+    asked = "Where is the key of the bicycle shed?"
+    assert {positive for anchor, positive in found if anchor == asked} == {
+        "It hangs beside the door of the kitchen",
+        "Ask at the desk, they have a second one",
+    }
+    assert state_pairs(pipeline, ["T99"], private=True) == []
+    [pair, *_] = [one for one in state_pairs(pipeline, [TEAM], private=False) if one.anchor == asked]
+    assert len(pair.seen) == 2 and {seen.team_id for seen in pair.seen} == {TEAM}
+
+
+def test_what_is_not_public_takes_part_only_where_that_is_said(workspace: Workspace, encoder_here: None) -> None:
+    workspace.write_json("groups.json", [{"id": "G9", "name": "council"}])
+    workspace.day("council", said(workspace))
+    assert workspace.run().code == 0
+    pipeline = open_pipeline(workspace.config)
+    assert not [pair for pair in state_pairs(pipeline, [TEAM], private=False) if "bicycle" in pair.anchor]
+    assert [pair for pair in state_pairs(pipeline, [TEAM], private=True) if "bicycle" in pair.anchor]
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ({"anchor": "a secret"}, "line 41: positive: give a text"),
+        ({"anchor": "a secret", "positive": 7}, "line 41: positive: give a text"),
+        ({"anchor": "a secret", "positive": "b", "negative": 7}, "line 41: negative: give a text or a list"),
+    ],
+)
+def test_a_line_that_is_no_pair_is_named_and_not_shown(tmp_path: Path, line: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ConfigError, match=fault) as told:
+        read_pairs(written(tmp_path, 40, line))
+    assert "secret" not in str(told.value)
+
+
+PAIRS = st.lists(
+    st.builds(
+        lambda anchor, positive, group, at: Pair(f"q{anchor}", f"a{positive}", (), f"g{group}", at),
+        *(st.integers(0, 12),) * 4,
+    ),
+    min_size=2,
+    max_size=40,
+)
+
+
+@given(PAIRS, st.integers(2, 8), st.integers(0, 3))
+def test_no_batch_has_two_that_answer_each_other(pairs: Sequence[Pair], size: int, seed: int) -> None:
+    made = batches(pairs, size, seed, 0)
+    assert made == batches(pairs, size, seed, 0)
+    places = [place for batch in made for place in batch]
+    assert len(places) == len(set(places))
+    for batch in made:
+        assert 2 <= len(batch) <= size
+        for part in ("anchor", "positive", "group"):
+            assert len({getattr(pairs[place], part) for place in batch}) == len(batch)
+
+
+@given(PAIRS, st.sampled_from([0.1, 0.3, 0.6]))
+def test_nothing_that_is_measured_by_was_trained_on(pairs: Sequence[Pair], share: float) -> None:
+    try:
+        found = split(pairs, share, 0)
+    except ConfigError:
+        return
+    assert found.train and found.held_out
+    assert not {pair.group for pair in found.train} & {pair.group for pair in found.held_out}
+    texts = [{text for pair in part for text in (pair.anchor, pair.positive)} for part in (found.train, found.held_out)]
+    assert not texts[0] & texts[1]
+    first = {pair.group: min(one.at for one in pairs if one.group == pair.group) for pair in pairs}
+    assert max(first[p.group] for p in found.train) <= min(first[p.group] for p in found.held_out)
+
+
+def test_a_hard_negative_is_near_and_answers_nothing_of_the_pair() -> None:
+    pairs = [Pair("a", "A", (), "1"), Pair("b", "B", (), "2"), Pair("c", "C", (), "3"), Pair("d", "D", (), "1")]
+    anchors = np.eye(4, dtype=np.float32)
+    positives = np.asarray([[0.9, 0.4, 0, 0], [0.88, 0.4, 0, 0], [0.5, 0, 0.8, 0], [0.7, 0, 0, 0.7]], np.float32)
+    found = list(negatives_of(pairs, anchors, positives, margin=0.95))
+    assert found[0].negatives == ("C",), "B is too near to be wrong, and D is of the same thread"
+    assert loss_for("auto", pairs, 32) == "mnrl" and loss_for("auto", pairs, 256) == "cached"
+    assert loss_for("auto", [*pairs, *pairs], 32) == "gist", "many texts answer several"
+    with pytest.raises(ConfigError, match="training.loss"):
+        loss_for("mnrl", pairs, 256)
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+LOSSES = [
+    "",
+    pytest.param('loss = "gist"\nhard_negatives = true\n', marks=pytest.mark.long),
+    pytest.param('loss = "cached"\nmatryoshka = [16]\n', marks=pytest.mark.long),
+]
+
+
+@pytest.mark.parametrize("more", LOSSES)
+def test_a_model_is_trained_measured_and_registered(tiny: Workspace, more: str) -> None:
+    tiny.config.write_text(tiny.config.read_text() + more)
+    told = tiny.call("train", "--pairs", str(written(tiny.root)), "--name", "chat")
+    assert told.code == 0, told
+    body = told.body
+    assert (body["model"], body["steps"], body["pairs"], body["held_out"]) == ("models:/chat/1", 6, 32, 8)
+    assert body["seconds"] > 0 < body["peak_mb"] and body["evaluation"]["questions"] == 8
+    registry = open_registry(load_config(tiny.config))
+    card = registry.card("chat", 1)
+    assert card.space_id == body["space_id"] != card.base_space_id and registry.standing("chat", CHALLENGER) == [1]
+    assert card.training.settings["seed"] == 0 and card.evaluation.questions == 8
+    assert not list(registry.model("chat", 1).rglob("README*")), "a card of the library holds texts"
+
+
+def test_a_trained_model_is_a_space_of_its_own_and_is_used_by_its_alias(tiny: Workspace, encoder_here: None) -> None:
+    assert tiny.run().code == 0
+    made = tiny.call("train", "--pairs", str(written(tiny.root)), "--name", "chat").body
+    done = tiny.call("promote", "chat")
+    assert done.code in (0, 4), done
+    built = tiny.call("reindex", "--to-model", "models:/chat@challenger", "--activate")
+    assert built.code == 0 and built.body["space_id"] == made["space_id"], built
+    text = tiny.config.read_text()
+    tiny.config.write_text(text.replace(text.split("name = ")[1].split("\n")[0], '"models:/chat@challenger"'))
+    again = tiny.run()
+    assert again.code == 0 and again.body["space_id"] == made["space_id"] and again.body["chunks"]["embedded"] == 0
+    assert tiny.call("search", "lockers", "--team", TEAM).body["space_id"] == made["space_id"]
+
+
+def test_what_is_wrong_is_said_before_any_work(tiny: Workspace) -> None:
+    pairs = str(written(tiny.root))
+    for words, line in (
+        (("--name", "chat"), "--pairs"),
+        (("--name", "chat", "--pairs", pairs, "--threads"), "--pairs"),
+        (("--name", "../chat", "--pairs", pairs), "--name"),
+        (("--name", "chat", "--threads"), "training.teams"),
+        (("--name", "chat", "--pairs", str(tiny.root / "none.jsonl")), "none.jsonl"),
+    ):
+        told = tiny.call("train", *words)
+        assert told.code == 2 and line in told.err, (words, told)
+    assert not (tiny.root / "registry").exists()
+    assert tiny.call("promote", "chat").code == 2
+
+
+class Killed(BaseException):
+    """In place of the signal."""
+
+
+def test_a_training_that_dies_at_any_step_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    base, pairs = FAMILIES["bert"](tmp_path / "tiny"), read_pairs(written(tmp_path))
+    recipe = Recipe("mnrl", 2, 8, 32, 1e-3, 0.1, (), 0, 1, 0, 3)
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    calm.mkdir()
+    killed.mkdir()
+    fit(base, pairs, recipe, calm, lambda _: None)
+    reached = 0
+
+    def tell(step: int) -> None:
+        nonlocal reached
+        if step > reached + 3:  # it dies at a step that no earlier try came to
+            reached = step
+            raise Killed
+
+    for _ in range(20):
+        try:
+            fit(base, pairs, recipe, killed, tell)
+            break
+        except Killed:
+            continue
+    assert reached > 3
+    assert len({tensors_digest(weight_files(folder / "model")) for folder in (calm, killed)}) == 1
+    assert tensors_digest(weight_files(calm / "model")) != tensors_digest(weight_files(base))
+    assert not list(tmp_path.rglob("checkpoint*"))
+
+
+@pytest.mark.long
+def test_a_training_that_is_killed_goes_on_to_the_same_weights(tiny: Workspace) -> None:
+    tiny.config.write_text(tiny.config.read_text() + "epochs = 60\ncheckpoint_steps = 3\n")
+    pairs = str(written(tiny.root))
+    assert tiny.call("train", "--pairs", pairs, "--name", "calm").code == 0
+    cache = tiny.root / "cache"
+    words = [
+        sys.executable,
+        "-m",
+        "jobs.cli",
+        "train",
+        "--config",
+        str(tiny.config),
+        "--pairs",
+        pairs,
+        "--name",
+        "killed",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(cache)}
+    kills = 0
+    while kills < 10:
+        before = [file.stat().st_mtime_ns for file in cache.rglob("checkpoint.pt")]
+        run = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 120
+        while [f.stat().st_mtime_ns for f in cache.rglob("checkpoint.pt")] == before and run.poll() is None:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        if run.poll() is not None:
+            break
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        kills += 1
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and kills, done.stderr
+    registry = open_registry(load_config(tiny.config))
+    weights = [tensors_digest(weight_files(registry.model(name, 1))) for name in ("calm", "killed")]
+    assert weights[0] == weights[1]
+    assert not list(cache.rglob("checkpoint.pt")), "nothing of it is left"
+
+
+def test_a_text_that_was_trained_on_is_nowhere(tiny: Workspace, capfd: pytest.CaptureFixture[str]) -> None:
+    canary = Canary()
+    line = {"anchor": f"what is {canary.text}", "positive": f"it is {canary.text} of the harbour"}
+    pairs = written(tiny.root / "files", 40, line)
+    told = tiny.call("train", "--pairs", str(pairs), "--name", "chat")
+    assert told.code == 0 and not canary.found_in(json.dumps(told.body).encode())
+    pairs.unlink()
+    assert places({"canary": canary}, tiny.root) == {}
+    shown = capfd.readouterr()
+    assert not canary.found_in((shown.out + shown.err + told.err).encode())
