@@ -184,13 +184,22 @@ LOSSES = [
 
 
 @pytest.mark.parametrize("more", LOSSES)
-def test_a_model_is_trained_measured_and_registered(tiny: Workspace, more: str) -> None:
+def test_a_model_is_trained_measured_and_registered_and_holds_no_text(
+    tiny: Workspace, more: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     tiny.config.write_text(tiny.config.read_text() + more)
-    told = tiny.call("train", "--pairs", str(written(tiny.root)), "--name", "chat")
+    canary = Canary()
+    line = {"anchor": f"what is {canary.text}", "positive": f"it is {canary.text} of the harbour"}
+    pairs = written(tiny.root / "files", 39, line)
+    told = tiny.call("train", "--pairs", str(pairs), "--name", "chat")
     assert told.code == 0, told
     body = told.body
     assert (body["model"], body["steps"], body["pairs"], body["held_out"]) == ("models:/chat/1", 6, 32, 8)
     assert body["seconds"] > 0 < body["peak_mb"] and body["evaluation"]["questions"] == 8
+    pairs.unlink()
+    assert places({"canary": canary}, tiny.root) == {}
+    shown = capfd.readouterr()
+    assert not canary.found_in((shown.out + shown.err + told.err + json.dumps(body)).encode())
     registry = open_registry(load_config(tiny.config))
     card = registry.card("chat", 1)
     assert card.space_id == body["space_id"] != card.base_space_id and registry.standing("chat", CHALLENGER) == [1]
@@ -296,15 +305,3 @@ def test_a_training_that_is_killed_goes_on_to_the_same_weights(tiny: Workspace) 
     weights = [tensors_digest(weight_files(registry.model(name, 1))) for name in ("calm", "killed")]
     assert weights[0] == weights[1]
     assert not list(cache.rglob("checkpoint.pt")), "nothing of it is left"
-
-
-def test_a_text_that_was_trained_on_is_nowhere(tiny: Workspace, capfd: pytest.CaptureFixture[str]) -> None:
-    canary = Canary()
-    line = {"anchor": f"what is {canary.text}", "positive": f"it is {canary.text} of the harbour"}
-    pairs = written(tiny.root / "files", 40, line)
-    told = tiny.call("train", "--pairs", str(pairs), "--name", "chat")
-    assert told.code == 0 and not canary.found_in(json.dumps(told.body).encode())
-    pairs.unlink()
-    assert places({"canary": canary}, tiny.root) == {}
-    shown = capfd.readouterr()
-    assert not canary.found_in((shown.out + shown.err + told.err).encode())
