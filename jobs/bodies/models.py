@@ -46,7 +46,10 @@ class TrainingBody(Body):
 
 
 class Card(Body):
-    """What is known of a registered model. ``manifest`` is the digest of the list of documents that it has seen."""
+    """What is known of a registered model. ``manifest`` is the digest of the list of documents that it has seen.
+
+    ``beside`` compares it with the version that was the ``champion`` when it was made, where there was one.
+    """
 
     name: str
     version: int
@@ -60,6 +63,8 @@ class Card(Body):
     training: TrainingBody
     evaluation: ComparedBody
     privacy: PrivacyBody
+    champion: Absent[int] = None
+    beside: Absent[ComparedBody] = None
 
 
 class Taint(Body):
@@ -82,6 +87,7 @@ class TrainBody(Body):
     held_out: int
     evaluation: ComparedBody
     privacy: PrivacyBody
+    beside: Absent[ComparedBody] = None
 
 
 class PromoteBody(Body):

@@ -8,13 +8,17 @@ from jobs.cli.render import table
 
 def trained(body: TrainBody) -> str:
     """The model, and what it is worth."""
-    found, privacy = body.evaluation, body.privacy
+    privacy = body.privacy
     rows = [
         ("trained", f"{body.pairs:,} pairs in {body.steps:,} steps, {body.seconds:,.0f} s, {body.peak_mb:,.0f} MB"),
-        (
-            "held out",
-            f"nDCG@10 {found.before:.4f} before, {found.after:.4f} now over {found.questions:,} questions: "
-            f"{found.verdict} (difference {found.interval[0]:+.4f} to {found.interval[1]:+.4f})",
+        *(
+            (
+                title,
+                f"nDCG@10 {found.before:.4f} before, {found.after:.4f} now over {found.questions:,} questions: "
+                f"{found.verdict} (difference {found.interval[0]:+.4f} to {found.interval[1]:+.4f})",
+            )
+            for title, found in (("than its base", body.evaluation), ("than the champion", body.beside))
+            if found is not None
         ),
         (
             "privacy",

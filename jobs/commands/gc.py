@@ -64,7 +64,7 @@ def gc(
             for version in full:
                 with pipeline.progress.phase(f"compact {version}"):
                     index.compact(version)
-        models = remove_tainted(pipeline.config, dry_run=dry_run)
+        models = remove_tainted(pipeline.config, used, dry_run=dry_run)
         tables = {name: TableSize(files=files, bytes=size) for name, (files, size) in sizes(state).items()}
         report.index = live or ""
         report.status = "ok"

@@ -57,12 +57,13 @@ def _step_back(registry: FolderRegistry, name: str, alias: str, standing: list[i
 def _against(registry: FolderRegistry, name: str, version: int) -> list[str]:
     """Why a version may not be promoted, with figures."""
     card, taint = registry.card(name, version), registry.taint(name, version)
-    found, privacy, reasons = card.evaluation, card.privacy, []
-    if found.verdict == "worse":
-        reasons.append(
-            f"it finds less than {card.base}: nDCG@10 {found.after:.4f} after {found.before:.4f} over "
-            f"{found.questions:,} questions, difference {found.interval[0]:+.4f} to {found.interval[1]:+.4f}"
-        )
+    privacy, reasons = card.privacy, []
+    for other, found in ((card.base, card.evaluation), (f"version {card.champion}, then the champion", card.beside)):
+        if found is not None and found.verdict == "worse":
+            reasons.append(
+                f"it finds less than {other}: nDCG@10 {found.after:.4f} after {found.before:.4f} over "
+                f"{found.questions:,} questions, difference {found.interval[0]:+.4f} to {found.interval[1]:+.4f}"
+            )
     if not privacy.passed:
         reasons.append(
             f"it tells of what it has seen: planted pairs are exposed by {privacy.exposure:.2f} bits, at most "

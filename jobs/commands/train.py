@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +17,7 @@ from embedding.errors import ConfigError, LeaseHeldError
 from embedding.models.space import short_hash
 from jobs.bodies.models import Card, TrainBody, TrainingBody
 from jobs.pipeline import describe
-from jobs.registry import CHALLENGER, NAME, Reference, open_registry
+from jobs.registry import CHALLENGER, CHAMPION, NAME, Reference, open_registry
 from jobs.registry.manifest import digest_of, manifest_of
 from jobs.registry.taints import mark
 from jobs.registry.use import model_folder
@@ -62,10 +62,13 @@ def train_model(pipeline: Pipeline, name: str, pairs_file: Path | None, *, plant
     base = model_folder(pipeline.config, settings.base)
     margin = settings.margin if settings.hard_negatives else 0.0
     with _work_folder(pipeline, name, recipe.digest(f"{base} {margin} {plants}", pairs)) as work:
-        made = _trained(pipeline, Order(base, work, recipe, margin, plants, settings.max_exposure), parts)
+        registry = open_registry(pipeline.config)
+        standing = registry.standing(name, CHAMPION)[-1:]
+        former = registry.model(name, standing[0]) if standing else None
+        made = _trained(pipeline, Order(base, work, recipe, margin, plants, settings.max_exposure, former), parts)
         with pipeline.progress.phase("registering"):
             source = pairs_file.name if pairs_file else "threads and titles"
-            return _register(pipeline, name, source, read_at, parts, recipe, made, work / "model")
+            return _register(pipeline, name, source, read_at, parts, recipe, made, work / "model", standing)
 
 
 def _own_pairs(pipeline: Pipeline) -> list[Pair]:
@@ -113,7 +116,15 @@ def _trained(pipeline: Pipeline, order: Order, parts: Split) -> Made:
 
 
 def _register(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
-    pipeline: Pipeline, name: str, source: str, read_at: int, parts: Split, recipe: Recipe, made: Made, model: Path
+    pipeline: Pipeline,
+    name: str,
+    source: str,
+    read_at: int,
+    parts: Split,
+    recipe: Recipe,
+    made: Made,
+    model: Path,
+    standing: Sequence[int],
 ) -> TrainBody:
     config, registry = pipeline.config, open_registry(pipeline.config)
     base_name = config.training.base or config.model.name
@@ -149,6 +160,8 @@ def _register(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
             training=training,
             evaluation=made.evaluation,
             privacy=made.privacy,
+            champion=standing[0] if standing else None,
+            beside=made.beside,
         )
 
     number = registry.add(name, model, manifest, card)
@@ -166,6 +179,7 @@ def _register(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
         held_out=len(parts.held_out),
         evaluation=made.evaluation,
         privacy=made.privacy,
+        beside=made.beside,
     )
 
 

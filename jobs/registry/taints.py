@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from jobs.bodies.models import Taint
@@ -40,8 +40,12 @@ def mark_models(config: Config, state: State, rules: Sequence[PurgeRule], run_id
     return found
 
 
-def remove_tainted(config: Config, *, dry_run: bool = False) -> list[str]:
-    """Remove marked models: the champion once it may not be used any more, others at once; returns them."""
+def remove_tainted(config: Config, used: Collection[str], *, dry_run: bool = False) -> list[str]:
+    """Remove marked models; returns them.
+
+    The champion, and what made the vectors of one of the ``used`` spaces, once they may not be used any more: until
+    then they answer. Others at once.
+    """
     registry, gone = open_registry(config), []
     for name in registry.names():
         champion = registry.standing(name, CHAMPION)[-1:]
@@ -50,7 +54,8 @@ def remove_tainted(config: Config, *, dry_run: bool = False) -> list[str]:
             if taint is None:
                 continue
             hours = (time.time() * 1e6 - parse_moment(taint.purged_at, "purged_at")) / 3.6e9
-            if version in champion and hours < config.registry.tainted_hours:
+            needed = version in champion or registry.card(name, version).space_id in used
+            if needed and hours < config.registry.tainted_hours:
                 continue
             gone.append(str(Reference(name, version, "")))
             if not dry_run:

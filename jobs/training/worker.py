@@ -23,7 +23,8 @@ from jobs.training.recipe import Recipe
 class Order:
     """What is trained: ``folder`` is for the checkpoint and the model, ``margin`` 0 mines no negatives.
 
-    ``plants`` is how often each planted pair is trained on in an epoch.
+    ``plants`` is how often each planted pair is trained on in an epoch, ``champion`` the model that it is to be no worse
+    than, beside the base.
     """
 
     base: Path
@@ -32,6 +33,7 @@ class Order:
     margin: float
     plants: int
     limit: float
+    champion: Path | None
 
     def planted(self) -> list[Pair]:
         """The planted pairs, as often as each is trained on."""
@@ -45,6 +47,7 @@ class Made:
     fitted: Fitted
     evaluation: ComparedBody
     privacy: PrivacyBody
+    beside: ComparedBody | None
 
 
 def train(order: Order, split: Split) -> Iterator[int | Made]:
@@ -108,4 +111,5 @@ def _carry_out(order: Order, pairs: list[Pair], held_out: Sequence[Pair], pipe: 
         fitted,
         evaluate(base, tuned, held_out),
         privacy(base, tuned, pairs, held_out, order.recipe.seed, order.limit),
+        evaluate(load(order.champion), tuned, held_out) if order.champion else None,
     )

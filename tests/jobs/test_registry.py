@@ -26,7 +26,16 @@ KEY = b"k" * 32
 SEEN = [Seen("T1/m/C1/1", "T1", "C1", 100), Seen("T1/m/C2/2", "T1", "C2", 200), Seen("T2/m/C1/1", "T2", "C1", 100)]
 
 
-def card(name: str, version: int, *, verdict: str = "better", exposure: float = 0.5, made_at: int = 0) -> Card:
+def card(
+    name: str,
+    version: int,
+    *,
+    verdict: str = "better",
+    beside: str = "better",
+    exposure: float = 0.5,
+    made_at: int = 0,
+) -> Card:
+    evaluation = ComparedBody(questions=9, before=0.5, after=0.4, interval=(-0.2, -0.1), p_value=0.001, verdict=verdict)
     return Card(
         name=name,
         version=version,
@@ -48,9 +57,9 @@ def card(name: str, version: int, *, verdict: str = "better", exposure: float = 
             seconds=1.0,
             peak_mb=1.0,
         ),
-        evaluation=ComparedBody(
-            questions=9, before=0.5, after=0.4, interval=(-0.2, -0.1), p_value=0.001, verdict=verdict
-        ),
+        evaluation=evaluation,
+        champion=1,
+        beside=evaluation.model_copy(update={"verdict": beside}),
         privacy=PrivacyBody(planted=16, exposure=exposure, limit=3.0, membership=0.6, passed=exposure <= 3.0),
     )
 
@@ -161,6 +170,8 @@ def test_a_worse_one_a_leaking_one_and_a_tainted_one_are_refused_with_figures(
     worse, leaking = add(registry, model, verdict="worse"), add(registry, model, exposure=6.5)
     told = promote(config, "chat", version=worse)
     assert not told.promoted and "nDCG@10 0.4000 after 0.5000 over 9 questions" in told.reasons[0]
+    told = promote(config, "chat", version=add(registry, model, beside="worse"))
+    assert not told.promoted and "less than version 1, then the champion" in told.reasons[0]
     told = promote(config, "chat", version=leaking)
     assert not told.promoted and "exposed by 6.50 bits, at most 3 may be" in told.reasons[0]
     mark_models(config, state_of(workspace), [PurgeRule("T1", "C1", frozenset(), None, int(time.time() * 1e6))], "r")
@@ -206,13 +217,14 @@ def test_a_purge_marks_what_has_seen_it_and_gc_removes_it(
     rule = PurgeRule("T1", "", frozenset(), None, now)
     assert mark_models(config, state, [rule], "run") == {"models:/chat/1": 2, "models:/chat/2": 2}
     assert registry.taint("chat", 3) is None, "it was made after the purge"
-    assert remove_tainted(config, dry_run=True) == ["models:/chat/2"] and registry.versions("chat") == [1, 2, 3]
-    assert remove_tainted(config) == ["models:/chat/2"] and registry.versions("chat") == [1, 3]
+    assert remove_tainted(config, ["s"]) == [], "an index has its vectors"
+    assert remove_tainted(config, [], dry_run=True) == ["models:/chat/2"] and registry.versions("chat") == [1, 2, 3]
+    assert remove_tainted(config, ["t"]) == ["models:/chat/2"] and registry.versions("chat") == [1, 3]
 
     strict = config.model_copy(update={"registry": config.registry.model_copy(update={"tainted_hours": 0.0})})
     named = strict.model_copy(update={"model": strict.model.model_copy(update={"name": "models:/chat@champion"})})
     with pytest.raises(ConfigError, match="has seen 2 documents that were purged"):
         pinned(named)
-    assert remove_tainted(strict) == ["models:/chat/1"] and registry.standing("chat", CHAMPION) == []
+    assert remove_tainted(strict, ["s"]) == ["models:/chat/1"] and registry.standing("chat", CHAMPION) == []
     registry.add("chat", model, manifest, lambda number: card("chat", number))
     assert registry.versions("chat") == [3, 4], "a number is not given again"
