@@ -23,8 +23,8 @@ from jobs.training.recipe import Recipe
 class Order:
     """What is trained: ``folder`` is for the checkpoint and the model, ``margin`` 0 mines no negatives.
 
-    ``plants`` is how often each planted pair is trained on in an epoch, ``champion`` the model that it is to be no worse
-    than, beside the base.
+    ``plants`` is how often each planted pair is trained on in an epoch, ``champion`` what it is compared with beside
+    the base.
     """
 
     base: Path

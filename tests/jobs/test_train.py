@@ -65,8 +65,9 @@ def written(folder: Path, count: int = 40, *more: dict[str, Any]) -> Path:
 
 
 @pytest.fixture
-def tiny(workspace: Workspace) -> Workspace:
-    """A workspace whose model is tiny, of random weights."""
+def tiny(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A workspace whose model is tiny, of random weights, and whose trainings have a cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workspace.root / "cache"))
     folder = FAMILIES["bert"](workspace.root / "tiny")
     text = workspace.config.read_text().replace('backend = "hash"', f'backend = "torch"\nname = "{folder}"')
     workspace.config.write_text(text + "[training]\nbatch_size = 8\nmax_tokens = 32\nthreads = 1\n")
