@@ -38,17 +38,18 @@ def raising(owner: Any, name: str, what: str) -> None:
     def fail(*given: Any, **named: Any) -> None:
         raise ValueError(f"{what} failed on {[getattr(one, 'to_pylist', lambda one=one: one)() for one in given]}")
 
+    getattr(owner, name)  # or what is to fail has another name by now, and nothing would
     setattr(owner, name, fail)
 
 
 BREAK: dict[str, tuple[str, Callable[[Any], None]]] = {
     "encoder": ("embedding.encoders.local.hashed", encoder),
     "query": ("embedding.encoders.local.hashed", lambda m: raising(m.HashEncoder, "encode", "query")),
-    "cut": ("jobs.extract.partition_reader", lambda m: raising(m, "_chunks", "cut")),
+    "cut": ("jobs.extract.cutting", lambda m: raising(m.DocumentCutter, "cut", "cut")),
     "shard": ("jobs.embed.workers", lambda m: raising(m.EncodeShard, "_encode", "shard")),
     "table": ("jobs.state.frames", lambda m: raising(m, "write_part", "table")),
     "index": ("indexers.milvus.index", lambda m: raising(m, "encode", "index")),
-    "ledger": ("jobs.publish.publisher", lambda m: raising(m, "_record", "ledger")),
+    "ledger": ("jobs.publish.publisher", lambda m: raising(m, "commit_intent", "ledger")),
 }
 
 
