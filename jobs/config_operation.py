@@ -67,7 +67,7 @@ class Training(Section):
     held_out: Annotated[float, about("share of the threads, the latest, that the model is measured by", gt=0, lt=1)] = (
         0.2
     )
-    seed: Annotated[int, about("of the order, of what is planted, and of dropout", ge=0)] = 0
+    seed: Annotated[int, about("of the order, of what is planted, and of dropout", ge=0, le=2**32 - 1)] = 0
     threads: Annotated[int, about("0 takes all cores; the same number gives the same weights", "threads", ge=0)] = 0
     checkpoint_steps: Annotated[int, about("a killed training goes on from there", "steps", ge=1)] = 50
     max_exposure: Annotated[
@@ -82,6 +82,13 @@ class Registry(Section):
     tainted_hours: Annotated[
         float, about("a model that has seen what was purged since is used no longer than that", "hours", ge=0)
     ] = 72.0
+
+    @field_validator("uri")
+    @classmethod
+    def _folder(cls, uri: str) -> str:
+        if "://" in uri:
+            raise ValueError("give a folder; a server and an object store are not supported yet")
+        return uri
 
 
 class Slo(Section):

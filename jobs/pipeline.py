@@ -31,7 +31,7 @@ from jobs.config import Config
 from jobs.engines.memory import give_back_memory
 from jobs.engines.ray import ray_runs, start_ray
 from jobs.extract.cutting import ROW_VERSION, Chunking
-from jobs.registry.use import model_folder, pinned
+from jobs.registry.use import model_folder, pinned, refuse_tainted
 from jobs.state.lease import Lease
 from jobs.state.run_target import RunTarget
 from jobs.state.state_folder import state_root
@@ -167,7 +167,11 @@ class Pipeline:
             give_back_memory()
 
     def encoder(self, purpose: Purpose = "document") -> EncoderSpec:
-        """What encodes for this configuration; precision, and ``auto``, are chosen where it is used."""
+        """What encodes for this configuration; precision, and ``auto``, are chosen where it is used.
+
+        Raises ConfigError for a model that has seen what was purged too long ago.
+        """
+        refuse_tainted(self.config)
         model = self.config.model
         own = model.backend == AUTO and own_engine(self.model) is not None
         return EncoderSpec(

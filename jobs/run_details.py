@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -103,9 +103,8 @@ def keep_page(root: StatePath, run_id: str, page: str) -> StatePath:
     return file
 
 
-def drop_details(root: StatePath, keep: int) -> None:
-    """Remove what is kept of all but the newest runs; the names begin with the time of the run."""
+def drop_details(root: StatePath, keep: Collection[str]) -> None:
+    """Remove what is kept of other runs than these."""
     folder = root / FOLDER
-    for ending in ("*.json", "*.html"):
-        names = sorted(file.name for file in folder.glob(ending)) if folder.is_dir() else []
-        remove_files(folder, names[: max(0, len(names) - keep)])
+    files = [file for ending in (".json", ".html") for file in folder.glob(f"*{ending}")] if folder.is_dir() else []
+    remove_files(folder, [file.name for file in files if file.name.rpartition(".")[0] not in keep])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from jobs import termination
 from jobs.extract.changes import Extraction
 from jobs.maintenance.compact import compact_due
 from jobs.maintenance.erase import finish_purges
@@ -141,6 +142,8 @@ def _keep_details(pipeline: Pipeline, report: Report, scope: Scope, earlier: Run
     """Keep what the run did when, and what it leaves of its promises."""
     if earlier is not None:
         report.details.add(earlier)
-    if report.command == "run" and scope.covers_all and report.status != "running":
-        report.details.missed = missed(pipeline)
+    whole = report.command == "run" and scope.covers_all and report.status != "running"
+    if whole and not termination.came():
+        with suppress(Exception):  # the run has ended as it did, whatever a look at it says
+            report.details.missed = missed(pipeline)
     keep_details(pipeline.state.root, report.run_id, report.details)

@@ -60,7 +60,8 @@ class PurgedStorage(Body):
 class Receipt(Body):
     """What a purge removed. ``unmatched`` are the first 1,000 ids that nothing was known of.
 
-    ``models`` have been trained on some of it: how many of their documents, by model. They are marked.
+    ``models`` have been trained on some of it: how many of their documents, by model. They are marked. ``trainings``
+    are folders of trainings that were not under way, removed on this machine.
     """
 
     removed: Removed
@@ -69,6 +70,7 @@ class Receipt(Body):
     unmatched: tuple[str, ...]
     storage: PurgedStorage
     models: dict[str, int] = {}
+    trainings: int = 0
 
 
 class _PurgeHead(Body):

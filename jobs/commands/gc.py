@@ -56,7 +56,8 @@ def gc(
                     state.drop(name, f"`cut` = '{cut}'")
             for space in stale_spaces:
                 state.drop("vectors", f"`space_id` = '{space}'")
-            drop_details(state.root, KEPT_RUNS)
+            runs = state.read("runs", ["run_id", "started_at"]).sort_by([("started_at", "descending")])
+            drop_details(state.root, set(runs["run_id"][:KEPT_RUNS].to_pylist()))
             with pipeline.progress.phase("compact the tables"):
                 compact_all(state)
             for name in ("published", "vectors", *_PER_CUT):
@@ -64,7 +65,7 @@ def gc(
             for version in full:
                 with pipeline.progress.phase(f"compact {version}"):
                     index.compact(version)
-        models = remove_tainted(pipeline.config, used, dry_run=dry_run)
+        models = remove_tainted(pipeline.config, dry_run=dry_run)
         tables = {name: TableSize(files=files, bytes=size) for name, (files, size) in sizes(state).items()}
         report.index = live or ""
         report.status = "ok"

@@ -18,6 +18,8 @@ def promote(config: Config, name: str, *, alias: str = CHAMPION, version: int = 
 
     Raises ConfigError for a name, a version or a former champion that is not there.
     """
+    if NAME.fullmatch(name) is None:
+        raise ConfigError("NAME: use letters, digits, '_', '.' and '-'; begin with a letter or a digit")
     if NAME.fullmatch(alias) is None:
         raise ConfigError("--to: use letters, digits, '_', '.' and '-'; begin with a letter or a digit")
     registry = open_registry(config)
@@ -64,7 +66,12 @@ def _against(registry: FolderRegistry, name: str, version: int) -> list[str]:
                 f"it finds less than {other}: nDCG@10 {found.after:.4f} after {found.before:.4f} over "
                 f"{found.questions:,} questions, difference {found.interval[0]:+.4f} to {found.interval[1]:+.4f}"
             )
-    if not privacy.passed:
+    if not privacy.passed and privacy.exposure <= privacy.limit:
+        reasons.append(
+            f"nothing says what it tells of its training: it has seen {privacy.planted} planted pairs; train it for "
+            "longer (training.max_steps)"
+        )
+    elif not privacy.passed:
         reasons.append(
             f"it tells of what it has seen: planted pairs are exposed by {privacy.exposure:.2f} bits, at most "
             f"{privacy.limit:g} may be (training.max_exposure)"

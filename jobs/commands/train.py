@@ -6,22 +6,23 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from embedding.errors import ConfigError, LeaseHeldError
-from embedding.models.space import short_hash
-from jobs.bodies.models import Card, TrainBody, TrainingBody
+from embedding.models.packaged import own_engine
+from jobs.bodies.models import Card, Taint, TrainBody, TrainingBody
 from jobs.pipeline import describe
-from jobs.registry import CHALLENGER, CHAMPION, NAME, Reference, open_registry
+from jobs.registry import CHALLENGER, CHAMPION, NAME, PREFIX, Reference, open_registry, reference_of
 from jobs.registry.manifest import digest_of, manifest_of
-from jobs.registry.taints import mark
-from jobs.registry.use import model_folder
-from jobs.scope import iso
+from jobs.registry.taints import taint_of
+from jobs.registry.use import model_folder, pinned_name, training_folder
+from jobs.scope import iso, parse_moment
 from jobs.state.purge_rules import purge_rules
 from jobs.training.fit import plan
 from jobs.training.pairs import Pair, Split, read_pairs, split, state_pairs
@@ -44,6 +45,7 @@ def train_model(pipeline: Pipeline, name: str, pairs_file: Path | None, *, plant
     if NAME.fullmatch(name) is None:
         raise ConfigError("--name: use letters, digits, '_', '.' and '-', at most 63; begin with a letter or a digit")
     settings, read_at = pipeline.config.training, int(time.time() * 1_000_000)
+    base = _base(pipeline)
     pairs = read_pairs(pairs_file) if pairs_file else _own_pairs(pipeline)
     parts = split(pairs, settings.held_out, settings.seed)
     recipe = Recipe(
@@ -59,16 +61,51 @@ def train_model(pipeline: Pipeline, name: str, pairs_file: Path | None, *, plant
         max_steps=settings.max_steps,
         checkpoint_steps=settings.checkpoint_steps,
     )
-    base = model_folder(pipeline.config, settings.base)
     margin = settings.margin if settings.hard_negatives else 0.0
-    with _work_folder(pipeline, name, recipe.digest(f"{base} {margin} {plants}", pairs)) as work:
+    with _work_folder(pipeline, name, recipe.digest(f"{base.folder} {margin} {plants}", pairs)) as work:
         registry = open_registry(pipeline.config)
         standing = registry.standing(name, CHAMPION)[-1:]
         former = registry.model(name, standing[0]) if standing else None
-        made = _trained(pipeline, Order(base, work, recipe, margin, plants, settings.max_exposure, former), parts)
+        made = _trained(
+            pipeline, Order(base.folder, work, recipe, margin, plants, settings.max_exposure, former), parts
+        )
         with pipeline.progress.phase("registering"):
             source = pairs_file.name if pairs_file else "threads and titles"
-            return _register(pipeline, name, source, read_at, parts, recipe, made, work / "model", standing)
+            return _register(pipeline, name, source, read_at, parts, recipe, made, work / "model", standing, base)
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What is tuned. Of a model of the registry ``manifest`` is what it has seen, ``made_at`` when that was (µs)."""
+
+    name: str
+    folder: Path
+    manifest: pa.Table | None
+    made_at: int
+
+
+def _base(pipeline: Pipeline) -> _Base:
+    """Raise ConfigError for a base that is not there, cannot be tuned, or has seen what was purged."""
+    config, now = pipeline.config, int(time.time() * 1_000_000)
+    name = config.training.base or config.model.name
+    try:
+        if name == config.model.name:
+            found = _Base(name, pipeline.model, None, now)
+        else:
+            name = pinned_name(config, name)
+            found = _Base(name, model_folder(config, name), None, now)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("model.name:", "training.base:", 1)) from None
+    if own_engine(found.folder) is not None or config.model.remote and not config.training.base:
+        raise ConfigError(f"training.base: {name} cannot be tuned; name a model that sentence-transformers can load")
+    if not name.startswith(PREFIX):
+        return found
+    of, registry = reference_of(name), open_registry(config)
+    version = registry.resolve(of)
+    if (taint := registry.taint(of.name, version)) is not None:
+        raise ConfigError(f"training.base: {name} has seen {taint.documents:,} documents that were purged since")
+    made_at = parse_moment(registry.card(of.name, version).made_at, "made_at")
+    return _Base(name, found.folder, registry.manifest(of.name, version), made_at)
 
 
 def _own_pairs(pipeline: Pipeline) -> list[Pair]:
@@ -88,7 +125,7 @@ def _own_pairs(pipeline: Pipeline) -> list[Pair]:
 @contextmanager
 def _work_folder(pipeline: Pipeline, name: str, training: str) -> Iterator[Path]:
     """The folder of a training, which is its own until it has ended well; those of others of its name are removed."""
-    folder = pipeline.config.cache / "training" / short_hash([str(pipeline.state.root)]) / name
+    folder = training_folder(pipeline.config, pipeline.state.root) / name
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         with FileLock(folder / ".lock", timeout=0):
@@ -125,18 +162,22 @@ def _register(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
     made: Made,
     model: Path,
     standing: Sequence[int],
+    base: _Base,
 ) -> TrainBody:
     config, registry = pipeline.config, open_registry(pipeline.config)
-    base_name = config.training.base or config.model.name
     seen = {one for pair in parts.train for one in pair.seen}
+    private = bool(seen) or base.manifest is not None and len(base.manifest) > 0
     # Pairs of a file are of no document: they need no state, and so no key.
-    key = pipeline.state.hash_key if seen else b""
+    key = pipeline.state.hash_key if private else b""
     manifest = manifest_of(key, seen)
+    if base.manifest is not None:  # what its base has seen, it has seen
+        manifest = pa.concat_tables([manifest, base.manifest]).combine_chunks()
     space_id = describe(config.with_model(str(model)), model)[1].space_id
     told = asdict(recipe)
+    since = min(read_at, base.made_at)
     training = TrainingBody(
         source=source,
-        pairs=len(parts.train),
+        pairs=sum(place < len(parts.train) for place in made.fitted.places),
         held_out=len(parts.held_out),
         documents=len(manifest),
         settings={setting: told[setting] for setting in _SETTINGS} | {"hard_negatives": config.training.hard_negatives},
@@ -151,11 +192,11 @@ def _register(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
             name=name,
             version=number,
             space_id=space_id,
-            base=base_name,
-            base_space_id=pipeline.space_id if base_name == config.model.name else "",
-            made_at=iso(read_at),
+            base=base.name,
+            base_space_id=pipeline.space_id if base.name == config.model.name else "",
+            made_at=iso(since),
             code=_code(),
-            licence="private: made of texts of the teams that took part" if seen else "as that of the pairs",
+            licence="private: made of texts of the teams that took part" if private else "as that of the pairs",
             manifest=digest_of(manifest),
             training=training,
             evaluation=made.evaluation,
@@ -164,10 +205,13 @@ def _register(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
             beside=made.beside,
         )
 
-    number = registry.add(name, model, manifest, card)
-    # A purge that came while it trained found no model to mark.
-    later = [rule for rule in purge_rules(pipeline.state) if rule.purged_at >= read_at] if seen else []
-    mark(registry, name, number, later, key, "while it was trained")
+    def mark_of_now() -> Taint | None:
+        rules = [rule for rule in purge_rules(pipeline.state) if rule.purged_at >= since] if private else []
+        return taint_of(manifest, rules, key, "before it was registered")
+
+    number = registry.add(name, model, manifest, card, mark_of_now())
+    if (taint := mark_of_now()) is not None:  # a purge that came meanwhile may have found no model to mark
+        registry.mark(name, number, taint)
     registry.point(name, CHALLENGER, number)
     return TrainBody(
         model=str(Reference(name, number, "")),
@@ -175,7 +219,7 @@ def _register(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
         steps=made.fitted.steps,
         seconds=made.fitted.seconds,
         peak_mb=made.fitted.peak_mb,
-        pairs=len(parts.train),
+        pairs=training.pairs,
         held_out=len(parts.held_out),
         evaluation=made.evaluation,
         privacy=made.privacy,

@@ -25,6 +25,7 @@ from jobs.bodies import purge as bodies
 from jobs.extract.broken_conversations import conversations_with, read_owners_again
 from jobs.extract.held_deletions import drop_held
 from jobs.registry.taints import mark_models
+from jobs.registry.use import clear_trainings
 from jobs.report import Report, record
 from jobs.scope import Scope
 from jobs.state.old_files import empty_engine_log, erase_dropped
@@ -181,7 +182,8 @@ def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: 
             scratch=bodies.PurgedScratch(state=_scratch(state.root), folders=cleared),
             engines_log=bodies.PurgedLog(state=REMOVED),
         ),
-        models=mark_models(pipeline.config, state, [rule_of(rule) for rule in rules], rules[0]["run_id"]),
+        models=mark_models(pipeline.config, state, [rule_of(rule) for rule in rules], rules[0]["run_id"], documents),
+        trainings=clear_trainings(pipeline.config, state.root),
     )
 
 

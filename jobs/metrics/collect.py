@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections import Counter
@@ -150,15 +151,19 @@ def _of_runs(runs: _Runs, writing: str, now: float) -> Iterator[Sample]:
 def _totals(pipeline: Pipeline) -> Iterator[Sample]:
     """What all runs on record did, added up; read without their models, for they may be many."""
     chunks: Counter[str] = Counter(dict.fromkeys(_OUTCOMES, 0))
-    tokens, usd = 0, 0.0
-    for text in pipeline.state.read("runs", ["report"])["report"]:
+    tokens = 0
+    # A plan does nothing, and what goes on may still plan anew.
+    done = ~pc.field("status").isin(UNDER_WAY) & (pc.field("command") != "plan")
+    costs = []
+    for text in pipeline.state.read("runs", ["report"], done)["report"]:
         said = orjson.loads(text.as_py())
         chunks.update({outcome: said["chunks"].get(outcome, 0) for outcome in _OUTCOMES})
         tokens += said["tokens"]["embedded"]
-        usd += _usd(said["seconds"]["embed"], (said.get("cost") or {}).get("usd"), pipeline.config.model.usd_per_hour)
+        of_service = (said.get("cost") or {}).get("usd")
+        costs.append(_usd(said["seconds"]["embed"], of_service, pipeline.config.model.usd_per_hour))
     yield from (Sample("chunks_total", count, (outcome,)) for outcome, count in chunks.items())
     yield Sample("tokens_total", tokens)
-    yield Sample("cost_usd_total", usd)
+    yield Sample("cost_usd_total", round(math.fsum(costs), 6))  # the same in whatever order the rows come
 
 
 def _over_everything(report: RunReport) -> bool:
@@ -236,7 +241,7 @@ def _of_state(pipeline: Pipeline, now: float, *, settled: bool) -> Iterator[Samp
         yield Sample("published_chunks", published)
         if desired and settled:  # else it is what the next step, or the next run, is about to do
             yield Sample("coverage_ratio", min(1.0, published / desired))
-    for team in pipeline.config.telemetry.teams:
+    for team in dict.fromkeys(pipeline.config.telemetry.teams):
         yield Sample("team_chunks", state.dataset("chunks", [("team_id", "in", [team])]).count_rows(), (team,))
     for table, (files, size) in sizes(state).items():
         yield Sample("state_files", files, (table,))

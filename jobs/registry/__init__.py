@@ -38,10 +38,7 @@ def reference_of(text: str) -> Reference:
 
 
 def open_registry(config: Config) -> FolderRegistry:
-    """The registry of ``[registry]``. Raises ConfigError for an address that is no folder."""
+    """The registry of ``[registry]``."""
     from jobs.registry.folder import FolderRegistry
 
-    uri = config.registry.uri
-    if "://" in uri:
-        raise ConfigError("registry.uri: give a folder; a server is not served yet")
-    return FolderRegistry(config.path(uri))
+    return FolderRegistry(config.path(config.registry.uri))

@@ -98,8 +98,10 @@ class FolderRegistry:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    def add(self, name: str, model: Path, manifest: pa.Table, card: Callable[[int], Card]) -> int:
-        """Copy a model into the registry as the next version, with its card; returns its number."""
+    def add(
+        self, name: str, model: Path, manifest: pa.Table, card: Callable[[int], Card], taint: Taint | None = None
+    ) -> int:
+        """Copy a model into the registry as the next version, with its card and its mark; returns its number."""
         with self._locked(name) as folder:
             version = max((*self.versions(name), *self._gone(folder)), default=0) + 1
             part = folder / f".{version}.{uuid.uuid4().hex}"
@@ -107,6 +109,8 @@ class FolderRegistry:
                 shutil.copytree(model, part / _MODEL)
                 pq.write_table(manifest, part / _MANIFEST)
                 replace_file(part / _CARD, card(version).to_json().encode())
+                if taint is not None:
+                    replace_file(part / _TAINT, taint.to_json().encode())
                 for file in [*part.rglob("*"), part]:
                     flush(file)
                 part.rename(folder / str(version))
@@ -133,10 +137,8 @@ class FolderRegistry:
     def remove(self, name: str, version: int) -> None:
         """Remove a version with all of its files; its number is not given again."""
         with self._locked(name) as folder:
-            gone = folder / f".{version}.gone"
-            (folder / str(version)).rename(gone)
-            for left in gone.iterdir():
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            (folder / str(version)).rename(folder / f".{version}.gone")
+            _clear(folder)
             flush(folder)
 
     def _keep(self, name: str, alias: str, change: Callable[[Sequence[int]], Sequence[int]]) -> None:
@@ -154,9 +156,7 @@ class FolderRegistry:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with FileLock(folder / ".lock"):
-                for left in folder.glob(".*.*"):  # of one that was killed
-                    if not left.name.endswith(".gone"):
-                        shutil.rmtree(left)
+                _clear(folder)
                 yield folder
         except OSError as error:
             raise ResourceError(f"registry.uri: {folder}: {error.strerror or type(error).__name__}") from None
@@ -167,3 +167,20 @@ class FolderRegistry:
 
     def _of(self, name: str, version: int) -> Path:
         return self.root / name / str(version)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what was killed half-way: a version that was being added, a small file, what a removed version left.
+
+    Of a removed version the empty folder stays: its number is not given again.
+    """
+    for left in folder.glob(".*"):
+        if left.name == ".lock":
+            continue
+        if left.name.endswith(".gone"):
+            for inside in left.iterdir():
+                shutil.rmtree(inside) if inside.is_dir() else inside.unlink()
+        elif left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -54,8 +54,9 @@ def digest_of(manifest: pa.Table) -> str:
     return hashlib.sha256(sink.getvalue()).hexdigest()[:32]
 
 
-def purged(manifest: pa.Table, rules: Sequence[PurgeRule], key: bytes) -> int:
-    """How many of its documents a purge covers. What was trained on is of before every purge that comes after it."""
+def purged(manifest: pa.Table, rules: Sequence[PurgeRule], key: bytes, documents: Collection[str] = ()) -> int:
+    """How many of its documents a purge covers, or has removed (``documents``), wherever they were by then."""
+    removed = pa.array([_hashed(key, "d", doc_id) for doc_id in documents], pa.binary(16))
     hit = pa.array([False] * len(manifest), pa.bool_())
     for rule in rules:
         covered = pc.equal(manifest["team"], pa.scalar(_hashed(key, "t", rule.team_id), pa.binary(16)))
@@ -68,6 +69,7 @@ def purged(manifest: pa.Table, rules: Sequence[PurgeRule], key: bytes) -> int:
         if rule.before is not None:
             covered = pc.and_(covered, pc.less(manifest["created_at"], rule.before))
         hit = pc.or_(hit, covered)
+    hit = pc.or_(hit, pc.is_in(manifest["document"], removed))
     return int(pc.sum(hit).as_py() or 0)
 
 

@@ -6,8 +6,11 @@ import time
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
+from embedding.errors import ResourceError
 from jobs.bodies.models import Taint
-from jobs.registry import CHAMPION, Reference, open_registry
+from jobs.registry import Reference, open_registry
 from jobs.registry.manifest import purged
 from jobs.scope import iso, parse_moment
 from jobs.state.purge_rules import PurgeRule
@@ -18,46 +21,61 @@ if TYPE_CHECKING:
     from jobs.state.store import State
 
 
-def mark(registry: FolderRegistry, name: str, version: int, rules: Sequence[PurgeRule], key: bytes, run_id: str) -> int:
-    """Mark a version where the rules cover what it has seen; returns how many of its documents they do."""
-    count = purged(registry.manifest(name, version), rules, key) if rules else 0
-    if count:
-        registry.mark(
-            name, version, Taint(run_id=run_id, purged_at=iso(max(r.purged_at for r in rules)), documents=count)
-        )
-    return count
+def taint_of(manifest: pa.Table, rules: Sequence[PurgeRule], key: bytes, run_id: str) -> Taint | None:
+    """The mark of a model that has seen what rules cover; None where they cover nothing of it."""
+    count = purged(manifest, rules, key) if rules else 0
+    return _taint(rules, run_id, count) if count else None
 
 
-def mark_models(config: Config, state: State, rules: Sequence[PurgeRule], run_id: str) -> dict[str, int]:
-    """Mark every registered model that has seen what a purge covers; returns how many documents, by model."""
+def mark_models(
+    config: Config, state: State, rules: Sequence[PurgeRule], run_id: str, documents: Collection[str] = ()
+) -> dict[str, int]:
+    """Mark every registered model that has seen what a purge covers, or removed; returns how many documents, by model.
+
+    A model whose card or list cannot be read is marked too: nothing says that it has seen none of it.
+    """
     registry, found = open_registry(config), {}
     for name in registry.names():
         for version in registry.versions(name):
-            made_at = parse_moment(registry.card(name, version).made_at, "made_at")
-            later = [rule for rule in rules if rule.purged_at >= made_at]
-            if count := mark(registry, name, version, later, state.hash_key, run_id):
+            later = [rule for rule in rules if rule.purged_at >= _made_at(registry, name, version)]
+            try:
+                count = purged(registry.manifest(name, version), later, state.hash_key, documents) if later else 0
+                seen = count > 0
+            except (OSError, pa.ArrowException):
+                count, seen = 0, True
+            if seen:
+                registry.mark(name, version, _taint(later, run_id, count))
                 found[str(Reference(name, version, ""))] = count
     return found
 
 
-def remove_tainted(config: Config, used: Collection[str], *, dry_run: bool = False) -> list[str]:
-    """Remove marked models; returns them.
+def remove_tainted(config: Config, *, dry_run: bool = False) -> list[str]:
+    """Remove marked models that may not be used any more, but for the one that is configured; returns them.
 
-    The champion, and what made the vectors of one of the ``used`` spaces, once they may not be used any more: until
-    then they answer. Others at once.
+    Until then they answer for the indexes that have their vectors, of this state or of another with the same registry.
     """
     registry, gone = open_registry(config), []
     for name in registry.names():
-        champion = registry.standing(name, CHAMPION)[-1:]
         for version in registry.versions(name):
-            taint = registry.taint(name, version)
-            if taint is None:
+            taint, model = registry.taint(name, version), str(Reference(name, version, ""))
+            if taint is None or model == config.model.name:
                 continue
             hours = (time.time() * 1e6 - parse_moment(taint.purged_at, "purged_at")) / 3.6e9
-            needed = version in champion or registry.card(name, version).space_id in used
-            if needed and hours < config.registry.tainted_hours:
-                continue
-            gone.append(str(Reference(name, version, "")))
-            if not dry_run:
-                registry.remove(name, version)
+            if hours >= config.registry.tainted_hours:
+                gone.append(model)
+                if not dry_run:
+                    registry.remove(name, version)
     return gone
+
+
+def _made_at(registry: FolderRegistry, name: str, version: int) -> int:
+    try:
+        return parse_moment(registry.card(name, version).made_at, "made_at")
+    except ResourceError:
+        return 0
+
+
+def _taint(rules: Sequence[PurgeRule], run_id: str, count: int) -> Taint:
+    """Of the first rule, which has the time of the purge: those of documents that are dated ahead have theirs."""
+    at = min([int(time.time() * 1e6), *(rule.purged_at for rule in rules)])
+    return Taint(run_id=run_id, purged_at=iso(at), documents=count)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedding.errors import ConfigError
 from jobs.training.pairs import Pair, batches
 from jobs.training.recipe import Recipe
 
@@ -30,8 +31,12 @@ _LONGEST_GRADIENT = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What a training took: ``seconds`` and ``tokens`` of this process and of those that it went on from."""
+    """What a training took: ``seconds`` and ``tokens`` of this process and of those that it went on from.
 
+    ``places`` are those of the pairs that were trained on: the last steps may be left out, and a pair that is alone.
+    """
+
+    places: frozenset[int]
     steps: int
     tokens: int
     seconds: float
@@ -47,7 +52,8 @@ def plan(pairs: Sequence[Pair], recipe: Recipe) -> list[list[int]]:
 def fit(base: Path, pairs: Sequence[Pair], recipe: Recipe, folder: Path, tell: Callable[[int], None]) -> Fitted:
     """Train a copy of the model in ``base`` and save it in ``folder``/model; ``tell`` gets the steps done.
 
-    Goes on from the checkpoint in ``folder``, which is of the same training, and removes it at the end.
+    Goes on from the checkpoint in ``folder``, which is of the same training, and leaves it there. Raises ConfigError
+    for ``training.matryoshka`` of more numbers than the model's vectors have.
     """
     import torch
     from sentence_transformers import SentenceTransformer
@@ -58,7 +64,11 @@ def fit(base: Path, pairs: Sequence[Pair], recipe: Recipe, folder: Path, tell: C
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(recipe.seed)
     model = SentenceTransformer(str(base), device=device, local_files_only=True)
-    longest, model.max_seq_length = model.max_seq_length, recipe.max_tokens
+    longest = model.max_seq_length
+    model.max_seq_length = min(recipe.max_tokens, longest or recipe.max_tokens)  # the model has no place for more
+    dim = model.get_embedding_dimension() or 0
+    if any(not 0 < one <= dim for one in recipe.matryoshka):
+        raise ConfigError(f"training.matryoshka: give numbers from 1 to {dim}, which the model's vectors have")
     loss = _loss(model, base, recipe)
     todo = plan(pairs, recipe)
     optimizer = torch.optim.AdamW(_groups(model), lr=recipe.learning_rate)
@@ -84,9 +94,9 @@ def fit(base: Path, pairs: Sequence[Pair], recipe: Recipe, folder: Path, tell: C
     model.max_seq_length = longest
     # Without the card, which would hold texts of the training.
     model.save_pretrained(str(folder / "model"), create_model_card=False)
-    file.unlink(missing_ok=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Fitted(len(todo), tokens, round(seconds + time.monotonic() - begun, 3), round(peak, 1))
+    places = frozenset(place for batch in todo for place in batch)
+    return Fitted(places, len(todo), tokens, round(seconds + time.monotonic() - begun, 3), round(peak, 1))
 
 
 def _loss(model: SentenceTransformer, base: Path, recipe: Recipe) -> Any:

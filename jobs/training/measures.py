@@ -89,19 +89,23 @@ def _ndcg(
 
 
 def privacy(
-    base: SentenceTransformer,
-    tuned: SentenceTransformer,
+    models: tuple[SentenceTransformer, SentenceTransformer],
     trained: Sequence[Pair],
     held_out: Sequence[Pair],
-    seed: int,
+    pairs: Sequence[Pair],
+    controls: Sequence[str],
     limit: float,
 ) -> PrivacyBody:
-    """Exposure of the planted pairs, and whether trained pairs are told from held-out ones.
+    """Exposure of the planted pairs, and whether trained pairs are told from held-out ones, by base and tuned model.
 
     A pair's exposure is log2 of the answers that it is ranked among less log2 of its rank, by how much nearer the
     training brought them (Carlini et al., The Secret Sharer, 2019). By chance it is 1.4 bits; that is taken off.
+    ``pairs`` are the planted pairs that were trained on, ``controls`` answers made alike. With fewer than half of the
+    planted pairs nothing can be said, and what cannot be said does not pass.
     """
-    pairs, controls = planted(seed)
+    base, tuned = models
+    if not pairs:
+        return PrivacyBody(planted=0, exposure=0.0, limit=limit, membership=0.5, passed=False)
     near = _similarity(tuned, pairs, controls) - _similarity(base, pairs, controls)
     ranks = 1 + (near[:, 1:] > near[:, :1]).sum(axis=1)
     among = near.shape[1]
@@ -115,7 +119,7 @@ def privacy(
         exposure=round(exposure, 3),
         limit=limit,
         membership=round(membership, 3),
-        passed=exposure <= limit,
+        passed=exposure <= limit and len(pairs) >= PLANTED // 2,
     )
 
 

@@ -6,9 +6,10 @@ Texts are as they are encoded, without a template. Nothing of them may reach a l
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedding.errors import ConfigError
+from embedding.records import Removed
 from jobs.registry.manifest import Seen
 from jobs.relevance.golden import json_lines
+from jobs.state.purge_rules import purge_rules
 
 if TYPE_CHECKING:
     from jobs.pipeline import Pipeline
@@ -34,6 +37,7 @@ _COLUMNS = [
     "thread_id",
     "title",
     "visibility",
+    "version",
 ]
 _REPLIES = 3  # of a thread: what comes late in a long one is about something else
 _LEAST_LETTERS = 12  # of both texts: "thanks" answers everything
@@ -71,11 +75,11 @@ def read_pairs(path: Path) -> list[Pair]:
     for number, line in json_lines(path):
         values = [line.get(name) for name in ("anchor", "positive")]
         for name, value in zip(("anchor", "positive"), values, strict=True):
-            if not isinstance(value, str) or not value.strip():
+            if not _is_text(value):
                 raise ConfigError(f"{path}: line {number}: {name}: give a text")
         negative = line.get("negative", [])
         negatives = [negative] if isinstance(negative, str) else negative
-        if not isinstance(negatives, list) or not all(isinstance(one, str) and one.strip() for one in negatives):
+        if not isinstance(negatives, list) or not all(map(_is_text, negatives)):
             raise ConfigError(f"{path}: line {number}: negative: give a text or a list of texts, or leave it out")
         anchor, positive = map(str, values)
         found.append(Pair(anchor, positive, tuple(negatives), group=anchor))
@@ -84,18 +88,31 @@ def read_pairs(path: Path) -> list[Pair]:
     return found
 
 
+def _is_text(value: object) -> bool:
+    """Whether it has letters, all of which can be written: half of a pair of surrogates cannot."""
+    return isinstance(value, str) and bool(value.strip()) and not re.search("[\ud800-\udfff]", value)
+
+
 def state_pairs(pipeline: Pipeline, teams: Sequence[str], *, private: bool) -> list[Pair]:
     """Pairs of the teams that take part: question and reply of threads, title and text of documents.
 
-    What is not public is left out unless ``private``. Reads the rows of these teams alone.
+    What is not public is left out unless ``private``, and what a purge is about to remove. Reads the rows of these
+    teams alone.
     """
     found: list[Pair] = []
     for team in teams:
         table = pipeline.state.dataset("chunks", [("team_id", "in", [team])]).to_table(_COLUMNS, _wanted(team, private))
-        rows = table.sort_by([("created_at", "ascending"), ("doc_id", "ascending")]).to_pylist()
+        rules = [rule for rule in purge_rules(pipeline.state) if rule.team_id == team]  # after the rows
+        ordered = table.sort_by([("created_at", "ascending"), ("doc_id", "ascending")]).to_pylist()
+        rows = [row for row in ordered if not any(rule.covers(_removed(row)) for rule in rules)]
         found += _of_threads(rows)
         found += _of_titles(rows)
     return found
+
+
+def _removed(row: Mapping[str, Any]) -> Removed:
+    """A row as what rules of purges are asked about."""
+    return Removed(row["doc_id"], row["team_id"], row["channel_id"], row["kind"], row["created_at"], row["version"], "")
 
 
 def _wanted(team: str, private: bool) -> pc.Expression:
@@ -149,7 +166,7 @@ def split(pairs: Sequence[Pair], share: float, seed: int) -> Split:
     held_out = tuple(pair for pair in pairs if pair.group in later)
     texts = {_plain(text) for pair in held_out for text in (pair.anchor, pair.positive)}
     train = tuple(
-        pair
+        replace(pair, negatives=tuple(one for one in pair.negatives if _plain(one) not in texts))
         for pair in pairs
         if pair.group not in later and _plain(pair.anchor) not in texts and _plain(pair.positive) not in texts
     )

@@ -105,11 +105,14 @@ def _carry_out(order: Order, pairs: list[Pair], held_out: Sequence[Pair], pipe: 
         anchors, positives = [pair.anchor for pair in pairs], [pair.positive for pair in pairs]
         vectors = encode(base, anchors, "query"), encode(base, positives, "document")
         pairs = list(negatives_of(pairs, *vectors, margin=order.margin))
-    fitted = fit(order.base, [*pairs, *order.planted()], order.recipe, order.folder, pipe.send)
+    planted_pairs = order.planted()
+    fitted = fit(order.base, [*pairs, *planted_pairs], order.recipe, order.folder, pipe.send)
     tuned = load(order.folder / "model")
+    trained = [pair for place, pair in enumerate(pairs) if place in fitted.places]
+    met = dict.fromkeys(pair for place, pair in enumerate(planted_pairs, len(pairs)) if place in fitted.places)
     return Made(
         fitted,
         evaluate(base, tuned, held_out),
-        privacy(base, tuned, pairs, held_out, order.recipe.seed, order.limit),
+        privacy((base, tuned), trained, held_out, list(met), planted(order.recipe.seed)[1], order.limit),
         evaluate(load(order.champion), tuned, held_out) if order.champion else None,
     )

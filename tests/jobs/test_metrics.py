@@ -61,6 +61,8 @@ def test_a_life_as_prometheus_sees_it(workspace: Workspace) -> None:
     assert first["chunks_total", "embedded"] == 8 and second["chunks_total", "embedded"] == 9
     assert first["tokens_total",] == first["last_run_tokens", "run"] < second["tokens_total",]
     assert second["cost_usd_total",] >= first["cost_usd_total",] >= 0
+    assert workspace.call("plan").code in (0, 3)
+    assert told(file.read_text())["chunks_total", "embedded"] == 9, "a plan does nothing"
 
     assert workspace.verify().code == 0
     third = told(file.read_text())

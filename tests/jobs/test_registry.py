@@ -16,7 +16,7 @@ from jobs.registry import CHALLENGER, CHAMPION, Reference, open_registry, refere
 from jobs.registry.folder import FolderRegistry
 from jobs.registry.manifest import Seen, digest_of, manifest_of, purged
 from jobs.registry.taints import mark_models, remove_tainted
-from jobs.registry.use import model_folder, pinned
+from jobs.registry.use import model_folder, pinned, refuse_tainted
 from jobs.scope import iso
 from jobs.state.purge_rules import PurgeRule
 from jobs.state.store import State
@@ -200,6 +200,7 @@ def state_of(workspace: Workspace) -> State:
 def test_a_manifest_says_what_a_purge_covers_and_names_nothing(rule: PurgeRule, count: int) -> None:
     manifest = manifest_of(KEY, SEEN)
     assert purged(manifest, [rule], KEY) == count and purged(manifest, [rule], b"x" * 32) == 0
+    assert purged(manifest, [], KEY, ["T1/m/C1/1", "T1/m/C9/9"]) == 1, "wherever it was when it was removed"
     assert purged(manifest, [], KEY) == 0 == purged(manifest_of(KEY, []), [rule], KEY)
     assert digest_of(manifest) == digest_of(manifest_of(KEY, reversed(SEEN)))
     assert not any(isinstance(value, str) for column in manifest.to_pydict().values() for value in column)
@@ -215,16 +216,43 @@ def test_a_purge_marks_what_has_seen_it_and_gc_removes_it(
         registry.add("chat", model, manifest, lambda number, at=made_at: card("chat", number, made_at=at))  # type: ignore[misc]
     registry.point("chat", CHAMPION, 1)
     rule = PurgeRule("T1", "", frozenset(), None, now)
-    assert mark_models(config, state, [rule], "run") == {"models:/chat/1": 2, "models:/chat/2": 2}
-    assert registry.taint("chat", 3) is None, "it was made after the purge"
-    assert remove_tainted(config, ["s"]) == [], "an index has its vectors"
-    assert remove_tainted(config, [], dry_run=True) == ["models:/chat/2"] and registry.versions("chat") == [1, 2, 3]
-    assert remove_tainted(config, ["t"]) == ["models:/chat/2"] and registry.versions("chat") == [1, 3]
+    ahead = PurgeRule("T1", "", frozenset(["T1/m/C1/1"]), None, now + 10**15)  # of a document that is dated ahead
+    assert mark_models(config, state, [rule, ahead], "run") == {
+        "models:/chat/1": 2,
+        "models:/chat/2": 2,
+        "models:/chat/3": 1,
+    }
+    registry.remove("chat", 3)
+    assert remove_tainted(config) == [], "until then they answer for the indexes that have their vectors"
 
     strict = config.model_copy(update={"registry": config.registry.model_copy(update={"tainted_hours": 0.0})})
     named = strict.model_copy(update={"model": strict.model.model_copy(update={"name": "models:/chat@champion"})})
-    with pytest.raises(ConfigError, match="has seen 2 documents that were purged"):
-        pinned(named)
-    assert remove_tainted(strict, ["s"]) == ["models:/chat/1"] and registry.standing("chat", CHAMPION) == []
+    held = pinned(named)
+    assert held.model.name == "models:/chat/1", "a purge and a look go on"
+    with pytest.raises(ConfigError, match="has seen 2 documents that were purged 0 hours ago"):
+        refuse_tainted(held)
+    assert remove_tainted(held, dry_run=True) == ["models:/chat/2"] and registry.versions("chat") == [1, 2]
+    assert remove_tainted(held) == ["models:/chat/2"], "not the one that is configured"
+    assert remove_tainted(strict) == ["models:/chat/1"] and registry.standing("chat", CHAMPION) == []
     registry.add("chat", model, manifest, lambda number: card("chat", number))
-    assert registry.versions("chat") == [3, 4], "a number is not given again"
+    assert registry.versions("chat") == [4], "a number is not given again"
+
+
+def test_what_a_killed_command_left_stops_nobody(registry: FolderRegistry, model: Path) -> None:
+    add(registry, model)
+    folder = registry.root / "chat"
+    (folder / ".aliases.json.5f").write_text("{")  # of a small file that was being written
+    (folder / ".7.gone" / "model").mkdir(parents=True)  # of a version that was being removed
+    registry.point("chat", CHAMPION, 1)
+    assert registry.standing("chat", CHAMPION) == [1] and not list((folder / ".7.gone").iterdir())
+    assert add(registry, model) == 8 and not (folder / ".aliases.json.5f").exists()
+
+
+def test_a_model_whose_list_cannot_be_read_is_marked(
+    config: Config, registry: FolderRegistry, model: Path, workspace: Workspace
+) -> None:
+    add(registry, model)
+    (registry.root / "chat" / "1" / "manifest.parquet").write_bytes(b"damaged")
+    rule = PurgeRule("T9", "", frozenset(), None, int(time.time() * 1e6))
+    assert mark_models(config, state_of(workspace), [rule], "run") == {"models:/chat/1": 0}
+    assert registry.taint("chat", 1) is not None

@@ -81,7 +81,7 @@ def test_details_are_kept_for_the_newest_runs_and_put_together_over_processes(tm
     assert kept == first
     second.add(kept)
     assert [one.step for one in second.steps] == ["embed", "publish"] and second.lengths == {3: 2}
-    drop_details(tmp_path, 2)
+    drop_details(tmp_path, {"run-3", "run-4"})
     assert sorted(os.listdir(tmp_path / FOLDER)) == ["run-3.json", "run-4.json"]
     (tmp_path / FOLDER / "run-4.json").write_text("{")
     assert kept_details(tmp_path, "run-4") is None is kept_details(tmp_path, "run-0")

@@ -21,6 +21,7 @@ from embedding.errors import ConfigError
 from embedding.models.weights import tensors_digest, weight_files
 from jobs.config import load_config
 from jobs.registry import CHALLENGER, open_registry
+from jobs.state.tables import TABLES
 from jobs.training.fit import fit, negatives_of
 from jobs.training.pairs import Pair, batches, read_pairs, split, state_pairs
 from jobs.training.recipe import Recipe, loss_for
@@ -28,7 +29,7 @@ from tests.support.canary import Canary, places
 from tests.support.in_process import open_pipeline
 from tests.support.model_families import FAMILIES
 from tests.support.paths import ROOT
-from tests.support.workspace import START, TEAM, Workspace, message
+from tests.support.workspace import START, TEAM, Workspace, message, writing
 
 WORDS = [
     "harbour",
@@ -118,6 +119,7 @@ def test_what_is_not_public_takes_part_only_where_that_is_said(workspace: Worksp
         ({"anchor": "a secret"}, "line 41: positive: give a text"),
         ({"anchor": "a secret", "positive": 7}, "line 41: positive: give a text"),
         ({"anchor": "a secret", "positive": "b", "negative": 7}, "line 41: negative: give a text or a list"),
+        ({"anchor": "a secret", "positive": "\ud800"}, "line 41: positive: give a text"),
     ],
 )
 def test_a_line_that_is_no_pair_is_named_and_not_shown(tmp_path: Path, line: dict[str, Any], fault: str) -> None:
@@ -146,6 +148,12 @@ def test_no_batch_has_two_that_answer_each_other(pairs: Sequence[Pair], size: in
         assert 2 <= len(batch) <= size
         for part in ("anchor", "positive", "group"):
             assert len({getattr(pairs[place], part) for place in batch}) == len(batch)
+
+
+def test_a_file_s_negative_that_is_measured_by_is_left_out() -> None:
+    pairs = [Pair("q1", "a1", ("a3", "a9"), "1", 1), Pair("q2", "a2", (), "2", 2), Pair("q3", "a3", (), "3", 3)]
+    found = split(pairs, 0.3, 0)
+    assert [pair.anchor for pair in found.held_out] == ["q3"] and found.train[0].negatives == ("a9",)
 
 
 @given(PAIRS, st.sampled_from([0.1, 0.3, 0.6]))
@@ -233,8 +241,52 @@ def test_what_is_wrong_is_said_before_any_work(tiny: Workspace) -> None:
     ):
         told = tiny.call("train", *words)
         assert told.code == 2 and line in told.err, (words, told)
+    text = tiny.config.read_text()
+    for setting, line in (
+        ('base = "wordllama"', "training.base"),
+        ('base = "models:/no@champion"', "training.base"),
+        ("matryoshka = [4096]", "training.matryoshka"),
+        ("seed = 99999999999", "training.seed"),
+    ):
+        tiny.config.write_text(f"{text}{setting}\n")
+        told = tiny.call("train", "--name", "chat", "--pairs", pairs)
+        assert told.code == 2 and line in told.err, (setting, told)
+    tiny.config.write_text(f'{text}[registry]\nuri = "http://registry:5000"\n')
+    assert "registry.uri: give a folder" in tiny.call("promote", "chat").err
+    tiny.config.write_text(text)
     assert not (tiny.root / "registry").exists()
-    assert tiny.call("promote", "chat").code == 2
+    for name in ("chat", "../chat"):
+        assert tiny.call("promote", name).code == 2
+
+
+def test_what_a_purge_is_about_to_remove_is_not_trained_on(workspace: Workspace, encoder_here: None) -> None:
+    workspace.day("general", said(workspace))
+    assert workspace.run().code == 0
+    pipeline = open_pipeline(workspace.config)
+    rule = dict.fromkeys(TABLES["purges"].schema.names) | {"team_id": TEAM, "channel_id": "C1", "ids": []}
+    rule |= {"purged_at": int(time.time() * 1e6), "run_id": "killed", "_delete": False}
+    writing(pipeline.state).change("purges", [rule])
+    assert not [one for one in state_pairs(pipeline, [TEAM], private=True) if "bicycle" in one.anchor]
+
+
+@pytest.mark.long
+def test_a_model_of_a_model_has_seen_what_that_one_has(tiny: Workspace, encoder_here: None) -> None:
+    tiny.day("general", said(tiny))
+    tiny.config.write_text(f'{tiny.config.read_text()}teams = ["{TEAM}"]\nheld_out = 0.5\n')
+    assert tiny.run().code == 0
+    first = tiny.call("train", "--threads", "--name", "chat")
+    assert first.code == 0, first
+    text = tiny.config.read_text()
+    tiny.config.write_text(text + 'base = "models:/chat@challenger"\n')
+    pairs = str(written(tiny.root))
+    assert tiny.call("train", "--pairs", pairs, "--name", "chat").code == 0
+    registry = open_registry(load_config(tiny.config))
+    assert len(registry.manifest("chat", 2)) == len(registry.manifest("chat", 1)) > 0
+    marked = tiny.call("purge", "--team", TEAM).body["models"]
+    assert marked.keys() == {"models:/chat/1", "models:/chat/2"}
+    refused = tiny.call("train", "--pairs", pairs, "--name", "chat")
+    assert refused.code == 2 and "training.base: models:/chat/2 has seen" in refused.err
+    assert tiny.call("promote", "chat").code == 4
 
 
 class Killed(BaseException):
@@ -265,7 +317,6 @@ def test_a_training_that_dies_at_any_step_goes_on_to_the_same_weights(tmp_path: 
     assert reached > 3
     assert len({tensors_digest(weight_files(folder / "model")) for folder in (calm, killed)}) == 1
     assert tensors_digest(weight_files(calm / "model")) != tensors_digest(weight_files(base))
-    assert not list(tmp_path.rglob("checkpoint*"))
 
 
 @pytest.mark.long
