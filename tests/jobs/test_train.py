@@ -271,7 +271,13 @@ def test_what_a_purge_is_about_to_remove_is_not_trained_on(workspace: Workspace,
 
 @pytest.mark.long
 def test_a_model_of_a_model_has_seen_what_that_one_has(tiny: Workspace, encoder_here: None) -> None:
-    tiny.day("general", said(tiny))
+    root = f"{START + 900}.000100"
+    other = [
+        message(900, "Who has the projector of the small room?", thread_ts=root),
+        message(901, "It is in the cupboard beside the stairs", user="U2", thread_ts=root),
+        message(902, "The second one is at the workshop downstairs", user="U3", thread_ts=root),
+    ]
+    tiny.day("general", [*said(tiny), *other])
     tiny.config.write_text(f'{tiny.config.read_text()}teams = ["{TEAM}"]\nheld_out = 0.5\n')
     assert tiny.run().code == 0
     first = tiny.call("train", "--threads", "--name", "chat")
