@@ -95,12 +95,11 @@ def kept_details(root: StatePath, run_id: str) -> RunDetails | None:
         return None
 
 
-def keep_page(root: StatePath, run_id: str, page: str) -> StatePath:
-    """Write a run's page beside its details, in place of one that is there; returns the file."""
+def keep_page(root: StatePath, run_id: str, page: str) -> None:
+    """Write a run's page beside its details, in place of one that is there."""
     file = root / FOLDER / f"{run_id}.html"
     file.parent.mkdir(mode=0o700, exist_ok=True)
     replace_file(file, page.encode(), durable=False)
-    return file
 
 
 def drop_details(root: StatePath, keep: Collection[str]) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from filelock import FileLock, Timeout
 from embedding.errors import ConfigError, LeaseHeldError
 from embedding.models.packaged import own_engine
 from jobs.bodies.models import Card, Taint, TrainBody, TrainingBody
+from jobs.engines.tested import installed
 from jobs.pipeline import describe
 from jobs.registry import CHALLENGER, CHAMPION, NAME, PREFIX, Reference, open_registry, reference_of
 from jobs.registry.manifest import digest_of, manifest_of
@@ -195,7 +195,7 @@ def _register(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
             base=base.name,
             base_space_id=pipeline.space_id if base.name == config.model.name else "",
             made_at=iso(since),
-            code=_code(),
+            code=installed("embedmill"),
             licence="private: made of texts of the teams that took part" if private else "as that of the pairs",
             manifest=digest_of(manifest),
             training=training,
@@ -225,10 +225,3 @@ def _register(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
         privacy=made.privacy,
         beside=made.beside,
     )
-
-
-def _code() -> str:
-    try:
-        return version("embedmill")
-    except PackageNotFoundError:
-        return "none"

@@ -12,7 +12,6 @@ import socket
 import threading
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from embedding.errors import EmbedmillError, ResourceError
 from embedding.models.packaged import tokenizer_file
 from embedding.models.space import describe_space
 from embedding.models.tokenizer_json import tokenizer_digest
+from jobs.engines.tested import installed
 from jobs.state.state_folder import MARKER
 from jobs.state.storage import StatePath
 
@@ -39,11 +39,7 @@ def look(root: StatePath, model: Path | None = None, *, encodes: bool = False) -
     Of a ``model``'s folder it is what cuts texts, and where texts are encoded, what decides vectors.
     """
     found = {"host": socket.gethostname(), "python": ".".join(platform.python_version_tuple()[:2])}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "none"
+    found |= {name: installed(name) for name in _PACKAGES}
     try:
         found["state"] = hashlib.blake2b((root / MARKER).read_bytes(), digest_size=8).hexdigest()
     except FileNotFoundError:

@@ -23,11 +23,12 @@ TESTED = {
 
 def untested() -> dict[str, str]:
     """Packages that are here in another version, with that version; "none" where one is missing."""
-    found = {name: _installed(name) for name in TESTED}
+    found = {name: installed(name) for name in TESTED}
     return {name: here for name, here in found.items() if here.partition("+")[0] != TESTED[name]}
 
 
-def _installed(name: str) -> str:
+def installed(name: str) -> str:
+    """The version of a package that is here, "none" where there is none."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, NamedTuple, SupportsFloat
 
 import orjson
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 
 from jobs.bodies.base import ScopeBody
 from jobs.bodies.run import RunReport
+from jobs.engines.tested import installed
 from jobs.extract.held_deletions import held_back
 from jobs.maintenance.compact import sizes
 from jobs.report import BEGUN
@@ -94,7 +94,7 @@ def collect(pipeline: Pipeline, *, lease_refused: bool = False, now: float | Non
     config, runs = pipeline.config, _Runs(pipeline)
     writing = holder(pipeline.state.root)
     held = next((now - ran.started for ran in runs.all if ran.run_id == writing), 0.0)
-    yield Sample("info", 1, (_version(), pipeline.space_id))
+    yield Sample("info", 1, (installed("embedmill"), pipeline.space_id))
     yield Sample("lease_refused", float(lease_refused))
     yield Sample("lease_held_seconds", held)
     yield from _of_runs(runs, writing, now)
@@ -136,12 +136,12 @@ def _of_runs(runs: _Runs, writing: str, now: float) -> Iterator[Sample]:
             if newest.status == "failed":
                 yield Sample("last_error", 1, (command, report.error or "unknown"))
             yield from _of_report(command, report)
-    if (whole := runs.newest("run", _over_everything)) is not None:
+    if (whole := runs.newest("run", over_everything)) is not None:
         yield Sample("indexed_through_timestamp_seconds", whole[0].started)
         yield Sample("lag_seconds", now - whole[0].started)
     checks = [ran for ran in runs.all if ran.command == "verify" and ran.ended]
     for _, report in runs.reports(checks):
-        if report.differences is not None and _over_everything(report):
+        if report.differences is not None and over_everything(report):
             yield from (Sample("verify_differences", count, (kind,)) for kind, count in report.differences.items())
             yield Sample("ghosts", report.differences.get("ghost", 0))
             yield Sample("verify_repaired_rows", report.index_rows.upserted + report.index_rows.deleted)
@@ -166,7 +166,8 @@ def _totals(pipeline: Pipeline) -> Iterator[Sample]:
     yield Sample("cost_usd_total", round(math.fsum(costs), 6))  # the same in whatever order the rows come
 
 
-def _over_everything(report: RunReport) -> bool:
+def over_everything(report: RunReport) -> bool:
+    """Whether a run looked at all sources."""
     return report.scope == _EVERYTHING
 
 
@@ -254,10 +255,3 @@ def _live(pipeline: Pipeline) -> str | None:
         return pipeline.index().live() if pipeline.has_index() else None
     except Exception:
         return None
-
-
-def _version() -> str:
-    try:
-        return version("embedmill")
-    except PackageNotFoundError:
-        return "none"

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobs.bodies.answers import LevelBody
-from jobs.bodies.base import ScopeBody
-from jobs.metrics.collect import collect
-from jobs.report import BEGUN, recorded
+from jobs.metrics.collect import UNDER_WAY, collect, over_everything
+from jobs.report import recorded
 from jobs.run_details import kept_details
 
 if TYPE_CHECKING:
@@ -55,10 +54,10 @@ def _missed_by_runs(pipeline: Pipeline) -> list[list[str]]:
     runs = pipeline.state.read("runs", ["run_id", "command", "status", "started_at"])
     told: list[list[str]] = []
     for row in runs.sort_by([("started_at", "descending")]).to_pylist():
-        if row["command"] != "run" or row["status"] in (BEGUN, "running"):
+        if row["command"] != "run" or row["status"] in UNDER_WAY:
             continue
         report = recorded(pipeline.state, row["run_id"])
-        if report is None or report.scope != ScopeBody():
+        if report is None or not over_everything(report):
             continue
         details = kept_details(pipeline.state.root, row["run_id"])
         if details is None or not details.missed:

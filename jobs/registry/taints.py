@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from jobs.state.store import State
 
 
+_HOUR = 3_600_000_000  # µs
+
+
+def hours_since(taint: Taint) -> float:
+    """How long ago the purge was that a model is marked for."""
+    return (time.time() * 1_000_000 - parse_moment(taint.purged_at, "purged_at")) / _HOUR
+
+
 def taint_of(manifest: pa.Table, rules: Sequence[PurgeRule], key: bytes, run_id: str) -> Taint | None:
     """The mark of a model that has seen what rules cover; None where they cover nothing of it."""
     count = purged(manifest, rules, key) if rules else 0
@@ -60,8 +68,7 @@ def remove_tainted(config: Config, *, dry_run: bool = False) -> list[str]:
             taint, model = registry.taint(name, version), str(Reference(name, version, ""))
             if taint is None or model == config.model.name:
                 continue
-            hours = (time.time() * 1e6 - parse_moment(taint.purged_at, "purged_at")) / 3.6e9
-            if hours >= config.registry.tainted_hours:
+            if hours_since(taint) >= config.registry.tainted_hours:
                 gone.append(model)
                 if not dry_run:
                     registry.remove(name, version)

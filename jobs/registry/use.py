@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +12,11 @@ from embedding.errors import ConfigError
 from embedding.models.packaged import model_path
 from embedding.models.space import short_hash
 from jobs.registry import PREFIX, Reference, open_registry, reference_of
-from jobs.scope import parse_moment
+from jobs.registry.taints import hours_since
 from jobs.state.storage import StatePath
 
 if TYPE_CHECKING:
     from jobs.config import Config
-
-_HOUR = 3_600_000_000  # µs
 
 
 def pinned_name(config: Config, name: str) -> str:
@@ -50,8 +47,7 @@ def refuse_tainted(config: Config) -> None:
     assert found.version is not None
     if (taint := registry.taint(found.name, found.version)) is None:
         return
-    hours = (time.time() * 1e6 - parse_moment(taint.purged_at, "purged_at")) / _HOUR
-    if hours >= config.registry.tainted_hours:
+    if (hours := hours_since(taint)) >= config.registry.tainted_hours:
         raise ConfigError(
             f"model.name: {found} has seen {taint.documents:,} documents that were purged {hours:,.0f} hours ago; "
             "name another model, or one that was trained since without them (registry.tainted_hours)"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedding.errors import ConfigError
+from jobs.training.measures import load
 from jobs.training.pairs import Pair, batches
 from jobs.training.recipe import Recipe
 
@@ -56,14 +57,12 @@ def fit(base: Path, pairs: Sequence[Pair], recipe: Recipe, folder: Path, tell: C
     for ``training.matryoshka`` of more numbers than the model's vectors have.
     """
     import torch
-    from sentence_transformers import SentenceTransformer
     from transformers import get_linear_schedule_with_warmup
 
     begun = time.monotonic()
     torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(recipe.seed)
-    model = SentenceTransformer(str(base), device=device, local_files_only=True)
+    model = load(base)
     longest = model.max_seq_length
     model.max_seq_length = min(recipe.max_tokens, longest or recipe.max_tokens)  # the model has no place for more
     dim = model.get_embedding_dimension() or 0
@@ -100,7 +99,6 @@ def fit(base: Path, pairs: Sequence[Pair], recipe: Recipe, folder: Path, tell: C
 
 
 def _loss(model: SentenceTransformer, base: Path, recipe: Recipe) -> Any:
-    from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer import losses
 
     if recipe.loss == "mnrl":
@@ -108,8 +106,7 @@ def _loss(model: SentenceTransformer, base: Path, recipe: Recipe) -> Any:
     elif recipe.loss == "cached":
         made = losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=_PART)
     else:
-        guide = SentenceTransformer(str(base), device=str(model.device), local_files_only=True)
-        made = losses.CachedGISTEmbedLoss(model, guide, mini_batch_size=_PART)
+        made = losses.CachedGISTEmbedLoss(model, load(base), mini_batch_size=_PART)
     return losses.MatryoshkaLoss(model, made, list(recipe.matryoshka)) if recipe.matryoshka else made
 
 
