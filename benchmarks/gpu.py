@@ -164,7 +164,7 @@ class Bench:
 
     def stage(self) -> Figures:
         """The embed stage through Ray, texts to committed vectors, by tokens of a shard."""
-        _need("ray", "deltalake", "pydantic", "pydantic_settings", "filelock", "orjson", "psutil")
+        _need("ray", "deltalake", "obstore", "pydantic", "pydantic_settings", "platformdirs", "filelock", "psutil")
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -227,7 +227,8 @@ class Bench:
 
     def _subprocess(self, arguments: list[str], settings: dict[str, str]) -> str:
         """What Python says on standard output. Raises SkippedError where the time is up before it ends."""
-        given = {k: v for k, v in os.environ.items() if not k.startswith("EMBEDMILL")} | {"PYTHONPATH": str(ROOT)}
+        given = {k: v for k, v in os.environ.items() if not k.startswith("EMBEDMILL")}
+        given["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), given.get("PYTHONPATH"))))
         given |= {f"EMBEDMILL__MODEL__{key}": value for key, value in settings.items()}
         try:
             ended = subprocess.run(

@@ -270,14 +270,13 @@ def test_a_library_that_quotes_a_text_in_its_exception_is_not_quoted(bench: Benc
 @pytest.mark.long
 def test_a_killed_run_leaves_texts_in_its_scratch_alone_and_the_next_run_clears_it(bench: Bench) -> None:
     bench.space.day("random", [message(n, f"{TEXTS[n % 6]} {bench.canary('killed')}") for n in range(300)])
-    process = bench.start("run")
-    started = time.monotonic()
-    while not any(bench.state.glob("work/*/texts/shard=*/*.parquet")):
-        assert process.poll() is None and time.monotonic() - started < 120
-        time.sleep(0.002)
-    children = psutil.Process(process.pid).children(recursive=True)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    with bench.start("run") as process:
+        started = time.monotonic()
+        while not any(bench.state.glob("work/*/texts/shard=*/*.parquet")):
+            assert process.poll() is None and time.monotonic() - started < 120
+            time.sleep(0.002)
+        children = psutil.Process(process.pid).children(recursive=True)
+        os.kill(process.pid, signal.SIGKILL)
     psutil.wait_procs(children, timeout=90)
     leaks = bench.leaks()
     assert all(where.startswith("state/work/") for place in leaks.values() for where in place), leaks
