@@ -38,7 +38,8 @@ CUDA = torch.cuda.is_available()
 TYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 BUDGETS = (4_096, 16_384, 65_536, 262_144)
 PEER_BATCHES = (512, 2_048, 8_192)
-SHARDS = (65_536, 1_048_576)
+STAGES = ((65_536, 1), (1_048_576, 1), (1_048_576, 2))  # tokens of a shard, actors that share the GPU
+STAGE_TIMES = 5  # so often each text goes through the stage: with few shards it would measure how they begin and end
 # The modules that need CUDA in part, and what is imported for them beside what the encoder needs.
 CUDA_TESTS = {
     "tests/embedding/test_unpadded.py": (),
@@ -163,27 +164,37 @@ class Bench:
         return {"counts": counts, "left_out": {file: missing for file, missing in files.items() if missing}}
 
     def stage(self) -> Figures:
-        """The embed stage through Ray, texts to committed vectors, by tokens of a shard."""
+        """The embed stage through Ray, texts to committed vectors, by tokens of a shard and actors."""
         _need("ray", "deltalake", "obstore", "pydantic", "pydantic_settings", "platformdirs", "filelock", "psutil")
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         subject = self.subject
+        times = 1 if self.tiny else STAGE_TIMES
         file = self.folder / "texts.parquet"
-        pq.write_table(pa.table({"text": subject.texts}), file)
+        pq.write_table(pa.table({"text": subject.texts * times}), file)
         rows = []
-        for shard in SHARDS[:1] if self.tiny else SHARDS:
-            if not self.ask(60):
+        for shard, actors in STAGES[:1] if self.tiny else STAGES:
+            if not self.ask(40):
                 break
             settings = {"NAME": str(subject.spec.model), "BACKEND": "torch", "SHARD_TOKENS": str(shard)}
+            settings |= {"ACTORS": str(actors), "GPUS_PER_ACTOR": str(1 / actors if CUDA else 0)}
             script = str(ROOT / "benchmarks" / "ours" / "stage.py")
             said = self._subprocess([script, str(file), str(subject.spec.cache)], settings)
             answers = [line for line in said.splitlines() if line.startswith("{")]
             if not answers:
                 raise RuntimeError(f"stage.py: {said.strip()[-500:]}")
-            seconds = json.loads(answers[-1])["seconds"]
-            rates = {"tokens_per_second": subject.tokens / seconds, "messages_per_second": self.messages / seconds}
-            rows.append({"shard_tokens": shard, **rates})
+            told = json.loads(answers[-1])
+            seconds = told["seconds"]
+            rows.append(
+                {
+                    "shard_tokens": shard,
+                    "actors": actors,
+                    "tokens_per_second": times * subject.tokens / seconds,
+                    "messages_per_second": times * self.messages / seconds,
+                    "encoding": told["encoding"] / seconds / actors,
+                }
+            )
         if not rows:
             raise SkippedError("too little time is left")
         return {"rows": rows}

@@ -44,7 +44,8 @@ def table(result: Figures) -> str:
     for row in parts["sentence_transformers"].get("rows", []):
         lines.append(_line(f"sentence-transformers {row['precision']}, {row['batch_texts']:,} texts a batch", row))
     for row in parts["stage"].get("rows", []):
-        lines.append(_line(f"embed stage through Ray, {row['shard_tokens']:,} tokens a shard", row))
+        who = f"{row['actors']} actor{'s' * (row['actors'] > 1)}, each encoding {row['encoding']:.0%} of the time"
+        lines.append(_line(f"embed stage through Ray, {row['shard_tokens']:,} tokens a shard, {who}", row))
     text = [
         f"Card: {facts['card']}; {cuda}{facts['cores']} cores, {packages}.",
         f"{result['messages']:,} messages; model: {result['model']}.",

@@ -66,10 +66,13 @@ def main() -> None:
             space_id=space.space_id,
             before_commit=lambda: None,
         )
-        texts_done = sum(shard.texts for shard in shards)
+        texts_done, encoding = 0, 0.0
+        for shard in shards:
+            texts_done += shard.texts
+            encoding += (shard.timing["ended"] - shard.timing["began"]) / 1e9
         seconds = time.perf_counter() - began.at
         assert texts_done == len(texts) == state.count("vectors"), "a text has no vector"
-    print(json.dumps({"seconds": seconds, "texts": texts_done}))
+    print(json.dumps({"seconds": seconds, "texts": texts_done, "encoding": encoding}))
 
 
 def _write_plan(folder: StatePath, texts: pa.ChunkedArray, lengths: object, shard_tokens: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ class TokenIds:
         """Put lists of ids end to end."""
         lists = list(lists)
         lengths = np.fromiter(map(len, lists), np.int32, len(lists))
-        flat = np.fromiter((i for ids in lists for i in ids), np.int32, int(lengths.sum()))
+        flat = np.fromiter(chain.from_iterable(lists), np.int32, int(lengths.sum()))
         return TokenIds(flat, np.concatenate(([0], np.cumsum(lengths))).astype(np.int32))
 
     @staticmethod

@@ -46,7 +46,8 @@ def ready(config: Config, state: State, spec: EncoderSpec) -> EncoderSpec:
     started = start_ray(config, state.engines)
     if config.ray.address != "local":
         check_ray(state.root, None if spec.stored or spec.remote else spec.model)
-    chosen = _chosen(spec)
+    most = max(config.model.actors, config.model.max_actors)
+    chosen = _chosen(spec, actor_pool(config.model, most, nodes()).gpus)
     if started and config.ray.address == "local":
         warm_up()
     return chosen
@@ -89,6 +90,7 @@ def embed(
             fn_constructor_args=(spec,),
             fn_kwargs={"attempts": state.work(run_id) / ATTEMPTS},
             batch_format="pyarrow",
+            batch_size=1,  # a shard; with GPUs Ray refuses to choose
             compute=ActorPoolStrategy(min_size=pool.least, max_size=pool.most),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
@@ -139,15 +141,19 @@ def _store(
     return shard
 
 
-def _chosen(spec: EncoderSpec) -> EncoderSpec:
-    """``choose`` in a process that ends with it: the gate loads two encoders, and this one should stay small."""
+def _chosen(spec: EncoderSpec, gpus: float) -> EncoderSpec:
+    """``choose`` in a process that ends with it: the gate loads two encoders, and this one should stay small.
+
+    It has the ``gpus`` of an actor: without them Ray may run it on a node that has none, and what is the fastest there
+    is not what actors should run.
+    """
     import ray
 
     if not takes_ids(spec.backend):
         open_encoder(spec)  # what is wrong with a service's settings is said here and not by every actor
         return spec
     try:
-        return ray.get(ray.remote(num_cpus=0, max_calls=1)(choose).remote(spec))
+        return ray.get(ray.remote(num_cpus=0, num_gpus=gpus, max_calls=1)(choose).remote(spec))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, EmbedmillError):
             raise error.cause from None

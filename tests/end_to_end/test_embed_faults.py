@@ -6,13 +6,22 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import psutil
 import pytest
 
+from embedding.encoders.spec import EncoderSpec
+from jobs.config import Config
+from jobs.config_sections import Model, Ray
+from jobs.embed import embed
 from jobs.engines.compat import minimal_ray
+from jobs.state.store import State
 from tests.support.paths import ROOT
 from tests.support.workspace import Workspace, counts, message
 
@@ -50,6 +59,7 @@ def fragile() -> Iterator[None]:
             address="local",
             include_dashboard=False,
             object_store_memory=200_000_000,
+            num_gpus=1,  # that Ray may hand out; nothing computes on it
             log_to_driver=False,
             runtime_env={"worker_process_setup_hook": break_the_encoder, "env_vars": environment},
         )
@@ -67,8 +77,6 @@ def busy(workspace: Workspace) -> Workspace:
 
 
 def _quarantined(workspace: Workspace) -> dict[str, str]:
-    from jobs.state.store import State
-
     rows = State(workspace.root / "state").read("quarantine", ["key", "reason", "step"]).to_pylist()
     assert all(row["step"] == "embed" for row in rows)
     return {row["key"]: row["reason"] for row in rows}
@@ -94,6 +102,32 @@ def test_texts_that_no_encoder_takes_are_found_and_the_rest_is_published(busy: W
     assert counts(mended) == {"embedded": 1}
     assert _quarantined(busy) == {}
     assert busy.verify().code == 0
+
+
+@pytest.mark.slow
+def test_an_actor_that_has_a_gpu_encodes_every_shard(busy: Workspace, fragile: None) -> None:
+    text = busy.config.read_text()
+    busy.config.write_text(text.replace("[model]\n", "[model]\ngpus_per_actor = 1\n"))
+    ran = busy.run()
+    assert ran.code == 0, ran
+    assert ran.body["chunks"]["embedded"] == ran.body["chunks"]["total"] == ran.body["index_rows"]["after"] > MESSAGES
+    assert busy.verify().code == 0
+
+
+@pytest.mark.slow
+def test_what_encodes_is_chosen_where_actors_run(
+    fragile: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def resources(spec: EncoderSpec) -> EncoderSpec:
+        import ray
+
+        return replace(spec, precision=str(ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0)))
+
+    monkeypatch.setattr(embed, "choose", resources)
+    spec = EncoderSpec("torch", ROOT, ROOT, 64, 8)
+    for model, gpus in ((Model(), "1.0"), (Model(gpus_per_actor=0.5), "0.5"), (Model(gpus_per_actor=0), "0.0")):
+        config = cast(Config, SimpleNamespace(model=model, ray=Ray()))
+        assert embed.ready(config, State(tmp_path / "state"), spec).precision == gpus
 
 
 def _arguments(process: psutil.Process) -> list[str]:

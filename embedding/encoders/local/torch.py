@@ -136,13 +136,15 @@ class TorchEncoder:
 
     @torch.inference_mode()
     def _encode(self, ids: TokenIds) -> npt.NDArray[np.float32]:
-        batches = list(token_batches(ids.lengths, self._batch_tokens))
         # Vectors stay on the device until the last batch: a copy in between would make the device wait.
-        found = [self._model(self._features(ids, rows))["sentence_embedding"].float() for rows in batches]
-        out = np.empty((len(ids), self.dim), dtype=np.float32)
-        if batches:
-            out[np.concatenate(batches)] = torch.cat(found)[:, : self.dim].cpu().numpy()
-        return out
+        found = torch.empty((len(ids), self.dim), dtype=torch.float32, device=self.device)
+        for rows in token_batches(ids.lengths, self._batch_tokens):
+            vectors = self._model(self._features(ids, rows))["sentence_embedding"]
+            found[self._load({"rows": rows})["rows"]] = vectors[:, : self.dim].float()
+        if self._copies is None:
+            return cast(npt.NDArray[np.float32], found.numpy())
+        out = torch.empty_like(found, device="cpu", pin_memory=True)  # else the driver copies it once more
+        return cast(npt.NDArray[np.float32], out.copy_(found).numpy())
 
     def _features(self, ids: TokenIds, rows: npt.NDArray[np.intp]) -> dict[str, Any]:
         """Texts as the model's first module takes them: end to end, or padded."""

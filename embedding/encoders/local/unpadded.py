@@ -223,16 +223,20 @@ _KERNELS: dict[str, Callable[[Attended], torch.Tensor]] = {"any_length": any_len
 def _has_any_length(inner: Any) -> bool:
     """Whether ``any_length`` runs here for a transformer: asked by running it on three tokens of its kind.
 
-    It does not before Ampere, in float32, for wide heads, or by a torch whose function has another signature.
+    It does not before Ampere, in float32, for wide heads, or by a torch whose function has another signature: that of
+    2.11 takes no heads that share keys.
     """
     config, parameter = inner.config, next(inner.parameters())
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    ones = torch.ones((3, heads, width), dtype=parameter.dtype, device=parameter.device)
+    query, key = (
+        torch.ones((3, count, width), dtype=parameter.dtype, device=parameter.device)
+        for count in (heads, getattr(config, "num_key_value_heads", None) or heads)
+    )
     starts = torch.tensor([0, 1, 3], dtype=torch.int32, device=parameter.device)
     try:
         with torch.inference_mode():
-            found = any_length(Attended(ones, ones, ones, 1.0, (-1, -1), starts, 2, [(1, 1), (1, 2)]))
+            found = any_length(Attended(query, key, key, 1.0, (-1, -1), starts, 2, [(1, 1), (1, 2)]))
             return bool((found == 1).all())
     except (ImportError, NotImplementedError, RuntimeError, TypeError) as error:
         log.debug("texts of equal length are taken together: no kernel for any length (%s)", type(error).__name__)
