@@ -173,7 +173,7 @@ class Bench:
         times = 1 if self.tiny else STAGE_TIMES
         file = self.folder / "texts.parquet"
         pq.write_table(pa.table({"text": subject.texts * times}), file)
-        rows = []
+        rows: list[Figures] = []
         for shard, actors in STAGES[:1] if self.tiny else STAGES:
             if not self.ask(40):
                 break
