@@ -57,6 +57,9 @@ class Training(Section):
         Literal["auto", "mnrl", "cached", "gist"],
         about("`mnrl` multiple negatives, `cached` the same for large batches, `gist` with the base as a guide"),
     ] = "auto"
+    adapter: Annotated[
+        int, about("rank of a low-rank adapter, which is merged into the weights; 0 trains them all", ge=0, le=1024)
+    ] = 0
     hard_negatives: Annotated[bool, about("each pair gets a near text that does not answer it")] = False
     margin: Annotated[float, about("such a text is less near than this share of the answer's nearness", gt=0, le=1)] = (
         0.95

@@ -14,10 +14,16 @@ DATE: dict[str, Any] = {"type": ["null", "string"], "pattern": "^[0-9]{4}-[0-9]{
 INDEX: dict[str, Any] = {"type": ["null", "string"], "pattern": "^[A-Za-z][A-Za-z0-9_]{0,63}$"}
 
 
+MODEL: dict[str, Any] = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"}
+
+
 TOKENS: dict[str, Any] = {"type": ["null", "integer"], "minimum": 0}
 
 
 USD: dict[str, Any] = {"type": ["null", "number"], "minimum": 0}
+
+
+MINUTES = USD
 
 
 Arguments = Callable[[Mapping[str, Any]], Sequence[str]]

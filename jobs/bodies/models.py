@@ -21,13 +21,15 @@ class PrivacyBody(Body):
 
     ``exposure``: bits by which planted pairs are found sooner than those that were made alike and not trained on; 0 is
     nothing, ``limit`` is the most that may be promoted. ``membership``: how often a trained pair has a larger gain over
-    the base than one that was held out; 0.5 is by chance.
+    the base than one that was held out; 0.5 is by chance. ``inversion``: share of a trained text's words that the
+    nearest of the held-out texts gives away, by vectors of the base and of the tuned model.
     """
 
     planted: int
     exposure: float
     limit: float
     membership: float
+    inversion: tuple[float, float]
     passed: bool
 
 
@@ -91,7 +93,10 @@ class TrainBody(Body):
 
 
 class PromoteBody(Body):
-    """`promote`: whether ``alias`` stands for ``model`` now, and why not. ``former`` is what it stood for before."""
+    """`promote`: whether ``alias`` stands for ``model`` now, and why not. ``former`` is what it stood for before.
+
+    With `--check` nothing is moved: without ``reasons`` it may be.
+    """
 
     model: str
     alias: str

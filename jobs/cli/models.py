@@ -25,6 +25,13 @@ def train(
     threads: Annotated[
         bool, typer.Option("--threads", help="Pairs of what the state holds of training.teams: threads, titled texts.")
     ] = False,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", metavar="N", min=0, help="Stop before training on more than this.")
+    ] = None,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option("--max-minutes", metavar="M", min=0, help="Stop at a checkpoint when this has passed."),
+    ] = None,
 ) -> None:
     """Tune a model on pairs of texts that belong together, measure it, and register it as the challenger.
 
@@ -35,11 +42,12 @@ def train(
     def command() -> int:
         from jobs.cli.render_models import trained
         from jobs.commands.train import train_model
+        from jobs.training.recipe import Budget
 
         if (pairs is None) is not threads:
             raise ConfigError("give either --pairs FILE or --threads")
         with opened_pipeline(config) as pipeline:
-            body = train_model(pipeline, name, pairs)
+            body = train_model(pipeline, name, pairs, budget=Budget(max_tokens, max_minutes))
         show(body, json, trained)
         return 0
 
@@ -55,6 +63,7 @@ def promote(
         int, typer.Option("--version", metavar="N", min=0, help="This version; without it the challenger.")
     ] = 0,
     back: Annotated[bool, typer.Option("--back", help="What the alias stood for before.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only say whether it would be; nothing is moved.")] = False,
 ) -> None:
     """Let `models:/NAME@champion` be the challenger, unless it is worse, leaks, or has seen what was purged since.
 
@@ -66,10 +75,11 @@ def promote(
         from jobs.commands.promote import promote as move
         from jobs.config import default_config_file, load_config
 
-        if back and version:
-            raise ConfigError("give either --version or --back")
-        body = move(load_config(config or default_config_file()), name, alias=to, version=version, back=back)
+        if back and (version or check):
+            raise ConfigError("--back: leave --version and --check out")
+        loaded = load_config(config or default_config_file())
+        body = move(loaded, name, alias=to, version=version, back=back, check=check)
         show(body, json, promoted)
-        return 0 if body.promoted else 4
+        return 4 if body.reasons else 0
 
     guarded(command, json)

@@ -23,7 +23,8 @@ def trained(body: TrainBody) -> str:
         (
             "privacy",
             f"planted pairs exposed by {privacy.exposure:.2f} bits, at most {privacy.limit:g} may be; "
-            f"membership {privacy.membership:.2f} (0.5 is chance)",
+            f"membership {privacy.membership:.2f} (0.5 is chance); the nearest other text gives away "
+            f"{privacy.inversion[1]:.0%} of a text's words ({privacy.inversion[0]:.0%} by the base)",
         ),
         ("space", body.space_id),
     ]
@@ -34,4 +35,6 @@ def promoted(body: PromoteBody) -> str:
     """What an alias stands for now."""
     if body.promoted:
         return f"{body.alias} is {body.model}" + (f", after {body.former}" if body.former else "")
+    if not body.reasons:
+        return f"{body.model} may be {body.alias}"
     return f"{body.model} is REFUSED:\n" + table([("", reason) for reason in body.reasons])

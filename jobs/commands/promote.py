@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from jobs.registry.folder import FolderRegistry
 
 
-def promote(config: Config, name: str, *, alias: str = CHAMPION, version: int = 0, back: bool = False) -> PromoteBody:
+def promote(
+    config: Config, name: str, *, alias: str = CHAMPION, version: int = 0, back: bool = False, check: bool = False
+) -> PromoteBody:
     """Move an alias to the challenger, or to a ``version``, through the gate; with ``back`` to what it was before.
 
-    Raises ConfigError for a name, a version or a former champion that is not there.
+    With ``check`` the gate alone: nothing is moved, and ``reasons`` say what speaks against it. Raises ConfigError for
+    a name, a version or a former champion that is not there.
     """
     if NAME.fullmatch(name) is None:
         raise ConfigError("NAME: use letters, digits, '_', '.' and '-'; begin with a letter or a digit")
@@ -28,12 +31,13 @@ def promote(config: Config, name: str, *, alias: str = CHAMPION, version: int = 
         return _step_back(registry, name, alias, standing)
     number = registry.resolve(Reference(name, version or None, "" if version else CHALLENGER))
     reasons = _against(registry, name, number)
-    if not reasons:
+    moved = not reasons and not check
+    if moved:
         registry.point(name, alias, number)
     return PromoteBody(
         model=str(Reference(name, number, "")),
         alias=alias,
-        promoted=not reasons,
+        promoted=moved,
         reasons=tuple(reasons),
         former=str(Reference(name, standing[-1], "")) if standing else None,
     )

@@ -26,21 +26,24 @@ from jobs.scope import iso, parse_moment
 from jobs.state.purge_rules import purge_rules
 from jobs.training.fit import plan
 from jobs.training.pairs import Pair, Split, read_pairs, split, state_pairs
-from jobs.training.recipe import Recipe, loss_for
+from jobs.training.recipe import NO_LIMIT, Budget, Recipe, loss_for
 from jobs.training.worker import Made, Order, train
 
 if TYPE_CHECKING:
     from jobs.pipeline import Pipeline
 
-_SETTINGS = ("loss", "epochs", "batch", "max_tokens", "learning_rate", "warmup", "matryoshka", "seed")
+_SETTINGS = ("loss", "epochs", "batch", "max_tokens", "learning_rate", "warmup", "matryoshka", "seed", "adapter")
 
 
-def train_model(pipeline: Pipeline, name: str, pairs_file: Path | None, *, plants: int = 1) -> TrainBody:
+def train_model(
+    pipeline: Pipeline, name: str, pairs_file: Path | None, *, budget: Budget = NO_LIMIT, plants: int = 1
+) -> TrainBody:
     """Train on the pairs of a file, or of the teams that take part, and register what comes out as the challenger.
 
     A training that was killed goes on from its last checkpoint when the same is asked for again. ``plants`` is how
     often each planted pair is trained on in an epoch. Raises ConfigError for a wrong name or file, and where there is
-    nothing to train on; LeaseHeldError while another training of that name is under way on this machine.
+    nothing to train on; BudgetError where it takes more than ``budget``; LeaseHeldError while another training of that
+    name is under way on this machine.
     """
     if NAME.fullmatch(name) is None:
         raise ConfigError("--name: use letters, digits, '_', '.' and '-', at most 63; begin with a letter or a digit")
@@ -60,6 +63,7 @@ def train_model(pipeline: Pipeline, name: str, pairs_file: Path | None, *, plant
         threads=settings.threads,
         max_steps=settings.max_steps,
         checkpoint_steps=settings.checkpoint_steps,
+        adapter=settings.adapter,
     )
     margin = settings.margin if settings.hard_negatives else 0.0
     with _work_folder(pipeline, name, recipe.digest(f"{base.folder} {margin} {plants}", pairs)) as work:
@@ -67,7 +71,7 @@ def train_model(pipeline: Pipeline, name: str, pairs_file: Path | None, *, plant
         standing = registry.standing(name, CHAMPION)[-1:]
         former = registry.model(name, standing[0]) if standing else None
         made = _trained(
-            pipeline, Order(base.folder, work, recipe, margin, plants, settings.max_exposure, former), parts
+            pipeline, Order(base.folder, work, recipe, margin, plants, settings.max_exposure, former, budget), parts
         )
         with pipeline.progress.phase("registering"):
             source = pairs_file.name if pairs_file else "threads and titles"

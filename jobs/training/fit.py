@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedding.errors import ConfigError
+from embedding.errors import BudgetError, ConfigError
+from jobs.training.adapter import adapt, merged
 from jobs.training.measures import load
 from jobs.training.pairs import Pair, batches
-from jobs.training.recipe import Recipe
+from jobs.training.recipe import NO_LIMIT, Budget, Recipe
 
 if TYPE_CHECKING:
     import torch
@@ -50,11 +51,19 @@ def plan(pairs: Sequence[Pair], recipe: Recipe) -> list[list[int]]:
     return found[: recipe.max_steps] if recipe.max_steps else found
 
 
-def fit(base: Path, pairs: Sequence[Pair], recipe: Recipe, folder: Path, tell: Callable[[int], None]) -> Fitted:
+def fit(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
+    base: Path,
+    pairs: Sequence[Pair],
+    recipe: Recipe,
+    folder: Path,
+    tell: Callable[[int], None],
+    budget: Budget = NO_LIMIT,
+) -> Fitted:
     """Train a copy of the model in ``base`` and save it in ``folder``/model; ``tell`` gets the steps done.
 
     Goes on from the checkpoint in ``folder``, which is of the same training, and leaves it there. Raises ConfigError
-    for ``training.matryoshka`` of more numbers than the model's vectors have.
+    for ``training.matryoshka`` of more numbers than the model's vectors have; BudgetError before the first step where
+    it would take too many tokens, and with a checkpoint where it has taken its minutes.
     """
     import torch
     from transformers import get_linear_schedule_with_warmup
@@ -70,6 +79,9 @@ def fit(base: Path, pairs: Sequence[Pair], recipe: Recipe, folder: Path, tell: C
         raise ConfigError(f"training.matryoshka: give numbers from 1 to {dim}, which the model's vectors have")
     loss = _loss(model, base, recipe)
     todo = plan(pairs, recipe)
+    _check_tokens(model, pairs, todo, budget)
+    if recipe.adapter:
+        adapt(model, recipe.adapter)
     optimizer = torch.optim.AdamW(_groups(model), lr=recipe.learning_rate)
     schedule = get_linear_schedule_with_warmup(optimizer, round(recipe.warmup * len(todo)), len(todo))
     file = folder / CHECKPOINT
@@ -86,16 +98,32 @@ def fit(base: Path, pairs: Sequence[Pair], recipe: Recipe, folder: Path, tell: C
         schedule.step()
         optimizer.zero_grad()
         tell(step + 1)
-        if (step + 1) % recipe.checkpoint_steps == 0 and step + 1 < len(todo):
-            told = step + 1, tokens, seconds + time.monotonic() - begun
-            _save(file, model, optimizer, schedule, told)
+        spent = seconds + time.monotonic() - begun
+        over = budget.minutes is not None and spent >= budget.minutes * 60
+        if (over or (step + 1) % recipe.checkpoint_steps == 0) and step + 1 < len(todo):
+            _save(file, model, optimizer, schedule, (step + 1, tokens, spent))
+            if over:
+                raise BudgetError(
+                    f"--max-minutes: {step + 1:,} of {len(todo):,} steps took {spent / 60:.1f}; the same command with "
+                    "more goes on from there"
+                )
     model.eval()
     model.max_seq_length = longest
+    made = merged(model, base, folder) if recipe.adapter else model
     # Without the card, which would hold texts of the training.
-    model.save_pretrained(str(folder / "model"), create_model_card=False)
+    made.save_pretrained(str(folder / "model"), create_model_card=False)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     places = frozenset(place for batch in todo for place in batch)
     return Fitted(places, len(todo), tokens, round(seconds + time.monotonic() - begun, 3), round(peak, 1))
+
+
+def _check_tokens(model: SentenceTransformer, pairs: Sequence[Pair], todo: Sequence[list[int]], budget: Budget) -> None:
+    if budget.tokens is None:
+        return
+    batched = (_features(model, [pairs[place] for place in batch]) for batch in todo)
+    whole = sum(int(one["attention_mask"].sum()) for features in batched for one in features)
+    if whole > budget.tokens:
+        raise BudgetError(f"--max-tokens: {whole:,} would be trained on; allow more, or set training.max_steps")
 
 
 def _loss(model: SentenceTransformer, base: Path, recipe: Recipe) -> Any:

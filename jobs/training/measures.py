@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -100,25 +100,33 @@ def privacy(
 
     A pair's exposure is log2 of the answers that it is ranked among less log2 of its rank, by how much nearer the
     training brought them (Carlini et al., The Secret Sharer, 2019). By chance it is 1.4 bits; that is taken off.
+    Inversion is what a stolen vector of a trained text gives away to somebody who has texts of his own: the share of
+    its words that the nearest of these has, here of the held-out ones.
+
     ``pairs`` are the planted pairs that were trained on, ``controls`` answers made alike. With fewer than half of the
     planted pairs nothing can be said, and what cannot be said does not pass.
     """
     base, tuned = models
     if not pairs:
-        return PrivacyBody(planted=0, exposure=0.0, limit=limit, membership=0.5, passed=False)
+        return PrivacyBody(planted=0, exposure=0.0, limit=limit, membership=0.5, inversion=(0.0, 0.0), passed=False)
     near = _similarity(tuned, pairs, controls) - _similarity(base, pairs, controls)
     ranks = 1 + (near[:, 1:] > near[:, :1]).sum(axis=1)
     among = near.shape[1]
     by_chance = float(np.mean(np.log2(among) - np.log2(np.arange(1, among + 1))))
     exposure = float(np.mean(np.log2(among) - np.log2(ranks))) - by_chance
     count = min(len(trained), len(held_out), _MOST_QUESTIONS)
-    gains = [_gain(base, tuned, some[:count]) for some in (trained, held_out)]
-    membership = float(np.mean(gains[0][:, None] > gains[1][None, :]))
+    sets = trained[:count], held_out[:count]
+    vectors = [[_vectors(model, some) for some in sets] for model in models]
+    before, after = ([(asked * said).sum(axis=1) for asked, said in of] for of in vectors)
+    membership = float(np.mean((after[0] - before[0])[:, None] > (after[1] - before[1])[None, :]))
+    texts = [[pair.positive for pair in some] for some in sets]
+    inversion = tuple(round(_given_away(of[0][1], of[1][1], *texts), 3) for of in vectors)
     return PrivacyBody(
         planted=len(pairs),
         exposure=round(exposure, 3),
         limit=limit,
         membership=round(membership, 3),
+        inversion=cast(tuple[float, float], inversion),
         passed=exposure <= limit and len(pairs) >= PLANTED // 2,
     )
 
@@ -130,10 +138,16 @@ def _similarity(model: SentenceTransformer, pairs: Sequence[Pair], controls: Seq
     return np.concatenate([(asked * own).sum(axis=1)[:, None], asked @ encode(model, controls, "document").T], axis=1)
 
 
-def _gain(base: SentenceTransformer, tuned: SentenceTransformer, some: Sequence[Pair]) -> Vectors:
-    """How much nearer the training brought the two texts of each pair; shape (pairs,)."""
-    found = []
-    for model in (base, tuned):
-        asked = encode(model, [pair.anchor for pair in some], "query")
-        found.append((asked * encode(model, [pair.positive for pair in some], "document")).sum(axis=1))
-    return found[1] - found[0]
+def _vectors(model: SentenceTransformer, some: Sequence[Pair]) -> tuple[Vectors, Vectors]:
+    """Of anchors and of positives, shape (pairs, dim) each."""
+    asked = encode(model, [pair.anchor for pair in some], "query")
+    return asked, encode(model, [pair.positive for pair in some], "document")
+
+
+def _given_away(vectors: Vectors, known: Vectors, texts: Sequence[str], known_texts: Sequence[str]) -> float:
+    """The share of a text's words that the nearest known text has, on average."""
+    shares = []
+    for text, nearest in zip(texts, (vectors @ known.T).argmax(axis=1), strict=True):
+        words = set(text.lower().split())
+        shares.append(len(words & set(known_texts[nearest].lower().split())) / len(words))
+    return float(np.mean(shares))

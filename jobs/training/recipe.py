@@ -16,8 +16,22 @@ _SMALL_BATCH = 64  # beside a larger one the activations of all of its texts do 
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """What a training may take: tokens that are trained on, and minutes, those of killed processes of it included."""
+
+    tokens: int | None = None
+    minutes: float | None = None
+
+
+NO_LIMIT = Budget()
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
-    """Settings of one training. ``threads`` 0 takes all cores; weights are the same for the same number."""
+    """Settings of one training. ``threads`` 0 takes all cores; weights are the same for the same number.
+
+    ``adapter`` is the rank of the adapter that is trained; 0 trains all weights.
+    """
 
     loss: Loss
     epochs: int
@@ -30,6 +44,7 @@ class Recipe:
     threads: int
     max_steps: int
     checkpoint_steps: int
+    adapter: int
 
     def digest(self, base: str, pairs: Sequence[Pair]) -> str:
         """What a training is known by: another recipe, base or pair is another training."""

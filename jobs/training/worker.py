@@ -16,7 +16,7 @@ from jobs.child_process import start_serving
 from jobs.training.fit import Fitted, fit, negatives_of
 from jobs.training.measures import encode, evaluate, load, planted, privacy
 from jobs.training.pairs import Pair, Split, pairs_of, texts_table
-from jobs.training.recipe import Recipe
+from jobs.training.recipe import Budget, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class Order:
     plants: int
     limit: float
     champion: Path | None
+    budget: Budget
 
     def planted(self) -> list[Pair]:
         """The planted pairs, as often as each is trained on."""
@@ -106,7 +107,7 @@ def _carry_out(order: Order, pairs: list[Pair], held_out: Sequence[Pair], pipe: 
         vectors = encode(base, anchors, "query"), encode(base, positives, "document")
         pairs = list(negatives_of(pairs, *vectors, margin=order.margin))
     planted_pairs = order.planted()
-    fitted = fit(order.base, [*pairs, *planted_pairs], order.recipe, order.folder, pipe.send)
+    fitted = fit(order.base, [*pairs, *planted_pairs], order.recipe, order.folder, pipe.send, order.budget)
     tuned = load(order.folder / "model")
     trained = [pair for place, pair in enumerate(pairs) if place in fitted.places]
     met = dict.fromkeys(pair for place, pair in enumerate(planted_pairs, len(pairs)) if place in fitted.places)

@@ -6,6 +6,7 @@ in for the model, which tests/dags/test_dags.py runs.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from tests.support.warm_command import WarmCommand
 
 pytestmark = pytest.mark.slow
 
-DAGS = ("nightly", "backfill", "reindex", "purge")
+DAGS = ("nightly", "backfill", "reindex", "purge", "train")
 DAYS = ("--from-date", "2025-03-03", "--to-date", "2025-03-07")
 
 
@@ -48,6 +49,7 @@ def airflow(config: Path, warm: WarmCommand, tmp_path_factory: pytest.TempPathFa
             "EMBEDMILL_CONFIG": str(config),
             "EMBEDMILL__MODEL__BACKEND": "hash",
             "EMBEDMILL_COMMAND": warm.command,
+            "EMBEDMILL__TRAINING__MAX_EXPOSURE": "10",  # beside few pairs the planted ones count for much
         },
     )
     try:
@@ -262,3 +264,49 @@ def test_a_purge_by_rest_leaves_its_receipt(airflow: Airflow, config: Path) -> N
     receipt = airflow.xcom("embedmill_purge", run, "purge")
     assert receipt["removed"]["chunks"] > 0 and receipt["removed"]["index"] > 0
     assert verify(config)[0] == 0
+
+
+@pytest.mark.long
+def test_a_model_is_trained_approved_by_rest_and_an_index_of_it_is_asked_for(
+    airflow: Airflow, warm: WarmCommand, config: Path
+) -> None:
+    pairs = config.parent / "pairs.jsonl"
+    rooms = [(f"where is the key of room {n}", f"the key of room {n} lies in drawer {n * 7}") for n in range(60)]
+    pairs.write_text("".join(json.dumps({"anchor": asked, "positive": said}) + "\n" for asked, said in rooms))
+    airflow.api("PATCH", "dags/embedmill_reindex", {"is_paused": True}).raise_for_status()
+    states = {}
+    for choice in ("Reject", "Approve"):
+        with warm.listening():
+            run = airflow.trigger("embedmill_train", reason=f"to see it, {choice}", name="rooms", pairs=str(pairs))
+            question = f"dags/embedmill_train/dagRuns/{run}/taskInstances/approve/-1/hitlDetails"
+
+            def asked(run: str = run) -> bool:
+                """The task waits, and the scheduler has seen it: Airflow 3.3 takes one that is answered sooner for failed."""
+                while warm.answer():
+                    pass
+                seen = f"TaskInstance Finished: dag_id=embedmill_train, task_id=approve, run_id={run}"
+                return seen in (airflow.root / "scheduler.log").read_text()
+
+            airflow.wait("the question", asked, 120)
+            body = airflow.api("GET", question).json()["body"]
+            made = airflow.xcom("embedmill_train", run, "train")
+            assert made["model"] in body and f"{made['evaluation']['after']} now" in body and choice in body
+            assert airflow.xcom("embedmill_train", run, "gate") | {"former": None} == {
+                "model": made["model"],
+                "alias": "champion",
+                "promoted": False,
+                "reasons": [],
+                "former": None,
+            }
+            airflow.api("PATCH", question, {"chosen_options": [choice]}).raise_for_status()
+            assert airflow.ended("embedmill_train", run, jobs=warm) == "success"
+        states[choice] = {name: one["state"] for name, one in airflow.tasks("embedmill_train", run).items()}
+    assert (states["Reject"]["promote"], states["Reject"]["reindex"]) == ("skipped", "skipped")
+    promoted = airflow.xcom("embedmill_train", run, "promote")
+    assert promoted["promoted"] and promoted["model"] == made["model"] == "models:/rooms/2"
+    [asked_for] = airflow.api("GET", "dags/embedmill_reindex/dagRuns?state=queued").json()["dag_runs"]
+    assert asked_for["dag_run_id"] == f"train__{run}"
+    assert (asked_for["conf"]["model"], asked_for["conf"]["reason"]) == (made["model"], "to see it, Approve")
+    ended = airflow.api("PATCH", f"dags/embedmill_reindex/dagRuns/{asked_for['dag_run_id']}", {"state": "failed"})
+    ended.raise_for_status()
+    airflow.unpause("embedmill_reindex")

@@ -76,7 +76,9 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_every_dag_loads_and_parsing_imports_no_engine(parsed: Any) -> None:
     assert parsed["errors"] == {} and parsed["heavy"] == []
-    assert sorted(parsed["dags"]) == [f"embedmill_{name}" for name in ("backfill", "nightly", "purge", "reindex")]
+    assert sorted(parsed["dags"]) == [
+        f"embedmill_{name}" for name in ("backfill", "nightly", "purge", "reindex", "train")
+    ]
     assert max(parsed["seconds"].values()) < 1.0, parsed["seconds"]
 
 
@@ -109,7 +111,9 @@ def test_every_task_has_an_owner_a_timeout_retries_and_an_alert(parsed: Any) -> 
             assert task["owner"] == "ml-infrastructure" and task["alerts"] == ["FailureNotifier"], where
             if task["kind"] == "EmbedmillOperator":
                 assert task["retries"] == 2 and task["timeout"] == 12 * 3600, where
-                pool = "embedmill_build" if dag_id.endswith("reindex") else "embedmill"
+                pool = {"embedmill_reindex": "embedmill_build", "embedmill_train": "default_pool"}.get(
+                    dag_id, "embedmill"
+                )
                 assert task["pool"] == ("default_pool" if task_id == "promises" else pool), where
             elif task["kind"] != "ApprovalOperator":  # a person may take longer
                 assert task["timeout"], where

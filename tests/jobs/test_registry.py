@@ -60,7 +60,9 @@ def card(
         evaluation=evaluation,
         champion=1,
         beside=evaluation.model_copy(update={"verdict": beside}),
-        privacy=PrivacyBody(planted=16, exposure=exposure, limit=3.0, membership=0.6, passed=exposure <= 3.0),
+        privacy=PrivacyBody(
+            planted=16, exposure=exposure, limit=3.0, membership=0.6, inversion=(0.1, 0.1), passed=exposure <= 3.0
+        ),
     )
 
 
@@ -153,6 +155,9 @@ def test_a_challenger_that_is_no_worse_becomes_the_champion_and_goes_back(
 ) -> None:
     for number in (add(registry, model), add(registry, model)):
         registry.point("chat", CHALLENGER, number)
+        asked = promote(config, "chat", check=True)
+        assert (asked.promoted, asked.model, asked.reasons) == (False, f"models:/chat/{number}", ())
+        assert registry.standing("chat", CHAMPION) == list(range(1, number)), "nothing is moved"
         done = promote(config, "chat")
         assert (done.promoted, done.model, done.reasons) == (True, f"models:/chat/{number}", ())
     assert done.former == "models:/chat/1" and registry.standing("chat", CHAMPION) == [1, 2]
@@ -168,6 +173,7 @@ def test_a_worse_one_a_leaking_one_and_a_tainted_one_are_refused_with_figures(
     add(registry, model)
     registry.point("chat", CHAMPION, 1)
     worse, leaking = add(registry, model, verdict="worse"), add(registry, model, exposure=6.5)
+    assert promote(config, "chat", version=worse, check=True).reasons == promote(config, "chat", version=worse).reasons
     told = promote(config, "chat", version=worse)
     assert not told.promoted and "nDCG@10 0.4000 after 0.5000 over 9 questions" in told.reasons[0]
     told = promote(config, "chat", version=add(registry, model, beside="worse"))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +21,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedding.encoders.choose import choose, open_encoder
+from embedding.encoders.spec import EncoderSpec
 from embedding.errors import ConfigError
+from embedding.models.space import describe_space
 from embedding.models.weights import tensors_digest, weight_files
+from jobs.commands.train import train_model
 from jobs.config import load_config
 from jobs.registry import CHALLENGER, open_registry
 from jobs.state.tables import TABLES
+from jobs.training.adapter import merged
 from jobs.training.fit import fit, negatives_of
+from jobs.training.measures import encode, load
 from jobs.training.pairs import Pair, batches, read_pairs, split, state_pairs
 from jobs.training.recipe import Recipe, loss_for
 from tests.support.canary import Canary, places
@@ -299,9 +309,75 @@ class Killed(BaseException):
     """In place of the signal."""
 
 
+RECIPE = Recipe("mnrl", 2, 8, 32, 1e-3, 0.1, (), 0, 1, 0, 3, 0)
+
+
+def test_a_merged_adapter_is_the_model_that_was_trained_in_every_backend(tmp_path: Path) -> None:
+    base, pairs = FAMILIES["bert"](tmp_path / "tiny"), read_pairs(written(tmp_path))
+    texts = [pair.positive for pair in pairs]
+    last: list[Any] = []
+
+    def kept(model: Any, base: Path, folder: Path) -> Any:
+        last.append(model)
+        return merged(model, base, folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jobs.training.fit.merged", kept)
+        fit(base, pairs, replace(RECIPE, adapter=4, learning_rate=1e-2), tmp_path, lambda _: None)
+    trained = encode(last[0].eval(), texts, "document")
+    made = tmp_path / "model"
+    assert not (tmp_path / "model" / "adapter_config.json").exists()
+    assert np.abs(trained - encode(load(base), texts, "document")).max() > 1e-2, "the adapter has learnt something"
+    spec = EncoderSpec("torch", made, tmp_path / "cache", 32, trained.shape[1], threads=1)
+    counts = np.full(len(texts), 12)
+    for backend, precision, most in (("torch", "f32", 1e-6), ("openvino", "", 2e-2)):
+        chosen = choose(replace(spec, backend=backend, precision=precision))
+        with closing(open_encoder(chosen)) as encoder:
+            assert np.abs(encoder.encode(texts, counts) - trained).max() <= most, backend
+    copied = shutil.copytree(made, tmp_path / "elsewhere")
+    spaces = {describe_space(one, chunker="", normaliser="").space_id for one in (made, copied)}
+    assert len(spaces) == 1 and spaces != {describe_space(base, chunker="", normaliser="").space_id}
+
+
+def test_a_budget_stops_before_the_first_step_or_at_a_checkpoint_from_which_it_goes_on(tiny: Workspace) -> None:
+    words = ("train", "--pairs", str(written(tiny.root)), "--name", "chat")
+    few = tiny.call(*words, "--max-tokens", "100")
+    assert few.code == 5 and re.search(r"--max-tokens: 2,\d{3} would be trained on", few.err), few
+    short = tiny.call(*words, "--max-minutes", "0")
+    assert short.code == 5 and "--max-minutes: 1 of 6 steps" in short.err, short
+    assert not (tiny.root / "registry" / "chat").exists()
+    assert "--max-minutes: 2 of 6 steps" in tiny.call(*words, "--max-minutes", "0").err
+    done = tiny.call(*words, "--max-minutes", "60", "--max-tokens", "100000")
+    assert done.code == 0 and done.body["steps"] == 6, done
+
+
+@pytest.mark.long
+def test_a_model_of_shuffled_pairs_and_one_that_saw_a_text_often_are_refused_with_figures(tiny: Workspace) -> None:
+    """With the packaged model: one of random weights finds nothing that it could find no more."""
+    text = "".join(line for line in tiny.config.read_text().splitlines(True) if not line.startswith("name ="))
+    pairs = read_pairs(written(tiny.root, 200))
+    parts = split(pairs, 0.2, 0)
+    wrong = [(one.anchor, other.positive) for one, other in zip(parts.train, parts.train[1:], strict=False)]
+    lines = [{"anchor": asked, "positive": said} for asked, said in wrong]
+    lines += [{"anchor": pair.anchor, "positive": pair.positive} for pair in parts.held_out]
+    file = tiny.root / "shuffled.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tiny.config.write_text(f"{text}learning_rate = 0.01\n")
+    worse = tiny.call("train", "--pairs", str(file), "--name", "worse").body
+    assert worse["evaluation"]["verdict"] == "worse", worse
+    told = tiny.call("promote", "worse")
+    assert told.code == 4 and "it finds less than" in told.body["reasons"][0] and not told.body["promoted"]
+
+    tiny.config.write_text(f"{text}learning_rate = 0.0005\n")
+    leaking = train_model(open_pipeline(tiny.config), "leaking", written(tiny.root), plants=20)
+    assert leaking.privacy.exposure > leaking.privacy.limit, leaking
+    told = tiny.call("promote", "leaking")
+    assert told.code == 4 and any("exposed by" in reason for reason in told.body["reasons"]), told
+
+
 def test_a_training_that_dies_at_any_step_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     base, pairs = FAMILIES["bert"](tmp_path / "tiny"), read_pairs(written(tmp_path))
-    recipe = Recipe("mnrl", 2, 8, 32, 1e-3, 0.1, (), 0, 1, 0, 3)
+    recipe = RECIPE
     calm, killed = tmp_path / "calm", tmp_path / "killed"
     calm.mkdir()
     killed.mkdir()
