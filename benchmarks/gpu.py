@@ -7,6 +7,7 @@ beside it says what is measured. On a CPU it runs with a model of random weights
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import re
@@ -280,6 +281,8 @@ def measure(bench: Bench, say: Callable[[str], object]) -> dict[str, Figures]:
             figures = {"skipped": f"{missing.name} is not installed"}
         except Exception as error:  # a part that fails costs the others nothing
             figures = {"failed": f"{type(error).__name__}: {error}"}
+        gc.collect()
+        torch.cuda.empty_cache()  # for the processes of the next part
         bench.found[name] = {**figures, "seconds": round(time.monotonic() - start, 1)}
         say(f"{name}: {json.dumps(bench.found[name])}")
     return bench.found

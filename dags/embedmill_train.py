@@ -28,15 +28,15 @@ def version(context: Mapping[str, Any]) -> list[str]:
 
 
 @task.branch(retries=0, pool="default_pool")
+def ask_first(params: Any = None) -> str:
+    """A person, or nobody."""
+    return "approve" if params["approve"] else "what_next"
+
+
+@task.branch(retries=0, pool="default_pool", trigger_rule="none_failed_min_one_success")
 def what_next(params: Any = None) -> str:
-    """Ask first, or promote."""
-    return "approve" if params["approve"] else "promote"
-
-
-@task.short_circuit(retries=0, pool="default_pool")
-def index_wanted(params: Any = None) -> bool:
-    """False leaves the index with the model that it has."""
-    return bool(params["reindex"])
+    """An index of the model, or the champion at once."""
+    return "reindex" if params["reindex"] else "promote"
 
 
 @dag(
@@ -67,8 +67,11 @@ def train() -> None:
 
     `train` can be cleared and run again: it goes on from its last checkpoint. `gate` refuses a model that is worse than
     its base or the champion, that tells of its training, or that has seen what was purged since; its report is the
-    task's XCom. Then a person is asked, `promote` moves the alias `champion`, and `embedmill_reindex` is triggered.
-    `embedmill promote NAME --back` and `embedmill rollback` undo both.
+    task's XCom. Then a person is asked, `reindex` has `embedmill_reindex` build an index of this version and make it
+    live, and `promote` moves the alias `champion` last: with `model.name = "models:/NAME@champion"` no run finds an
+    index of another space than its model's but in the seconds between the two. Without `reindex` the alias moves
+    alone, and what is configured by it refuses to work until an index of it is live. `embedmill rollback` and
+    `embedmill promote NAME --back` undo both.
     """
     made = EmbedmillOperator(task_id="train", command=("train",), arguments=pairs, engine="none", writes=False)
     gate = EmbedmillOperator(
@@ -88,6 +91,18 @@ def train() -> None:
         "{{ made.evaluation.after }} now ({{ made.evaluation.verdict }}). Planted texts are exposed by "
         "{{ made.privacy.exposure }} bits of {{ made.privacy.limit }}.",
     )
+    reindex = TriggerDagRunOperator(
+        task_id="reindex",
+        trigger_dag_id="embedmill_reindex",
+        # Of this version: a cleared `train` makes another one. A task that is cleared has the same run go again.
+        trigger_run_id="{{ ('train__' ~ ti.xcom_pull(task_ids='train').model.split('/')[-1] ~ '__' ~ run_id)[:240] }}",
+        reset_dag_run=True,
+        conf={"reason": "{{ params.reason }}", "model": "{{ ti.xcom_pull(task_ids='train').model }}"},
+        wait_for_completion=True,
+        deferrable=True,
+        poke_interval=20,
+        retries=0,  # its tasks have their own
+    )
     promote = EmbedmillOperator(
         task_id="promote",
         command=("promote",),
@@ -96,16 +111,10 @@ def train() -> None:
         writes=False,
         trigger_rule="none_failed_min_one_success",
     )
-    reindex = TriggerDagRunOperator(
-        task_id="reindex",
-        trigger_dag_id="embedmill_reindex",
-        trigger_run_id="train__{{ run_id }}",
-        skip_when_already_exists=True,  # a try before this one has begun it
-        conf={"reason": "{{ params.reason }}", "model": "{{ ti.xcom_pull(task_ids='promote')['model'] }}"},
-    )
-    branch = what_next()
-    made >> gate >> branch >> [approve, promote]
-    approve >> promote >> index_wanted() >> reindex
+    ask, following = ask_first(), what_next()
+    made >> gate >> ask >> [approve, following]
+    approve >> following >> [reindex, promote]
+    reindex >> promote
 
 
 train()

@@ -29,8 +29,8 @@ class PrivacyBody(Body):
     exposure: float
     limit: float
     membership: float
-    inversion: tuple[float, float]
     passed: bool
+    inversion: Absent[tuple[float, float]] = None
 
 
 class TrainingBody(Body):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.bodies.models import PromoteBody, TrainBody
+from jobs.bodies.models import PrivacyBody, PromoteBody, TrainBody
 from jobs.cli.render import table
 
 
@@ -23,12 +23,18 @@ def trained(body: TrainBody) -> str:
         (
             "privacy",
             f"planted pairs exposed by {privacy.exposure:.2f} bits, at most {privacy.limit:g} may be; "
-            f"membership {privacy.membership:.2f} (0.5 is chance); the nearest other text gives away "
-            f"{privacy.inversion[1]:.0%} of a text's words ({privacy.inversion[0]:.0%} by the base)",
+            f"membership {privacy.membership:.2f} (0.5 is chance)" + _given_away(privacy),
         ),
         ("space", body.space_id),
     ]
     return f"{body.model} is the challenger\n" + table(rows)
+
+
+def _given_away(privacy: PrivacyBody) -> str:
+    if privacy.inversion is None:
+        return ""
+    before, now = privacy.inversion
+    return f"; the nearest other text gives away {now:.0%} of a text's words ({before:.0%} by the base)"
 
 
 def promoted(body: PromoteBody) -> str:

@@ -66,8 +66,9 @@ def train_model(
         adapter=settings.adapter,
     )
     margin = settings.margin if settings.hard_negatives else 0.0
+    registry = open_registry(pipeline.config)
+    registry.check_writable(name)  # not after hours of work
     with _work_folder(pipeline, name, recipe.digest(f"{base.folder} {margin} {plants}", pairs)) as work:
-        registry = open_registry(pipeline.config)
         standing = registry.standing(name, CHAMPION)[-1:]
         former = registry.model(name, standing[0]) if standing else None
         made = _trained(

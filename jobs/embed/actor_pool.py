@@ -43,11 +43,8 @@ def actor_pool(model: Model, shards: int, nodes: Sequence[Node]) -> ActorPool:
     """
     most = max(1, min(max(model.actors, model.max_actors), shards))
     least = min(model.actors, most)
-    gpus, remote = model.gpus_per_actor, is_remote(model.backend)
-    if gpus is None:
-        uses_gpu = not remote and model.name not in OWN_ENGINES
-        gpus = 1.0 if uses_gpu and _room([node.get("GPU", 0.0) for node in nodes], 1.0) >= most else 0.0
-    elif gpus and (room := _room([node.get("GPU", 0.0) for node in nodes], gpus)) < least:
+    gpus, remote = gpus_per_actor(model, nodes), is_remote(model.backend)
+    if gpus and (room := _room([node.get("GPU", 0.0) for node in nodes], gpus)) < least:
         have = ", ".join(f"{node.get('GPU', 0.0):g}" for node in nodes)
         raise ResourceError(
             f"model.gpus_per_actor: {least} actors of {gpus:g} GPUs each are asked for, and the nodes of the Ray "
@@ -61,6 +58,19 @@ def actor_pool(model: Model, shards: int, nodes: Sequence[Node]) -> ActorPool:
     cpus = TASK_CPUS if gpus or remote else math.floor(each * 100) / 100
     threads = model.threads or max(1, int(each / (1 - TASK_SHARE) + 1e-9))
     return ActorPool(least, most, cpus, gpus, threads, int(sum(shares) / TASK_CPUS))
+
+
+def gpus_per_actor(model: Model, nodes: Sequence[Node]) -> float:
+    """What an actor takes: as configured, else one where there are enough for all actors that may be, or none.
+
+    It does not depend on the shards of a run: what encodes is chosen by it before they are known.
+    """
+    if model.gpus_per_actor is not None:
+        return model.gpus_per_actor
+    if is_remote(model.backend) or model.name in OWN_ENGINES:
+        return 0.0
+    enough = _room([node.get("GPU", 0.0) for node in nodes], 1.0) >= max(1, model.actors, model.max_actors)
+    return 1.0 if enough else 0.0
 
 
 def _room(have: Sequence[float], each: float) -> int:

@@ -24,13 +24,13 @@ from embedding.encoders.backends import takes_ids
 from embedding.encoders.choose import choose, open_encoder
 from embedding.encoders.spec import EncoderSpec
 from embedding.errors import EmbedmillError
-from jobs.embed.actor_pool import TASK_CPUS, actor_pool, warm_up
+from jobs.embed.actor_pool import TASK_CPUS, actor_pool, gpus_per_actor, warm_up
 from jobs.embed.encoder_process import EncoderProcess, ShardRequest
 from jobs.embed.shard_trace import trace_shard
 from jobs.embed.stored_shard import StoredShard
 from jobs.embed.workers import EncodeShard, cut_shard, write_shard
 from jobs.engines.agreement import check_ray
-from jobs.engines.ray import nodes, start_ray
+from jobs.engines.ray import gpu_node, nodes, start_ray
 from jobs.state.staging import staged
 from jobs.state.store import State
 from jobs.telemetry.error_reporting import fault_from_bytes
@@ -46,8 +46,7 @@ def ready(config: Config, state: State, spec: EncoderSpec) -> EncoderSpec:
     started = start_ray(config, state.engines)
     if config.ray.address != "local":
         check_ray(state.root, None if spec.stored or spec.remote else spec.model)
-    most = max(config.model.actors, config.model.max_actors)
-    chosen = _chosen(spec, actor_pool(config.model, most, nodes()).gpus)
+    chosen = _chosen(spec, gpus_per_actor(config.model, nodes()))
     if started and config.ray.address == "local":
         warm_up()
     return chosen
@@ -94,6 +93,7 @@ def embed(
             compute=ActorPoolStrategy(min_size=pool.least, max_size=pool.most),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
+            **_sight(pool.gpus),
         )
         .map_batches(
             cast(Any, write_shard),
@@ -141,19 +141,28 @@ def _store(
     return shard
 
 
+def _sight(gpus: float) -> dict[str, Any]:
+    """What keeps an actor or a task without ``gpus`` from the GPUs of its node: of itself Ray shows it all of them."""
+    return {} if gpus or gpu_node() is None else {"runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}}
+
+
 def _chosen(spec: EncoderSpec, gpus: float) -> EncoderSpec:
     """``choose`` in a process that ends with it: the gate loads two encoders, and this one should stay small.
 
-    It has the ``gpus`` of an actor: without them Ray may run it on a node that has none, and what is the fastest there
-    is not what actors should run.
+    Where actors have ``gpus`` it runs on a node that has some: what is the fastest on another is not what they should
+    run. It asks Ray for none, so that it need not wait for a job that holds them.
     """
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     if not takes_ids(spec.backend):
         open_encoder(spec)  # what is wrong with a service's settings is said here and not by every actor
         return spec
+    options = _sight(gpus)
+    if gpus and (node := gpu_node()) is not None:
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
     try:
-        return ray.get(ray.remote(num_cpus=0, num_gpus=gpus, max_calls=1)(choose).remote(spec))
+        return ray.get(ray.remote(num_cpus=0, max_calls=1)(choose).options(**options).remote(spec))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, EmbedmillError):
             raise error.cause from None

@@ -70,6 +70,13 @@ def nodes() -> list[dict[str, float]]:
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
+def gpu_node() -> str | None:
+    """Ray's id of a node that has a GPU; None where none has."""
+    import ray
+
+    return next((node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")), None)
+
+
 def end_ray() -> None:
     """End the Ray that this process started, if any; a Ray that it only connected to goes on.
 

@@ -7,6 +7,7 @@ lock of the name; who reads holds nothing.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import uuid
@@ -97,6 +98,13 @@ class FolderRegistry:
             return None
 
     # -- writing -----------------------------------------------------------------------------------------------------
+
+    def check_writable(self, name: str) -> None:
+        """Raise ResourceError where no version of a name could be added; makes nothing."""
+        folder = self.root / name
+        there = next(one for one in (folder, *folder.parents) if one.exists())
+        if not os.access(there, os.W_OK):
+            raise ResourceError(f"registry.uri: {there}: cannot be written to")
 
     def add(
         self, name: str, model: Path, manifest: pa.Table, card: Callable[[int], Card], taint: Taint | None = None

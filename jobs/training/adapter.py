@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
 
 def adapt(model: SentenceTransformer, rank: int) -> None:
-    """Freeze the weights of a model, and put an adapter beside each of its matrices."""
+    """Freeze the weights of a model, and put an adapter beside each matrix of its transformer."""
     from peft import LoraConfig, get_peft_model
 
+    for part in model:
+        part.requires_grad_(False)  # also what follows the transformer: ``merged`` takes it from the base
     first = cast(Any, model[0])
     first.model = get_peft_model(first.model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
 

@@ -98,14 +98,14 @@ def fit(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
         schedule.step()
         optimizer.zero_grad()
         tell(step + 1)
-        spent = seconds + time.monotonic() - begun
+        spent = time.monotonic() - begun
         over = budget.minutes is not None and spent >= budget.minutes * 60
         if (over or (step + 1) % recipe.checkpoint_steps == 0) and step + 1 < len(todo):
-            _save(file, model, optimizer, schedule, (step + 1, tokens, spent))
+            _save(file, model, optimizer, schedule, (step + 1, tokens, seconds + spent))
             if over:
                 raise BudgetError(
-                    f"--max-minutes: {step + 1:,} of {len(todo):,} steps took {spent / 60:.1f}; the same command with "
-                    "more goes on from there"
+                    f"--max-minutes: {step + 1:,} of {len(todo):,} steps are done; the same command goes on from "
+                    "there, as long as its pairs are the same"
                 )
     model.eval()
     model.max_seq_length = longest

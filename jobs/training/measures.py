@@ -49,12 +49,13 @@ def encode(model: SentenceTransformer, texts: Sequence[str], prompt: str) -> Vec
 
 
 def load(folder: Path) -> SentenceTransformer:
-    """A model, on the GPU where there is one."""
+    """A model in float32, on the GPU where there is one."""
     import torch
     from sentence_transformers import SentenceTransformer
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return SentenceTransformer(str(folder), device=device, local_files_only=True)
+    given = {"dtype": torch.float32}  # in half precision small steps are rounded away
+    return SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=given)
 
 
 def evaluate(base: SentenceTransformer, tuned: SentenceTransformer, held_out: Sequence[Pair]) -> ComparedBody:
@@ -104,17 +105,17 @@ def privacy(
     its words that the nearest of these has, here of the held-out ones.
 
     ``pairs`` are the planted pairs that were trained on, ``controls`` answers made alike. With fewer than half of the
-    planted pairs nothing can be said, and what cannot be said does not pass.
+    planted pairs, or no other pair, nothing can be said, and what cannot be said does not pass.
     """
     base, tuned = models
-    if not pairs:
-        return PrivacyBody(planted=0, exposure=0.0, limit=limit, membership=0.5, inversion=(0.0, 0.0), passed=False)
+    count = min(len(trained), len(held_out), _MOST_QUESTIONS)
+    if not pairs or not count:
+        return PrivacyBody(planted=len(pairs), exposure=0.0, limit=limit, membership=0.5, passed=False)
     near = _similarity(tuned, pairs, controls) - _similarity(base, pairs, controls)
     ranks = 1 + (near[:, 1:] > near[:, :1]).sum(axis=1)
     among = near.shape[1]
     by_chance = float(np.mean(np.log2(among) - np.log2(np.arange(1, among + 1))))
     exposure = float(np.mean(np.log2(among) - np.log2(ranks))) - by_chance
-    count = min(len(trained), len(held_out), _MOST_QUESTIONS)
     sets = trained[:count], held_out[:count]
     vectors = [[_vectors(model, some) for some in sets] for model in models]
     before, after = ([(asked * said).sum(axis=1) for asked, said in of] for of in vectors)

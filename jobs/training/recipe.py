@@ -17,7 +17,7 @@ _SMALL_BATCH = 64  # beside a larger one the activations of all of its texts do 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a training may take: tokens that are trained on, and minutes, those of killed processes of it included."""
+    """What a training may take: tokens that are trained on, and minutes of this process."""
 
     tokens: int | None = None
     minutes: float | None = None

@@ -185,6 +185,8 @@ def test_gpus_are_counted_by_node() -> None:
     nodes = [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}]
     assert actor_pool(Model(actors=2), 9, nodes).gpus == 1.0
     assert actor_pool(Model(actors=3), 9, nodes).gpus == 0.0, "no third one: processors do it"
+    assert actor_pool(Model(actors=3), 1, nodes).gpus == 0.0, "and in a run of few shards, too"
+    assert actor_pool(Model(actors=3, gpus_per_actor=1), 2, nodes).gpus == 1.0, "two of them are enough for two shards"
     assert actor_pool(Model(actors=4, gpus_per_actor=0.5), 9, nodes).gpus == 0.5
     with pytest.raises(ResourceError, match=r"1 actors of 2 GPUs each .* have room for 0 \(GPUs by node: 1, 1\)"):
         actor_pool(Model(gpus_per_actor=2), 9, nodes)

@@ -15,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 import pytest
+import ray
 
 from embedding.encoders.spec import EncoderSpec
 from jobs.config import Config
 from jobs.config_sections import Model, Ray
 from jobs.embed import embed
 from jobs.engines.compat import minimal_ray
+from jobs.engines.ray import gpu_node
 from jobs.state.store import State
 from tests.support.paths import ROOT
 from tests.support.workspace import Workspace, counts, message
@@ -50,8 +52,6 @@ def break_the_encoder() -> None:
 @pytest.fixture(scope="module")
 def fragile() -> Iterator[None]:
     """A Ray of our own whose encoders are fragile; the run finds it started and uses it."""
-    import ray
-
     ray.shutdown()
     environment = {"PYTHONPATH": str(ROOT)}
     with minimal_ray():
@@ -118,16 +118,26 @@ def test_an_actor_that_has_a_gpu_encodes_every_shard(busy: Workspace, fragile: N
 def test_what_encodes_is_chosen_where_actors_run(
     fragile: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def resources(spec: EncoderSpec) -> EncoderSpec:
+    def seen(spec: EncoderSpec) -> EncoderSpec:
         import ray
 
-        return replace(spec, precision=str(ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0)))
+        context = ray.get_runtime_context()
+        taken = context.get_assigned_resources().get("GPU", 0.0)
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+        return replace(spec, precision=f"{context.get_node_id() == node} {taken} {'hidden' if hidden else 'seen'}")
 
-    monkeypatch.setattr(embed, "choose", resources)
-    spec = EncoderSpec("torch", ROOT, ROOT, 64, 8)
-    for model, gpus in ((Model(), "1.0"), (Model(gpus_per_actor=0.5), "0.5"), (Model(gpus_per_actor=0), "0.0")):
+    monkeypatch.setattr(embed, "choose", seen)
+    node, spec = gpu_node(), EncoderSpec("torch", ROOT, ROOT, 64, 8)
+    assert node
+    holder = ray.remote(num_gpus=1)(
+        lambda: time.sleep(600)
+    ).remote()  # another job's: what encodes is chosen all the same
+    while ray.available_resources().get("GPU"):
+        time.sleep(0.1)
+    for model, told in ((Model(), "seen"), (Model(gpus_per_actor=0.5), "seen"), (Model(gpus_per_actor=0), "hidden")):
         config = cast(Config, SimpleNamespace(model=model, ray=Ray()))
-        assert embed.ready(config, State(tmp_path / "state"), spec).precision == gpus
+        assert embed.ready(config, State(tmp_path / "state"), spec).precision == f"True 0.0 {told}"
+    ray.cancel(holder, force=True)
 
 
 def _arguments(process: psutil.Process) -> list[str]:
