@@ -47,7 +47,7 @@ def test_every_part_is_measured_with_a_tiny_model(tmp_path: Path) -> None:
     assert set(parts["encoder"]["with_texts"]) == RATES
     assert RATES | {"precision", "batch_texts", "peak_mb"} == set(parts["sentence_transformers"]["best"])
     assert sum(parts["tests"]["counts"].values()) >= 18
-    assert [set(row) for row in parts["stage"]["rows"]] == [RATES | {"shard_tokens"}]
+    assert [set(row) for row in parts["stage"]["rows"]] == [RATES | {"shard_tokens", "actors", "encoding"}]
 
     written = page.read_text()
     assert "Not measured yet" not in written and result["machine"]["card"] in written
