@@ -338,7 +338,7 @@ def test_a_merged_adapter_is_the_model_that_was_trained_in_every_backend(kind: s
     assert np.abs(trained - encode(load(base), texts, "document")).max() > 1e-2, "the adapter has learnt something"
     spec = EncoderSpec("torch", made, tmp_path / "cache", 64, trained.shape[1], threads=1)
     counts = np.full(len(texts), 12)
-    exact = 1e-6 if kind == "bert" else 2e-6  # one sum more
+    exact = 1e-6 if kind == "bert" else 1e-5  # short vectors, made to be of length 1
     for backend, precision, most in (("torch", "f32", exact), ("openvino", "", 2e-2)):
         chosen = choose(replace(spec, backend=backend, precision=precision))
         with closing(open_encoder(chosen)) as encoder:
