@@ -109,12 +109,24 @@ class LastRun(Body):
     started_at: str
 
 
+class QuarantinedBody(Body):
+    """A file, a partition (``key`` is empty) or a record of one that could not be read, cut or encoded, and why."""
+
+    source_id: str
+    partition: str
+    key: str
+    reason: str
+    detail: str
+    first_seen: str
+
+
 class Quarantine(Body):
-    """Rows by reason; ``total`` is of ``reasons``, the ignored ones are counted separately."""
+    """Rows by reason; ``total`` is of ``reasons``, the ignored ones are counted separately. ``newest``: 20 at most."""
 
     total: int
     reasons: dict[str, int]
     ignored: dict[str, int]
+    newest: tuple[QuarantinedBody, ...]
 
 
 class LevelBody(Body):

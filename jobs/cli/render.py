@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         HeldBackBody,
         MigrateBody,
         PackageBody,
+        QuarantinedBody,
         RollbackBody,
         SearchBody,
         StateCopyBody,
@@ -240,6 +241,7 @@ def status(body: StatusBody) -> str:
     rows.append(("lag", lag))
     rows += [("run", f"{r.started_at}  {r.command:<6} {r.status:<7} {r.run_id}") for r in body.last_runs]
     rows += [("quarantine", f"{count:,} {reason}") for reason, count in quarantine.reasons.items()]
+    rows += [("", _quarantined(one)) for one in quarantine.newest]
     rows += [("ignored", f"{count:,} {reason}") for reason, count in quarantine.ignored.items()]
     rows += [("held back", held_back(one)) for one in body.held_back]
     for one in body.levels:
@@ -247,6 +249,11 @@ def status(body: StatusBody) -> str:
         runs = f", and at the end of the last {one.missed_runs} runs" if one.missed_runs > 1 else ""
         rows.append(("promised", f"{one.name} {one.target:,.3g}: {'met' if one.met else 'MISSED'}, now {now}{runs}"))
     return f"space {body.space_id}\n" + table(rows)
+
+
+def _quarantined(one: QuarantinedBody) -> str:
+    where = f"{one.source_id} {one.partition}" + (f", {one.key}" if one.key else "")
+    return f"{where}: {one.reason}" + (f", {one.detail}" if one.detail else "")
 
 
 def held_back(one: HeldBackBody) -> str:

@@ -37,9 +37,10 @@ def _rows(body: ExplainBody) -> Iterator[tuple[str, str]]:
     for row in body.quarantine:
         where = f"{row.source_id} {row.partition}" + (f", record {row.key}" if row.key else "")
         said = f": {row.detail}" if row.detail else ""
+        tried = f"tried {row.attempts} time" + "s" * (row.attempts != 1)
         yield (
             "quarantine",
-            f"{row.reason}{said} ({where}; {row.step}, tried {row.attempts} times, since {row.first_seen})",
+            f"{row.reason}{said} ({where}; {row.step}, {tried}, since {row.first_seen})",
         )
     for purge in body.purges:
         yield "purged", f"by run {purge.run_id}: what is of a version up to {purge.purged_at} stays away"

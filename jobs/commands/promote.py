@@ -26,6 +26,8 @@ def promote(
     if NAME.fullmatch(alias) is None:
         raise ConfigError("--to: use letters, digits, '_', '.' and '-'; begin with a letter or a digit")
     registry = open_registry(config)
+    if not registry.versions(name):
+        raise ConfigError(f"NAME: no model {name} in {registry.root}; it has {', '.join(registry.names()) or 'none'}")
     standing = registry.standing(name, alias)
     if back:
         return _step_back(registry, name, alias, standing)

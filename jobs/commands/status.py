@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
-from jobs.bodies.answers import IndexState, LastRun, Quarantine, StatusBody, Version
+from jobs.bodies.answers import IndexState, LastRun, Quarantine, QuarantinedBody, StatusBody, Version
 from jobs.extract.held_deletions import held_back
 from jobs.metrics.levels import levels
 from jobs.pipeline import Pipeline
@@ -13,6 +15,8 @@ from jobs.report import BEGUN
 from jobs.scope import iso
 from jobs.state.lease import holder
 from jobs.state.state_id import state_id
+
+_SHOWN = 20  # of what is in quarantine, the newest
 
 
 def status(pipeline: Pipeline) -> StatusBody:
@@ -24,8 +28,10 @@ def status(pipeline: Pipeline) -> StatusBody:
     names = ("sources", "chunks", "removals", "vectors", "published", "quarantine", "runs")
     runs = state.read("runs").sort_by([("started_at", "descending")]).to_pylist()
     good = [r for r in runs if r["command"] == "run" and r["status"] in ("ok", "partial")]
-    listed = state.read("quarantine", ["reason", "ignored"]).to_pylist()
-    reasons = Counter(r["reason"] for r in listed if not r["ignored"])
+    columns = ["source_id", "partition", "key", "reason", "detail", "first_seen", "last_seen", "ignored"]
+    listed = state.read("quarantine", columns).sort_by([("last_seen", "descending")]).to_pylist()
+    bad = [r for r in listed if not r["ignored"]]
+    reasons = Counter(r["reason"] for r in bad)
     ignored = Counter(r["reason"] for r in listed if r["ignored"])
     versions = []
     if pipeline.has_index():
@@ -54,10 +60,24 @@ def status(pipeline: Pipeline) -> StatusBody:
         ),
         lag_seconds=round(time.time() - good[0]["started_at"] / 1e6, 1) if good else None,
         quarantine=Quarantine(
-            total=reasons.total(), reasons=dict(sorted(reasons.items())), ignored=dict(sorted(ignored.items()))
+            total=reasons.total(),
+            reasons=dict(sorted(reasons.items())),
+            ignored=dict(sorted(ignored.items())),
+            newest=tuple(_quarantined(r) for r in bad[:_SHOWN]),
         ),
         held_back=tuple(one.body() for one in held_back(state)),
         levels=levels(pipeline),
+    )
+
+
+def _quarantined(row: Mapping[str, Any]) -> QuarantinedBody:
+    return QuarantinedBody(
+        source_id=row["source_id"],
+        partition=row["partition"],
+        key=row["key"],
+        reason=row["reason"],
+        detail=row["detail"] or "",
+        first_seen=iso(row["first_seen"]),
     )
 
 

@@ -118,12 +118,15 @@ def read_golden(path: Path) -> GoldenSet:
     return GoldenSet(path.name, tuple(_impressions(questions) if weak else questions), weak)
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+GOLDEN = "give a golden set's file, or a BEIR folder"
+
+
+def json_lines(path: Path, fix: str = GOLDEN) -> Iterator[tuple[int, dict[str, object]]]:
     """Yield the number, from 1, and the object of each line; gzip where the name ends in .gz. Blank lines are skipped.
 
-    Raises ConfigError for a file that cannot be read, and for a line that is no JSON object.
+    Raises ConfigError for a file that cannot be read, which says ``fix``, and for a line that is no JSON object.
     """
-    for number, line in text_lines(path):
+    for number, line in text_lines(path, fix):
         if not line.strip():
             continue
         try:
@@ -135,7 +138,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
         yield number, values
 
 
-def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+def text_lines(path: Path, fix: str = GOLDEN) -> Iterator[tuple[int, str]]:
     """Yield the number, from 1, and the text of each line; gzip where the name ends in .gz.
 
     Raises ConfigError for a file that cannot be read.
@@ -149,7 +152,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise ConfigError(f"{path}: not UTF-8; save it in that encoding") from None
     except (OSError, EOFError) as error:
         why = getattr(error, "strerror", None) or "not a gzip file"
-        raise ConfigError(f"{path}: {why}; give a golden set's file, or a BEIR folder") from None
+        raise ConfigError(f"{path}: {why}; {fix}") from None
 
 
 def _question(number: int, values: dict[str, object], form: type[_Judged] | type[_Clicks]) -> Question:

@@ -72,7 +72,7 @@ def read_pairs(path: Path) -> list[Pair]:
     Raises ConfigError naming the line and the field, and never showing a text.
     """
     found = []
-    for number, line in json_lines(path):
+    for number, line in json_lines(path, "give a JSONL file of anchor and positive"):
         values = [line.get(name) for name in ("anchor", "positive")]
         for name, value in zip(("anchor", "positive"), values, strict=True):
             if not _is_text(value):

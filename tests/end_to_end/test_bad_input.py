@@ -24,6 +24,7 @@ import pytest
 from fpdf import FPDF
 
 from jobs.state.store import State
+from tests.support.command_line import invoke
 from tests.support.paths import ONE_CORE, ROOT
 from tests.support.workspace import DAY, START, TEAM, Ran, Workspace, copied, counts, message
 
@@ -185,6 +186,16 @@ def test_bad_message_is_in_quarantine(bad_messages: Poisoned, record: str, reaso
     found = re.search(r'"ts": "([0-9.]+)"', record)
     place = [r for r, _ in BAD_MESSAGES.values()].index(record)
     assert bad_messages.reasons[f"C1/{NEXT_DAY}|{found[1] if found else f'@{place}'}"] == reason
+
+
+def test_status_names_what_is_in_quarantine(bad_messages: Poisoned) -> None:
+    told = bad_messages.space.call("status").body["quarantine"]
+    assert len(told["newest"]) == min(told["total"], 20) > 5
+    assert all(one["source_id"] and one["first_seen"] for one in told["newest"])
+    named = {(one["partition"], one["reason"]) for one in told["newest"]}
+    assert {(f"C2/{NEXT_DAY}", "bad_json"), (f"C2/{DAY}", "bad_json")} <= named
+    shown = invoke(["status", "--config", str(bad_messages.space.config)]).stdout
+    assert f"C2/{DAY}: bad_json, " in shown
 
 
 def test_no_other_message_is_in_quarantine(bad_messages: Poisoned) -> None:

@@ -227,11 +227,13 @@ def test_status_says_what_is_held_back_since_when_and_counts_apart_what_is_ignor
     state = writing(Pipeline(load_config(workspace.config), Progress()).state)
     said = json.dumps({"missing_ts": {"since": 1_741_000_000_000_000, "documents": 2, "ids": ["x", "y"]}})
     state.change("sources", [{"source_id": "s", "partition": "C1/1", "held_back": said, "_delete": False}])
-    row = {"source_id": "s", "partition": "C1/1", "step": "extract", "_delete": False}
+    row = {"source_id": "s", "partition": "C1/1", "step": "extract", "first_seen": 1_000_000, "_delete": False}
     kinds = [("unsupported_type", True), ("unsupported_type", True), ("missing_ts", False)]
     state.change("quarantine", [row | {"key": str(n), "reason": r, "ignored": i} for n, (r, i) in enumerate(kinds)])
     body = workspace.call("status").body
-    assert body["quarantine"] == {"total": 1, "reasons": {"missing_ts": 1}, "ignored": {"unsupported_type": 2}}
+    counted = {"total": 1, "reasons": {"missing_ts": 1}, "ignored": {"unsupported_type": 2}}
+    first = {"source_id": "s", "partition": "C1/1", "key": "2", "reason": "missing_ts", "detail": ""}
+    assert body["quarantine"] == counted | {"newest": [first | {"first_seen": "1970-01-01T00:00:01Z"}]}
     held = {"source_id": "s", "partition": "C1/1", "reason": "missing_ts", "since": "2025-03-03T11:06:40Z"}
     assert body["held_back"] == [held | {"documents": 2}]
     shown = render.status(StatusBody.model_validate_json(json.dumps(body)))
