@@ -169,7 +169,15 @@ def _concerns(row: Row, doc_id: str, owners: set[At], named: set[At]) -> bool:
         return told[:_UNCUT] == doc_id[:_UNCUT] if is_cut(doc_id) else bounded_id(told) == doc_id
     if at in owners:
         return key in ("", tail)
-    return kind == "m" and row["partition"].split("/")[0] == rest.split("/")[0] and key == tail
+    channel, _, day = row["partition"].partition("/")
+    # A day of its channel that could not be read at all may hold it.
+    return kind == "m" and channel == rest.split("/")[0] and key in (tail, "") and (bool(key) or day == _day(tail))
+
+
+def _day(moment: str) -> str:
+    """The day (UTC) of a message's timestamp, in seconds; empty for what is none."""
+    seconds = moment.partition(".")[0]
+    return iso(int(seconds) * 1_000_000)[:10] if seconds.isdecimal() and len(seconds) <= 11 else ""
 
 
 # -- telling -----------------------------------------------------------------------------------------------------------

@@ -87,6 +87,16 @@ def test_a_file_that_cannot_be_read_is_in_quarantine_with_its_reason(ran: Worksp
     assert explain(ran, file_id(TEAM, "notes.txt"))["verdict"] == "published"
 
 
+def test_a_message_of_a_day_that_could_not_be_read_is_in_quarantine_with_it(ran: Workspace) -> None:
+    (ran.export / "general" / "2025-03-09.json").write_text('[{"type": "message", "text": "cut off')
+    assert ran.run().code == 3
+    at = 1741521600  # noon of that day
+    told = explain(ran, f"{TEAM}/m/C1/{at}.000100")
+    assert told["state"] == "quarantined" and told["quarantine"][0]["partition"] == "C1/2025-03-09"
+    for other in (f"{TEAM}/m/C1/{at + 86_400}.000100", f"{TEAM}/m/C2/{at}.000100", f"{TEAM}/m/C1/noon"):
+        assert explain(ran, other)["state"] == "unknown"
+
+
 def test_what_was_purged_says_by_which_run_and_until_when(ran: Workspace) -> None:
     ran.call("purge", "--team", TEAM, "--ids", doc(1))
     assert ran.run().code == 0
