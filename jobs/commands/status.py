@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow.compute as pc
+
 from jobs.bodies.answers import IndexState, LastRun, Quarantine, QuarantinedBody, StatusBody, Version
 from jobs.extract.held_deletions import held_back
 from jobs.metrics.levels import levels
@@ -29,9 +31,11 @@ def status(pipeline: Pipeline) -> StatusBody:
     runs = state.read("runs").sort_by([("started_at", "descending")]).to_pylist()
     good = [r for r in runs if r["command"] == "run" and r["status"] in ("ok", "partial")]
     columns = ["source_id", "partition", "key", "reason", "detail", "first_seen", "last_seen", "ignored"]
-    listed = state.read("quarantine", columns).sort_by([("last_seen", "descending")]).to_pylist()
-    bad = [r for r in listed if not r["ignored"]]
-    reasons = Counter(r["reason"] for r in bad)
+    quarantine = state.read("quarantine", columns)
+    listed = quarantine.select(["reason", "ignored"]).to_pylist()
+    bad = quarantine.filter(pc.invert(pc.fill_null(quarantine["ignored"], False)))
+    newest = bad.sort_by([("last_seen", "descending")]).slice(0, _SHOWN).to_pylist()
+    reasons = Counter(r["reason"] for r in listed if not r["ignored"])
     ignored = Counter(r["reason"] for r in listed if r["ignored"])
     versions = []
     if pipeline.has_index():
@@ -63,7 +67,7 @@ def status(pipeline: Pipeline) -> StatusBody:
             total=reasons.total(),
             reasons=dict(sorted(reasons.items())),
             ignored=dict(sorted(ignored.items())),
-            newest=tuple(_quarantined(r) for r in bad[:_SHOWN]),
+            newest=tuple(map(_quarantined, newest)),
         ),
         held_back=tuple(one.body() for one in held_back(state)),
         levels=levels(pipeline),
