@@ -16,7 +16,7 @@ from jobs.metrics.series import BY_NAME, PREFIX, SERIES
 from jobs.run_session import open_session
 from jobs.scope import Scope
 from tests.support.in_process import Death, Killed, open_pipeline
-from tests.support.workspace import TEAM, TEXTS, Workspace, message
+from tests.support.workspace import TEAM, TEXTS, Workspace, message, named_in
 
 pytestmark = pytest.mark.usefixtures("encoder_here")
 Told = dict[tuple[str, ...], float]  # by the series' name and the values of its labels
@@ -143,7 +143,7 @@ def test_no_label_holds_a_team_that_is_not_listed_or_a_text(ran: Workspace) -> N
     file = textfile(ran)
     ran.run()
     said = file.read_text()
-    assert TEAM not in said and not any(text[:20] in said for text in TEXTS) and "notes.txt" not in said
+    assert not named_in(said, TEAM, "notes.txt", *(text[:20] for text in TEXTS))
 
 
 # Fixed: other programs go by them.

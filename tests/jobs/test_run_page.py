@@ -13,7 +13,7 @@ import pytest
 from jobs.run_details import FOLDER, RunDetails, ShardTime, StepTime, drop_details, keep_details, kept_details
 from jobs.run_page.data import page_data
 from tests.support.in_process import open_pipeline
-from tests.support.workspace import TEAM, TEXTS, Workspace, message
+from tests.support.workspace import TEAM, TEXTS, Workspace, message, named_in
 
 pytestmark = pytest.mark.usefixtures("encoder_here")
 CHROMIUM = shutil.which("chromium")
@@ -38,9 +38,13 @@ def test_a_page_shows_what_the_run_did_and_no_text_team_or_channel(ran: Workspac
     for heading in ("Timeline", "Throughput", "Length of texts", "Workers", "Written, by team and channel"):
         assert f"<h2>{heading}</h2>" in text, heading
     assert "<h2>Put into quarantine</h2>" in text and "The last 2 runs" in text
-    for secret in ("canary", TEAM, "C1", "general", *TEXTS):
-        assert secret not in text, secret
+    assert not named_in(text, "canary", TEAM, "C1", "general", *TEXTS)
     assert page(ran, first)[0] == first
+
+
+def test_a_team_is_not_taken_for_an_hour_of_the_day() -> None:
+    assert not named_in(f"run 20250303{TEAM}2342, from 2025-03-03{TEAM}:23:42Z", TEAM)
+    assert named_in(f"<td>{TEAM} / C1</td>", TEAM, "C1", "general") == [TEAM, "C1"]
 
 
 def test_a_page_asks_nothing_of_any_network(ran: Workspace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from functools import cache
@@ -47,6 +48,11 @@ TEXTS = (
 def message(number: int, text: str, **more: Any) -> dict[str, Any]:
     """A plain message of user U1, ``number`` seconds into the day."""
     return {"type": "message", "user": "U1", "text": text, "ts": f"{START + number}.000100", **more}
+
+
+def named_in(said: str, *names: str) -> list[str]:
+    """Those of the names that begin a word of what was said: ``T01`` is a team, and no part of ``2025-03-03T01:00``."""
+    return [name for name in names if re.search(rf"(?<![0-9A-Za-z]){re.escape(name)}", said)]
 
 
 def writing(state: State) -> State:
