@@ -1,6 +1,6 @@
 # Two commands do all the set-up: `make demo` and `make test`. The environment is made once and reused while
 # requirements.txt, pyproject.toml and this file stay the same.
-.PHONY: help demo airflow environments test test-all coverage docs model chaos fuzz readers lint docs-generate bench bench-gpu clean-env clean
+.PHONY: help demo airflow environments test test-all coverage docs model chaos fuzz readers mlflow lint docs-generate bench bench-gpu clean-env clean
 SHELL := /bin/bash
 PYTHON ?= python3
 # Bytecode is kept, whatever the shell says: else each of the hundreds of processes that tests start compiles our modules.
@@ -25,6 +25,11 @@ MILVUS_VERSION := 2.3.5
 READERS := .venv-readers
 READERS_STAMP := $(READERS)/.current
 READERS_VERSION := 0.1.9
+
+# The server of the model registry that tests talk to. It asks for other versions of what we use.
+MLFLOW := .venv-mlflow
+MLFLOW_STAMP := $(MLFLOW)/.current
+MLFLOW_VERSION := 3.17.2
 
 help:  ## show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,6 +70,8 @@ fuzz: $(STAMP)  ## fuzz the Slack parser, the chunker and the file parsers, SECO
 
 readers: $(READERS_STAMP)  ## install MarkItDown beside the tests, which then compare readings of real files (pandoc and pdftotext: Debian's)
 
+mlflow: $(MLFLOW_STAMP)  ## install an MLflow server beside the tests, which then try the model registry on it
+
 lint: $(STAMP)  ## ruff, mypy and the layers of imports, changing nothing
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/mypy dags && $(BIN)/lint-imports
 
@@ -82,7 +89,7 @@ clean:  ## remove the demo's state
 	@rm -rf build
 
 clean-env:  ## remove the virtual environments
-	@rm -rf $(VENV) $(PEERS) $(MILVUS) $(READERS)
+	@rm -rf $(VENV) $(PEERS) $(MILVUS) $(READERS) $(MLFLOW)
 
 $(STAMP): requirements.txt pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null || \
@@ -115,4 +122,10 @@ $(READERS_STAMP): Makefile
 	@echo "making the other reader's virtual environment ($(READERS))" >&2
 	@test -x $(READERS)/bin/python || $(PYTHON) -m venv $(READERS)
 	@$(READERS)/bin/python -m pip install --quiet --disable-pip-version-check 'markitdown[docx,pptx,xlsx,xls,pdf]==$(READERS_VERSION)'
+	@touch $@
+
+$(MLFLOW_STAMP): Makefile
+	@echo "making the MLflow server's virtual environment ($(MLFLOW))" >&2
+	@test -x $(MLFLOW)/bin/python || $(PYTHON) -m venv $(MLFLOW)
+	@$(MLFLOW)/bin/python -m pip install --quiet --disable-pip-version-check mlflow==$(MLFLOW_VERSION)
 	@touch $@

@@ -34,24 +34,25 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="training-") as made:
         folder = Path(made)
-        corpus = _corpus(options.data)
+        corpus = corpus_of(options.data)
         _write(folder, corpus, options.set)
         pairs = _pairs(options.data, corpus, folder / "pairs.jsonl")
         print(f"{len(corpus):,} documents, {pairs:,} pairs", flush=True)
         if not options.train_only:
-            _told("run", _call(folder, "run"))
-            before = _call(folder, "evaluate", str(_golden(options.data, folder)), "--team", TEAM)
+            _told("run", call(folder, "run"))
+            golden_of(options.data, folder / "beir")
+            before = call(folder, "evaluate", "beir", "--team", TEAM)
             print("base:", before["modes"]["dense"], flush=True)
             (folder / "before.json").write_text(json.dumps(before))
-        _told("train", _call(folder, "train", "--pairs", "pairs.jsonl", "--name", "scifact"))
-        print("promote:", _call(folder, "promote", "scifact", codes=(0, 4)), flush=True)
+        _told("train", call(folder, "train", "--pairs", "pairs.jsonl", "--name", "scifact"))
+        print("promote:", call(folder, "promote", "scifact", codes=(0, 4)), flush=True)
         if not options.train_only:
-            _call(folder, "reindex", "--to-model", "models:/scifact@challenger", "--activate")
+            call(folder, "reindex", "--to-model", "models:/scifact@challenger", "--activate")
             text = (folder / "embedmill.toml").read_text()
             (folder / "embedmill.toml").write_text(
                 text.replace("[model]", '[model]\nname = "models:/scifact@challenger"')
             )
-            after = _call(folder, "evaluate", "beir", "--team", TEAM, "--against", "before.json", "--mode", "dense")
+            after = call(folder, "evaluate", "beir", "--team", TEAM, "--against", "before.json", "--mode", "dense")
             print("tuned:", after["modes"]["dense"], after["against"]["modes"]["dense"]["ndcg@10"], flush=True)
 
 
@@ -62,7 +63,8 @@ def _told(name: str, body: dict[str, Any]) -> None:
     print(f"{name}: {json.dumps(shown)}", flush=True)
 
 
-def _call(folder: Path, *words: str, codes: tuple[int, ...] = (0,)) -> dict[str, Any]:
+def call(folder: Path, *words: str, codes: tuple[int, ...] = (0,)) -> dict[str, Any]:
+    """Run a command in a folder; its object."""
     begun = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "jobs.cli", *words, "--json"], cwd=folder, capture_output=True, text=True, check=False
@@ -74,13 +76,15 @@ def _call(folder: Path, *words: str, codes: tuple[int, ...] = (0,)) -> dict[str,
     return body
 
 
-def _corpus(data: Path) -> dict[str, tuple[str, str]]:
+def corpus_of(data: Path) -> dict[str, tuple[str, str]]:
+    """Titles and texts of a BEIR folder by id."""
     with gzip.open(data / "corpus.jsonl.gz", "rt") as lines:
         rows = [json.loads(line) for line in lines]
     return {row["_id"]: (row["title"], row["text"]) for row in rows}
 
 
-def _write(folder: Path, corpus: dict[str, tuple[str, str]], settings: list[str]) -> None:
+def write_table(corpus: dict[str, tuple[str, str]], file: Path) -> None:
+    """A corpus as a table: a row for each document."""
     table = pa.table(
         {
             "id": list(corpus),
@@ -88,7 +92,11 @@ def _write(folder: Path, corpus: dict[str, tuple[str, str]], settings: list[str]
             "created": pa.array([1_600_000_000_000_000] * len(corpus), pa.timestamp("us", tz="UTC")),
         }
     )
-    pq.write_table(table, folder / "corpus.parquet")
+    pq.write_table(table, file)
+
+
+def _write(folder: Path, corpus: dict[str, tuple[str, str]], settings: list[str]) -> None:
+    write_table(corpus, folder / "corpus.parquet")
     (folder / "embedmill.toml").write_text(
         f'[[sources]]\nkind = "table"\nuri = "corpus.parquet"\nteam_id = "{TEAM}"\n'
         '[sources.columns]\nid = "id"\ntext = "body"\ncreated_at = "created"\n'
@@ -109,15 +117,13 @@ def _pairs(data: Path, corpus: dict[str, tuple[str, str]], file: Path) -> int:
     return len(found)
 
 
-def _golden(data: Path, folder: Path) -> Path:
-    """The test questions as `evaluate` reads them."""
-    made = folder / "beir"
+def golden_of(data: Path, made: Path) -> None:
+    """The test questions of a BEIR folder as `evaluate` reads them, in a folder that is made."""
     (made / "qrels").mkdir(parents=True)
     with gzip.open(data / "corpus.jsonl.gz") as given, (made / "corpus.jsonl").open("wb") as out:
         shutil.copyfileobj(given, out)
     shutil.copy(data / "queries.jsonl", made)
     shutil.copy(data / "qrels" / "test.tsv", made / "qrels")
-    return made
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Relative paths are taken from the folder of the file, so that a command means th
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import tomllib
@@ -29,11 +30,13 @@ from jobs.config_operation import Registry, Slo, Telemetry, Training
 from jobs.config_sections import Gate, IndexTarget, Limits, Model, Ray, Search, Spark, StateTarget, Text
 from jobs.config_sources import SOURCE_SECTIONS, TEAM_PATTERN, SourceConfig
 
+ENV_PREFIX = "EMBEDMILL__"
+
 
 class Config(BaseSettings):
     """The whole configuration."""
 
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="EMBEDMILL__", env_nested_delimiter="__")
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter="__")
 
     sources: Annotated[tuple[SourceConfig, ...], about("what is indexed; one `[[sources]]` each", min_length=1)]
     text: Text = Text()
@@ -129,6 +132,7 @@ def load_config(file: Path) -> Config:
             f"{file}: no such configuration file; give --config FILE, set EMBEDMILL_CONFIG, or write ./embedmill.toml"
         )
 
+    _check_variables()
     try:
         load_extensions()
         config = _settings_of(file)(base=file.resolve().parent)  # type: ignore[call-arg]  # the rest is in the file
@@ -149,6 +153,24 @@ def load_config(file: Path) -> Config:
         raise ConfigError(f"{file}: {error.strerror}") from None
     _check_paths(file, config)
     return config
+
+
+def _check_variables() -> None:
+    """Raise ConfigError for a variable of a section that there is none of: it would be passed over."""
+    for name in os.environ:
+        if not name.upper().startswith(ENV_PREFIX):
+            continue
+        section = name[len(ENV_PREFIX) :].lower().split("__")[0]
+        if section not in Config.model_fields:
+            near = difflib.get_close_matches(section, Config.model_fields, 1)
+            fix = f"is it {near[0]}?" if near else f"there are {', '.join(Config.model_fields)}"
+            raise ConfigError(f"{name}: the configuration has no section {section!r}; {fix}")
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    """The variable that has set a key, "" where it is of the file."""
+    wanted = [ENV_PREFIX + "__".join(map(str, location[:depth])).upper() for depth in range(len(location), 0, -1)]
+    return next((name for one in wanted for name in os.environ if name.upper() == one), "")
 
 
 def _settings_of(file: Path) -> type[Config]:
@@ -175,6 +197,8 @@ def _fault(location: tuple[int | str, ...], message: str, kind: str) -> str:
     elif kind == "tuple_type" and parts == ("sources",):
         message = "must be tables; write [[sources]] above the keys of each"
     message = message.removeprefix("Value error, ")
+    if variable := _variable(location):
+        key = f"{variable}: {key}"
     # A validator of a whole list says itself which entry it means: "[0].team_id: ..."
     return f"{key or 'sources'}{message if message.startswith('[') else f': {message}'}"
 

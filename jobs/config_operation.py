@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from jobs.config_fields import Section, about, server_address
 
@@ -60,6 +61,16 @@ class Training(Section):
     adapter: Annotated[
         int, about("rank of a low-rank adapter, which is merged into the weights; 0 trains them all", ge=0, le=1024)
     ] = 0
+    blend: Annotated[
+        float, about("share of the trained weights in the model that is made; the rest is the base's", gt=0, le=1)
+    ] = 1.0
+    layers: Annotated[
+        int,
+        about("how many of the base's layers stay, for a model that costs less; it learns the base's vectors", ge=0),
+    ] = 0
+    epsilon: Annotated[
+        float, about("differential privacy: bounds what the model tells of a thread; 0 promises nothing", ge=0)
+    ] = 0.0
     hard_negatives: Annotated[bool, about("each pair gets a near text that does not answer it")] = False
     margin: Annotated[float, about("such a text is less near than this share of the answer's nearness", gt=0, le=1)] = (
         0.95
@@ -77,21 +88,36 @@ class Training(Section):
         float, about("most that a model may tell of planted pairs and still be promoted", "bits", ge=0)
     ] = 3.0
 
+    @model_validator(mode="after")
+    def _by_itself(self) -> Self:
+        if self.epsilon and self.hard_negatives:
+            raise ValueError("hard_negatives are texts of other pairs, and with epsilon each pair stands by itself")
+        if self.matryoshka and (self.epsilon or self.layers):
+            raise ValueError("matryoshka is for losses that compare pairs; leave out epsilon and layers")
+        return self
+
 
 class Registry(Section):
     """Where models that were trained are kept (`models:/NAME@ALIAS` in `model.name`)."""
 
-    uri: Annotated[str, about("a folder")] = "registry"
+    uri: Annotated[str, about("a folder, or `http(s)://` of an MLflow server")] = "registry"
     tainted_hours: Annotated[
         float, about("a model that has seen what was purged since is used no longer than that", "hours", ge=0)
     ] = 72.0
 
     @field_validator("uri")
     @classmethod
-    def _folder(cls, uri: str) -> str:
-        if "://" in uri:
-            raise ValueError("give a folder; a server and an object store are not supported yet")
-        return uri
+    def _folder_or_server(cls, uri: str) -> str:
+        if "://" not in uri:
+            return uri
+        if (given := urlsplit(uri)).scheme not in ("http", "https") or not given.hostname:
+            raise ValueError("give a folder, or http(s)://HOST of an MLflow server")
+        if given.username or given.password or given.query:
+            raise ValueError(
+                "give no user, password or query here; set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD"
+            )
+        return uri.rstrip("/")
 
 
 class Slo(Section):

@@ -15,6 +15,7 @@ from hypothesis import settings
 from jobs.engines.environment import quiet_engines
 from tests.support.milvus_server import MISSING, PYTHON, MilvusServer
 from tests.support.object_store import KEYS, NO_WEED, Moto, Weed, has_weed
+from tests.support.trainings import with_tiny_model
 from tests.support.vespa_server import VespaServer
 from tests.support.workspace import Workspace, copied
 
@@ -200,6 +201,13 @@ def _ran_once(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def ran(tmp_path: Path, _ran_once: Workspace) -> Workspace:
     """A workspace whose first run is done."""
     return copied(_ran_once, tmp_path / "ws")
+
+
+@pytest.fixture
+def tiny(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A workspace whose model is tiny, of random weights, and whose trainings have a cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workspace.root / "cache"))
+    return with_tiny_model(workspace)
 
 
 @pytest.fixture(scope="module")

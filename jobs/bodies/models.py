@@ -33,8 +33,19 @@ class PrivacyBody(Body):
     inversion: Absent[tuple[float, float]] = None
 
 
+class PromiseBody(Body):
+    """Differential privacy of a training, of each thread in it: (``epsilon``, ``delta``), by so much ``noise``."""
+
+    epsilon: float
+    delta: float
+    noise: float
+
+
 class TrainingBody(Body):
-    """How a model was made. ``pairs`` are those that it was trained on, ``held_out`` those that it is measured by."""
+    """How a model was made. ``pairs`` are those that it was trained on, ``held_out`` those that it is measured by.
+
+    ``promise`` is of this training alone: what the base was trained on is told as before.
+    """
 
     source: str
     pairs: int
@@ -45,12 +56,14 @@ class TrainingBody(Body):
     tokens: int
     seconds: float
     peak_mb: float
+    promise: Absent[PromiseBody] = None
 
 
 class Card(Body):
     """What is known of a registered model. ``manifest`` is the digest of the list of documents that it has seen.
 
-    ``beside`` compares it with the version that was the ``champion`` when it was made, where there was one.
+    ``beside`` compares it with the version that was the ``champion`` when it was made, where there was one. A model of
+    fewer layers has ``speed``: texts per second by the base and by itself, on the machine that trained it.
     """
 
     name: str
@@ -67,6 +80,7 @@ class Card(Body):
     privacy: PrivacyBody
     champion: Absent[int] = None
     beside: Absent[ComparedBody] = None
+    speed: Absent[tuple[float, float]] = None
 
 
 class Taint(Body):
@@ -90,6 +104,8 @@ class TrainBody(Body):
     evaluation: ComparedBody
     privacy: PrivacyBody
     beside: Absent[ComparedBody] = None
+    speed: Absent[tuple[float, float]] = None
+    promise: Absent[PromiseBody] = None
 
 
 class PromoteBody(Body):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from jobs.bodies.models import PrivacyBody, PromoteBody, TrainBody
 from jobs.cli.render import table
 
@@ -25,9 +27,19 @@ def trained(body: TrainBody) -> str:
             f"planted pairs exposed by {privacy.exposure:.2f} bits, at most {privacy.limit:g} may be; "
             f"membership {privacy.membership:.2f} (0.5 is chance)" + _given_away(privacy),
         ),
+        *_promised(body),
         ("space", body.space_id),
     ]
     return f"{body.model} is the challenger\n" + table(rows)
+
+
+def _promised(body: TrainBody) -> Iterator[tuple[str, str]]:
+    if body.promise is not None:
+        told = body.promise
+        yield "promised", f"of any thread it tells at most epsilon {told.epsilon:g}, delta {told.delta:.2g}"
+    if body.speed is not None:
+        base, own = body.speed
+        yield "speed", f"{own:,.0f} texts/s, {own / base:.2f} x its base"
 
 
 def _given_away(privacy: PrivacyBody) -> str:

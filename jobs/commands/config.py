@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from jobs.bodies.answers import ConfigBody, Origin, Setting
-from jobs.config import load_config
+from jobs.config import ENV_PREFIX, load_config
 from jobs.redaction import MASK, is_secret, masked
 
 if TYPE_CHECKING:
     from jobs.config import Config
-
-PREFIX = "EMBEDMILL__"
 
 
 def show_config(file: Path) -> ConfigBody:
@@ -34,7 +32,7 @@ def effective(config: Config, file: Path, environment: Collection[str]) -> tuple
     ``environment`` are the names of the variables that were there when the configuration was loaded.
     """
     written = tomllib.loads(file.read_text(encoding="utf-8"))
-    given = {name.upper() for name in environment if name.upper().startswith(PREFIX)}
+    given = {name.upper() for name in environment if name.upper().startswith(ENV_PREFIX)}
     return tuple(
         Setting(key=_dotted(path), value=_shown(path, value), origin=_origin(path, written, given))
         for path, value in _leaves(config.model_dump(), ())
@@ -65,7 +63,7 @@ def _shown(path: tuple[str | int, ...], value: Any) -> Any:
 
 def _origin(path: tuple[str | int, ...], written: Any, given: Collection[str]) -> Origin:
     names = [str(part).upper() for part in path]
-    if any(PREFIX + "__".join(names[:length]) in given for length in range(1, len(names) + 1)):
+    if any(ENV_PREFIX + "__".join(names[:length]) in given for length in range(1, len(names) + 1)):
         return "environment"
     at = written
     for part in path:

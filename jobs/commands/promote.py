@@ -10,7 +10,7 @@ from jobs.registry import CHALLENGER, CHAMPION, NAME, Reference, open_registry
 
 if TYPE_CHECKING:
     from jobs.config import Config
-    from jobs.registry.folder import FolderRegistry
+    from jobs.registry.base import Registry
 
 
 def promote(
@@ -27,7 +27,7 @@ def promote(
         raise ConfigError("--to: use letters, digits, '_', '.' and '-'; begin with a letter or a digit")
     registry = open_registry(config)
     if not registry.versions(name):
-        raise ConfigError(f"NAME: no model {name} in {registry.root}; it has {', '.join(registry.names()) or 'none'}")
+        raise ConfigError(f"NAME: no model {name} in {registry.where}; it has {', '.join(registry.names()) or 'none'}")
     standing = registry.standing(name, alias)
     if back:
         return _step_back(registry, name, alias, standing)
@@ -45,7 +45,7 @@ def promote(
     )
 
 
-def _step_back(registry: FolderRegistry, name: str, alias: str, standing: list[int]) -> PromoteBody:
+def _step_back(registry: Registry, name: str, alias: str, standing: list[int]) -> PromoteBody:
     if len(standing) < 2:
         raise ConfigError(f"--back: {alias} of {name} stood for no other model before")
     former, number = standing[-1], standing[-2]
@@ -62,7 +62,7 @@ def _step_back(registry: FolderRegistry, name: str, alias: str, standing: list[i
     )
 
 
-def _against(registry: FolderRegistry, name: str, version: int) -> list[str]:
+def _against(registry: Registry, name: str, version: int) -> list[str]:
     """Why a version may not be promoted, with figures."""
     card, taint = registry.card(name, version), registry.taint(name, version)
     privacy, reasons = card.privacy, []

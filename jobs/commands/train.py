@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from embedding.errors import ConfigError, LeaseHeldError
 from embedding.models.packaged import own_engine
-from jobs.bodies.models import Card, Taint, TrainBody, TrainingBody
+from jobs.bodies.models import Card, PromiseBody, Taint, TrainBody, TrainingBody
 from jobs.engines.tested import installed
 from jobs.pipeline import describe
 from jobs.registry import CHALLENGER, CHAMPION, NAME, PREFIX, Reference, open_registry, reference_of
@@ -24,15 +24,19 @@ from jobs.registry.taints import taint_of
 from jobs.registry.use import model_folder, pinned_name, training_folder
 from jobs.scope import iso, parse_moment
 from jobs.state.purge_rules import purge_rules
-from jobs.training.fit import plan
+from jobs.training.fit import steps_of
 from jobs.training.pairs import Pair, Split, read_pairs, split, state_pairs
+from jobs.training.private import Promise
 from jobs.training.recipe import NO_LIMIT, Budget, Recipe, loss_for
 from jobs.training.worker import Made, Order, train
 
 if TYPE_CHECKING:
     from jobs.pipeline import Pipeline
 
-_SETTINGS = ("loss", "epochs", "batch", "max_tokens", "learning_rate", "warmup", "matryoshka", "seed", "adapter")
+_SETTINGS = (
+    *("loss", "epochs", "batch", "max_tokens", "learning_rate", "warmup", "matryoshka", "seed"),
+    *("adapter", "blend", "layers", "epsilon"),
+)
 
 
 def train_model(
@@ -52,7 +56,9 @@ def train_model(
     pairs = read_pairs(pairs_file) if pairs_file else _own_pairs(pipeline)
     parts = split(pairs, settings.held_out, settings.seed)
     recipe = Recipe(
-        loss=loss_for(settings.loss, parts.train, settings.batch_size),
+        loss=loss_for(
+            settings.loss, parts.train, settings.batch_size, layers=settings.layers, epsilon=settings.epsilon
+        ),
         epochs=settings.epochs,
         batch=settings.batch_size,
         max_tokens=settings.max_tokens,
@@ -64,6 +70,9 @@ def train_model(
         max_steps=settings.max_steps,
         checkpoint_steps=settings.checkpoint_steps,
         adapter=settings.adapter,
+        blend=settings.blend,
+        layers=settings.layers,
+        epsilon=settings.epsilon,
     )
     margin = settings.margin if settings.hard_negatives else 0.0
     registry = open_registry(pipeline.config)
@@ -146,7 +155,7 @@ def _work_folder(pipeline: Pipeline, name: str, training: str) -> Iterator[Path]
 
 
 def _trained(pipeline: Pipeline, order: Order, parts: Split) -> Made:
-    steps = len(plan([*parts.train, *order.planted()], order.recipe))
+    steps = steps_of([*parts.train, *order.planted()], order.recipe)
     done = 0
     with pipeline.progress.bar("train", steps, "steps") as advance:
         for told in train(order, parts):
@@ -190,6 +199,7 @@ def _register(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
         tokens=made.fitted.tokens,
         seconds=made.fitted.seconds,
         peak_mb=made.fitted.peak_mb,
+        promise=_promised(made.fitted.promise),
     )
 
     def card(number: int) -> Card:
@@ -208,6 +218,7 @@ def _register(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
             privacy=made.privacy,
             champion=standing[0] if standing else None,
             beside=made.beside,
+            speed=made.speed,
         )
 
     def mark_of_now() -> Taint | None:
@@ -229,4 +240,12 @@ def _register(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
         evaluation=made.evaluation,
         privacy=made.privacy,
         beside=made.beside,
+        speed=made.speed,
+        promise=training.promise,
     )
+
+
+def _promised(told: Promise | None) -> PromiseBody | None:
+    if told is None:
+        return None
+    return PromiseBody(epsilon=told.epsilon, delta=told.delta, noise=round(told.noise, 4))

@@ -10,7 +10,7 @@ from embedding.errors import ConfigError
 
 if TYPE_CHECKING:
     from jobs.config import Config
-    from jobs.registry.folder import FolderRegistry
+    from jobs.registry.base import Registry
 
 PREFIX = "models:/"
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -37,8 +37,13 @@ def reference_of(text: str) -> Reference:
     return Reference(found[1], int(found[3]) if found[3] else None, found[2] or "")
 
 
-def open_registry(config: Config) -> FolderRegistry:
-    """The registry of ``[registry]``."""
+def open_registry(config: Config) -> Registry:
+    """The registry of ``[registry]``: a folder, or a server that speaks MLflow's API."""
+    uri = config.registry.uri
+    if "://" in uri:
+        from jobs.registry.mlflow import MlflowRegistry
+
+        return MlflowRegistry(uri, config.cache / "registry")
     from jobs.registry.folder import FolderRegistry
 
-    return FolderRegistry(config.path(config.registry.uri))
+    return FolderRegistry(config.path(uri))

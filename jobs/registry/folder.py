@@ -20,35 +20,36 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from embedding.atomic_file import flush, replace_file
-from embedding.errors import ConfigError, ResourceError
+from embedding.errors import ResourceError
 from jobs.bodies.models import Card, Taint
-from jobs.registry import CHAMPION, NAME, Reference
+from jobs.registry import NAME
+from jobs.registry.base import Registry
 
 _MODEL, _CARD, _MANIFEST, _TAINT, _ALIASES = "model", "card.json", "manifest.parquet", "tainted.json", "aliases.json"
 
 
-class FolderRegistry:
-    """The registry below ``root``, which is made by the first model. Raises ResourceError where it cannot be used."""
+class FolderRegistry(Registry):
+    """The registry below ``root``, which is made by the first model."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root, self.where = root, str(root)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def names(self) -> list[str]:
-        """Names that have a version."""
+        """See ``Registry``."""
         if not self.root.is_dir():
             return []
         return sorted(one.name for one in self.root.iterdir() if NAME.fullmatch(one.name) and self.versions(one.name))
 
     def versions(self, name: str) -> list[int]:
-        """The versions of a name, in order; empty for one that is not known."""
+        """See ``Registry``."""
         folder = self.root / name
         found = (one.name for one in folder.iterdir()) if folder.is_dir() else ()
         return sorted(int(one) for one in found if re.fullmatch("[1-9][0-9]*", one))
 
     def standing(self, name: str, alias: str) -> list[int]:
-        """What an alias has stood for, the newest last; empty where it stands for none."""
+        """See ``Registry``."""
         try:
             said = json.loads((self.root / name / _ALIASES).read_bytes())
         except FileNotFoundError:
@@ -56,30 +57,12 @@ class FolderRegistry:
         there = set(self.versions(name))
         return [version for version in said.get(alias, []) if version in there]
 
-    def resolve(self, wanted: Reference) -> int:
-        """The version that a reference stands for. Raises ConfigError where there is none, naming those that are."""
-        known = self.versions(wanted.name)
-        if wanted.version is not None:
-            if wanted.version in known:
-                return wanted.version
-            shown = ", ".join(map(str, known)) or "none"
-            raise ConfigError(f"model.name: {wanted}: {self.root} has no such version; it has {shown}")
-        standing = self.standing(wanted.name, wanted.alias)
-        if not standing:
-            fix = (
-                f"`embedmill promote {wanted.name}` makes one the {CHAMPION}"
-                if known
-                else "`embedmill train` makes one"
-            )
-            raise ConfigError(f"model.name: {wanted}: stands for no version in {self.root}; {fix}")
-        return standing[-1]
-
     def model(self, name: str, version: int) -> Path:
-        """The folder of a version's model, which sentence-transformers can load."""
+        """See ``Registry``."""
         return self._of(name, version) / _MODEL
 
     def card(self, name: str, version: int) -> Card:
-        """What is known of a version. Raises ResourceError for a card that cannot be read."""
+        """See ``Registry``."""
         file = self._of(name, version) / _CARD
         try:
             return Card.model_validate_json(file.read_bytes(), strict=False)
@@ -87,11 +70,11 @@ class FolderRegistry:
             raise ResourceError(f"{file}: cannot be read ({type(error).__name__})") from None
 
     def manifest(self, name: str, version: int) -> pa.Table:
-        """The documents that a version has seen; see jobs/registry/manifest.py."""
+        """See ``Registry``."""
         return pq.read_table(self._of(name, version) / _MANIFEST)
 
     def taint(self, name: str, version: int) -> Taint | None:
-        """The first purge of what a version has seen; None where there was none."""
+        """See ``Registry``."""
         try:
             return Taint.model_validate_json((self._of(name, version) / _TAINT).read_bytes())
         except FileNotFoundError:
@@ -100,7 +83,7 @@ class FolderRegistry:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def check_writable(self, name: str) -> None:
-        """Raise ResourceError where no version of a name could be added; makes nothing."""
+        """See ``Registry``."""
         folder = self.root / name
         there = next(one for one in (folder, *folder.parents) if one.exists())
         if not os.access(there, os.W_OK):
@@ -109,7 +92,7 @@ class FolderRegistry:
     def add(
         self, name: str, model: Path, manifest: pa.Table, card: Callable[[int], Card], taint: Taint | None = None
     ) -> int:
-        """Copy a model into the registry as the next version, with its card and its mark; returns its number."""
+        """See ``Registry``. It is copied beside its place and renamed into it."""
         with self._locked(name) as folder:
             version = max((*self.versions(name), *self._gone(folder)), default=0) + 1
             part = folder / f".{version}.{uuid.uuid4().hex}"
@@ -129,21 +112,21 @@ class FolderRegistry:
         return version
 
     def point(self, name: str, alias: str, version: int) -> None:
-        """Let an alias stand for a version."""
+        """See ``Registry``."""
         self._keep(name, alias, lambda standing: [*(one for one in standing if one != version), version])
 
     def step_back(self, name: str, alias: str) -> None:
-        """Let an alias stand again for what it stood for before."""
+        """See ``Registry``."""
         self._keep(name, alias, lambda standing: standing[:-1])
 
     def mark(self, name: str, version: int, taint: Taint) -> None:
-        """Mark a version whose documents were purged; the first mark stays."""
+        """See ``Registry``."""
         with self._locked(name):
             if self.taint(name, version) is None:
                 replace_file(self._of(name, version) / _TAINT, taint.to_json().encode())
 
     def remove(self, name: str, version: int) -> None:
-        """Remove a version with all of its files; its number is not given again."""
+        """See ``Registry``."""
         with self._locked(name) as folder:
             (folder / str(version)).rename(folder / f".{version}.gone")
             _clear(folder)

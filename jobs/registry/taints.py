@@ -17,7 +17,7 @@ from jobs.state.purge_rules import PurgeRule
 
 if TYPE_CHECKING:
     from jobs.config import Config
-    from jobs.registry.folder import FolderRegistry
+    from jobs.registry.base import Registry
     from jobs.state.store import State
 
 
@@ -75,7 +75,7 @@ def remove_tainted(config: Config, *, dry_run: bool = False) -> list[str]:
     return gone
 
 
-def _made_at(registry: FolderRegistry, name: str, version: int) -> int:
+def _made_at(registry: Registry, name: str, version: int) -> int:
     try:
         return parse_moment(registry.card(name, version).made_at, "made_at")
     except ResourceError:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from jobs.training.measures import load
-
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
@@ -21,8 +19,8 @@ def adapt(model: SentenceTransformer, rank: int) -> None:
     first.model = get_peft_model(first.model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
 
 
-def merged(model: SentenceTransformer, base: Path, folder: Path) -> SentenceTransformer:
-    """The model in ``base`` with the adapter of ``model``, which goes through ``folder``, merged into its weights.
+def merged(model: SentenceTransformer, fresh: SentenceTransformer, folder: Path) -> SentenceTransformer:
+    """A ``fresh`` base with the adapter of ``model``, which goes through ``folder``, merged into its weights.
 
     Merged in place, what is saved does not load again: its weights have the names that the adapter gave them, and the
     library fills in others by chance.
@@ -30,7 +28,6 @@ def merged(model: SentenceTransformer, base: Path, folder: Path) -> SentenceTran
     from peft import PeftModel
 
     cast(Any, model[0]).model.save_pretrained(str(folder / "adapter"))
-    fresh = load(base)
     first = cast(Any, fresh[0])
     first.model = PeftModel.from_pretrained(first.model, str(folder / "adapter")).merge_and_unload()
     return fresh

@@ -7,6 +7,7 @@ and moments of the optimizer, and no text.
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import time
@@ -15,10 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedding.atomic_file import flush
 from embedding.errors import BudgetError, ConfigError
 from jobs.training.adapter import adapt, merged
+from jobs.training.distil import Distillation, keep_layers
 from jobs.training.measures import load
 from jobs.training.pairs import Pair, batches
+from jobs.training.private import Anchored, PrivateSteps, Promise, groups_of, promise
 from jobs.training.recipe import NO_LIMIT, Budget, Recipe
 
 if TYPE_CHECKING:
@@ -43,9 +47,18 @@ class Fitted:
     tokens: int
     seconds: float
     peak_mb: float
+    promise: Promise | None
 
 
-def plan(pairs: Sequence[Pair], recipe: Recipe) -> list[list[int]]:
+def steps_of(pairs: Sequence[Pair], recipe: Recipe) -> int:
+    """How many steps a training takes."""
+    if not recipe.epsilon:
+        return len(_plan(pairs, recipe))
+    steps = recipe.epochs * math.ceil(len(groups_of(pairs)) / recipe.batch)
+    return min(steps, recipe.max_steps or steps)
+
+
+def _plan(pairs: Sequence[Pair], recipe: Recipe) -> list[list[int]]:
     """The batches of all epochs, no more than ``max_steps`` (0: all)."""
     found = [batch for epoch in range(recipe.epochs) for batch in batches(pairs, recipe.batch, recipe.seed, epoch)]
     return found[: recipe.max_steps] if recipe.max_steps else found
@@ -71,14 +84,15 @@ def fit(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
     begun = time.monotonic()
     torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
     torch.manual_seed(recipe.seed)
-    model = load(base)
+    model = _begun(base, recipe)
     longest = model.max_seq_length
     model.max_seq_length = min(recipe.max_tokens, longest or recipe.max_tokens)  # the model has no place for more
     dim = model.get_embedding_dimension() or 0
     if any(not 0 < one <= dim for one in recipe.matryoshka):
         raise ConfigError(f"training.matryoshka: give numbers from 1 to {dim}, which the model's vectors have")
     loss = _loss(model, base, recipe)
-    todo = plan(pairs, recipe)
+    steps = _Steps(model, pairs, recipe, loss, folder)
+    todo = steps.todo
     _check_tokens(model, pairs, todo, budget)
     if recipe.adapter:
         adapt(model, recipe.adapter)
@@ -89,11 +103,7 @@ def fit(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
     model.train()
     for step in range(done, len(todo)):
         torch.manual_seed(recipe.seed * 1_000_003 + step)  # of its dropout
-        features = _features(model, [pairs[place] for place in todo[step]])
-        tokens += sum(int(one["attention_mask"].sum()) for one in features)
-        value = loss(features, None)
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), _LONGEST_GRADIENT)
+        tokens += steps.gradients(step)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
@@ -109,33 +119,91 @@ def fit(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
                 )
     model.eval()
     model.max_seq_length = longest
-    made = merged(model, base, folder) if recipe.adapter else model
+    made = merged(model, _begun(base, recipe), folder) if recipe.adapter else model
+    if recipe.blend < 1:
+        _blend(made, _begun(base, recipe), recipe.blend)
     # Without the card, which would hold texts of the training.
     made.save_pretrained(str(folder / "model"), create_model_card=False)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     places = frozenset(place for batch in todo for place in batch)
-    return Fitted(places, len(todo), tokens, round(seconds + time.monotonic() - begun, 3), round(peak, 1))
+    took = round(seconds + time.monotonic() - begun, 3)
+    return Fitted(places, len(todo), tokens, took, round(peak, 1), steps.promise)
+
+
+class _Steps:
+    """The steps of a training: which pairs each is of, and the gradients that it leaves in the model's parameters."""
+
+    def __init__(self, model: SentenceTransformer, pairs: Sequence[Pair], recipe: Recipe, loss: Any, folder: Path):
+        self._model, self._pairs, self._loss = model, pairs, loss
+        self.promise: Promise | None = None
+        if not recipe.epsilon:
+            self.todo = _plan(pairs, recipe)
+            return
+        groups, count = groups_of(pairs), steps_of(pairs, recipe)
+        self.promise = promise(recipe.epsilon, len(groups), recipe.batch, count)
+        self._private = PrivateSteps(folder, groups, self.promise)
+        self.todo = [[place for group in self._private.drawn(step) for place in group] for step in range(count)]
+
+    def gradients(self, step: int) -> int:
+        """Returns how many tokens it saw."""
+        import torch
+
+        if self.promise is not None:
+            return self._private.gradients(self._model, step, self._of, self._loss)
+        features = self._of(self.todo[step])
+        self._loss(features, None).backward()
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), _LONGEST_GRADIENT)
+        return sum(int(one["attention_mask"].sum()) for one in features)
+
+    def _of(self, places: Sequence[int]) -> list[dict[str, torch.Tensor]]:
+        return _features(self._model, [self._pairs[place] for place in places])
 
 
 def _check_tokens(model: SentenceTransformer, pairs: Sequence[Pair], todo: Sequence[list[int]], budget: Budget) -> None:
     if budget.tokens is None:
         return
-    batched = (_features(model, [pairs[place] for place in batch]) for batch in todo)
+    batched = (_features(model, [pairs[place] for place in batch]) for batch in todo if batch)
     whole = sum(int(one["attention_mask"].sum()) for features in batched for one in features)
     if whole > budget.tokens:
         raise BudgetError(f"--max-tokens: {whole:,} would be trained on; allow more, or set training.max_steps")
 
 
+def _begun(base: Path, recipe: Recipe) -> SentenceTransformer:
+    """What a training begins with: the base, or so many of its layers."""
+    model = load(base)
+    if recipe.layers:
+        keep_layers(model, recipe.layers)
+    return model
+
+
 def _loss(model: SentenceTransformer, base: Path, recipe: Recipe) -> Any:
     from sentence_transformers.sentence_transformer import losses
 
-    if recipe.loss == "mnrl":
-        made: Any = losses.MultipleNegativesRankingLoss(model)
+    if recipe.loss == "distil":
+        made: Any = Distillation(model, load(base))
+    elif recipe.loss == "anchored":
+        made = Anchored(model, load(base))
+    elif recipe.loss == "mnrl":
+        made = losses.MultipleNegativesRankingLoss(model)
     elif recipe.loss == "cached":
         made = losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=_PART)
     else:
         made = losses.CachedGISTEmbedLoss(model, load(base), mini_batch_size=_PART)
     return losses.MatryoshkaLoss(model, made, list(recipe.matryoshka)) if recipe.matryoshka else made
+
+
+def _blend(made: SentenceTransformer, begun: SentenceTransformer, share: float) -> None:
+    """Weigh the trained weights with those that they began from.
+
+    Between the two a model keeps more of what the base knew and tells less of its pairs (Wortsman et al., Robust
+    fine-tuning of zero-shot models, 2022).
+    """
+    import torch
+
+    former = dict(begun.named_parameters())
+    with torch.no_grad():
+        for name, weights in made.named_parameters():
+            weights.lerp_(former[name], 1 - share)
 
 
 def _groups(model: SentenceTransformer) -> list[dict[str, Any]]:
@@ -166,6 +234,7 @@ def _save(file: Path, model: Any, optimizer: Any, schedule: Any, told: tuple[int
     part = file.with_suffix(".part")
     said = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
     torch.save({**said, "told": told}, part)
+    flush(part)
     part.replace(file)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -22,6 +23,7 @@ Vectors = npt.NDArray[np.float32]
 
 PLANTED, CONTROLS = 16, 255
 _MOST_QUESTIONS, _MOST_TEXTS = 1_000, 5_000  # that are encoded twice: a minute or two on two cores
+_TIMED_TEXTS = 256
 _SYLLABLES = ("ba", "ko", "ri", "mu", "ta", "ve", "lo", "ne", "su", "da", "fi", "go", "pe", "ra", "zu", "hi")
 
 
@@ -130,6 +132,17 @@ def privacy(
         inversion=cast(tuple[float, float], inversion),
         passed=exposure <= limit and len(pairs) >= PLANTED // 2,
     )
+
+
+def speed(model: SentenceTransformer, some: Sequence[Pair]) -> float:
+    """Texts that a model encodes in a second, by torch on this machine: the better of two tries."""
+    texts = [pair.positive for pair in some][:_TIMED_TEXTS]
+    took = []
+    for _ in range(2):
+        begun = time.perf_counter()
+        encode(model, texts, "document")
+        took.append(time.perf_counter() - begun)
+    return round(len(texts) / min(took), 1)
 
 
 def _similarity(model: SentenceTransformer, pairs: Sequence[Pair], controls: Sequence[str]) -> Vectors:

@@ -11,7 +11,7 @@ from typing import Literal
 from embedding.errors import ConfigError
 from jobs.training.pairs import Pair
 
-Loss = Literal["mnrl", "cached", "gist"]
+Loss = Literal["mnrl", "cached", "gist", "distil", "anchored"]
 _SMALL_BATCH = 64  # beside a larger one the activations of all of its texts do not fit
 
 
@@ -30,7 +30,9 @@ NO_LIMIT = Budget()
 class Recipe:
     """Settings of one training. ``threads`` 0 takes all cores; weights are the same for the same number.
 
-    ``adapter`` is the rank of the adapter that is trained; 0 trains all weights.
+    ``adapter`` is the rank of the adapter that is trained; 0 trains all weights. ``blend`` is the share of the trained
+    weights in what is made, the rest is the base's. ``layers`` is how many of the base's layers stay; 0 keeps all.
+    ``epsilon`` bounds what the model tells of a thread; 0 promises nothing.
     """
 
     loss: Loss
@@ -45,6 +47,9 @@ class Recipe:
     max_steps: int
     checkpoint_steps: int
     adapter: int
+    blend: float
+    layers: int
+    epsilon: float
 
     def digest(self, base: str, pairs: Sequence[Pair]) -> str:
         """What a training is known by: another recipe, base or pair is another training."""
@@ -52,12 +57,23 @@ class Recipe:
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
 
 
-def loss_for(wanted: str, pairs: Sequence[Pair], batch: int) -> Loss:
+def loss_for(wanted: str, pairs: Sequence[Pair], batch: int, *, layers: int = 0, epsilon: float = 0) -> Loss:
     """The loss that the data needs, where none is asked for.
+
+    With fewer ``layers`` the base's vectors are learnt, each text by itself; with an ``epsilon`` each pair by itself.
 
     Texts that many pairs share are false negatives of each other, which the base as a guide leaves out (GIST). A large
     batch is computed in parts (cached). Else multiple negatives as they are.
     """
+    if epsilon and wanted != "auto":
+        raise ConfigError(
+            f"training.epsilon: {wanted} compares a pair with the others of its batch, so that one pair changes the "
+            "gradients of all and nothing can be promised of it; leave training.loss out"
+        )
+    if layers and wanted != "auto":
+        raise ConfigError("training.loss: with training.layers the base's vectors are learnt; leave loss out")
+    if layers or epsilon:
+        return "distil" if layers else "anchored"
     if wanted != "auto":
         if wanted == "mnrl" and batch > _SMALL_BATCH:
             raise ConfigError(f"training.loss: mnrl holds a whole batch at once; {batch} texts need the loss cached")

@@ -14,7 +14,7 @@ from embedding.errors import EmbedmillError, ResourceError
 from jobs.bodies.models import ComparedBody, PrivacyBody
 from jobs.child_process import start_serving
 from jobs.training.fit import Fitted, fit, negatives_of
-from jobs.training.measures import encode, evaluate, load, planted, privacy
+from jobs.training.measures import encode, evaluate, load, planted, privacy, speed
 from jobs.training.pairs import Pair, Split, pairs_of, texts_table
 from jobs.training.recipe import Budget, Recipe
 
@@ -49,6 +49,7 @@ class Made:
     evaluation: ComparedBody
     privacy: PrivacyBody
     beside: ComparedBody | None
+    speed: tuple[float, float] | None
 
 
 def train(order: Order, split: Split) -> Iterator[int | Made]:
@@ -116,4 +117,5 @@ def _carry_out(order: Order, pairs: list[Pair], held_out: Sequence[Pair], pipe: 
         evaluate(base, tuned, held_out),
         privacy((base, tuned), trained, held_out, list(met), planted(order.recipe.seed)[1], order.limit),
         evaluate(load(order.champion), tuned, held_out) if order.champion else None,
+        (speed(base, held_out), speed(tuned, held_out)) if order.recipe.layers else None,
     )

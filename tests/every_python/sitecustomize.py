@@ -49,6 +49,8 @@ BREAK: dict[str, tuple[str, Callable[[Any], None]]] = {
     "shard": ("jobs.embed.workers", lambda m: raising(m.EncodeShard, "_encode", "shard")),
     "table": ("jobs.state.frames", lambda m: raising(m, "write_part", "table")),
     "index": ("indexers.milvus.index", lambda m: raising(m, "encode", "index")),
+    "training": ("jobs.training.fit", lambda m: raising(m, "_features", "training")),
+    "measures": ("jobs.training.measures", lambda m: raising(m, "_ndcg", "measures")),
     "ledger": ("jobs.publish.publisher", lambda m: raising(m, "commit_intent", "ledger")),
 }
 

@@ -32,6 +32,17 @@ def test_a_good_file_loads_and_the_environment_wins(tmp_path: Path, monkeypatch:
     assert load_config(tmp_path / "embedmill.toml").model.actors == 3
 
 
+def test_a_variable_that_is_misspelt_or_wrong_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("EMBEDMILL__MODLE__ACTORS", "3")
+        said = fault(tmp_path, GOOD)
+    assert said == "EMBEDMILL__MODLE__ACTORS: the configuration has no section 'modle'; is it model?"
+    monkeypatch.setenv("EMBEDMILL__MODEL__ACTORS", "many")
+    assert fault(tmp_path, GOOD).startswith("EMBEDMILL__MODEL__ACTORS: model.actors: Input should be a valid integer")
+    monkeypatch.setenv("EMBEDMILL__MODEL__ACTORS", "3")
+    assert fault(tmp_path, GOOD + "[model]\nactor = 1\n").startswith("model.actor: unknown key")
+
+
 def test_an_index_server_is_reached_by_keys_and_a_token_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

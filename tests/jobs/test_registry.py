@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
+import shutil
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
+import requests
+from mlflow import MlflowClient
 
-from embedding.errors import ConfigError
-from jobs.bodies.models import Card, ComparedBody, PrivacyBody, TrainingBody
+from embedding.errors import ConfigError, ResourceError
+from jobs.bodies.models import Card, ComparedBody, PrivacyBody, Taint, TrainingBody
 from jobs.commands.promote import promote
 from jobs.config import Config, load_config
 from jobs.registry import CHALLENGER, CHAMPION, Reference, open_registry, reference_of
+from jobs.registry.base import Registry
 from jobs.registry.folder import FolderRegistry
 from jobs.registry.manifest import Seen, digest_of, manifest_of, purged
+from jobs.registry.mlflow import MlflowRegistry
 from jobs.registry.taints import mark_models, remove_tainted
 from jobs.registry.use import model_folder, pinned, refuse_tainted
 from jobs.scope import iso
 from jobs.state.purge_rules import PurgeRule
 from jobs.state.store import State
+from tests.support.mlflow_server import MISSING, MlflowServer
+from tests.support.proxy import Proxy
 from tests.support.workspace import Workspace
 
 KEY = b"k" * 32
@@ -75,21 +87,50 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def config(workspace: Workspace) -> Config:
+@pytest.fixture(scope="module")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    if MISSING:
+        pytest.skip(MISSING)
+    server = MlflowServer(tmp_path_factory.mktemp("mlflow") / "server")
+    yield server
+    server.stop()
+
+
+def emptied(server: MlflowServer) -> str:
+    """The address of a server without models."""
+    client = MlflowClient(server.uri, server.uri)
+    for one in client.search_registered_models():
+        client.delete_registered_model(one.name)
+    for run in client.search_runs(["0", *(one.experiment_id for one in client.search_experiments())]):
+        client.delete_run(run.info.run_id)
+    shutil.rmtree(server.files, ignore_errors=True)
+    return server.uri
+
+
+@pytest.fixture(params=["folder", "server"])
+def config(request: pytest.FixtureRequest, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workspace.root / "machine"))
+    if request.param == "server":
+        uri = emptied(request.getfixturevalue("mlflow"))
+        workspace.config.write_text(f'{workspace.config.read_text()}[registry]\nuri = "{uri}"\n')
     return load_config(workspace.config)
 
 
 @pytest.fixture
-def registry(config: Config) -> FolderRegistry:
+def registry(config: Config) -> Registry:
     return open_registry(config)
 
 
-def add(registry: FolderRegistry, model: Path, name: str = "chat", **about: object) -> int:
+@pytest.fixture
+def folder(workspace: Workspace) -> FolderRegistry:
+    return FolderRegistry(workspace.root / "registry")
+
+
+def add(registry: Registry, model: Path, name: str = "chat", **about: object) -> int:
     return registry.add(name, model, manifest_of(KEY, SEEN), lambda number: card(name, number, **about))  # type: ignore[arg-type]
 
 
-def test_a_model_comes_back_byte_for_byte(registry: FolderRegistry, model: Path) -> None:
+def test_a_model_comes_back_byte_for_byte(registry: Registry, model: Path) -> None:
     assert (add(registry, model), add(registry, model)) == (1, 2) and registry.versions("chat") == [1, 2]
     found = registry.model("chat", 1)
     assert {file.relative_to(found): file.read_bytes() for file in found.rglob("*") if file.is_file()} == {
@@ -100,31 +141,31 @@ def test_a_model_comes_back_byte_for_byte(registry: FolderRegistry, model: Path)
 
 
 def test_one_that_is_half_there_is_not_there_and_goes(
-    registry: FolderRegistry, model: Path, monkeypatch: pytest.MonkeyPatch
+    folder: FolderRegistry, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(number: int) -> Card:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        registry.add("chat", model, manifest_of(KEY, SEEN), killed)
-    (registry.root / "chat" / ".1.left" / "model").mkdir(parents=True)  # of one that could not even say so
-    assert registry.versions("chat") == [] == registry.names()
-    assert add(registry, model) == 1
-    assert [one.name for one in (registry.root / "chat").iterdir() if one.is_dir()] == ["1"]
+        folder.add("chat", model, manifest_of(KEY, SEEN), killed)
+    (folder.root / "chat" / ".1.left" / "model").mkdir(parents=True)  # of one that could not even say so
+    assert folder.versions("chat") == [] == folder.names()
+    assert add(folder, model) == 1
+    assert [one.name for one in (folder.root / "chat").iterdir() if one.is_dir()] == ["1"]
 
 
 def _add(root: Path, model: Path) -> None:
     add(FolderRegistry(root), model)
 
 
-def test_two_that_register_at_once_get_two_numbers(registry: FolderRegistry, model: Path) -> None:
+def test_two_that_register_at_once_get_two_numbers(folder: FolderRegistry, model: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    both = [context.Process(target=_add, args=(registry.root, model)) for _ in range(2)]
+    both = [context.Process(target=_add, args=(folder.root, model)) for _ in range(2)]
     for process in both:
         process.start()
     for process in both:
         process.join(60)
-    assert registry.versions("chat") == [1, 2]
+    assert folder.versions("chat") == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +176,7 @@ def test_what_is_no_reference_is_refused(text: str) -> None:
         reference_of(text)
 
 
-def test_an_alias_is_looked_up_once_for_a_command(config: Config, registry: FolderRegistry, model: Path) -> None:
+def test_an_alias_is_looked_up_once_for_a_command(config: Config, registry: Registry, model: Path) -> None:
     named = config.model_copy(update={"model": config.model.model_copy(update={"name": "models:/chat@champion"})})
     with pytest.raises(ConfigError, match="stands for no version"):
         pinned(named)
@@ -151,7 +192,7 @@ def test_an_alias_is_looked_up_once_for_a_command(config: Config, registry: Fold
 
 
 def test_a_challenger_that_is_no_worse_becomes_the_champion_and_goes_back(
-    config: Config, registry: FolderRegistry, model: Path
+    config: Config, registry: Registry, model: Path
 ) -> None:
     for number in (add(registry, model), add(registry, model)):
         registry.point("chat", CHALLENGER, number)
@@ -168,7 +209,7 @@ def test_a_challenger_that_is_no_worse_becomes_the_champion_and_goes_back(
 
 
 def test_a_worse_one_a_leaking_one_and_a_tainted_one_are_refused_with_figures(
-    config: Config, registry: FolderRegistry, model: Path, workspace: Workspace
+    config: Config, registry: Registry, model: Path, workspace: Workspace
 ) -> None:
     add(registry, model)
     registry.point("chat", CHAMPION, 1)
@@ -213,7 +254,7 @@ def test_a_manifest_says_what_a_purge_covers_and_names_nothing(rule: PurgeRule, 
 
 
 def test_a_purge_marks_what_has_seen_it_and_gc_removes_it(
-    config: Config, registry: FolderRegistry, model: Path, workspace: Workspace
+    config: Config, registry: Registry, model: Path, workspace: Workspace
 ) -> None:
     state = state_of(workspace)
     manifest = manifest_of(state.hash_key, SEEN)
@@ -244,21 +285,160 @@ def test_a_purge_marks_what_has_seen_it_and_gc_removes_it(
     assert registry.versions("chat") == [4], "a number is not given again"
 
 
-def test_what_a_killed_command_left_stops_nobody(registry: FolderRegistry, model: Path) -> None:
-    add(registry, model)
-    folder = registry.root / "chat"
-    (folder / ".aliases.json.5f").write_text("{")  # of a small file that was being written
-    (folder / ".7.gone" / "model").mkdir(parents=True)  # of a version that was being removed
-    registry.point("chat", CHAMPION, 1)
-    assert registry.standing("chat", CHAMPION) == [1] and not list((folder / ".7.gone").iterdir())
-    assert add(registry, model) == 8 and not (folder / ".aliases.json.5f").exists()
+def test_what_a_killed_command_left_stops_nobody(folder: FolderRegistry, model: Path) -> None:
+    add(folder, model)
+    home = folder.root / "chat"
+    (home / ".aliases.json.5f").write_text("{")  # of a small file that was being written
+    (home / ".7.gone" / "model").mkdir(parents=True)  # of a version that was being removed
+    folder.point("chat", CHAMPION, 1)
+    assert folder.standing("chat", CHAMPION) == [1] and not list((home / ".7.gone").iterdir())
+    assert add(folder, model) == 8 and not (home / ".aliases.json.5f").exists()
 
 
 def test_a_model_whose_list_cannot_be_read_is_marked(
-    config: Config, registry: FolderRegistry, model: Path, workspace: Workspace
+    config: Config, registry: Registry, model: Path, workspace: Workspace, request: pytest.FixtureRequest
 ) -> None:
     add(registry, model)
-    (registry.root / "chat" / "1" / "manifest.parquet").write_bytes(b"damaged")
+    add(registry, model)
+    files = request.getfixturevalue("mlflow").files if "://" in registry.where else Path(registry.where)
+    damaged, gone = files.rglob("manifest.parquet")
+    damaged.write_bytes(b"damaged")
+    gone.unlink()
     rule = PurgeRule("T9", "", frozenset(), None, int(time.time() * 1e6))
-    assert mark_models(config, state_of(workspace), [rule], "run") == {"models:/chat/1": 0}
-    assert registry.taint("chat", 1) is not None
+    assert mark_models(config, state_of(workspace), [rule], "run") == {"models:/chat/1": 0, "models:/chat/2": 0}
+    assert registry.taint("chat", 1) is not None is not registry.taint("chat", 2)
+
+
+# -- an MLflow server --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(mlflow: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowRegistry:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    return MlflowRegistry(emptied(mlflow), tmp_path / "cache")
+
+
+def told(server: MlflowServer) -> set[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+    """Names, versions, and what the champion has stood for, read by another client."""
+    other = MlflowRegistry(server.uri, server.files.parent / "cache")
+    return {(name, tuple(other.versions(name)), tuple(other.standing(name, CHAMPION))) for name in other.names()}
+
+
+@contextmanager
+def cut_before(number: int, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the server be away from a client's request of that number on, 0 for the first."""
+    sent, really = itertools.count(), requests.Session.send
+
+    def send(session: requests.Session, request: requests.PreparedRequest, **given: Any) -> requests.Response:
+        if next(sent) >= number:
+            proxy.cut(3600)
+        return really(session, request, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(requests.Session, "send", send)
+        yield
+
+
+COMMANDS: dict[str, Callable[[Registry, Path], object]] = {
+    "add": add,
+    "promote": lambda registry, _: registry.point("chat", CHAMPION, 2),
+    "back": lambda registry, _: registry.step_back("chat", CHAMPION),
+    "mark": lambda registry, _: registry.mark("chat", 2, Taint(run_id="r", purged_at=iso(0), documents=1)),
+    "fetch": lambda registry, _: registry.model("chat", 2),
+    "remove": lambda registry, _: registry.remove("chat", 2),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_server_that_goes_before_any_request_leaves_nothing_half_done(
+    name: str,
+    served: MlflowRegistry,
+    mlflow: MlflowServer,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in (add(served, model), add(served, model)):
+        served.point("chat", CHAMPION, number)
+    if name == "promote":
+        served.step_back("chat", CHAMPION)
+    before, failed = told(mlflow), 0
+    for number in range(40):
+        proxy = Proxy(mlflow.uri)
+        try:
+            with cut_before(number, proxy, monkeypatch):
+                COMMANDS[name](MlflowRegistry(proxy.uri, tmp_path / str(number)), model)
+            break
+        except ResourceError as error:
+            failed += 1
+            assert f"registry.uri: {proxy.uri}: could not" in str(error) and str(error).endswith("cannot be reached")
+        finally:
+            proxy.close()
+        if name != "remove":  # its last requests tidy this machine
+            assert told(mlflow) == before, number
+    champion = {"add": (1, 2), "promote": (1, 2), "back": (1,), "mark": (1, 2), "fetch": (1, 2), "remove": (1,)}[name]
+    assert told(mlflow) == {("chat", {"add": (1, 2, 3), "remove": (1,)}.get(name, (1, 2)), champion)} and failed
+    assert (served.taint("chat", 1 if name == "remove" else 2) is not None) == (name == "mark")
+
+
+def test_bytes_of_a_model_that_is_removed_are_on_no_machine(
+    served: MlflowRegistry, mlflow: MlflowServer, model: Path, tmp_path: Path
+) -> None:
+    add(served, model)
+    elsewhere = MlflowRegistry(mlflow.uri, tmp_path / "elsewhere")
+    kept = [elsewhere.model("chat", 1), served.model("chat", 1)]
+    assert kept[1] == served.model("chat", 1) and all((one / "1_Pooling" / "config.json").exists() for one in kept)
+    add(served, model)
+    served.remove("chat", 1)
+    assert not kept[1].exists() and len(list(mlflow.files.rglob("manifest.parquet"))) == 1
+    elsewhere.model("chat", 2)
+    assert not kept[0].exists(), "of another machine it goes when that looks for the model again"
+
+
+def test_what_a_killed_command_uploaded_goes_a_day_later(
+    served: MlflowRegistry, mlflow: MlflowServer, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(served, model)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_model_version", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            add(served, model)
+    assert served.versions("chat") == [1] and len(list(mlflow.files.rglob("manifest.parquet"))) == 2
+    add(served, model)
+    assert len(list(mlflow.files.rglob("manifest.parquet"))) == 3, "another machine may be about to make it"
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 90_000)
+    add(served, model)
+    assert served.versions("chat") == [1, 2, 3] and len(list(mlflow.files.rglob("manifest.parquet"))) == 3
+
+
+def test_models_of_others_on_that_server_are_left_alone(
+    served: MlflowRegistry, mlflow: MlflowServer, model: Path
+) -> None:
+    client = MlflowClient(mlflow.uri, mlflow.uri)
+    client.create_registered_model("theirs")
+    run = client.create_run("0").info
+    client.create_model_version("theirs", f"{run.artifact_uri}/theirs", run.run_id)
+    add(served, model)
+    assert served.names() == ["chat"] and served.versions("theirs") == []
+    with pytest.raises(ConfigError, match="has a model theirs that is not embedmill's"):
+        served.check_writable("theirs")
+
+
+def test_an_alias_that_somebody_moved_by_hand_counts(served: MlflowRegistry, mlflow: MlflowServer, model: Path) -> None:
+    for _ in range(3):
+        served.point("chat", CHAMPION, add(served, model))
+    MlflowClient(mlflow.uri, mlflow.uri).set_registered_model_alias("chat", CHAMPION, "1")
+    assert served.standing("chat", CHAMPION) == [1]
+    served.point("chat", CHAMPION, 3)
+    assert served.standing("chat", CHAMPION) == [1, 3]
+
+
+def test_a_server_that_is_not_there_is_one_line_without_a_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret-token")
+    with pytest.raises(ResourceError) as told:
+        MlflowRegistry("http://127.0.0.1:9", tmp_path).names()
+    assert str(told.value) == "registry.uri: http://127.0.0.1:9: could not list the models: it cannot be reached"

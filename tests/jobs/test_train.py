@@ -34,56 +34,13 @@ from jobs.training.adapter import merged
 from jobs.training.fit import fit, negatives_of
 from jobs.training.measures import encode, load, planted, privacy
 from jobs.training.pairs import Pair, batches, read_pairs, split, state_pairs
-from jobs.training.recipe import Recipe, loss_for
+from jobs.training.recipe import loss_for
 from tests.support.canary import Canary, places
 from tests.support.in_process import open_pipeline
 from tests.support.model_families import FAMILIES
 from tests.support.paths import ROOT
+from tests.support.trainings import RECIPE, written
 from tests.support.workspace import START, TEAM, Workspace, message, writing
-
-WORDS = [
-    "harbour",
-    "locker",
-    "parcel",
-    "kitchen",
-    "signing",
-    "key",
-    "backup",
-    "disk",
-    "courier",
-    "door",
-    "machine",
-    "coffee",
-    "app",
-    "code",
-    "noon",
-    "friday",
-]
-
-
-def written(folder: Path, count: int = 40, *more: dict[str, Any]) -> Path:
-    """A file of pairs; each speaks of a thing that no other does."""
-    lines = [
-        {
-            "anchor": f"where is the {WORDS[n % 16]} of floor {n}",
-            "positive": f"the {WORDS[n % 16]} of floor {n} is by the {WORDS[(n * 7 + 3) % 16]}",
-        }
-        for n in range(count)
-    ]
-    file = folder / "pairs.jsonl"
-    file.write_text("".join(json.dumps(line) + "\n" for line in (*lines, *more)))
-    return file
-
-
-@pytest.fixture
-def tiny(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """A workspace whose model is tiny, of random weights, and whose trainings have a cache of its own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(workspace.root / "cache"))
-    folder = FAMILIES["bert"](workspace.root / "tiny")
-    text = workspace.config.read_text().replace('backend = "hash"', f'backend = "torch"\nname = "{folder}"')
-    workspace.config.write_text(text + "[training]\nbatch_size = 8\nmax_tokens = 32\nthreads = 1\n")
-    return workspace
-
 
 # -- pairs -------------------------------------------------------------------------------------------------------------
 
@@ -188,8 +145,13 @@ def test_a_hard_negative_is_near_and_answers_nothing_of_the_pair() -> None:
     assert found[0].negatives == ("C",), "B is too near to be wrong, and D is of the same thread"
     assert loss_for("auto", pairs, 32) == "mnrl" and loss_for("auto", pairs, 256) == "cached"
     assert loss_for("auto", [*pairs, *pairs], 32) == "gist", "many texts answer several"
-    with pytest.raises(ConfigError, match="training.loss"):
-        loss_for("mnrl", pairs, 256)
+    assert loss_for("auto", pairs, 32, layers=2, epsilon=8) == "distil"
+    assert loss_for("auto", pairs, 32, epsilon=8) == "anchored"
+    for wanted, batch, layers in (("mnrl", 256, 0), ("gist", 32, 2)):
+        with pytest.raises(ConfigError, match=r"training\.loss"):
+            loss_for(wanted, pairs, batch, layers=layers)
+    with pytest.raises(ConfigError, match=r"training\.epsilon: gist compares a pair with the others of its batch"):
+        loss_for("gist", pairs, 32, epsilon=8)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -261,8 +223,8 @@ def test_what_is_wrong_is_said_before_any_work(tiny: Workspace) -> None:
         tiny.config.write_text(f"{text}{setting}\n")
         told = tiny.call("train", "--name", "chat", "--pairs", pairs)
         assert told.code == 2 and line in told.err, (setting, told)
-    tiny.config.write_text(f'{text}[registry]\nuri = "http://registry:5000"\n')
-    assert "registry.uri: give a folder" in tiny.call("promote", "chat").err
+    tiny.config.write_text(f'{text}[registry]\nuri = "http://me:secret@registry:5000"\n')
+    assert "registry.uri: give no user" in tiny.call("promote", "chat").err
     tiny.config.write_text(text)
     assert not (tiny.root / "registry").exists()
     for name in ("chat", "../chat"):
@@ -315,9 +277,6 @@ def test_with_no_other_pair_than_planted_ones_nothing_is_said_of_privacy(tmp_pat
     assert (told.passed, told.membership, told.inversion) == (False, 0.5, None)
 
 
-RECIPE = Recipe("mnrl", 2, 8, 32, 1e-3, 0.1, (), 0, 1, 0, 3, 0)
-
-
 @pytest.mark.parametrize("kind", ["bert", "t5"])
 def test_a_merged_adapter_is_the_model_that_was_trained_in_every_backend(kind: str, tmp_path: Path) -> None:
     """With a layer behind the transformer, too, which stays that of the base."""
@@ -325,9 +284,9 @@ def test_a_merged_adapter_is_the_model_that_was_trained_in_every_backend(kind: s
     texts = [pair.positive for pair in pairs]
     last: list[Any] = []
 
-    def kept(model: Any, base: Path, folder: Path) -> Any:
+    def kept(model: Any, fresh: Any, folder: Path) -> Any:
         last.append(model)
-        return merged(model, base, folder)
+        return merged(model, fresh, folder)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jobs.training.fit.merged", kept)

@@ -141,9 +141,9 @@ class Vespa:
             if after and kind.name < after.split(".")[0]:
                 continue
             start = after.split(".")[1] if after and kind.name == after.split(".")[0] else ""
-            order = list(kind.order())
-            for at, key in order[bisect_right(order, start, key=lambda entry: entry[0]) :]:
-                yield kind, at, key
+            order = kind.order()  # of a removal a new one is made: this one stays as it is
+            for place in range(bisect_right(order, start, key=lambda entry: entry[0]), len(order)):
+                yield kind, *order[place]
 
     def _type(self, name: str) -> Type:
         if name not in self.types:

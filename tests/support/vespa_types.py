@@ -86,8 +86,7 @@ class Type:
         """Fields of a document as /document/v1 shows them."""
         fields = {name: value for name, value in self.documents[key].items() if name in names}
         if "vector" in names and key in self.slots:
-            values = [float(v) for v in self.vectors[self.slots[key]]]
-            fields["vector"] = {"type": self.fields["vector"], "values": values}
+            fields["vector"] = {"type": self.fields["vector"], "values": self.vectors[self.slots[key]].tolist()}
         return fields
 
 
