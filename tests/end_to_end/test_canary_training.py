@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from tests.support.canary import places
 from tests.support.canary_bench import Bench, opened_bench
 from tests.support.model_families import FAMILIES
 from tests.support.workspace import START, TEAM, message
@@ -53,6 +54,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 def test_what_was_trained_on_is_nowhere_after_a_crash_a_fault_a_measure_and_a_purge(bench: Bench) -> None:
     space = bench.space
     assert bench.run("run")[0] == 0, bench.said()[-2000:]
+    found = places(bench.canaries, bench.state)
+    assert all(any(where.endswith(":text") for where in found[name]) for name in bench.canaries), "the search finds nothing"
 
     with bench.start("train", "--threads", "--name", "chat") as process:
         started = time.monotonic()
