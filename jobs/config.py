@@ -158,6 +158,9 @@ def load_config(file: Path) -> Config:
 def _check_variables() -> None:
     """Raise ConfigError for a variable of a section that there is none of: it would be passed over."""
     for name in os.environ:
+        written = re.fullmatch(rf"EMBEDMILL_({'|'.join(Config.model_fields)})__.*", name, re.IGNORECASE)
+        if written is not None:
+            raise ConfigError(f"{name}: is it {ENV_PREFIX}{name[len('EMBEDMILL_') :]}? it sets nothing as it is")
         if not name.upper().startswith(ENV_PREFIX):
             continue
         section = name[len(ENV_PREFIX) :].lower().split("__")[0]

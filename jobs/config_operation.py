@@ -69,7 +69,8 @@ class Training(Section):
         about("how many of the base's layers stay, for a model that costs less; it learns the base's vectors", ge=0),
     ] = 0
     epsilon: Annotated[
-        float, about("differential privacy: bounds what the model tells of a thread; 0 promises nothing", ge=0)
+        float,
+        about("differential privacy: bounds what the model tells of a thread; 0 promises nothing", ge=0, le=1000),
     ] = 0.0
     hard_negatives: Annotated[bool, about("each pair gets a near text that does not answer it")] = False
     margin: Annotated[float, about("such a text is less near than this share of the answer's nearness", gt=0, le=1)] = (

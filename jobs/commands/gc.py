@@ -31,6 +31,7 @@ def gc(
     with open_session(pipeline, "gc", Scope(), wait) as session:
         state = pipeline.state
         report, lease = session.report, session.lease
+        models = remove_tainted(pipeline.config, dry_run=dry_run)
         index = pipeline.index()
         own_index(pipeline)
         live = index.live()
@@ -65,7 +66,6 @@ def gc(
             for version in full:
                 with pipeline.progress.phase(f"compact {version}"):
                     index.compact(version)
-        models = remove_tainted(pipeline.config, dry_run=dry_run)
         tables = {name: TableSize(files=files, bytes=size) for name, (files, size) in sizes(state).items()}
         report.index = live or ""
         report.status = "ok"

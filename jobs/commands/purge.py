@@ -14,6 +14,7 @@ from embedding.ids import document_id
 from jobs.bodies.purge import PurgeBody
 from jobs.known_names import known_teams
 from jobs.maintenance import erase
+from jobs.registry import open_registry
 from jobs.run_session import open_session
 from jobs.scope import Scope
 from jobs.state.team_rows import read_teams
@@ -37,6 +38,7 @@ def purge(
         report, lease = session.report, session.lease
         own_index(pipeline)
         _check_team(pipeline, team)
+        open_registry(pipeline.config).names()  # a server that is away is an error before anything goes
         rule = {
             "team_id": team,
             "channel_id": channel,

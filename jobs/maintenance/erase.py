@@ -151,6 +151,8 @@ def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: 
     again = read_owners_again(state, team, left, rules[0]["run_id"])
     doomed |= told.keys()
     stay = _without(all_chunks, doomed)
+    trainings = clear_trainings(pipeline.config, state.root)
+    marked = _mark(pipeline, rules, _documents(doomed))  # before anything goes that says which documents these are
     # All that no text of the team needs: a document's earlier texts, and deleted documents, are in no table, but their
     # vectors are.
     stored = set(read_teams(everywhere, "vectors", [team], ["content_hash"])["content_hash"].to_pylist())
@@ -166,7 +168,9 @@ def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: 
     named = _quarantined(pipeline, target)
     removed["quarantine"] = _drop_quarantine(pipeline, target, named)
     removed["removals"] = _drop_removals(pipeline, target, rules[0]["purged_at"])
-    documents = {document_id(chunk) for chunk in doomed | found if not re.match(CONVERSATION, chunk)}
+    documents = _documents(doomed | found)
+    if documents - _documents(doomed):
+        marked |= _mark(pipeline, rules, documents)
     unmatched = sorted(target.ids - documents - {document_id(key) for key in named})
     changed = [*_HOLDING, *["sources"] * (drop_held(state, documents) or bool(again))]
     files = sum(erase_dropped(state, name) for name in changed)
@@ -182,9 +186,18 @@ def carry_out(pipeline: Pipeline, rules: Sequence[Rule], lease: Lease, cleared: 
             scratch=bodies.PurgedScratch(state=_scratch(state.root), folders=cleared),
             engines_log=bodies.PurgedLog(state=REMOVED),
         ),
-        models=mark_models(pipeline.config, state, [rule_of(rule) for rule in rules], rules[0]["run_id"], documents),
-        trainings=clear_trainings(pipeline.config, state.root),
+        models=marked,
+        trainings=trainings,
     )
+
+
+def _documents(chunk_ids: Iterable[str]) -> set[str]:
+    return {document_id(chunk) for chunk in chunk_ids if not re.match(CONVERSATION, chunk)}
+
+
+def _mark(pipeline: Pipeline, rules: Sequence[Rule], documents: Collection[str]) -> dict[str, int]:
+    covered = [rule_of(rule) for rule in rules]
+    return mark_models(pipeline.config, pipeline.state, covered, rules[0]["run_id"], documents)
 
 
 def _without(rows: pa.Table, chunk_ids: Collection[str]) -> pa.Table:

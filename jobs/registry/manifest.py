@@ -23,8 +23,11 @@ SCHEMA = pa.schema(
 )
 
 
+_DAY = 86_400_000_000  # µs
+
+
 class Seen(NamedTuple):
-    """A document of a training: ``created_at`` in µs."""
+    """A document of a training: ``created_at`` in µs. A manifest has the day alone: the time would name a message."""
 
     doc_id: str
     team_id: str
@@ -39,7 +42,7 @@ def manifest_of(key: bytes, seen: Iterable[Seen]) -> pa.Table:
             _hashed(key, "d", one.doc_id),
             _hashed(key, "t", one.team_id),
             _hashed(key, "c", one.channel_id),
-            one.created_at,
+            one.created_at - one.created_at % _DAY,
         )
         for one in set(seen)
     )
@@ -55,7 +58,10 @@ def digest_of(manifest: pa.Table) -> str:
 
 
 def purged(manifest: pa.Table, rules: Sequence[PurgeRule], key: bytes, documents: Collection[str] = ()) -> int:
-    """How many of its documents a purge covers, or has removed (``documents``), wherever they were by then."""
+    """How many of its documents a purge covers, or has removed (``documents``), wherever they were by then.
+
+    Those of the day on which a purge ends count as covered.
+    """
     removed = pa.array([_hashed(key, "d", doc_id) for doc_id in documents], pa.binary(16))
     hit = pa.array([False] * len(manifest), pa.bool_())
     for rule in rules:

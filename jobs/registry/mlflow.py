@@ -6,12 +6,11 @@ whole or not there. What is read often stands in the version's tags. Models of o
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
+from embedding.atomic_file import flush
 from embedding.errors import ConfigError, ResourceError
 from embedding.models.space import short_hash
 from jobs.bodies.models import Card, Taint
 from jobs.registry.base import Registry
+from jobs.registry.mlflow_calls import all_pages, asking, open_client, or_none
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,15 +34,8 @@ EXPERIMENT = "embedmill"
 # Of a registered model: that it is ours, and what each alias has stood for. Of a version: its card and its mark.
 _OURS, _HISTORY, _CARD, _TAINT = "embedmill.model", "embedmill.history.{alias}", "embedmill.card", "embedmill.tainted"
 _MODEL, _MANIFEST = "model", "manifest.parquet"
+_SERVED = "mlflow-artifacts:"  # files that the server hands out, whatever it keeps them in
 _ABANDONED = 24 * 3_600_000  # ms after which files of no version are what a killed command left
-# What its client does unless it is told not to: waits for minutes, prints to our answer, and tells others what it did.
-_QUIET = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
 
 
 class MlflowRegistry(Registry):
@@ -59,23 +53,25 @@ class MlflowRegistry(Registry):
     def names(self) -> list[str]:
         """See ``Registry``."""
         with self._asking("list the models"):
-            found = _all(self._client().search_registered_models, filter_string=f"tags.`{_OURS}` = 'yes'")
+            found = all_pages(self._client().search_registered_models, filter_string=f"tags.`{_OURS}` = 'yes'")
         return sorted(one.name for one in found if self.versions(one.name))
 
     def versions(self, name: str) -> list[int]:
         """See ``Registry``."""
         with self._asking(f"list the versions of {name}"):
-            found = _all(self._client().search_model_versions, filter_string=f"name = '{name}'")
+            found = all_pages(self._client().search_model_versions, filter_string=f"name = '{name}'")
         return sorted(int(one.version) for one in found if _CARD in one.tags)
 
     def standing(self, name: str, alias: str) -> list[int]:
         """See ``Registry``. The alias itself counts, whoever moved it; what it stood for before is in a tag."""
         with self._asking(f"look up {alias} of {name}"):
-            model = _or_none(lambda: self._client().get_registered_model(name))
+            model = or_none(lambda: self._client().get_registered_model(name))
         now = model and model.aliases.get(alias)
         if not now:
             return []
         version, there = int(now), set(self.versions(name))
+        if version not in there:  # of another tool
+            return []
         history = [int(one) for one in model.tags.get(_HISTORY.format(alias=alias), "").split()]
         former = history[: history.index(version)] if version in history else history
         return [one for one in (*former, version) if one in there]
@@ -91,9 +87,13 @@ class MlflowRegistry(Registry):
             if not kept.is_dir():
                 with tempfile.TemporaryDirectory(dir=folder) as part:
                     try:
-                        self._fetch(run_id, _MODEL, part, f"{name}/{version}").rename(kept)
+                        fetched = self._fetch(run_id, _MODEL, part, f"{name}/{version}")
                     except FileNotFoundError as error:
                         raise ResourceError(str(error)) from None
+                    for file in [*fetched.rglob("*"), fetched]:
+                        flush(file)
+                    fetched.rename(kept)
+                    flush(folder)
         return kept
 
     def card(self, name: str, version: int) -> Card:
@@ -119,11 +119,21 @@ class MlflowRegistry(Registry):
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def check_writable(self, name: str) -> None:
-        """See ``Registry``. Raises ConfigError for a name that others have on that server."""
+        """See ``Registry``. Raises ConfigError for a name that others have there, and where it serves no files."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
         with self._asking(f"look up {name}"):
-            model = _or_none(lambda: self._client().get_registered_model(name))
+            model = or_none(lambda: self._client().get_registered_model(name))
+            found = self._client().get_experiment_by_name(EXPERIMENT)
         if model is not None and _OURS not in model.tags:
             raise ConfigError(f"--name: {self.where} has a model {name} that is not embedmill's; choose another name")
+        if found is not None and not found.artifact_location.startswith(_SERVED):
+            raise ConfigError(
+                f"registry.uri: {self.where}: the experiment {EXPERIMENT} keeps its files where only its own machine "
+                "sees them; delete it, and one is made whose files the server serves"
+            )
+        with self._asking("reach its files (mlflow server --serve-artifacts)"):
+            get_artifact_repository(f"{_SERVED}/", tracking_uri=self.where).list_artifacts()
 
     def add(
         self, name: str, model: Path, manifest: pa.Table, card: Callable[[int], Card], taint: Taint | None = None
@@ -151,7 +161,7 @@ class MlflowRegistry(Registry):
                 pq.write_table(manifest, Path(part, _MANIFEST))
                 client.log_artifacts(run.info.run_id, part)
             client.set_terminated(run.info.run_id)
-            if _or_none(lambda: client.get_registered_model(name)) is None:
+            if or_none(lambda: client.get_registered_model(name)) is None:
                 client.create_registered_model(name, tags={_OURS: "yes"})
             source = f"{run.info.artifact_uri}/{_MODEL}"
             made = client.create_model_version(name, source, run.info.run_id, tags=tags, await_creation_for=0)
@@ -187,7 +197,7 @@ class MlflowRegistry(Registry):
             for alias, now in self._client().get_registered_model(name).aliases.items():
                 if int(now) == version:  # else the server would let it stand for nothing
                     self.step_back(name, alias)
-            run = _or_none(lambda: self._client().get_run(run_id))
+            run = or_none(lambda: self._client().get_run(run_id))
             if run is not None:
                 self._drop(run)
             self._client().delete_model_version(name, str(version))
@@ -200,33 +210,12 @@ class MlflowRegistry(Registry):
 
     def _client(self) -> MlflowClient:
         if self._held is None:
-            for variable, value in _QUIET.items():
-                os.environ.setdefault(variable, value)
-            try:
-                from mlflow import MlflowClient
-            except ModuleNotFoundError:
-                raise ConfigError(
-                    "registry.uri: an MLflow server needs its client; pip install 'embedmill[mlflow]'"
-                ) from None
-            self._held = MlflowClient(tracking_uri=self.where, registry_uri=self.where)
+            self._held = open_client(self.where)
         return self._held
 
-    @contextmanager
-    def _asking(self, what: str) -> Iterator[None]:
-        """Say what could not be done, in one line. The client's own words may hold what a proxy answered."""
-        import requests
-
+    def _asking(self, what: str) -> AbstractContextManager[None]:
         self._client()
-        from mlflow.exceptions import MlflowException
-
-        try:
-            yield
-        except (MlflowException, requests.RequestException) as error:
-            fault = f"registry.uri: {self.where}: could not {what}"
-            if _is_away(error):
-                raise ResourceError(f"{fault}: it cannot be reached") from None
-            code = getattr(error, "error_code", "") or type(error).__name__
-            raise ResourceError(f"{fault}: {code}") from None
+        return asking(self.where, what)
 
     def _version(self, name: str, version: int) -> ModelVersion:
         with self._asking(f"look up {name}/{version}"):
@@ -244,8 +233,9 @@ class MlflowRegistry(Registry):
         from mlflow.exceptions import MlflowException
 
         with self._asking(f"fetch {model}"):
-            files = self._files(self._client().get_run(run_id))
-            if path in {one.path for one in files.list_artifacts()}:
+            run = or_none(lambda: self._client().get_run(run_id))
+            files = run and self._files(run)
+            if files is not None and path in {one.path for one in files.list_artifacts()}:
                 try:
                     return Path(files.download_artifacts(path, into))
                 except MlflowException:
@@ -261,15 +251,18 @@ class MlflowRegistry(Registry):
     def _experiment(self) -> str:
         client = self._client()
         found = client.get_experiment_by_name(EXPERIMENT)
-        return str(found.experiment_id) if found is not None else client.create_experiment(EXPERIMENT)
+        if found is not None:
+            return str(found.experiment_id)
+        return client.create_experiment(EXPERIMENT, artifact_location=f"{_SERVED}/{EXPERIMENT}")
 
     def _clear(self, experiment: str, name: str) -> None:
         """Remove the files of versions that killed commands did not come to make."""
         client = self._client()
-        used = {one.run_id for one in _all(client.search_model_versions, filter_string=f"name = '{name}'")}
-        runs = _all(client.search_runs, experiment_ids=[experiment], filter_string=f"tags.`{_OURS}` = '{name}'")
+        runs = all_pages(client.search_runs, experiment_ids=[experiment], filter_string=f"tags.`{_OURS}` = '{name}'")
         for run in runs:
-            if run.info.run_id not in used and run.info.start_time < time.time() * 1_000 - _ABANDONED:
+            if run.info.start_time >= time.time() * 1_000 - _ABANDONED:
+                continue
+            if not client.search_model_versions(f"run_id = '{run.info.run_id}'"):  # of whatever name by now
                 self._drop(run)
 
     def _drop(self, run: Run) -> None:
@@ -282,42 +275,3 @@ class MlflowRegistry(Registry):
         for kept in folder.iterdir():
             if kept.is_dir() and (not kept.name[0].isdigit() or int(kept.name.split("-")[0]) not in there):
                 shutil.rmtree(kept)
-
-
-def _is_away(error: BaseException | None) -> bool:
-    """Whether an error of the client, or what it was raised for, is of the way to the server or of its state."""
-    import requests
-
-    while error is not None:
-        if isinstance(error, requests.ConnectionError | requests.Timeout):
-            return True
-        answer = getattr(error, "response", None)
-        if answer is not None and (answer.status_code >= 500 or answer.status_code == 429):
-            return True
-        if getattr(error, "error_code", "") in ("TEMPORARILY_UNAVAILABLE", "RESOURCE_EXHAUSTED"):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _all(search: Callable[..., Any], **given: Any) -> list[Any]:
-    """Every page of what a search finds."""
-    found, token = [], None
-    while True:
-        page = search(**given, page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
-
-
-def _or_none(ask: Callable[[], Any]) -> Any:
-    """What a server has, or None where it has no such thing."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return ask()
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise

@@ -25,15 +25,13 @@ def keep_layers(model: SentenceTransformer, count: int) -> None:
     whole = getattr(told, "num_hidden_layers", 0)
     if not 0 < count <= whole:
         raise ConfigError(f"training.layers: the model has {whole} layers; keep from 1 to that")
-    lists = [
-        (parent, name, one)
-        for parent in first.model.modules()
-        for name, one in parent.named_children()
-        if isinstance(one, ModuleList) and len(one) == whole
-    ]
-    if len(lists) != 1 or getattr(told, "layer_types", None) is not None:
+    lists = [path for path, one in first.model.named_modules() if isinstance(one, ModuleList) and len(one) == whole]
+    outer = [path for path in lists if not any(path.startswith(f"{other}.") for other in lists)]
+    if len(outer) != 1 or getattr(told, "layer_types", None) is not None:
         raise ConfigError(f"training.layers: layers of a {told.model_type} cannot be left out")
-    parent, name, layers = lists[0]
+    above, _, name = outer[0].rpartition(".")
+    parent = first.model.get_submodule(above)
+    layers = getattr(parent, name)
     step = (whole - 1) / max(1, count - 1)
     setattr(parent, name, ModuleList([layers[round(place * step)] for place in range(count)]))
     told.num_hidden_layers = count

@@ -6,7 +6,8 @@ pairs of a thread. A loss must see each group by itself: one that compares the p
 the gradients of the others.
 
 Which groups are drawn and what noise is added must be known to nobody. Both come from a secret that lies beside the
-checkpoint, so that a killed training goes on with the same, and goes with it when the training ends.
+checkpoint, so that a killed training goes on with the same, and goes with it when the training ends. There is no
+dropout: its masks come from one source, and one group more would change those of all that follow.
 """
 
 from __future__ import annotations
@@ -59,9 +60,12 @@ def promise(epsilon: float, groups: int, batch: int, steps: int) -> Promise:
     rate, delta = min(1.0, batch / groups), 1 / (10 * groups)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # its search begins with more noise than these orders are for
-        noise = get_noise_multiplier(
-            target_epsilon=epsilon, target_delta=delta, sample_rate=rate, steps=steps, alphas=ORDERS
-        )
+        try:
+            noise = get_noise_multiplier(
+                target_epsilon=epsilon, target_delta=delta, sample_rate=rate, steps=steps, alphas=ORDERS
+            )
+        except ValueError:
+            raise ConfigError(f"training.epsilon: no noise is enough for {epsilon:g}; promise less") from None
     return Promise(epsilon, delta, float(noise), rate, steps)
 
 
@@ -89,7 +93,7 @@ class PrivateSteps:
 
     def drawn(self, step: int) -> list[Sequence[int]]:
         """The groups of a step; each is drawn by itself, so that there may be none."""
-        taken = np.random.default_rng(self._seed(step, "draw")).random(len(self._groups)) < self._told.rate
+        taken = self._source(step, "draw").random(len(self._groups)) < self._told.rate
         return [group for group, drawn in zip(self._groups, taken, strict=True) if drawn]
 
     def gradients(
@@ -98,6 +102,7 @@ class PrivateSteps:
         """Leave the bounded and noised mean gradient of a step in the parameters; returns how many tokens it saw."""
         import torch
 
+        model.eval()
         weights = [one for one in model.parameters() if one.requires_grad]
         whole = [torch.zeros_like(one) for one in weights]
         tokens = 0
@@ -110,16 +115,17 @@ class PrivateSteps:
             for place, one in enumerate(found):
                 if one is not None:
                     whole[place].add_(one, alpha=share)
-        source = torch.Generator(device=model.device).manual_seed(self._seed(step, "noise"))
+        source = self._source(step, "noise")
         expected = max(1.0, self._told.rate * len(self._groups))
         for one, gradient in zip(weights, whole, strict=True):
-            noise = torch.randn(gradient.shape, generator=source, device=gradient.device, dtype=gradient.dtype)
+            noise = torch.from_numpy(source.standard_normal(tuple(gradient.shape), np.float32)).to(gradient)
             one.grad = gradient.add_(noise, alpha=self._told.noise * _CLIP).div_(expected)
         return tokens
 
-    def _seed(self, step: int, use: str) -> int:
-        said = hashlib.blake2b(f"{use} {step}".encode(), key=self._secret, digest_size=8).digest()
-        return int.from_bytes(said) >> 1
+    def _source(self, step: int, use: str) -> np.random.Generator:
+        """Numbers of a step from 128 bits of the secret: torch's own source on a CPU takes 32 bits of its seed."""
+        said = hashlib.blake2b(f"{use} {step}".encode(), key=self._secret, digest_size=16).digest()
+        return np.random.Generator(np.random.Philox(key=int.from_bytes(said)))
 
 
 class Anchored:

@@ -111,7 +111,10 @@ def _carry_out(order: Order, pairs: list[Pair], held_out: Sequence[Pair], pipe: 
     fitted = fit(order.base, [*pairs, *planted_pairs], order.recipe, order.folder, pipe.send, order.budget)
     tuned = load(order.folder / "model")
     trained = [pair for place, pair in enumerate(pairs) if place in fitted.places]
-    met = dict.fromkeys(pair for place, pair in enumerate(planted_pairs, len(pairs)) if place in fitted.places)
+    # With a promise each takes part in every draw, whether it was drawn or not.
+    met = dict.fromkeys(
+        pair for place, pair in enumerate(planted_pairs, len(pairs)) if fitted.promise or place in fitted.places
+    )
     return Made(
         fitted,
         evaluate(base, tuned, held_out),

@@ -55,7 +55,9 @@ def test_what_was_trained_on_is_nowhere_after_a_crash_a_fault_a_measure_and_a_pu
     space = bench.space
     assert bench.run("run")[0] == 0, bench.said()[-2000:]
     found = places(bench.canaries, bench.state)
-    assert all(any(where.endswith(":text") for where in found[name]) for name in bench.canaries), "the search finds nothing"
+    assert all(any(where.endswith(":text") for where in found[name]) for name in bench.canaries), (
+        "the search finds nothing"
+    )
 
     with bench.start("train", "--threads", "--name", "chat") as process:
         started = time.monotonic()

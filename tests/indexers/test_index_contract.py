@@ -428,8 +428,10 @@ def test_scan_of_many_rows(index: Index, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_rows(index: Index) -> None:
-    count, numbers = 100_000, np.arange(100_000)
+def test_a_hundred_thousand_rows(index: Index, request: pytest.FixtureRequest) -> None:
+    """Of Vespa's double, which takes a request for each row in Python, a third: pages and shares are as many."""
+    count = 33_000 if "vespa" in request.node.name else 100_000
+    numbers = np.arange(count)
     ids = [f"T{n % 20}/m/C{n % 7}/{n}#0" for n in range(count)]
     table = rows(
         ids,
@@ -446,7 +448,7 @@ def test_a_hundred_thousand_rows(index: Index) -> None:
     index.upsert(V1, changed)
     index.delete(V1, [ids[n] for n in range(5, count, 25)])
     kept = pa.concat_tables([table.filter(pa.array((numbers % 10 != 3) & (numbers % 25 != 5))), changed])
-    assert index.count(V1) == len(kept) == 96_000
+    assert index.count(V1) == len(kept) == count * 96 // 100
     assert scanned(index).equals(matching(kept))
 
     matrix, query = vectors_of(table), vectors_of(table)[40]

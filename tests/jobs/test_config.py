@@ -37,6 +37,9 @@ def test_a_variable_that_is_misspelt_or_wrong_is_named(tmp_path: Path, monkeypat
         patch.setenv("EMBEDMILL__MODLE__ACTORS", "3")
         said = fault(tmp_path, GOOD)
     assert said == "EMBEDMILL__MODLE__ACTORS: the configuration has no section 'modle'; is it model?"
+    with monkeypatch.context() as patch:
+        patch.setenv("EMBEDMILL_MODEL__ACTORS", "3")
+        assert fault(tmp_path, GOOD).startswith("EMBEDMILL_MODEL__ACTORS: is it EMBEDMILL__MODEL__ACTORS?")
     monkeypatch.setenv("EMBEDMILL__MODEL__ACTORS", "many")
     assert fault(tmp_path, GOOD).startswith("EMBEDMILL__MODEL__ACTORS: model.actors: Input should be a valid integer")
     monkeypatch.setenv("EMBEDMILL__MODEL__ACTORS", "3")

@@ -24,6 +24,7 @@ from tests.support.model_families import FAMILIES
 from tests.support.trainings import RECIPE, written
 from tests.support.workspace import Workspace
 
+REFUSED = {"modernbert", "qwen3", "static"}
 DISTIL = replace(RECIPE, loss="distil", layers=1, epochs=30, learning_rate=3e-3)
 
 
@@ -56,11 +57,11 @@ def test_fewer_layers_learn_the_vectors_of_the_base(tmp_path: Path) -> None:
 def test_layers_are_left_out_of_what_loads_again_as_it_was_and_else_refused(kind: str, tmp_path: Path) -> None:
     model = load(FAMILIES[kind](tmp_path / "tiny"))
     texts = ["the locker of floor 1 is by the door", "noon"]
-    try:
-        keep_layers(model, 1)
-    except ConfigError as error:
-        assert str(error).startswith("training.layers: ")
+    if kind in REFUSED:
+        with pytest.raises(ConfigError, match=r"^training\.layers: "):
+            keep_layers(model, 1)
         return
+    keep_layers(model, 1)
     model.save_pretrained(str(tmp_path / "cut"), create_model_card=False)
     assert np.abs(encode(load(tmp_path / "cut"), texts, "") - encode(model, texts, "")).max() <= 1e-6
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from embedding.errors import ConfigError
 from embedding.models.weights import tensors_digest, weight_files
 from jobs.training.fit import fit, steps_of
 from jobs.training.measures import load
@@ -31,9 +32,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def steps(model: Any, pairs: list[Pair], folder: Path, told: Promise) -> tuple[PrivateSteps, list[torch.Tensor]]:
-    """The gradients of step 0 over pairs of texts, without dropout."""
+    """The gradients of step 0 over pairs of texts."""
     made = PrivateSteps(folder, groups_of(pairs), told)
-    model.eval()
+    model.train()
+    torch.manual_seed(0)
     model.zero_grad()
 
     def features(group: Any) -> Any:
@@ -44,14 +46,16 @@ def steps(model: Any, pairs: list[Pair], folder: Path, told: Promise) -> tuple[P
     return made, [one.grad.clone() for one in model.parameters() if one.grad is not None]
 
 
-def test_one_group_moves_a_step_by_no_more_than_the_bound(base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("without", [slice(0, 2), slice(14, 16)], ids=["the first", "the last"])
+def test_one_group_moves_a_step_by_no_more_than_the_bound(base: Path, tmp_path: Path, without: slice) -> None:
     """With and without it, and nothing else different: the sum of the gradients differs by at most 1, the bound."""
     pairs = [replace(pair, group=str(number // 2)) for number, pair in enumerate(read_pairs(written(tmp_path, 16)))]
+    fewer = [pair for place, pair in enumerate(pairs) if place not in range(16)[without]]
     model = load(base)
     model.model_card_data.base_model = str(base)
-    whole, without = (steps(model, some, tmp_path, quiet(1.0))[1] for some in (pairs, pairs[:-2]))
+    whole, less = (steps(model, some, tmp_path, quiet(1.0))[1] for some in (pairs, fewer))
     moved = torch.sqrt(
-        sum(((a * 8 - b * 7).square().sum() for a, b in zip(whole, without, strict=True)), torch.tensor(0.0))
+        sum(((a * 8 - b * 7).square().sum() for a, b in zip(whole, less, strict=True)), torch.tensor(0.0))
     )
     assert 0 < float(moved) <= 1 + 1e-4
 
@@ -76,6 +80,11 @@ def test_groups_are_drawn_each_by_itself(tmp_path: Path) -> None:
     drawn = [len(made.drawn(step)) for step in range(200)]
     assert 95 < sum(drawn) / 200 < 105 and len(set(drawn)) > 20, "a fixed number would be another mathematics"
     assert made.drawn(3) == made.drawn(3) != made.drawn(4)
+
+
+def test_what_no_noise_can_promise_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"training\.epsilon: no noise is enough for 1e-05"):
+        promise(1e-5, 5_000, 32, 157)
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 8.0])

@@ -7,13 +7,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import pyarrow as pa
 import pytest
 
 from embedding.errors import ConfigError
+from embedding.ids import document_ids
 from jobs.bodies.purge import PurgeBody
 from jobs.commands.purge import purge
 from jobs.commands.run import run
+from jobs.config import load_config
+from jobs.registry import open_registry
+from jobs.registry.manifest import Seen, manifest_of
 from jobs.scope import Scope
 from jobs.state.store import State
 from tests.support.in_process import (
@@ -26,6 +32,7 @@ from tests.support.in_process import (
     tables_loaded,
     without_ray,
 )
+from tests.support.registries import card
 from tests.support.workspace import TEAM, TEXTS, Workspace, message, writing
 
 YEAR = 365 * 86_400
@@ -212,3 +219,33 @@ def test_a_purge_loads_no_table_that_grows_with_the_chunks(ahead: Workspace, mon
     whole = tables_loaded(monkeypatch)
     take(ahead, channel="C1")
     assert whole and not GROWING & set(whole)
+
+
+def test_models_are_marked_before_anything_goes_that_says_what_they_saw(
+    ran: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A document may have another channel than when it was trained on: then its id alone tells, and that is gone soon."""
+    registry = open_registry(load_config(ran.config))
+    (tmp_path / "model").mkdir()
+    [document, *_] = document_ids(pa.array(open_pipeline(ran.config).state.read("chunks", ["chunk_id"])["chunk_id"]))
+    seen = manifest_of(open_pipeline(ran.config).state.hash_key, [Seen(document.as_py(), TEAM, "C9", 0)])
+    registry.add("chat", tmp_path / "model", seen, lambda number: card("chat", number))
+    with monkeypatch.context() as patch:
+        patch.setattr(State, "drop_rows", Mock(side_effect=Killed))
+        with pytest.raises(Killed):
+            purge(open_pipeline(ran.config), team=TEAM, channel="", ids=[document.as_py()], before=None)
+    taint = registry.taint("chat", 1)
+    assert taint is not None and taint.documents == 1
+    assert ran.run().code == 0, "it carries the purge out"
+
+
+def test_a_registry_that_is_away_is_said_before_anything_goes(ran: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    text = ran.config.read_text()
+    ran.config.write_text(f'{text}[registry]\nuri = "http://127.0.0.1:9"\n')
+    before = open_pipeline(ran.config).state.read("chunks").num_rows
+    told = ran.call("purge", "--team", TEAM)
+    assert told.code == 1 and "registry.uri: http://127.0.0.1:9: could not list the models" in told.err, told
+    state = open_pipeline(ran.config).state
+    assert state.read("chunks").num_rows == before and not state.read("purges").num_rows
+    assert ran.run().code == 0 == ran.call("status").code, "nothing else asks for it"

@@ -41,6 +41,17 @@ server.stop()
 """
 
 
+# How often its parts look at each other's work, in ms: by itself it takes seconds to load what tests have just made.
+_OFTEN = {
+    "QUERYCOORD_CHECKINTERVAL": "100",
+    "QUERYCOORD_DISTPULLINTERVAL": "100",
+    "QUERYCOORD_CHECKHANDOFFINTERVAL": "500",
+    "INDEXCOORD_SCHEDULER_INTERVAL": "100",
+    "QUERYNODE_STATS_PUBLISHINTERVAL": "200",
+    "PROXY_TIMETICKINTERVAL": "50",
+}
+
+
 class MilvusServer:
     """A running server; ``uri`` stays the same over ``kill`` and ``start``."""
 
@@ -71,7 +82,7 @@ class MilvusServer:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env={**os.environ, "ETCD_CONFIG_PATH": str(etcd)},
+                env={**os.environ, **_OFTEN, "ETCD_CONFIG_PATH": str(etcd)},
             )
             assert self._launcher.stdout is not None
             answer = self._launcher.stdout.readline().strip()
