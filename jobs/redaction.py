@@ -7,7 +7,8 @@ import re
 MASK = "***"
 _WORDS = "password|passwd|pwd|secret|token|credential|signature|(?:api|access|account|shared)[_.-]?key"
 SECRET_NAMES = f"(?i){_WORDS}"  # as a regular expression; Java reads it too
-_USERINFO = re.compile(r"(\w:/{1,2})[^/?#\s]*@")
+_NAMED = r"(?<=\bmodel)s:/[\w.-]+@[\w.-]+(?![\w/]|:\S)"  # models:/NAME@ALIAS, which is no user at a host
+_USERINFO = re.compile(rf"(?!{_NAMED})(\w:/{{1,2}})[^/?#\s]*@")
 _ASSIGNED = re.compile(rf"(?i)((?:[\w.-]*(?:{_WORDS})[\w.-]*|\bsig)\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^&;,\s]+)")
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w+/=.~-]{8,}")
 

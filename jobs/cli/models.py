@@ -67,7 +67,8 @@ def promote(
 ) -> None:
     """Let `models:/NAME@champion` be the challenger, unless it is worse, leaks, or has seen what was purged since.
 
-    Exit code 4 where it is refused, with the figures. `embedmill reindex` then builds a version of the index with it.
+    Exit code 4 where it is refused, with the figures. Before it, `embedmill reindex --to-model models:/NAME@challenger
+    --activate` builds a version of the index with it; reindex asks no gate, `--check` does.
     """
 
     def command() -> int:

@@ -27,6 +27,7 @@ def trained(body: TrainBody) -> str:
             f"planted pairs exposed by {privacy.exposure:.2f} bits, at most {privacy.limit:g} may be; "
             f"membership {privacy.membership:.2f} (0.5 is chance)" + _given_away(privacy),
         ),
+        *(() if privacy.passed else [("promote", "refuses it as it is; `embedmill promote NAME --check` says why")]),
         *_promised(body),
         ("space", body.space_id),
     ]

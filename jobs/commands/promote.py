@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from embedding.errors import ConfigError
 from jobs.bodies.models import PromoteBody
 from jobs.registry import CHALLENGER, CHAMPION, NAME, Reference, open_registry
+from jobs.training.measures import LEAST_PLANTED, PLANTED
 
 if TYPE_CHECKING:
     from jobs.config import Config
@@ -32,7 +33,7 @@ def promote(
     if back:
         return _step_back(registry, name, alias, standing)
     number = registry.resolve(Reference(name, version or None, "" if version else CHALLENGER))
-    reasons = _against(registry, name, number)
+    reasons = _against(registry, name, number, config.training.max_exposure)
     moved = not reasons and not check
     if moved:
         registry.point(name, alias, number)
@@ -47,7 +48,10 @@ def promote(
 
 def _step_back(registry: Registry, name: str, alias: str, standing: list[int]) -> PromoteBody:
     if len(standing) < 2:
-        raise ConfigError(f"--back: {alias} of {name} stood for no other model before")
+        now = Reference(name, standing[-1], "") if standing else "nothing"
+        raise ConfigError(
+            f"--back: {alias} of {name} stands for {now}, and stood for nothing before that; --version names another"
+        )
     former, number = standing[-1], standing[-2]
     tainted = registry.taint(name, number)
     reasons = (_tainted(tainted.documents),) if tainted else ()
@@ -62,8 +66,8 @@ def _step_back(registry: Registry, name: str, alias: str, standing: list[int]) -
     )
 
 
-def _against(registry: Registry, name: str, version: int) -> list[str]:
-    """Why a version may not be promoted, with figures."""
+def _against(registry: Registry, name: str, version: int, limit: float) -> list[str]:
+    """Why a version may not be promoted, with figures; ``limit`` is the most bits that it may tell."""
     card, taint = registry.card(name, version), registry.taint(name, version)
     privacy, reasons = card.privacy, []
     for other, found in ((card.base, card.evaluation), (f"version {card.champion}, then the champion", card.beside)):
@@ -72,15 +76,16 @@ def _against(registry: Registry, name: str, version: int) -> list[str]:
                 f"it finds less than {other}: nDCG@10 {found.after:.4f} after {found.before:.4f} over "
                 f"{found.questions:,} questions, difference {found.interval[0]:+.4f} to {found.interval[1]:+.4f}"
             )
-    if not privacy.passed and privacy.exposure <= privacy.limit:
-        reasons.append(
-            f"nothing says what it tells of its training: it has seen {privacy.planted} planted pairs; train it for "
-            "longer (training.max_steps)"
-        )
-    elif not privacy.passed:
+    if privacy.exposure > limit:
         reasons.append(
             f"it tells of what it has seen: planted pairs are exposed by {privacy.exposure:.2f} bits, at most "
-            f"{privacy.limit:g} may be (training.max_exposure)"
+            f"{limit:g} may be (training.max_exposure)"
+        )
+    if privacy.planted < LEAST_PLANTED or not privacy.passed and privacy.exposure <= privacy.limit:
+        reasons.append(
+            f"too little says what it tells of its training: of {PLANTED} planted pairs it has seen {privacy.planted}, "
+            f"at least {LEAST_PLANTED} are needed, and others beside them; train it for longer (training.epochs, "
+            "training.max_steps)"
         )
     if taint is not None:
         reasons.append(_tainted(taint.documents))

@@ -186,7 +186,9 @@ def _register(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
     manifest = manifest_of(key, seen)
     if base.manifest is not None:  # what its base has seen, it has seen
         manifest = pa.concat_tables([manifest, base.manifest]).combine_chunks()
-    space_id = describe(config.with_model(str(model)), model)[1].space_id
+    space_id, base_space = (describe(config.with_model(str(one)), one)[1].space_id for one in (model, base.folder))
+    if base.name == config.model.name:
+        base_space = pipeline.space_id  # with the prompts of the configuration
     told = asdict(recipe)
     since = min(read_at, base.made_at)
     training = TrainingBody(
@@ -208,7 +210,7 @@ def _register(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
             version=number,
             space_id=space_id,
             base=base.name,
-            base_space_id=pipeline.space_id if base.name == config.model.name else "",
+            base_space_id=base_space,
             made_at=iso(since),
             code=installed("embedmill"),
             licence="private: made of texts of the teams that took part" if private else "as that of the pairs",

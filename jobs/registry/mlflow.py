@@ -6,6 +6,7 @@ whole or not there. What is read often stands in the version's tags. Models of o
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import time
@@ -100,7 +101,7 @@ class MlflowRegistry(Registry):
         """See ``Registry``. Its number is the server's."""
         said = self._version(name, version).tags[_CARD]
         try:
-            return Card.model_validate_json(said, strict=False).model_copy(update={"version": version})
+            return Card.model_validate_json(json.dumps(json.loads(said) | {"version": version}), strict=False)
         except ValueError as error:
             fault = f"the card of {name}/{version} cannot be read ({type(error).__name__})"
             raise ResourceError(f"registry.uri: {self.where}: {fault}") from None
@@ -142,7 +143,7 @@ class MlflowRegistry(Registry):
         self.check_writable(name)
         said = card(0)
         tags = {
-            _CARD: said.to_json(),
+            _CARD: json.dumps({key: value for key, value in json.loads(said.to_json()).items() if key != "version"}),
             "space_id": said.space_id,
             "base": said.base,
             "manifest": said.manifest,

@@ -12,9 +12,9 @@ from embedding.errors import ConfigError, ResourceError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# What its client does unless it is told not to: waits for minutes, prints to our answer, and tells others what it did.
+# What its client does unless it is told not to: waits for minutes (here some 6 s), prints to our answer, tells others.
 _QUIET = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -44,7 +44,7 @@ def asking(uri: str, what: str) -> Iterator[None]:
     except (MlflowException, requests.RequestException) as error:
         fault = f"registry.uri: {uri}: could not {what}"
         if is_away(error):
-            raise ResourceError(f"{fault}: it cannot be reached") from None
+            raise ResourceError(f"{fault}: it cannot be reached; is the server up?") from None
         code = getattr(error, "error_code", "") or type(error).__name__
         raise ResourceError(f"{fault}: {code}") from None
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Vectors = npt.NDArray[np.float32]
 
 PLANTED, CONTROLS = 16, 255
+LEAST_PLANTED = PLANTED // 2  # with fewer that were seen nothing can be said
 _MOST_QUESTIONS, _MOST_TEXTS = 1_000, 5_000  # that are encoded twice: a minute or two on two cores
 _TIMED_TEXTS = 256
 _SYLLABLES = ("ba", "ko", "ri", "mu", "ta", "ve", "lo", "ne", "su", "da", "fi", "go", "pe", "ra", "zu", "hi")
@@ -130,7 +131,7 @@ def privacy(
         limit=limit,
         membership=round(membership, 3),
         inversion=cast(tuple[float, float], inversion),
-        passed=exposure <= limit and len(pairs) >= PLANTED // 2,
+        passed=exposure <= limit and len(pairs) >= LEAST_PLANTED,
     )
 
 

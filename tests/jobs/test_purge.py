@@ -229,7 +229,7 @@ def test_models_are_marked_before_anything_goes_that_says_what_they_saw(
     (tmp_path / "model").mkdir()
     [document, *_] = document_ids(pa.array(open_pipeline(ran.config).state.read("chunks", ["chunk_id"])["chunk_id"]))
     seen = manifest_of(open_pipeline(ran.config).state.hash_key, [Seen(document.as_py(), TEAM, "C9", 0)])
-    registry.add("chat", tmp_path / "model", seen, lambda number: card("chat", number))
+    registry.add("chat", tmp_path / "model", seen, lambda number: card(number))
     with monkeypatch.context() as patch:
         patch.setattr(State, "drop_rows", Mock(side_effect=Killed))
         with pytest.raises(Killed):

@@ -118,7 +118,7 @@ def test_a_challenger_that_is_no_worse_becomes_the_champion_and_goes_back(
     assert done.former == "models:/chat/1" and registry.standing("chat", CHAMPION) == [1, 2]
     assert promote(config, "chat", back=True).model == "models:/chat/1"
     assert registry.standing("chat", CHAMPION) == [1]
-    with pytest.raises(ConfigError, match="stood for no other model"):
+    with pytest.raises(ConfigError, match="stands for models:/chat/1, and stood for nothing before that"):
         promote(config, "chat", back=True)
 
 
@@ -135,6 +135,11 @@ def test_a_worse_one_a_leaking_one_and_a_tainted_one_are_refused_with_figures(
     assert not told.promoted and "less than version 1, then the champion" in told.reasons[0]
     told = promote(config, "chat", version=leaking)
     assert not told.promoted and "exposed by 6.50 bits, at most 3 may be" in told.reasons[0]
+    short = add(registry, model, exposure=4.4, planted=6)
+    told = promote(config, "chat", version=short, check=True)
+    assert len(told.reasons) == 2 and "of 16 planted pairs it has seen 6, at least 8 are needed" in told.reasons[1]
+    wide = config.model_copy(update={"training": config.training.model_copy(update={"max_exposure": 9.0})})
+    assert promote(wide, "chat", version=short, check=True).reasons == told.reasons[1:]
     mark_models(config, state_of(workspace), [PurgeRule("T1", "C1", frozenset(), None, int(time.time() * 1e6))], "r")
     tainted = add(registry, model)
     registry.mark("chat", tainted, registry.taint("chat", 1) or pytest.fail("1 is not marked"))
@@ -150,7 +155,7 @@ def test_a_purge_marks_what_has_seen_it_and_gc_removes_it(
     manifest = manifest_of(state.hash_key, SEEN)
     now = int(time.time() * 1e6)
     for made_at in (now - 10, now - 10, now + 10_000_000):
-        registry.add("chat", model, manifest, lambda number, at=made_at: card("chat", number, made_at=at))  # type: ignore[misc]
+        registry.add("chat", model, manifest, lambda number, at=made_at: card(number, made_at=at))  # type: ignore[misc]
     registry.point("chat", CHAMPION, 1)
     rule = PurgeRule("T1", "", frozenset(), None, now)
     ahead = PurgeRule("T1", "", frozenset(["T1/m/C1/1"]), None, now + 10**15)  # of a document that is dated ahead
@@ -171,7 +176,7 @@ def test_a_purge_marks_what_has_seen_it_and_gc_removes_it(
     assert remove_tainted(held, dry_run=True) == ["models:/chat/2"] and registry.versions("chat") == [1, 2]
     assert remove_tainted(held) == ["models:/chat/2"], "not the one that is configured"
     assert remove_tainted(strict) == ["models:/chat/1"] and registry.standing("chat", CHAMPION) == []
-    registry.add("chat", model, manifest, lambda number: card("chat", number))
+    registry.add("chat", model, manifest, lambda number: card(number))
     assert registry.versions("chat") == [4], "a number is not given again"
 
 
@@ -250,7 +255,9 @@ def test_a_server_that_goes_before_any_request_leaves_nothing_half_done(
             break
         except ResourceError as error:
             failed += 1
-            assert f"registry.uri: {proxy.uri}: could not" in str(error) and str(error).endswith("cannot be reached")
+            assert f"registry.uri: {proxy.uri}: could not" in str(error) and str(error).endswith(
+                "cannot be reached; is the server up?"
+            )
         finally:
             proxy.close()
         if name != "remove":  # its last requests tidy this machine
@@ -372,4 +379,7 @@ def test_a_server_that_is_not_there_is_one_line_without_a_token(
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret-token")
     with pytest.raises(ResourceError) as told:
         MlflowRegistry("http://127.0.0.1:9", tmp_path).names()
-    assert str(told.value) == "registry.uri: http://127.0.0.1:9: could not list the models: it cannot be reached"
+    assert (
+        str(told.value)
+        == "registry.uri: http://127.0.0.1:9: could not list the models: it cannot be reached; is the server up?"
+    )

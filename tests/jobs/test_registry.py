@@ -9,6 +9,7 @@ import pytest
 
 from embedding.errors import ConfigError
 from jobs.bodies.models import Card
+from jobs.redaction import without_userinfo
 from jobs.registry import CHAMPION, reference_of
 from jobs.registry.folder import FolderRegistry
 from jobs.registry.manifest import digest_of, manifest_of, purged
@@ -65,6 +66,13 @@ def test_two_that_register_at_once_get_two_numbers(folder: FolderRegistry, model
 def test_what_is_no_reference_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"models:/NAME@ALIAS"):
         reference_of(text)
+
+
+def test_a_reference_is_shown_and_a_user_of_an_address_is_not() -> None:
+    said = "model.name: models:/chat@champion: stands for no version"
+    assert without_userinfo(said) == said
+    for address in ("s3://key:word@host/x", "models:/user:word@host", "http://user:word@host:1"):
+        assert "word" not in without_userinfo(f"model.name: {address}: no")
 
 
 @pytest.mark.parametrize(

@@ -19,17 +19,17 @@ SEEN = [
 
 
 def card(
-    name: str,
     version: int,
     *,
     verdict: str = "better",
     beside: str = "better",
     exposure: float = 0.5,
+    planted: int = 16,
     made_at: int = 0,
 ) -> Card:
     evaluation = ComparedBody(questions=9, before=0.5, after=0.4, interval=(-0.2, -0.1), p_value=0.001, verdict=verdict)
     return Card(
-        name=name,
+        name="chat",
         version=version,
         space_id="s",
         base="base",
@@ -53,7 +53,12 @@ def card(
         champion=1,
         beside=evaluation.model_copy(update={"verdict": beside}),
         privacy=PrivacyBody(
-            planted=16, exposure=exposure, limit=3.0, membership=0.6, inversion=(0.1, 0.1), passed=exposure <= 3.0
+            planted=planted,
+            exposure=exposure,
+            limit=3.0,
+            membership=0.6,
+            inversion=(0.1, 0.1),
+            passed=exposure <= 3.0 and planted >= 8,
         ),
     )
 
@@ -63,4 +68,4 @@ def files_of(folder: Path) -> dict[Path, bytes]:
 
 
 def add(registry: Registry, model: Path, name: str = "chat", **about: object) -> int:
-    return registry.add(name, model, manifest_of(KEY, SEEN), lambda number: card(name, number, **about))  # type: ignore[arg-type]
+    return registry.add(name, model, manifest_of(KEY, SEEN), lambda number: card(number, **about))  # type: ignore[arg-type]
