@@ -1,6 +1,6 @@
 """What a model that is tuned on a chat's threads finds, through the commands.
 
-    python benchmarks/training_chat.py ../shared/data/slack-ubuntu.zip [--set epochs=2] … \\
+    python benchmarks/training_chat.py ../shared/data/slack-ubuntu.zip [--set epochs=2] …
         [--beir ../shared/data/retrieval/scifact] [--chats ../shared/data/chat/locomo]
 
 An index of the export with the packaged model, `train --threads` on the earlier threads, measured by the replies of the
