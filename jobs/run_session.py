@@ -120,7 +120,7 @@ def _held(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
             yield session
             if report.status != "running":
                 lease.check()
-                compact_due(state)
+                compact_due(state, report.upserted + report.deleted)
             if report.settled:  # last: compaction writes files anew, by which the next run would tell a change
                 session.keep_watermark()
         except BaseException as error:

@@ -10,19 +10,24 @@ from jobs.state.store import State
 from jobs.state.table_files import Group
 from jobs.state.tables import TABLES
 
-_MOST = 1_000_000_000  # bytes of files that one run writes anew
+# Bytes of files that one run writes anew: so many for each row that it changed itself, between the least and the most.
+# A run that changed little does not pay at once for what a large one has left.
+_OF_A_ROW, _LEAST, _MOST = 10_000, 50_000_000, 1_000_000_000
 _BUCKETED = [name for name, spec in TABLES.items() if spec.bucketed]
 
 
-def compact_due(state: State) -> None:
-    """Fold the partitions that are worth it, the costliest to read first, up to a bound. Needs the lease."""
-    left = _MOST
+def compact_due(state: State, changed: int) -> None:
+    """Fold the partitions that are worth it, the costliest to read first, up to a bound. Needs the lease.
+
+    ``changed`` is how many rows the run wrote or deleted in the index. One partition is folded whatever its size.
+    """
+    most = left = min(_MOST, max(_LEAST, _OF_A_ROW * changed))
     for name in _BUCKETED:
         chosen = list[Group]()
         groups = [group for group in state.every_cut().groups(name) if due(group)]
         for group in sorted(groups, key=lambda one: len(one.base) + len(one.changes), reverse=True):
             size = sum(file.size for file in (*group.base, *group.changes))
-            if size <= left or not chosen and left == _MOST:
+            if size <= left or not chosen and left == most:
                 chosen.append(group)
                 left -= size
         state.fold(name, chosen, join=2)

@@ -69,21 +69,38 @@ def test_a_run_s_end_folds_what_is_due_and_gc_the_rest(tmp_path: Path, monkeypat
     append(state, {(team, f"{n}"): "1" for team in TEAMS for n in range(20)})
     merge(state, {("T1", "3"): "2"})
     monkeypatch.setattr(folding, "_CHEAP", 0)
-    compact_due(state)
+    compact_due(state, 0)
     assert sum(group.rows(changes=True) for group in state.groups("chunks")) == 1, "a twentieth of its rows"
     merge(state, {("T1", f"{n}"): "3" for n in range(3)}, [("T2", "1"), ("T2", "2"), ("T2", "3")])
     before = sizes(state)["chunks"]
-    compact_due(state)
+    compact_due(state, 0)
     assert not any(group.changes for group in state.groups("chunks"))
     assert sizes(state)["chunks"][0] < before[0] and state.count("chunks") == 97
     merge(state, {("T3", "1"): "4"})
     for run in range(3):
         append(state, {("T4", f"{run} later"): "1"})
-    compact_due(state)
+    compact_due(state, 0)
     assert len(state.files("chunks", {"bucket": bucket_of("T4")})) == 4, "few small files may stay"
     compact_all(state)
     assert sizes(state)["chunks"][0] == len({bucket_of(team) for team in TEAMS})
     assert state.count("chunks") == 100 and sizes(state)["runs"] == (0, 0)
+
+
+@pytest.mark.parametrize(("changed", "folded"), [(0, 1), (2, 2), (1_000_000, 3)])
+def test_a_run_folds_by_what_it_changed_itself(
+    changed: int, folded: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that changed little does not pay at once for what a large one has left."""
+    state = State(tmp_path, cut=CUT, fence=1)
+    append(state, {(team, "a"): "1" for team in TEAMS})
+    merge(state, {(team, "a"): "2" for team in TEAMS})
+    groups = [group for group in state.groups("chunks") if group.changes]
+    largest = max(sum(file.size for file in (*group.base, *group.changes)) for group in groups)
+    monkeypatch.setattr(compact, "_LEAST", largest)
+    monkeypatch.setattr(compact, "_OF_A_ROW", largest)
+    monkeypatch.setattr(compact, "_MOST", 3 * largest)
+    compact_due(state, changed)
+    assert len(groups) - sum(bool(group.changes) for group in state.groups("chunks")) == folded < len(groups)
 
 
 def test_one_run_folds_no_more_than_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,8 +108,9 @@ def test_one_run_folds_no_more_than_a_bound(tmp_path: Path, monkeypatch: pytest.
     append(state, {(team, "a"): "1" for team in TEAMS})
     merge(state, {(team, "a"): "2" for team in TEAMS})
     monkeypatch.setattr(compact, "_MOST", 1)
+    monkeypatch.setattr(compact, "_LEAST", 1)
     left = []
     for _ in TEAMS:
-        compact_due(state)
+        compact_due(state, 0)
         left.append(sum(bool(group.changes) for group in state.groups("chunks")))
     assert left == [len(TEAMS) - 1 - n for n in range(len(TEAMS))], "at least one a run"
