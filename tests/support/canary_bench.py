@@ -75,7 +75,7 @@ class Bench:
         with Onlooker(self.canaries) as onlooker:
             process = self.start(*arguments, faults=faults, debug=debug)
             process.communicate(words.encode())
-        assert onlooker.looks > 5
+        assert onlooker.looks > 1, "a command of the registry alone is done within a second"
         self.seen |= onlooker.seen
         out = (self.outside / f"{self.runs}-{arguments[0]}.out").read_text()
         return process.returncode, json.loads(out) if out.strip() else None
