@@ -170,10 +170,14 @@ def _check_variables() -> None:
             raise ConfigError(f"{name}: the configuration has no section {section!r}; {fix}")
 
 
+def variables_of(location: tuple[int | str, ...]) -> list[str]:
+    """The variables that set a key, itself or with what it is in, the nearest first, in capitals."""
+    return [ENV_PREFIX + "__".join(map(str, location[:depth])).upper() for depth in range(len(location), 0, -1)]
+
+
 def _variable(location: tuple[int | str, ...]) -> str:
     """The variable that has set a key, "" where it is of the file."""
-    wanted = [ENV_PREFIX + "__".join(map(str, location[:depth])).upper() for depth in range(len(location), 0, -1)]
-    return next((name for one in wanted for name in os.environ if name.upper() == one), "")
+    return next((name for one in variables_of(location) for name in os.environ if name.upper() == one), "")
 
 
 def _settings_of(file: Path) -> type[Config]:

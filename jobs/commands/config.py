@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from jobs.bodies.answers import ConfigBody, Origin, Setting
-from jobs.config import ENV_PREFIX, load_config
+from jobs.config import ENV_PREFIX, load_config, variables_of
 from jobs.redaction import MASK, is_secret, masked
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ def _shown(path: tuple[str | int, ...], value: Any) -> Any:
 
 
 def _origin(path: tuple[str | int, ...], written: Any, given: Collection[str]) -> Origin:
-    names = [str(part).upper() for part in path]
-    if any(ENV_PREFIX + "__".join(names[:length]) in given for length in range(1, len(names) + 1)):
+    if any(name in given for name in variables_of(path)):
         return "environment"
     at = written
     for part in path:

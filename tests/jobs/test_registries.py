@@ -31,17 +31,13 @@ from jobs.state.purge_rules import PurgeRule
 from jobs.state.store import State
 from tests.support.mlflow_server import MISSING, MlflowServer
 from tests.support.proxy import Proxy
-from tests.support.registries import KEY, SEEN, add, card, files_of
+from tests.support.registries import KEY, SEEN, add, card, files_of, model_in
 from tests.support.workspace import Workspace
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    (folder / "1_Pooling").mkdir(parents=True)
-    (folder / "modules.json").write_text("[]")
-    (folder / "1_Pooling" / "config.json").write_bytes(b"\x00bytes\xff")
-    return folder
+    return model_in(tmp_path)
 
 
 @pytest.fixture(scope="module")

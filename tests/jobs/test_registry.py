@@ -14,17 +14,13 @@ from jobs.registry import CHAMPION, reference_of
 from jobs.registry.folder import FolderRegistry
 from jobs.registry.manifest import digest_of, manifest_of, purged
 from jobs.state.purge_rules import PurgeRule
-from tests.support.registries import DAY, KEY, SEEN, add
+from tests.support.registries import DAY, KEY, SEEN, add, model_in
 from tests.support.workspace import Workspace
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    (folder / "1_Pooling").mkdir(parents=True)
-    (folder / "modules.json").write_text("[]")
-    (folder / "1_Pooling" / "config.json").write_bytes(b"\x00bytes\xff")
-    return folder
+    return model_in(tmp_path)
 
 
 @pytest.fixture

@@ -63,6 +63,15 @@ def card(
     )
 
 
+def model_in(folder: Path) -> Path:
+    """The files of a model: not one that can be loaded, but with a folder and with bytes that are no text."""
+    model = folder / "model"
+    (model / "1_Pooling").mkdir(parents=True)
+    (model / "modules.json").write_text("[]")
+    (model / "1_Pooling" / "config.json").write_bytes(b"\x00bytes\xff")
+    return model
+
+
 def files_of(folder: Path) -> dict[Path, bytes]:
     return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
