@@ -156,7 +156,8 @@ def _chosen(spec: EncoderSpec, gpus: float) -> EncoderSpec:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     if not takes_ids(spec.backend):
-        open_encoder(spec)  # what is wrong with a service's settings is said here and not by every actor
+        spec = choose(spec)
+        open_encoder(spec).close()  # what is wrong with a service's settings is said here and not by every actor
         return spec
     options = _sight(gpus)
     if gpus and (node := gpu_node()) is not None:

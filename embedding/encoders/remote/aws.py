@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from embedding.encoders.remote.encoder import RefusedInput, TryAgain
+from embedding.encoders.remote.service import RefusedInput, TryAgain
 from embedding.encoders.spec import RemoteSettings
 from embedding.errors import ConfigError
 
