@@ -116,6 +116,12 @@ class Model(Section):
         None
     )
 
+    @property
+    def tokens_of_shard(self) -> int:
+        """How large a shard is: what one batch job takes, where there are batch jobs."""
+        batch = self.remote.batch if self.remote else None
+        return batch.shard_tokens if batch else self.shard_tokens
+
     @field_validator("name")
     @classmethod
     def _stored(cls, name: str) -> str:

@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -20,7 +21,7 @@ from embedding.encoders.base import Encoder
 from embedding.encoders.fidelity import PROBES_VERSION, Fidelity, refuse
 from embedding.encoders.reference import Reference
 from embedding.encoders.spec import EncoderSpec
-from embedding.errors import ConfigError, EmbedmillError, FidelityError
+from embedding.errors import ConfigError, EmbedmillError, EncoderError, FidelityError
 from embedding.models.space import short_hash
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,9 @@ def _with_probes(spec: EncoderSpec) -> EncoderSpec:
     alone = replace(spec, remote=replace(spec.remote, fallbacks=()))
     spec = replace(spec, probes=same_space.reference(spec, lambda: _load(alone)))
     if spec.purpose == "document":
+        queries = replace(spec, purpose="query")
+        with suppress(EncoderError):  # kept now, so that a search later needs no first endpoint either
+            same_space.reference(queries, lambda: _load(replace(alone, purpose="query")))
         encoder = _load(spec)
         assert isinstance(encoder, RemoteEncoder)
         try:

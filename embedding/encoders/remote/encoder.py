@@ -173,7 +173,7 @@ class RemoteEncoder:
             texts,
             sum(one.tokens for one in spent),
             sum(one.usd for one in spent),
-            tuple(spent) if len(spent) > 1 else (),
+            tuple(spent) if len(spent) > 1 or self._settings.batch else (),
         )
 
 
