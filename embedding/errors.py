@@ -11,7 +11,7 @@ EmbedmillError                 1  base; message is one line and never holds a do
     ├── OwnershipError         5  the index is another state's
     ├── FidelityError          5  a backend's vectors are not the model's
     ├── MassDeleteError        5  the plan would delete too much of the index
-    ├── BudgetError            5  the plan would cost more than was allowed
+    ├── BudgetError            5  the plan would cost more than was allowed, or the run does
     ├── ReadBackError          5  the index does not give back what was written to it
     ├── LostPurgesError        5  the rules that keep purged documents away are damaged
     └── LeaseHeldError         5  another run is writing
@@ -74,7 +74,7 @@ class MassDeleteError(SafetyError):
 
 
 class BudgetError(SafetyError):
-    """The plan would cost more than the caller allowed."""
+    """The plan would cost more than was allowed, or the run does."""
 
 
 class ReadBackError(SafetyError):

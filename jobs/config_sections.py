@@ -16,6 +16,7 @@ from embedding.encoders.spec import RemoteSettings
 from embedding.text.template import Template
 from indexers import index_kinds
 from jobs.config_fields import OBJECTS, ReadStorage, Section, Storage, about
+from jobs.config_remote import check_remote
 
 _PREFIX = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[A-Za-z0-9._=-]+)+/?")
 
@@ -115,6 +116,12 @@ class Model(Section):
         None
     )
 
+    @property
+    def tokens_of_shard(self) -> int:
+        """How large a shard is: what one batch job takes, where there are batch jobs."""
+        batch = self.remote.batch if self.remote else None
+        return batch.shard_tokens if batch else self.shard_tokens
+
     @field_validator("name")
     @classmethod
     def _stored(cls, name: str) -> str:
@@ -137,8 +144,8 @@ class Model(Section):
         if not remote and self.remote is not None:
             services = ", ".join(name for name, backend in BACKENDS.items() if backend.remote)
             raise ValueError(f"[model.remote] is for the backends {services}; remove it, or set backend")
-        if self.backend == "http" and self.remote is not None and "://" not in self.remote.url:
-            raise ValueError("remote.url: give the server's address, http(s)://host")
+        if self.remote is not None:
+            check_remote(self.backend, self.remote)
         return self
 
 

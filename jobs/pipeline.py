@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -186,7 +187,20 @@ class Pipeline:
             prompts=_prompts(self.config),
             remote=model.remote,
             stored=self.stored,
+            owner=self._owner() if purpose == "document" else "",
         )
+
+    def batches(self) -> EncoderSpec | None:
+        """What encodes, where it makes batch jobs; None where it makes none."""
+        remote = self.config.model.remote
+        return self.encoder() if remote is not None and remote.batch is not None else None
+
+    def _owner(self) -> str:
+        """What batch jobs of this state are called by: no name of a bucket or a job tells more than that."""
+        remote = self.config.model.remote
+        if remote is None or remote.batch is None:
+            return ""
+        return hashlib.blake2b(b"batch jobs", key=self.state.hash_key, digest_size=5).hexdigest()
 
     def start_encoding(self, reading: int) -> None:
         """Begin to start what encodes, beside other work, for a run that reads so many bytes of the sources.

@@ -19,7 +19,7 @@ from jobs.scope import iso, parse_moment
 from jobs.telemetry import tracing
 
 if TYPE_CHECKING:
-    from embedding.encoders.remote.encoder import Cost
+    from embedding.encoders.remote.cost import Cost
     from jobs.bodies.base import ScopeBody
     from jobs.bodies.purge import Receipt
     from jobs.embed.stored_shard import StoredShard
@@ -115,9 +115,9 @@ class Report:
         self.encoded_before = before.encode_seconds or 0.0
         self.seconds = before.seconds.model_dump(exclude={"total"})
         if before.cost:
-            from embedding.encoders.remote.encoder import Cost
+            from embedding.encoders.remote.cost import Cost
 
-            self.cost = Cost(**before.cost.model_dump())
+            self.cost = Cost.of_json(before.cost.model_dump())
 
     def body(self) -> bodies.RunReport:
         """The report as the contract has it."""
@@ -149,7 +149,7 @@ class Report:
                 renamed=self.plan.renamed,
             ),
             tokens=bodies.Tokens(embedded=self.tokens, unknown_texts=self.unreadable),
-            cost=bodies.CostBody(**asdict(self.cost)) if self.cost else None,
+            cost=bodies.CostBody.model_validate(asdict(self.cost)) if self.cost else None,
             receipt=self.receipt,
             index_rows=bodies.IndexRows(upserted=self.upserted, deleted=self.deleted, after=self.rows_after),
             error=self.error,

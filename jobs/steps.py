@@ -57,7 +57,7 @@ def extract_sources(session: RunSession, *, to_embed: bool) -> None:
 def plan_scope(session: RunSession, version: str) -> None:
     """Write down what a version lacks of the text tables."""
     pipeline, report = session.pipeline, session.report
-    target, shard_tokens = session.target(version), pipeline.config.model.shard_tokens
+    target, shard_tokens = session.target(version), pipeline.config.model.tokens_of_shard
     with report.timed("plan"), pipeline.progress.phase("plan"):
         report.plan = _plan_of_changes(session, target) or make_plan(
             pipeline.frames(whole=True), target, session.scope, shard_tokens=shard_tokens
@@ -75,7 +75,7 @@ def _plan_of_changes(session: RunSession, target: RunTarget) -> Plan | None:
     if changed.at_most > MOST_CHANGES:
         return None
     pipeline = session.pipeline
-    rows, shard_tokens = changed.read(), pipeline.config.model.shard_tokens
+    rows, shard_tokens = changed.read(), pipeline.config.model.tokens_of_shard
     return plan_changes(pipeline.frames(), target, rows, kept.chunks, shard_tokens=shard_tokens)
 
 
@@ -96,7 +96,15 @@ def embed_texts(
 
     ``stored`` is told of each shard whose vectors are committed.
     """
+    from jobs.embed import batch_files
+    from jobs.embed.spending import SPENT, Spending
+
     pipeline, report = session.pipeline, session.report
+    remote = pipeline.config.model.remote
+    batch = pipeline.batches()
+    Spending(pipeline.state.work(report.run_id) / SPENT, remote.max_usd if remote else None).begin(
+        report.cost.usd if report.cost else 0.0
+    )
     failed: Mapping[tuple[str, str], str] = {}
     if report.plan.embed:
         with report.timed("embed"), pipeline.progress.bar("embed", report.plan.tokens, "tokens") as advance:
@@ -107,12 +115,16 @@ def embed_texts(
                 report.count_embedded([shard])  # as they come: a run that fails has encoded them all the same
                 advance(shard.tokens)
                 stored(shard.name, shard.parts)
+                if batch is not None:
+                    batch_files.remove_stored(batch, shard.timing["batch_jobs"])
                 if stopped := stop():
                     break
         if stopped:
             return None
         failed = {key: reason for shard in shards for key, reason in shard.failed.items()}
         expect("embed", "texts", report.plan.embed, sum(shard.texts for shard in shards) + len(failed))
+    if batch is not None:
+        batch_files.remove_all(batch)  # nothing waits for a job any more, and none is under way
     return replace_texts(pipeline.state, failed, session.scope, run_id=report.run_id, now=report.started_at)
 
 

@@ -15,7 +15,7 @@ from embedding.extensions import load_extensions
 
 if TYPE_CHECKING:
     from embedding.encoders.base import Encoder
-    from embedding.encoders.remote.encoder import Service
+    from embedding.encoders.remote.service import Service
 
 AUTO = "auto"  # no backend, but the choice of one
 
@@ -26,19 +26,24 @@ class Backend:
 
     ``open`` runs in the process that encodes: a Ray actor, or the command that searches. ``precisions`` lists those
     that this machine may use, the fastest first; a backend that has it runs a sentence-transformers folder, and passes
-    the fidelity gate before use. ``needs`` is the module that must be installed. ``remote``: a service encodes; it is
-    described by [model.remote] and takes neither GPU nor much CPU here. ``takes_ids``: it is given token ids, not
-    texts. ``packaged``: a model's name chooses it, never ``model.backend``. ``space`` names the vectors of a backend
-    that are not those of the configured model (change it with whatever changes them); "" where they are.
+    the fidelity gate before use. ``needs`` is the module that must be installed. ``connect``: a service
+    encodes; it is described by [model.remote] and takes neither GPU nor much CPU here. ``takes_ids``: it is given
+    token ids, not texts. ``packaged``: a model's name chooses it, never ``model.backend``. ``space`` names the vectors
+    of a backend that are not those of the configured model (change it with whatever changes them); "" where they are.
     """
 
     open: Callable[[EncoderSpec], Encoder]
     precisions: Callable[[], tuple[str, ...]] | None = None
     needs: str = ""
-    remote: bool = False
+    connect: Callable[[EncoderSpec, RemoteSettings], Service] | None = None
     takes_ids: bool = False
     packaged: bool = False
     space: str = ""
+
+    @property
+    def remote(self) -> bool:
+        """Whether a service encodes."""
+        return self.connect is not None
 
 
 def _torch(spec: EncoderSpec) -> Encoder:
@@ -106,11 +111,20 @@ def service(connect: Callable[[EncoderSpec, RemoteSettings], Service]) -> Backen
 
     def open_remote(spec: EncoderSpec) -> Encoder:
         from embedding.encoders.remote.encoder import RemoteEncoder
+        from embedding.encoders.remote.endpoint import Endpoint
+        from embedding.encoders.remote.endpoints import Endpoints
 
-        assert spec.remote is not None  # the configuration demands it of a remote backend
-        return RemoteEncoder(connect(spec, spec.remote), spec.remote)
+        settings = spec.remote
+        assert settings is not None  # the configuration demands it of a remote backend
+        opened = [(connect(spec, settings), settings)]
+        for fallback in settings.fallbacks:
+            other = check_backend(fallback.backend)
+            assert other is not None and other.connect is not None  # the configuration has seen to it
+            opened.append((other.connect(spec, of := settings.of(fallback)), of))
+        endpoints = [Endpoint(number, *one) for number, one in enumerate(opened)]
+        return RemoteEncoder(Endpoints(endpoints, spec.probes, settings.hedge), settings)
 
-    return Backend(open_remote, remote=True)
+    return Backend(open_remote, connect=connect)
 
 
 BACKENDS: dict[str, Backend] = {

@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -20,7 +21,7 @@ from embedding.encoders.base import Encoder
 from embedding.encoders.fidelity import PROBES_VERSION, Fidelity, refuse
 from embedding.encoders.reference import Reference
 from embedding.encoders.spec import EncoderSpec
-from embedding.errors import ConfigError, EmbedmillError, FidelityError
+from embedding.errors import ConfigError, EmbedmillError, EncoderError, FidelityError
 from embedding.models.space import short_hash
 
 log = logging.getLogger(__name__)
@@ -35,11 +36,16 @@ def choose(spec: EncoderSpec) -> EncoderSpec:
     """Choose backend and precision: the fastest that is here and whose vectors are the model's.
 
     The first use on a machine converts the model and encodes the gate's probes, which takes up to a minute; the
-    verdict is kept in ``spec.cache``. Raises ConfigError for a backend that is not installed or not known,
-    FidelityError where the gate refuses every precision of it.
+    verdict is kept in ``spec.cache``. Endpoints of a managed model are proven to be of one space.
+
+    Raises ConfigError for a backend that is not installed or not known, SpaceMismatchError and EncoderError where an
+    endpoint is of another space or nothing proves that it is not, FidelityError where the gate refuses every
+    precision of it.
     """
     spec.fetch()
     backend = check_backend(spec.backend)
+    if spec.remote is not None and spec.remote.fallbacks:
+        return _with_probes(spec)
     if spec.precision or backend is not None and backend.precisions is None:
         return spec  # a service or a package is the only source of its own space: there is nothing to compare it with
     if backend is not None and backend.needs and find_spec(backend.needs) is None:
@@ -61,6 +67,28 @@ def choose(spec: EncoderSpec) -> EncoderSpec:
                 return candidate
             log.info("%s", refused)
     raise refused or ConfigError(f"model.backend: {spec.backend!r} cannot run on this machine")
+
+
+def _with_probes(spec: EncoderSpec) -> EncoderSpec:
+    """A spec with what its endpoints are proven by. What will encode documents has those that answer proven now."""
+    from embedding.encoders.remote import same_space
+    from embedding.encoders.remote.encoder import RemoteEncoder
+
+    if spec.probes or spec.remote is None:
+        return spec
+    alone = replace(spec, remote=replace(spec.remote, fallbacks=()))
+    spec = replace(spec, probes=same_space.reference(spec, lambda: _load(alone)))
+    if spec.purpose == "document":
+        queries = replace(spec, purpose="query")
+        with suppress(EncoderError):  # kept now, so that a search later needs no first endpoint either
+            same_space.reference(queries, lambda: _load(replace(alone, purpose="query")))
+        encoder = _load(spec)
+        assert isinstance(encoder, RemoteEncoder)
+        try:
+            encoder.prove()
+        finally:
+            encoder.close()
+    return spec
 
 
 def _make_cache(spec: EncoderSpec) -> None:

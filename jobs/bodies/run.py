@@ -50,14 +50,31 @@ class Tokens(Body):
     unknown_texts: int = 0
 
 
+class EndpointCostBody(Body):
+    """What one endpoint was asked: ``name`` is its number, backend and model.
+
+    ``failures`` are requests without a valid answer, ``hedged`` those that were sent to it while another was still
+    asked, ``opened`` says how often it was left out for its failures.
+    """
+
+    name: str
+    requests: int
+    failures: int
+    tokens: int
+    usd: Number
+    hedged: int
+    opened: int
+
+
 class CostBody(Body):
-    """What a managed model was asked; ``usd`` is an estimate."""
+    """What a managed model was asked; ``usd`` is an estimate. ``endpoints`` divides it, where there are several."""
 
     requests: int
     retries: int
     texts: int
     tokens: int
     usd: Number
+    endpoints: tuple[EndpointCostBody, ...] = ()
 
 
 class IndexRows(Body):

@@ -17,7 +17,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from embedding.encoders.spec import RemoteSettings
+from embedding.encoders.spec import Batch, Endpoint, Fallback, RemoteSettings
 from jobs.bodies import BODIES
 from jobs.config import Config
 from jobs.config_fields import ReadStorage, Storage
@@ -80,7 +80,7 @@ def configuration() -> str:
         if isinstance(section.annotation, type) and issubclass(section.annotation, BaseModel):
             parts.append(_section(f"[{name}]", section.annotation))
             if section.annotation is Model:
-                parts.append(_table("[model.remote]", RemoteSettings.__doc__ or "", list(_remote())))
+                parts += [_table(title, of.__doc__ or "", list(_remote(of))) for title, of in _REMOTE.items()]
             if section.annotation is Search:
                 parts += [_section(f'[search.rerank], kind = "{kind}"', of) for kind, of in RERANKERS.items()]
             if section.annotation is StateTarget:
@@ -97,8 +97,11 @@ def _section(title: str, section: type[BaseModel]) -> str:
     return _table(title, section.__doc__ or "", keys)
 
 
-def _remote() -> Iterator[tuple[str, str, str, str]]:
-    for field in fields(RemoteSettings):
+_REMOTE = {"[model.remote]": RemoteSettings, "[[model.remote.fallbacks]]": Fallback, "[model.remote.batch]": Batch}
+
+
+def _remote(of: type[Endpoint | Batch]) -> Iterator[tuple[str, str, str, str]]:
+    for field in fields(of):
         default = "" if field.default is MISSING else _shown(field.default)
         yield field.name, field.metadata["about"], default, field.metadata.get("unit", "")
 

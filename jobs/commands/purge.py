@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from embedding.errors import ConfigError
 from embedding.ids import document_id
 from jobs.bodies.purge import PurgeBody
+from jobs.embed.batch_files import remove_all
 from jobs.known_names import known_teams
 from jobs.maintenance import erase
 from jobs.registry import open_registry
@@ -39,6 +40,8 @@ def purge(
         own_index(pipeline)
         _check_team(pipeline, team)
         open_registry(pipeline.config).names()  # a server that is away is an error before anything goes
+        if (batch := pipeline.batches()) is not None:  # a killed run may have left texts where its jobs read them
+            remove_all(batch)
         rule = {
             "team_id": team,
             "channel_id": channel,

@@ -23,7 +23,7 @@ import pyarrow as pa
 from embedding.encoders.backends import takes_ids
 from embedding.encoders.choose import choose, open_encoder
 from embedding.encoders.spec import EncoderSpec
-from embedding.errors import EmbedmillError
+from embedding.errors import BudgetError, EmbedmillError
 from jobs.embed.actor_pool import TASK_CPUS, actor_pool, gpus_per_actor, warm_up
 from jobs.embed.encoder_process import EncoderProcess, ShardRequest
 from jobs.embed.shard_trace import trace_shard
@@ -103,13 +103,19 @@ def embed(
             num_cpus=TASK_CPUS,
         )
     )
-    seen = 0
+    seen, over = 0, None
     # No prefetch: Ray would hand out a shard only when it has the next one.
     batches = encoded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     for row in (row for batch in cast(Iterable[pa.Table], batches) for row in batch.to_pylist()):
-        shard = _store(state, row, before_commit, spec.told)
         seen += 1
+        try:
+            shard = _store(state, row, before_commit, spec.told)
+        except BudgetError as error:  # the shards that were begun before are finished, paid, and stored
+            over = error
+            continue
         yield shard
+    if over is not None:
+        raise over
     if seen != len(shards):
         raise EmbedmillError(f"{seen} of {len(shards)} shards of texts came back from the encoder; run again")
 
@@ -156,7 +162,8 @@ def _chosen(spec: EncoderSpec, gpus: float) -> EncoderSpec:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     if not takes_ids(spec.backend):
-        open_encoder(spec)  # what is wrong with a service's settings is said here and not by every actor
+        spec = choose(spec)
+        open_encoder(spec).close()  # what is wrong with a service's settings is said here and not by every actor
         return spec
     options = _sight(gpus)
     if gpus and (node := gpu_node()) is not None:

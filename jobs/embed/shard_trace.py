@@ -41,8 +41,8 @@ def trace_shard(shard: StoredShard, model: str, dim: int) -> None:
         },
     )
     if above is not None:
-        for began, ended, texts, fault in timing["requests"]:
-            attributes = {**common, "embedmill.texts": texts}
+        for began, ended, texts, fault, endpoint in timing["requests"]:
+            attributes = {**common, "embedmill.texts": texts, "embedmill.endpoint": endpoint}
             past(
                 f"{OPERATION} {model}",
                 (began, ended),

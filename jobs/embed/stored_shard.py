@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from embedding.encoders.remote.encoder import Cost
+from embedding.encoders.remote.cost import Cost
 from jobs.state.parts import Part
 
 
@@ -39,6 +39,6 @@ class StoredShard:
             int(row["tokens"]),
             int(row["unreadable"]),
             {(team, content): reason for team, content, reason in json.loads(row["failed"])},
-            Cost(**json.loads(row["cost"])) if row["cost"] else None,
+            Cost.of_json(json.loads(row["cost"])) if row["cost"] else None,
             json.loads(row["timing"]),
         )

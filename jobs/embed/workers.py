@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import time
+from collections.abc import Container
 from dataclasses import asdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
@@ -18,12 +19,15 @@ import pyarrow.compute as pc
 
 from embedding.encoders.backends import takes_ids
 from embedding.encoders.bisection import encode_with_bisection
+from embedding.encoders.remote.batch import BatchJobs
+from embedding.encoders.remote.cost import Cost
 from embedding.encoders.remote.encoder import RemoteEncoder
 from embedding.encoders.spec import EncoderSpec
 from embedding.errors import EmbedmillError, EncoderError
 from embedding.models.packaged import OWN_ENGINES
 from embedding.tokens.token_ids import TokenIds
 from jobs.embed.attempt_log import Attempts
+from jobs.embed.spending import SPENT, Spending
 from jobs.embed.table_transport import in_a_row, one_by_one, out_of_a_row
 from jobs.engines.memory import give_back_memory
 from jobs.state.parts import write_part
@@ -84,6 +88,9 @@ class EncodeShard:
         from embedding.encoders.choose import open_encoder
 
         self._encoder = open_encoder(spec)
+        remote = spec.remote
+        self._max_usd = remote.max_usd if remote else None
+        self._batch = BatchJobs(remote, spec.owner) if remote and remote.batch else None
 
     @without_messages()
     def __call__(self, batch: pa.Table, attempts: StatePath) -> pa.Table:
@@ -98,7 +105,9 @@ class EncodeShard:
     def _shard(self, row: pa.Table, attempts: StatePath) -> pa.Table:
         name, fault, began = row["shard"][0].as_py(), b"", time.time_ns()
         shard = out_of_a_row(row)
+        spending = Spending(attempts.parent / SPENT, self._max_usd)
         try:
+            spending.check()
             vectors, reasons = self._encode(shard, Attempts(attempts / name))
         except EmbedmillError as error:
             # Ray hands on an exception as text. This one travels in the row, and the driver raises it as it is.
@@ -111,7 +120,11 @@ class EncodeShard:
             .append_column("vector", pack(vectors))
             .append_column("reason", pa.array(reasons, pa.string()))
         )
-        cost = json.dumps(asdict(remote.take_cost())) if remote else ""
+        spent = remote.take_cost() if remote else None
+        if spent is not None:
+            spent += self._batch.take_cost() if self._batch else Cost()
+            spending.note(name, spent.usd)
+        cost = json.dumps(asdict(spent)) if spent else ""
         timing = json.dumps(
             {
                 "began": began,
@@ -123,6 +136,7 @@ class EncodeShard:
                 "lengths": _lengths(rows["tokens"]),
                 "encoder": self._encoder.name,
                 "requests": remote.take_requests() if remote else [],
+                "batch_jobs": self._batch.take_done() if self._batch else [],
             }
         )
         return in_a_row(
@@ -136,6 +150,9 @@ class EncodeShard:
         if not alone:
             attempts.begin()
         out = np.zeros((len(shard), self._encoder.dim), np.float32)
+        if self._batch is not None:
+            done = self._from_batch(self._batch, shard, alive, out)
+            alive = [row for row in alive if row not in done]
         groups = [[row] for row in alive] if alone else [alive]
         for group in groups if alive else ():
             if alone:
@@ -146,6 +163,16 @@ class EncodeShard:
         if reasons and all(reasons) and "encoder_fails" in reasons:
             self._check_alive(len(reasons))
         return out, reasons
+
+    @staticmethod
+    def _from_batch(batch: BatchJobs, shard: pa.Table, rows: list[int], out: npt.NDArray[np.float32]) -> Container[int]:
+        """Fill the rows that batch jobs encode, and return them; the others are asked online."""
+        some = shard.select(["team_id", "content_hash", "text"]).take(rows).to_pylist()
+        keys = [f"{one['team_id']} {one['content_hash']}" for one in some]
+        found = batch.encode(keys, [one["text"] for one in some])
+        for place, vector in found.items():
+            out[rows[place]] = vector
+        return {rows[place] for place in found}
 
     def _check_alive(self, count: int) -> None:
         """Raise EncoderError where not even a plain text is encoded: then no text is to blame."""

@@ -192,6 +192,14 @@ def _of_report(command: str, report: RunReport) -> Iterator[Sample]:
     if report.cost is not None:
         yield Sample("last_run_service_requests", report.cost.requests, (command, "answered"))
         yield Sample("last_run_service_requests", report.cost.retries, (command, "sent again"))
+        for endpoint in report.cost.endpoints:
+            for outcome, count in (
+                ("answered", endpoint.requests),
+                ("failed", endpoint.failures),
+                ("hedged", endpoint.hedged),
+                ("opened", endpoint.opened),
+            ):
+                yield Sample("last_run_endpoint_requests", count, (command, endpoint.name, outcome))
 
 
 def _of_speed(runs: _Runs, usd_per_hour: float, now: float) -> Iterator[Sample]:

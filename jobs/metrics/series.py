@@ -85,6 +85,11 @@ SERIES = (
         "Requests to a managed model in the newest run of a command.",
         ("command", "outcome"),
     ),
+    Series(
+        "last_run_endpoint_requests",
+        "The same of each endpoint, where there are several; opened counts how often it was left out.",
+        ("command", "endpoint", "outcome"),
+    ),
     Series("state_files", "Data files of a table of the state.", ("table",)),
     Series("state_bytes", "Bytes of these files.", ("table",)),
 )

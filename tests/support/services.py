@@ -62,6 +62,8 @@ class Server(ThreadingHTTPServer):
         self.busy = self.most_busy = 0
         self.slow = 0.0
         self.address = self.url  # as the configuration names it; may carry credentials
+        self.space = ""  # another one gives other vectors
+        self.alive_for: int | None = None  # requests after which each connection is dropped without an answer
         self.of_poison = ""  # the fault of each request that holds a poisoned text; "" refuses it
 
     @property
@@ -99,6 +101,10 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server
         with server.lock:
             fault = next(server.plan, "")
+            if server.alive_for is not None:
+                server.alive_for -= 1
+                if server.alive_for < 0:
+                    fault = "reset"
             if not fault and server.of_poison and any(POISON in text for text in texts):
                 fault = server.of_poison
             server.seen[fault] += 1
@@ -145,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._send(403, {"message": texts}, error="AccessDeniedException")
         if not fault and any(POISON in text for text in texts):
             return self._send(400, {"message": texts}, error="ValidationException")
-        vectors: list[Any] = [vector_of(text) for text in texts]
+        vectors: list[Any] = [vector_of(self.server.space + text) for text in texts]
         order = list(range(len(texts)))
         if fault == "short":
             order.pop()

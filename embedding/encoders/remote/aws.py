@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from embedding.encoders.remote.encoder import RefusedInput, TryAgain
+from embedding.encoders.remote.service import RefusedInput, TryAgain
 from embedding.encoders.spec import RemoteSettings
 from embedding.errors import ConfigError
 
@@ -71,7 +71,7 @@ def errors_of(name: str) -> Iterator[None]:
         if code in _REFUSED or inner in _INPUT_STATUS:
             raise RefusedInput(code) from None
         if code in _DENIED or status in (401, 403, 404):
-            raise ConfigError(f"model.remote: {name} denies access or has no such model ({code})") from None
+            raise ConfigError(f"model.remote: {name} denies access or has nothing of that name ({code})") from None
         full = code in _FULL or 429 in (status, inner)
         raise TryAgain(code or f"HTTP {status}", throttled=code in _THROTTLED, full=full) from None
     except NoCredentialsError:

@@ -9,13 +9,18 @@ import json
 from collections.abc import Sequence
 
 from embedding.encoders.remote import aws
-from embedding.encoders.remote.encoder import Answer, TryAgain
+from embedding.encoders.remote.service import Answer, TryAgain
 from embedding.encoders.spec import RemoteSettings
 from embedding.errors import ConfigError
 from embedding.models.prompts import Purpose
 
 _COHERE_TEXTS = 96
 _PURPOSES = {"document": "search_document", "query": "search_query"}
+
+
+def titan_body(text: str, dim: int) -> dict[str, object]:
+    """What Titan Text Embeddings V2 is asked, one text at a time, online and in a batch."""
+    return {"inputText": text, "dimensions": dim, "normalize": True}
 
 
 class BedrockService:
@@ -45,7 +50,7 @@ class BedrockService:
         if self._cohere:
             body: dict[str, object] = {"texts": list(texts), "input_type": self._purpose, "truncate": "NONE"}
         else:
-            body = {"inputText": texts[0], "dimensions": self._dim, "normalize": True}
+            body = titan_body(texts[0], self._dim)
         with aws.errors_of(self.name):
             response = self._client.invoke_model(
                 modelId=self._model, body=json.dumps(body), contentType="application/json", accept="application/json"

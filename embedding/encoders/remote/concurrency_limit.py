@@ -17,6 +17,7 @@ class AdaptiveLimit:
     def __init__(self, most: int, first: int = 4) -> None:
         self._most = most
         self._limit = float(min(first, most))
+        self.ramping = False  # whether it was started anew and has not found its height yet
         self._busy = 0
         self._era = 0  # how often the limit was halved
         self._changed = threading.Condition()
@@ -25,6 +26,18 @@ class AdaptiveLimit:
     def limit(self) -> int:
         """Requests that may be under way now."""
         return int(self._limit)
+
+    @property
+    def free(self) -> bool:
+        """Whether a request would be sent at once."""
+        return self._busy < int(self._limit)
+
+    def restart(self) -> None:
+        """Begin at 1, for a service that was away."""
+        with self._changed:
+            self._limit = 1.0
+            self.ramping = self._most > 1
+            self._era += 1
 
     @contextmanager
     def slot(self) -> Iterator[int]:
@@ -44,6 +57,7 @@ class AdaptiveLimit:
         """A request was answered."""
         with self._changed:
             self._limit = min(float(self._most), self._limit + 1.0 / self._limit)
+            self.ramping = self.ramping and self._limit < self._most
             self._changed.notify_all()
 
     def pushed_back(self, era: int) -> None:
@@ -51,4 +65,5 @@ class AdaptiveLimit:
         with self._changed:
             if era == self._era:
                 self._limit = max(1.0, self._limit / 2)
+                self.ramping = False
                 self._era += 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 
-from embedding.encoders.remote.encoder import Answer, RefusedInput, TryAgain
+from embedding.encoders.remote.service import Answer, RefusedInput, TryAgain
 from embedding.encoders.spec import RemoteSettings
 from embedding.errors import ConfigError
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from embedding.encoders.remote import aws
-from embedding.encoders.remote.encoder import Answer, TryAgain
+from embedding.encoders.remote.service import Answer, TryAgain
 from embedding.encoders.spec import RemoteSettings
 
 
