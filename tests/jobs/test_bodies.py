@@ -7,7 +7,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from embedding.encoders.remote.encoder import Cost
+from embedding.encoders.remote.cost import Cost
 from jobs.bodies import BODIES
 from jobs.bodies.answers import ErrorBody, IndexState, Setting
 from jobs.bodies.base import ScopeBody
