@@ -26,7 +26,7 @@ from embedding.errors import ConfigError
 from embedding.extensions import load_extensions
 from indexers import IndexAddress, Settings, find_index
 from jobs.config_fields import about
-from jobs.config_operation import Registry, Slo, Telemetry, Training
+from jobs.config_operation import Registry, Serve, Slo, Telemetry, Training
 from jobs.config_sections import Gate, IndexTarget, Limits, Model, Ray, Search, Spark, StateTarget, Text
 from jobs.config_sources import SOURCE_SECTIONS, TEAM_PATTERN, SourceConfig
 
@@ -52,6 +52,7 @@ class Config(BaseSettings):
     slo: Slo = Slo()
     training: Training = Training()
     registry: Registry = Registry()
+    serve: Serve = Serve()
     base: Path = Field(default=Path("."), exclude=True)
 
     @field_validator("sources")

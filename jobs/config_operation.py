@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from jobs.config_fields import Section, about, server_address
 
@@ -133,3 +133,38 @@ class Slo(Section):
     held_deletion_hours: Annotated[
         Annotated[float, Field(gt=0)] | None, about("a deletion that is held back is decided after", "hours")
     ] = None
+
+
+class Serve(Section):
+    """How queries are served (`embedmill serve`): who may ask, how much waits, and how long."""
+
+    jwt_public_key: Annotated[str, about("PEM file of the key that tokens are signed with (RSA, EC, Ed25519)")] = ""
+    jwt_key: Annotated[SecretStr, about("or a shared secret; give it as `EMBEDMILL__SERVE__JWT_KEY`")] = SecretStr("")
+    jwt_audience: Annotated[str, about("what a token must be for; empty does not ask")] = ""
+    jwt_issuer: Annotated[str, about("who must have made it; empty does not ask")] = ""
+    team_claim: Annotated[str, about("claim with the team, or the list of teams, that may be searched")] = "team"
+    channel_claim: Annotated[
+        str, about("claim with the channels that may be searched beside public ones; empty allows all of a team")
+    ] = ""
+    open: Annotated[
+        bool, about("answer whoever asks, on any address: something in front checks each request and its team")
+    ] = False
+    deadline_seconds: Annotated[float, about("a request that takes longer is 504", "seconds", gt=0, le=60)] = 2.0
+    batch_tokens: Annotated[int, about("encoded at once, at most, of what waits", "tokens", gt=0)] = 4_096
+    queue_tokens: Annotated[int, about("may wait; what finds no place is 429", "tokens", gt=0)] = 65_536
+    requests: Annotated[int, about("under way at once; more are 429", "requests", gt=0)] = 512
+    searches: Annotated[int, about("that the index is asked at once", "searches", gt=0, le=40)] = 16
+    body_bytes: Annotated[int, about("longest body of a request; a longer one is 413", "bytes", gt=0)] = 1_000_000
+    cached_queries: Annotated[int, about("whose vectors are remembered, apart for each that asks", ge=0)] = 10_000
+    reload_seconds: Annotated[float, about("how often the alias is looked at", "seconds", gt=0)] = 1.0
+    drain_seconds: Annotated[
+        float, about("from SIGTERM on `/readyz` says no for so long before connections are closed", "seconds", ge=0)
+    ] = 5.0
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Self:
+        if self.jwt_public_key and self.jwt_key.get_secret_value():
+            raise ValueError("give jwt_public_key or jwt_key, not both: a token could be signed with the public one")
+        if 0 < len(self.jwt_key.get_secret_value().encode()) < 32:
+            raise ValueError("jwt_key: give 32 bytes or more")
+        return self

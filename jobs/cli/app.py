@@ -58,6 +58,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "run": reconcile.run,
     "step": reconcile.step,
     "search": lookup.search,
+    "serve": lookup.serve,
     "evaluate": evaluate.evaluate,
     "train": models.train,
     "promote": models.promote,

@@ -1,4 +1,4 @@
-"""The commands that look things up and change nothing: search, status, config, explain, report."""
+"""The commands that look things up and change nothing: search, serve, status, config, explain, report."""
 
 # ruff: noqa: PLR0913  (typer makes each parameter of a command an option)
 
@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from embedding.errors import ConfigError
-from jobs.cli.frame import guarded, opened_pipeline, show
+from jobs.cli.frame import guarded, opened_pipeline, say, show
 from jobs.cli.options import (
     ChannelOption,
     ConfigOption,
@@ -101,6 +101,26 @@ def search(
         return 0
 
     guarded(command, json)
+
+
+def serve(
+    config: ConfigOption = None,
+    host: Annotated[str, typer.Option("--host", metavar="H", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", metavar="P", min=1, max=65535, help="Port to listen on.")] = 8000,
+) -> None:
+    """Answer queries over HTTP: /v1/embeddings, /embed and /search, in the space of the live version.
+
+    It follows the alias: a reindex to another model is taken up without a failed request. SIGTERM drains it.
+    """
+
+    def command() -> int:
+        from jobs.commands.serve import serve as run
+
+        with opened_pipeline(config) as pipeline:
+            run(pipeline, host, port, say)
+        return 0
+
+    guarded(command, False)
 
 
 def _standard_input() -> str:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from jobs.bodies.answers import HitBody, SearchBody
+from jobs.bodies.answers import SearchBody
 from jobs.pipeline import Pipeline
-from jobs.scope import iso
+from jobs.search.hit_body import hit_body
 from jobs.search.permalinks import Permalinks
 from jobs.search.searcher import Query, open_searcher
-
-if TYPE_CHECKING:
-    from indexers.base import Hit
 
 
 def search(pipeline: Pipeline, query: Query, *, rerank: bool = True) -> SearchBody:
@@ -26,31 +21,9 @@ def search(pipeline: Pipeline, query: Query, *, rerank: bool = True) -> SearchBo
         return SearchBody(
             space_id=searcher.space_id,
             index=searcher.version,
-            hits=tuple(_hit(hit, links.of(hit)) for hit in answer.hits),
+            hits=tuple(hit_body(hit, links.of(hit)) for hit in answer.hits),
             mode=query.mode,
             words=query.mode != "hybrid" or searcher.matches_words(),
             reranked=answer.reranked,
             rerank_reason=answer.reason or None,
         )
-
-
-def _hit(hit: Hit, permalink: str) -> HitBody:
-    return HitBody(
-        chunk_id=hit.chunk_id,
-        score=round(hit.score, 6),
-        team_id=hit.team_id,
-        channel_id=hit.channel_id,
-        kind=hit.kind,
-        doc_id=hit.doc_id,
-        text=hit.text,
-        created_at=iso(hit.created_at),
-        author=hit.author,
-        channel_name=hit.channel_name,
-        thread_id=hit.thread_id,
-        title=hit.title,
-        visibility=hit.visibility,
-        permalink=permalink,
-        mentions=hit.mentions,
-        has_file=hit.has_file,
-        language=hit.language,
-    )

@@ -17,6 +17,8 @@ from jobs.pipeline import Pipeline
 if TYPE_CHECKING:
     from embedding.encoders.base import Encoder
 
+Counts = npt.NDArray[np.integer]
+
 
 class QueryEncoder:
     """Encodes queries with the model of a pipeline's configuration; loads it on first use."""
@@ -26,14 +28,26 @@ class QueryEncoder:
         self._encoder: Encoder | None = None
         self._chunker: Chunker | None = None
 
-    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Vectors of queries, float32 of shape (len(texts), dim); a row of NaN for one that cannot be encoded."""
+    def encode(self, texts: Sequence[str], tokens: Counts | None = None) -> npt.NDArray[np.float32]:
+        """Vectors of queries, float32 of shape (len(texts), dim); a row of NaN for one that cannot be encoded.
+
+        ``tokens`` is what ``count`` says of them, where it was asked.
+        """
+        tokens = self.count(texts) if tokens is None else tokens
+        encoder, _ = self._opened()
+        return encoder.encode(texts, tokens)
+
+    def count(self, texts: Sequence[str]) -> Counts:
+        """Lengths of queries in the model's tokens, int64 of shape (len(texts),)."""
+        _, chunker = self._opened()
+        return np.array([sum(span.tokens for span in spans) or 1 for spans in chunker.split_batch(texts)], np.int64)
+
+    def _opened(self) -> tuple[Encoder, Chunker]:
         if self._encoder is None or self._chunker is None:
             with self._pipeline.progress.phase("loading the model"):
                 self._encoder = open_encoder(self._pipeline.encoder("query"))
                 self._chunker = Chunker(tokenizer_file(self._pipeline.model), self._pipeline.limits)
-        tokens = [sum(span.tokens for span in spans) or 1 for spans in self._chunker.split_batch(texts)]
-        return self._encoder.encode(texts, np.array(tokens))
+        return self._encoder, self._chunker
 
     def close(self) -> None:
         """Let go of the encoder."""

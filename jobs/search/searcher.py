@@ -79,7 +79,7 @@ class Answer:
 
 
 class Searcher:
-    """Answers queries over one version. ``space_id`` is the version's."""
+    """Answers queries over one version. ``space_id`` is the version's, ``encoder`` that of its space."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Searcher:
         self.space_id = index.space_of(version)
         self.reranking = reranking
         self._index = index
-        self._encoder = encoder
+        self.encoder = encoder
 
     def search(self, queries: Sequence[Query]) -> Iterator[Answer]:
         """Answer queries in their order; they are encoded BATCH at a time."""
@@ -106,12 +106,13 @@ class Searcher:
 
     def encode(self, texts: Sequence[str], modes: Collection[SearchMode]) -> Vectors:
         """Vectors of queries, float32 of shape (len(texts), dim); of width 0 where no mode ranks by vectors."""
-        return self._encoder.encode(texts) if set(modes) - {"lexical"} else np.zeros((len(texts), 0), np.float32)
+        return self.encoder.encode(texts) if set(modes) - {"lexical"} else np.zeros((len(texts), 0), np.float32)
 
-    def answer(self, query: Query, vector: Vectors) -> Answer:
-        """Answer one query, whose vector is a row of ``encode``, reranked where that is configured."""
-        most = query.k if self.reranking is None else max(query.k, self.reranking.top)
-        answer = self.rerank(query, self.hits(query, vector, most))
+    def answer(self, query: Query, vector: Vectors, *, rerank: bool = True) -> Answer:
+        """Answer one query, whose vector is a row of ``encode``, reranked where that is configured and not declined."""
+        if self.reranking is None or not rerank:
+            return Answer(self.hits(query, vector, query.k))
+        answer = self.rerank(query, self.hits(query, vector, max(query.k, self.reranking.top)))
         return Answer(answer.hits[: query.k], answer.reranked, answer.reason)
 
     def hits(self, query: Query, vector: Vectors, most: int) -> list[Hit]:
@@ -166,7 +167,7 @@ class Searcher:
 
     def close(self) -> None:
         """Let go of encoder and reranker. The index is the pipeline's."""
-        self._encoder.close()
+        self.encoder.close()
         if self.reranking is not None:
             self.reranking.close()
 

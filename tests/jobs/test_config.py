@@ -99,6 +99,7 @@ def test_a_wrong_type_names_the_key(tmp_path: Path) -> None:
 # -- what is shown of it -----------------------------------------------------------------------------------------------
 
 SECRETS = {
+    "EMBEDMILL__SERVE__JWT_KEY": "s3cr3t-of-tokens-that-is-long-enough-0",
     "EMBEDMILL__INDEX__TOKEN": "tok-3f9a7c",
     "EMBEDMILL__STATE__HASH_KEY": "c0ffee42" * 8,
 }
