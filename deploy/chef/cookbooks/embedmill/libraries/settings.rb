@@ -1,0 +1,117 @@
+# frozen_string_literal: true
+
+module EmbedmillCookbook
+  # Paths and choices that several recipes share, from the attributes.
+  module Settings
+    module_function
+
+    def release(own)
+      release = own['release']
+      %w[version url checksum].each do |key|
+        raise ArgumentError, "set node['embedmill']['release']['#{key}']" if release[key].to_s.empty?
+      end
+      "#{own['root']}/releases/#{release['version']}"
+    end
+
+    # A name that stays while releases change; the spark and ray workers of a cluster have it in common.
+    def current(own)
+      "#{own['root']}/current"
+    end
+
+    def chosen(names)
+      names.select { |_, wanted| wanted }.keys.sort
+    end
+
+    # What an installation is made from: another value installs again.
+    def fingerprint(own)
+      install = own['install']
+      [own['release']['checksum'], install['list'], install['torch'], *chosen(install['extras'])].join(' ')
+    end
+
+    # Where pip looks. An index with a password belongs into root's .netrc, which pip reads.
+    def pip(own)
+      index = own['install']['pip_index'].to_s
+      raise ArgumentError, "node['embedmill']['install']['pip_index'] has a password" if index.match?(Toml::PASSWORD)
+
+      { 'PIP_NO_CACHE_DIR' => '1', 'PIP_INDEX_URL' => index }.reject { |_, value| value.empty? }
+    end
+
+    # The configuration; of a cluster with the head's engines, where it does not name others.
+    def config(own)
+      config = own['config'].to_h
+      return config if own['head'].to_s.empty?
+
+      ray = { 'address' => "#{own['head']}:#{own['ray']['port']}" }
+      config.merge('ray' => ray.merge(config['ray'].to_h),
+                   'spark' => { 'master' => spark(own) }.merge(config['spark'].to_h))
+    end
+
+    def spark(own)
+      "spark://#{head(own)}:#{own['spark']['port']}"
+    end
+
+    # What a command needs first, of which a machine has one or the other.
+    def servers
+      %w[embedmill-milvus embedmill-ray embedmill-spark-master]
+    end
+
+    # What a service is restarted after: another release, and another of its files.
+    def restarts(own, *files)
+      files = files.map { |one| "template[/etc/embedmill/#{one}]" }
+      ["file[#{release(own)}/complete]", "link[#{current(own)}]", *files]
+    end
+
+    # Folders that services may write: all that changes is below the home.
+    def writable(own)
+      folder = own['config']['telemetry']['textfile'].to_s
+      [own['home'], folder, *chosen(own['units']['writable'])].reject(&:empty?)
+    end
+
+    # What every process of embedmill, Ray and Spark is told; nothing of it is secret.
+    def environment(own)
+      told = {
+        'PYTHONUNBUFFERED' => '1', 'HF_HUB_OFFLINE' => '1', 'PYSPARK_PYTHON' => "#{current(own)}/bin/python",
+        'RAY_USAGE_STATS_ENABLED' => '0'
+      }
+      own['head'].to_s.empty? ? told : told.merge('RAY_AUTH_MODE' => 'token')
+    end
+
+    # The same of what reads the configuration.
+    def configured(own)
+      environment(own).merge('EMBEDMILL_CONFIG' => '/etc/embedmill/embedmill.toml')
+    end
+
+    def embedmill(own, arguments)
+      ["#{current(own)}/bin/embedmill", *arguments.split]
+    end
+
+    # Sockets of a node are in this folder: commands find them there, which have a /tmp of their own.
+    def ray(own)
+      ["#{current(own)}/bin/ray", 'start', '--block', "--temp-dir=#{own['home']}/ray",
+       "--object-store-memory=#{own['ray']['object_store_mb'] * 1_000_000}"]
+    end
+
+    # A start of Ray makes a new folder of logs and sockets, and leaves the former.
+    def without_former_sessions(own)
+      [['/usr/bin/mkdir', '-p', "#{own['home']}/ray"],
+       ['/usr/bin/find', "#{own['home']}/ray", '-mindepth', '1', '-maxdepth', '1', '-name', 'session_*',
+        '-exec', '/usr/bin/rm', '-rf', '{}', '+']]
+    end
+
+    def head(own)
+      raise ArgumentError, "set node['embedmill']['head'] to the head's address" if own['head'].to_s.empty?
+
+      own['head']
+    end
+
+    # The named values of a data bag item. A name that it lacks is an error, and no value is in the message.
+    def secrets(item, names)
+      names.to_h do |name|
+        value = item[name]
+        raise ArgumentError, "the data bag item has no #{name}" unless value.is_a?(String) && !value.empty?
+
+        [name, value]
+      end
+    end
+  end
+end

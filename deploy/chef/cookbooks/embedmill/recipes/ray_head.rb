@@ -1,0 +1,15 @@
+# frozen_string_literal: true
+
+embedmill = node['embedmill']
+ray = embedmill['ray']
+head = EmbedmillCookbook::Settings.head(embedmill)
+
+embedmill_unit 'embedmill-ray' do
+  description "embedmill: Ray's head"
+  command [*EmbedmillCookbook::Settings.ray(embedmill), '--head', "--node-ip-address=#{head}", "--port=#{ray['port']}",
+           "--dashboard-host=#{ray['dashboard_host']}"]
+  environment EmbedmillCookbook::Settings.configured(embedmill)
+  preparation EmbedmillCookbook::Settings.without_former_sessions(embedmill)
+  memory ray['memory']
+  subscribes :restart, EmbedmillCookbook::Settings.restarts(embedmill, 'environment'), :delayed
+end
