@@ -1,0 +1,141 @@
+"""Terraform without Terraform: modules evaluated offline by tfparse, and read as they are written by python-hcl2.
+
+What only AWS knows (a key's ARN, a cluster's issuer) is an id of tfparse's in what is evaluated, or None inside of
+`jsonencode`. Nothing is planned or applied, and arguments are not checked: that is `tests/support/aws_provider.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hcl2
+import tfparse
+
+from tests.support.paths import ROOT
+
+TERRAFORM = ROOT / "deploy" / "terraform"
+EXAMPLE = TERRAFORM / "examples" / "complete"
+MODULES = sorted(path.name for path in (TERRAFORM / "modules").iterdir())
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement of an IAM policy, where it is, and its lists as tuples."""
+
+    path: str
+    effect: str
+    actions: tuple[str, ...]
+    resources: tuple[str, ...]
+    principal: Any
+    conditions: Mapping[str, Mapping[str, Any]]
+
+
+class Evaluated:
+    """What tfparse makes of a folder: blocks by type, each with its address."""
+
+    def __init__(self, blocks: Mapping[str, list[dict[str, Any]]]) -> None:
+        self._blocks = blocks
+
+    def resources(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Return the resources of a type by address; a nested block is a dict, several are a list."""
+        return {block["__tfmeta"]["path"]: _without_meta(block) for block in self._blocks.get(kind, [])}
+
+    def resource(self, kind: str, within: str = "") -> dict[str, Any]:
+        """Return the one resource of a type whose address contains ``within``."""
+        [found] = [block for path, block in self.resources(kind).items() if within in path]
+        return found
+
+    def kinds(self) -> set[str]:
+        """Return the types of resources and data sources."""
+        return {kind for kind in self._blocks if kind.startswith("aws_")}
+
+    def output(self, name: str) -> Any:
+        """Return the value of an output of the folder itself."""
+        return self.resources("output")[f"output.{name}"].get("value")
+
+    def refused(self) -> set[str]:
+        """Return the variables of the folder itself for whose values a validation does not hold."""
+        refused = set()
+        for path, block in self.resources("variable").items():
+            if not path.startswith("variable."):
+                continue
+            validations = _blocks_of(block.get("validation"))
+            if any(validation["condition"] is not True for validation in validations):
+                refused.add(path.removeprefix("variable."))
+        return refused
+
+    def statements(self, kind: str, attribute: str = "policy") -> list[Statement]:
+        """Return the statements of the policies of a type of resource. One that cannot be evaluated is an error."""
+        found = []
+        for path, block in self.resources(kind).items():
+            for statement in json.loads(block[attribute])["Statement"]:
+                found.append(
+                    Statement(
+                        path,
+                        statement["Effect"],
+                        _several(statement["Action"]),
+                        _several(statement.get("Resource", [])),
+                        statement.get("Principal"),
+                        statement.get("Condition", {}),
+                    )
+                )
+        return found
+
+
+def evaluate(folder: Path, variables: Mapping[str, Any] | None = None, *, scratch: Path) -> Evaluated:
+    """Evaluate a folder with variables; the tree is copied to ``scratch``, where the variables can be written."""
+    tree = scratch / "terraform"
+    if not tree.exists():
+        shutil.copytree(TERRAFORM, tree)
+    copied = tree / folder.relative_to(TERRAFORM)
+    (copied / "given.tfvars.json").write_text(json.dumps(variables or {}))
+    return Evaluated(tfparse.load_from_path(copied, stop_on_hcl_error=True, vars_paths=["given.tfvars.json"]))
+
+
+def example_values() -> dict[str, Any]:
+    """Return the values of the example's terraform.tfvars.example."""
+    return {
+        name: _literal(value) for name, value in hcl2.loads((EXAMPLE / "terraform.tfvars.example").read_text()).items()
+    }
+
+
+def written(folder: Path) -> list[tuple[str, tuple[str, ...], dict[str, Any]]]:
+    """Return the blocks of a folder's files as they are written: keyword, labels, body."""
+    found = []
+    for file in sorted(folder.glob("*.tf")):
+        for keyword, blocks in hcl2.loads(file.read_text()).items():
+            for block in [] if keyword.startswith("__") else blocks:  # comments
+                labels: list[str] = []
+                while not block.get("__is_block__"):
+                    [(label, block)] = [(name, body) for name, body in block.items() if name != "__comments__"]
+                    labels.append(label.strip('"'))
+                found.append((keyword, tuple(labels), block))
+    return found
+
+
+def _blocks_of(block: Any) -> list[dict[str, Any]]:
+    return [] if block is None else block if isinstance(block, list) else [block]
+
+
+def _several(value: str | list[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _without_meta(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_meta(item) for name, item in value.items() if name != "__tfmeta"}
+    return [_without_meta(item) for item in value] if isinstance(value, list) else value
+
+
+def _literal(value: Any) -> Any:
+    """A value of python-hcl2, whose strings keep their quotes."""
+    if isinstance(value, dict):
+        return {name.strip('"'): _literal(item) for name, item in value.items() if not name.startswith("__")}
+    if isinstance(value, list):
+        return [_literal(item) for item in value]
+    return value.strip('"') if isinstance(value, str) else value
