@@ -184,6 +184,17 @@ def test_the_query_service_grows_from_no_worker_beside_a_head_that_stays() -> No
     assert spread["labelSelector"] == {"matchLabels": {"embedmill/part": "serve"}}
 
 
+def test_nodes_of_ray_are_asked_over_http_how_they_are() -> None:
+    """KubeRay would ask by a `wget` in the container, which the image has not."""
+    [found] = of_kind(render((values("100m"),)), "RayService")
+    probes = {
+        pod.part: [pod.spec["containers"][0][name]["httpGet"] for name in ("livenessProbe", "readinessProbe")]
+        for pod in pods(found)
+    }
+    node = {"path": "/api/healthz", "port": 52365}
+    assert probes == {"serve-head": [node, node], "serve": [node, {"path": "/-/healthz", "port": 8000}]}
+
+
 def test_ray_serve_takes_its_configuration() -> None:
     schema = pytest.importorskip("ray.serve.schema", reason="ray[serve] is not installed")
     sets = ("serve.args.max_batch=8", "serve.deployments[0].name=Encoder", "serve.deployments[0].num_replicas=2")

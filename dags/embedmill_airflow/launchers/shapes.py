@@ -18,6 +18,7 @@ CONFIG_FOLDER = "/etc/embedmill"
 CONFIG_FILE = f"{CONFIG_FOLDER}/embedmill.toml"
 USER = 10001  # of the images in docker/
 METRICS_PORT = 8080  # of each of Ray's nodes, KubeRay's default
+AGENT_PORT = 52365  # likewise, of the agent that knows how the node is
 _SUBMITTER = KINDS["RayJob"].container
 
 
@@ -137,8 +138,15 @@ def _node(name: str, settings: Settings, size: dict[str, Any]) -> dict[str, Any]
         "env": [*_variables(settings), {"name": "EMBEDMILL__RAY__ADDRESS", "value": "auto"}],
         "envFrom": _secret(settings),
         "volumeMounts": _mounts(settings),
+        "livenessProbe": _probe(initialDelaySeconds=30, failureThreshold=120),
+        "readinessProbe": _probe(initialDelaySeconds=10, failureThreshold=10),
     }
     return _pod("ray", settings, container, volumes=_volumes(settings))
+
+
+def _probe(**more: int) -> dict[str, Any]:
+    """As KubeRay's own, whose earlier versions ask by a `wget` that the image has not."""
+    return {"httpGet": {"path": "/api/healthz", "port": AGENT_PORT}, "periodSeconds": 5, "timeoutSeconds": 5, **more}
 
 
 def _container(name: str, settings: Settings, resources: dict[str, Any]) -> dict[str, Any]:

@@ -133,7 +133,7 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
-{{/* A node of Ray: takes root, name, at, part, account, token, ports (YAML) and more variables (YAML). */}}
+{{/* A node of Ray, with KubeRay's own probes, of which earlier versions use a `wget` that the image has not: takes root, name, at, part, account, token, ports (YAML) and more variables (YAML). */}}
 {{- define "embedmill.node" -}}
 metadata:
   labels: {{- include "embedmill.podLabels" .part | nindent 4 }}
@@ -163,5 +163,21 @@ spec:
       {{- end }}
       envFrom: {{- include "embedmill.secretFrom" .root | nindent 8 }}
       volumeMounts: {{- include "embedmill.mounts" .root | nindent 8 }}
+      livenessProbe:
+        httpGet: {path: /api/healthz, port: 52365}
+        initialDelaySeconds: 30
+        periodSeconds: 5
+        timeoutSeconds: 5
+        failureThreshold: 120
+      readinessProbe:
+        {{- if eq .part "serve" }}
+        httpGet: {path: /-/healthz, port: 8000} # Serve's proxy on this node, which drains before it goes
+        {{- else }}
+        httpGet: {path: /api/healthz, port: 52365}
+        {{- end }}
+        initialDelaySeconds: 10
+        periodSeconds: 5
+        timeoutSeconds: 5
+        failureThreshold: {{ ternary 1 10 (eq .part "serve") }}
   volumes: {{- include "embedmill.volumes" .root | nindent 4 }}
 {{- end -}}
