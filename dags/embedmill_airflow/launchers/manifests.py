@@ -1,10 +1,12 @@
 """A job as a Kubernetes resource, and what a resource's status says. Pure: no client, no environment, no secret.
 
-Secrets reach the pods from a Kubernetes Secret by its name; a resource holds none.
+A resource is a shape (``shapes``) with one job's name, command, variables and mark filled in. Secrets reach the pods
+from a Kubernetes Secret by its name; a resource holds none.
 """
 
 from __future__ import annotations
 
+import copy
 import enum
 import shlex
 from collections.abc import Mapping
@@ -12,24 +14,24 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from embedmill_airflow.launchers import Job
-from embedmill_airflow.launchers.outcome import MARK, MODULE
+from embedmill_airflow.launchers.outcome import MARK
 
 PREFIX = "EMBEDMILL_KUBERNETES_"
 ANNOTATION = "embedmill/outcome-mark"
 MAX_NAME = 47  # KubeRay's, which makes longer names of it
-CONFIG_FOLDER = "/etc/embedmill"
-CONFIG_FILE = f"{CONFIG_FOLDER}/embedmill.toml"
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Where and how large jobs run. Each field is a variable, EMBEDMILL_KUBERNETES_ and its name in capitals."""
 
-    image: str
-    ray_image: str = ""  # "" is the image
+    image: str = ""  # must be given where no shapes are
+    shapes: str = ""  # a folder with the shapes that the Helm chart renders; all below but the next two are theirs then
     namespace: str = "default"
     connection: str = "kubernetes_default"  # Airflow's
+    ray_image: str = ""  # "" is the image
     service_account: str = "embedmill"  # of drivers: it may make, list and delete pods, services and config maps
+    ray_service_account: str = ""  # of Ray's pods, which need no right; "" is the drivers'
     secret: str = ""  # a Secret whose keys are variables of embedmill
     config_map: str = ""  # a ConfigMap with the key embedmill.toml; "" takes EMBEDMILL_CONFIG, a file in the image
     claim: str = ""  # a PersistentVolumeClaim that many pods may write, for the state
@@ -68,7 +70,10 @@ class Settings:
             if number and not text.isdigit():
                 raise ValueError(f"{name}: give a number, not {text!r}")
             found[field.name] = int(text) if number else text
-        if "image" not in found:
+        if "shapes" in found:
+            for name in found.keys() - {"shapes", "namespace", "connection"}:
+                raise ValueError(f"{PREFIX}{name.upper()}: the shapes in {found['shapes']} say that; leave it out")
+        elif "image" not in found:
             raise ValueError(f"{PREFIX}IMAGE: give the image that holds embedmill")
         return cls(**found)
 
@@ -111,81 +116,30 @@ def kind(job: Job) -> str:
     return "RayJob" if job.engine == "ray" else "SparkApplication"
 
 
-def render(job: Job, settings: Settings, mark: str) -> dict[str, Any]:
-    """The resource of a job, whose outcome will be marked with ``mark``."""
+def render(job: Job, shape: Mapping[str, Any], namespace: str, mark: str) -> dict[str, Any]:
+    """The resource of a job, whose outcome will be marked with ``mark``: its kind's shape, filled in."""
     if len(job.name) > MAX_NAME:
         raise ValueError(f"job name {job.name!r} has more than {MAX_NAME} characters")
-    return (ray_job if kind(job) == "RayJob" else spark_application)(job, settings, mark)
+    made: dict[str, Any] = copy.deepcopy(dict(shape))
+    made["metadata"] |= {"name": job.name, "namespace": namespace, "annotations": {ANNOTATION: mark}}
+    spec = made["spec"]
+    if made["kind"] == "RayJob":
+        spec["entrypoint"] += " " + shlex.join(job.arguments)
+        cluster = spec["rayClusterSpec"]
+        groups = [cluster["headGroupSpec"], *cluster.get("workerGroupSpecs", [])]
+        processes = [group["template"]["spec"]["containers"][0] for group in groups]
+    else:
+        spec["arguments"] = list(job.arguments)
+        processes = [spec["driver"], spec["executor"]]
+    for process in processes:
+        process["env"] = _filled(process["env"], dict(job.environment) | {MARK: mark})
+    return made
 
 
-def spark_application(job: Job, settings: Settings, mark: str) -> dict[str, Any]:
-    """For the Spark Operator, whose webhook must be on: it brings variables and volumes into the pods."""
-    shared = {
-        "env": _variables(job, settings, mark),
-        "envFrom": _secret(settings),
-        "volumeMounts": _mounts(settings),
-    }
-    spec = {
-        "type": "Python",
-        "pythonVersion": "3",
-        "mode": "cluster",
-        "sparkVersion": settings.spark_version,
-        "image": settings.image,
-        "imagePullPolicy": "IfNotPresent",
-        "mainApplicationFile": settings.main_file,
-        "arguments": list(job.arguments),
-        "restartPolicy": {"type": "Never"},  # Airflow tries again, and counts
-        "timeToLiveSeconds": settings.ttl_seconds,
-        "volumes": _volumes(settings),
-        "driver": {
-            "cores": settings.driver_cores,
-            "memory": settings.driver_memory,
-            "serviceAccount": settings.service_account,
-            **shared,
-        },
-        "executor": {
-            "instances": settings.executors,
-            "cores": settings.executor_cores,
-            "memory": settings.executor_memory,
-            "deleteOnTermination": True,
-            **shared,
-        },
-    }
-    return _resource("SparkApplication", job, settings, mark, spec)
-
-
-def ray_job(job: Job, settings: Settings, mark: str) -> dict[str, Any]:
-    """For KubeRay: a cluster for this job alone, gone with it; the submitter's pod keeps the job's log."""
-    head = {"dashboard-host": "0.0.0.0"} | ({"num-cpus": "0"} if settings.workers else {})
-    cluster: dict[str, Any] = {
-        "rayVersion": settings.ray_version,
-        "headGroupSpec": {
-            "rayStartParams": head,
-            "template": _pod("ray-head", job, settings, mark, _size(settings.head_cpu, settings.head_memory)),
-        },
-    }
-    if settings.workers:
-        size = _size(settings.worker_cpu, settings.worker_memory, settings.worker_gpus)
-        worker = _pod("ray-worker", job, settings, mark, size)
-        cluster["workerGroupSpecs"] = [
-            {
-                "groupName": "workers",
-                "replicas": settings.workers,
-                "minReplicas": settings.workers,
-                "maxReplicas": settings.workers,
-                "rayStartParams": {},
-                "template": worker,
-            }
-        ]
-    spec = {
-        "entrypoint": shlex.join([settings.python, "-m", MODULE, *job.arguments]),
-        "submissionMode": "K8sJobMode",
-        "backoffLimit": 0,  # Airflow tries again, and counts
-        "shutdownAfterJobFinishes": True,
-        "ttlSecondsAfterFinished": 0,  # of the cluster, which costs; the resource and its log stay
-        "rayClusterSpec": cluster,
-    }
-    return _resource("RayJob", job, settings, mark, spec)
+def _filled(shape: list[dict[str, Any]], given: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The variables of a shape and those of a job; what the shape says of the cluster stands."""
+    said = {variable["name"] for variable in shape}
+    return shape + [{"name": name, "value": value} for name, value in given.items() if name not in said]
 
 
 def state(resource: Mapping[str, Any] | None) -> State:
@@ -212,64 +166,3 @@ def reason(resource: Mapping[str, Any] | None) -> str:
     application = status.get("applicationState") or {}
     words = [status.get("reason"), status.get("message"), application.get("errorMessage")]
     return "; ".join(word.splitlines()[0][:200] for word in words if word) or "without a reason"
-
-
-def _resource(kind: str, job: Job, settings: Settings, mark: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "apiVersion": f"{KINDS[kind].group}/{KINDS[kind].version}",
-        "kind": kind,
-        "metadata": {
-            "name": job.name,
-            "namespace": settings.namespace,
-            "labels": {"app.kubernetes.io/name": "embedmill", "app.kubernetes.io/managed-by": "airflow"},
-            "annotations": {ANNOTATION: mark},
-        },
-        "spec": spec,
-    }
-
-
-def _size(cpu: str, memory: str, gpus: int = 0) -> dict[str, Any]:
-    return {"cpu": cpu, "memory": memory} | ({"nvidia.com/gpu": gpus} if gpus else {})
-
-
-def _pod(name: str, job: Job, settings: Settings, mark: str, size: dict[str, Any]) -> dict[str, Any]:
-    container = {
-        "name": name,
-        "image": settings.ray_image or settings.image,
-        "imagePullPolicy": "IfNotPresent",
-        "resources": {"requests": size, "limits": size},
-        "env": _variables(job, settings, mark, EMBEDMILL__RAY__ADDRESS="auto"),
-        "envFrom": _secret(settings),
-        "volumeMounts": _mounts(settings),
-    }
-    account = settings.service_account
-    return {"spec": {"serviceAccountName": account, "containers": [container], "volumes": _volumes(settings)}}
-
-
-def _variables(job: Job, settings: Settings, mark: str, **more: str) -> list[dict[str, str]]:
-    given = {"EMBEDMILL_PROGRESS": "lines", **more, **job.environment, MARK: mark}
-    if settings.config_map:
-        given["EMBEDMILL_CONFIG"] = CONFIG_FILE
-    return [{"name": name, "value": value} for name, value in given.items()]
-
-
-def _secret(settings: Settings) -> list[dict[str, Any]]:
-    return [{"secretRef": {"name": settings.secret}}] if settings.secret else []
-
-
-def _volumes(settings: Settings) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    if settings.config_map:
-        found.append({"name": "embedmill-config", "configMap": {"name": settings.config_map}})
-    if settings.claim:
-        found.append({"name": "embedmill-state", "persistentVolumeClaim": {"claimName": settings.claim}})
-    return found
-
-
-def _mounts(settings: Settings) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    if settings.config_map:
-        found.append({"name": "embedmill-config", "mountPath": CONFIG_FOLDER, "readOnly": True})
-    if settings.claim:
-        found.append({"name": "embedmill-state", "mountPath": settings.claim_path})
-    return found

@@ -1,0 +1,318 @@
+"""The chart through the real Helm: what it renders is valid, what it refuses, and what the launcher makes of it.
+
+No cluster was run: docs/helm.md says what that leaves open.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.support import crd
+from tests.support.helm import (
+    CHART,
+    MISSING,
+    NAMESPACE,
+    SIZES,
+    helm,
+    of_kind,
+    pods,
+    refused,
+    render,
+    shapes,
+    values,
+)
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
+
+KUBERNETES = "1.37"
+FORMER = Path(__file__).parent / "former_values"
+NO_CRON = ("cronJobs.run.enabled=false", "cronJobs.verify.enabled=false")
+WITH_AIRFLOW = ("config=a = 1", "airflow.enabled=true", *NO_CRON)
+CUSTOM = tuple(kind for kind in crd.FILES if kind not in ("RayJob", "SparkApplication"))
+
+
+@pytest.fixture(autouse=True)
+def _dags(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "dags"))
+
+
+def sized(size: str) -> list[dict[str, Any]]:
+    return render((values(size),))
+
+
+def made_by_the_launcher(resources: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The shapes as one job's resources."""
+    from embedmill_airflow.launchers import Job
+    from embedmill_airflow.launchers.manifests import render as fill
+
+    job = Job("embedmill-embed-0123456789ab", ("step", "embed", "--json"), "ray", {"TRACEPARENT": "00-1-2-01"})
+    return [fill(job, json.loads(text), NAMESPACE, "a-mark") for text in shapes(resources).values()]
+
+
+# -- what is rendered -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_helm_finds_no_fault_with_the_chart(size: str) -> None:
+    said = helm("lint", CHART, "--strict", "--values", values(size))
+    assert said.returncode == 0 and "0 chart(s) failed" in said.stdout, said.stdout + said.stderr
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_resource_of_kubernetes_is_valid_with_no_unknown_field(size: str) -> None:
+    core = [one for one in sized(size) if one["kind"] not in crd.FILES]
+    for resource in core:
+        kubernetes_validate.validate(resource, KUBERNETES, strict=True)
+    assert {"CronJob", "NetworkPolicy", "ServiceAccount", "ConfigMap"} <= {one["kind"] for one in core}
+
+
+def test_an_unknown_field_of_kubernetes_is_found_out() -> None:
+    [job, *_] = of_kind(json.loads(json.dumps(sized("1m"))), "CronJob")
+    job["spec"]["concurencyPolicy"] = "Forbid"
+    with pytest.raises(kubernetes_validate.ValidationError, match="concurencyPolicy"):
+        kubernetes_validate.validate(job, KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize("kind", CUSTOM)
+@pytest.mark.parametrize("size", ["100m", "1b"])
+def test_a_custom_resource_is_valid_against_its_published_schema(size: str, kind: str) -> None:
+    crd.need_schemas(kind)
+    found = of_kind(sized(size), kind)
+    assert found
+    assert [error for one in found for error in crd.errors(one)] == []
+
+
+@pytest.mark.parametrize("size", ["100m", "1b"])
+def test_what_the_launcher_starts_is_valid_against_the_published_schemas(size: str) -> None:
+    crd.need_schemas()
+    found = made_by_the_launcher(sized(size))
+    assert sorted(one["kind"] for one in found) == ["RayJob", "SparkApplication"]
+    assert [error for one in found for error in crd.errors(one)] == []
+
+
+@pytest.mark.parametrize("size", ["100m", "1b"])
+def test_the_query_service_s_cluster_is_valid_as_that_of_a_rayjob_is(size: str) -> None:
+    crd.need_schemas("RayJob")
+    [service] = of_kind(sized(size), "RayService")
+    spec = {"entrypoint": "true", "rayClusterSpec": service["spec"]["rayClusterConfig"]}
+    assert crd.errors({"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": "a"}, "spec": spec}) == []
+
+
+@pytest.mark.parametrize("size", ["100m", "1b"])
+def test_each_pod_that_an_operator_makes_is_a_valid_pod(size: str) -> None:
+    resources = sized(size) + made_by_the_launcher(sized(size))
+    found = [pod for one in resources for pod in pods(one)]
+    for pod in found:
+        kubernetes_validate.validate(pod.resource(), KUBERNETES, strict=True)
+    parts = {"command", "ray", "ray-submitter", "spark-driver", "spark-executor", "serve", "serve-head"}
+    assert {pod.part for pod in found} == parts
+
+
+def test_alerts_and_dashboards_are_those_of_the_repository() -> None:
+    resources = sized("100m")
+    [rules] = of_kind(resources, "PrometheusRule")
+    assert rules["spec"] == yaml.safe_load((ROOT / "deploy/prometheus/embedmill.rules.yaml").read_text())
+    shown: dict[str, Any] = {}
+    for one in of_kind(resources, "ConfigMap"):
+        if one["metadata"]["labels"].get("grafana_dashboard"):
+            shown |= {name.removeprefix("embedmill-"): json.loads(text) for name, text in one["data"].items()}
+    files = {file.name: json.loads(file.read_text()) for file in (ROOT / "deploy/grafana").glob("*.json")}
+    assert shown == files and len(files) == 3
+
+
+def test_a_package_holds_all_that_the_folder_does(tmp_path: Path) -> None:
+    said = helm("package", CHART, "--destination", tmp_path)
+    assert said.returncode == 0, said.stderr
+    [package] = tmp_path.glob("*.tgz")
+    assert render((values("1b"),), chart=package) == sized("1b")
+
+
+def test_the_versions_are_those_of_the_package_and_of_the_launcher() -> None:
+    from embedmill_airflow.launchers.manifests import Settings
+
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert f'version = "{chart["appVersion"]}"' in (ROOT / "pyproject.toml").read_text()
+    assert defaults["ray"]["version"] == Settings("").ray_version
+    assert defaults["spark"]["version"] == Settings("").spark_version
+
+
+# -- the launcher -----------------------------------------------------------------------------------------------------
+
+
+def test_the_launcher_s_own_shapes_are_the_chart_s_where_both_have_their_defaults() -> None:
+    from embedmill_airflow.launchers.manifests import Settings
+    from embedmill_airflow.launchers.shapes import shapes as own
+
+    def mounted(*sets: str) -> dict[str, Any]:
+        found = shapes(render((), (*WITH_AIRFLOW, *sets)))
+        return {name.removesuffix(".json"): json.loads(text) for name, text in found.items()}
+
+    settings = Settings(
+        "embedmill-ray:0.2.0",
+        service_account="embedmill-spark",
+        ray_service_account="embedmill",
+        config_map="embedmill-config",
+    )
+    assert mounted() == own(settings)
+    sized = replace(settings, claim="a-claim", secret="a-secret", workers=3, worker_gpus=1, executors=5)
+    sets = ("state.claim=a-claim", "secret=a-secret", "ray.worker.replicas=3", "ray.worker.gpus=1")
+    assert mounted(*sets, "spark.executor.instances=5") == own(sized)
+    assert mounted("ray.worker.replicas=0") == own(replace(settings, workers=0))
+
+
+@pytest.mark.parametrize("size", ["100m", "1b"])
+def test_the_launcher_reads_the_mounted_shapes_with_the_chart_s_variables(size: str, tmp_path: Path) -> None:
+    from embedmill_airflow.launchers.manifests import Settings
+    from embedmill_airflow.launchers.shapes import shapes as read
+
+    resources = sized(size)
+    [variables] = [one for one in of_kind(resources, "ConfigMap") if one["metadata"]["name"] == "embedmill-airflow"]
+    assert variables["data"]["EMBEDMILL_LAUNCHER"] == "kubernetes"
+    for name, text in shapes(resources).items():
+        (tmp_path / name).write_text(text)
+    settings = Settings.read(variables["data"] | {"EMBEDMILL_KUBERNETES_SHAPES": str(tmp_path)})
+    assert settings.namespace == NAMESPACE
+    assert read(settings) == {name.removesuffix(".json"): json.loads(text) for name, text in shapes(resources).items()}
+
+
+def test_head_and_drivers_stay_on_demand_while_workers_are_on_spot() -> None:
+    found: dict[str, list[str | None]] = {}
+    for one in sized("1b") + made_by_the_launcher(sized("1b")):
+        for pod in pods(one):
+            found.setdefault(pod.part, []).append(pod.spec.get("nodeSelector", {}).get("embedmill/pool"))
+    assert found["serve-head"] == ["head"] and found["serve"] == ["cpu"]
+    assert found["ray"] == ["head", "gpu"]
+    assert found["spark-driver"] == ["head"] and found["spark-executor"] == ["cpu"]
+
+
+def test_the_queue_has_room_for_a_run_beside_the_query_service() -> None:
+    def gigabytes(text: str) -> float:
+        number, unit = re.fullmatch(r"(\d+)([A-Z])i", text).groups()  # type: ignore[union-attr]
+        return float(number) * {"M": 1 / 1024, "G": 1.0}[unit]
+
+    for size in ("100m", "1b"):
+        resources = sized(size)
+        asked: dict[str, list[float]] = {}
+        for one in made_by_the_launcher(resources):
+            assert one["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "embedmill"
+            for pod in pods(one):
+                count = 1
+                if pod.part == "spark-executor":
+                    count = one["spec"]["executor"]["instances"]
+                elif pod.spec["containers"][0]["name"] == "ray-worker":
+                    count = one["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["replicas"]
+                limits = pod.spec["containers"][0]["resources"]["limits"]
+                pool = asked.setdefault(pod.spec["nodeSelector"]["embedmill/pool"], [0.0, 0.0, 0.0])
+                pool[0] += count * float(limits["cpu"])
+                pool[1] += count * gigabytes(limits["memory"])
+                pool[2] += count * float(limits.get("nvidia.com/gpu", 0))
+        [queue] = of_kind(resources, "ClusterQueue")
+        labels = {one["metadata"]["name"]: one["spec"]["nodeLabels"] for one in of_kind(resources, "ResourceFlavor")}
+        room = {}
+        for flavor in queue["spec"]["resourceGroups"][0]["flavors"]:
+            quota = {one["name"]: one["nominalQuota"] for one in flavor["resources"]}
+            room[labels[flavor["name"]]["embedmill/pool"]] = [
+                float(quota["cpu"]),
+                gigabytes(quota["memory"]),
+                float(quota.get("nvidia.com/gpu", 0)),
+            ]
+        assert all(want <= have for pool in asked for want, have in zip(asked[pool], room[pool], strict=True))
+
+
+# -- values -----------------------------------------------------------------------------------------------------------
+
+
+def leaves(value: Any, path: str = "") -> Iterator[str]:
+    """The dotted paths of a mapping's ends."""
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from leaves(inner, f"{path}.{name}" if path else name)
+    else:
+        yield path
+
+
+def test_the_schema_and_the_defaults_name_the_same_keys() -> None:
+    def of_schema(schema: dict[str, Any], path: str = "") -> Iterator[str]:
+        if "properties" in schema:
+            for name, inner in schema["properties"].items():
+                yield from of_schema(inner, f"{path}.{name}" if path else name)
+        else:
+            yield path
+
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+    defaults["monitoring"]["dashboardLabels"] = {}  # a mapping of any names
+    assert set(of_schema(schema)) == set(leaves(defaults)) | {"global"}
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        ("ray.worker.replica=2", "at '/ray/worker': additional properties 'replica' not allowed"),
+        ("servee.enabled=true", "additional properties 'servee' not allowed"),
+        ("ray.worker.replicas=two", "at '/ray/worker/replicas': got string, want integer"),
+        ("image.name=registry/embedmill:latest", "at '/image/name'"),
+        ("image.name=registry/embedmill", "at '/image/name'"),
+        ("objectStore.uri=gs://bucket", "at '/objectStore/uri'"),
+        ("networkPolicy.index.ports[0]=0", "at '/networkPolicy/index/ports/0'"),
+        ("spark.driver.memory=8Gi", "at '/spark/driver/memory'"),
+    ],
+)
+def test_a_misspelt_or_wrong_value_is_refused_with_its_place(sets: str, said: str) -> None:
+    assert said in refused([values("1m")], [sets])
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        (["config="], "config: give the text of embedmill.toml, or existingConfigMap"),
+        (["existingConfigMap=other"], "config and existingConfigMap: give one of the two"),
+        (['config=token = "abc"'], "config: a secret stands in it"),
+        (["env.AWS_SECRET_ACCESS_KEY=abc"], "env.AWS_SECRET_ACCESS_KEY: variables are shown to all"),
+        (["airflow.enabled=true"], "set cronJobs.run.enabled and cronJobs.verify.enabled to false"),
+        (["externalSecret.enabled=true"], "externalSecret.enabled: needs secret"),
+        (["kueue.create=true"], "kueue.create: needs kueue.queue"),
+        (["serve.worker.minReplicas=9"], "serve.worker.minReplicas: is above serve.worker.maxReplicas"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused_with_the_way_out(sets: list[str], said: str) -> None:
+    found = refused([values("1m")], sets)
+    assert said in found and "abc" not in found
+
+
+def test_the_values_of_every_former_release_still_render() -> None:
+    former = sorted(FORMER.glob("*.yaml"))
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
+    assert FORMER / f"{version}.yaml" in former, f"save values.yaml of {version} for those who upgrade from it"
+    for file in former:
+        resources = render((file,), ("config=a = 1",))
+        for resource in resources:
+            if resource["kind"] not in crd.FILES:
+                kubernetes_validate.validate(resource, KUBERNETES, strict=True)
+        assert len(of_kind(resources, "CronJob")) == 3
+
+
+def test_the_saved_values_have_every_key_of_their_release() -> None:
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
+    saved = yaml.safe_load((FORMER / f"{version}.yaml").read_text())
+    assert set(leaves(saved)) == set(leaves(yaml.safe_load((CHART / "values.yaml").read_text())))
+
+
+def test_an_install_ends_with_what_is_to_be_done_next() -> None:
+    # `helm install --dry-run=client` renders the notes as well, and asks no cluster.
+    place = ("--namespace", NAMESPACE, "--values", values("100m"), "--dry-run=client")
+    said = helm("install", "embedmill", CHART, *place)
+    notes = said.stdout.partition("NOTES:")[2]
+    assert "mount\nembedmill-shapes at /etc/embedmill/shapes" in notes, said.stderr
+    assert f"http://embedmill-serve.{NAMESPACE}:8000" in notes
