@@ -5,6 +5,7 @@ A tenant is never taken from a request's body alone: the body may only choose am
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from embedding.errors import ConfigError
 
 if TYPE_CHECKING:
     from jobs.config import Config
+    from jobs.config_operation import Serve
 
 _ASYMMETRIC = ("RS256", "RS384", "RS512", "ES256", "ES384", "EdDSA", "PS256")
 _SYMMETRIC = ("HS256", "HS384", "HS512")
@@ -59,6 +61,27 @@ class Grant:
         if not self.channels.issuperset(asked):
             raise Forbidden("channels: the token does not allow all of them")
         return (tuple(asked), public) if asked else (tuple(sorted(self.channels)), True)
+
+
+def check_reach(config: Config, host: str = "") -> Serve:
+    """The section [serve] of a service that listens on ``host``, "" for all addresses.
+
+    Raises ConfigError where anybody on the network could ask as any tenant.
+    """
+    settings = config.serve
+    if not (settings.jwt_key.get_secret_value() or settings.jwt_public_key or settings.open or _is_loopback(host)):
+        raise ConfigError(
+            f"serve: {host or 'every address'} is reached from elsewhere, and nothing says who asks; set "
+            "serve.jwt_public_key, or serve.open = true where a proxy in front of it checks each request and its team"
+        )
+    return settings
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Access:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,8 +60,8 @@ class Service:
         self._under_way = 0
         self._searches = asyncio.Semaphore(self._settings.searches)
 
-    def app(self) -> Starlette:
-        """The ASGI application."""
+    def app(self, life: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None) -> Starlette:
+        """The ASGI application; ``life`` is entered before its first request, and left after its last."""
         return Starlette(
             routes=[
                 Route("/v1/embeddings", self._answering("/v1/embeddings", self._embeddings), methods=["POST"]),
@@ -69,7 +70,8 @@ class Service:
                 Route("/healthz", self._healthy),
                 Route("/readyz", self._ready),
                 Route("/metrics", self._told),
-            ]
+            ],
+            lifespan=life,
         )
 
     # -- frame -------------------------------------------------------------------------------------------------------

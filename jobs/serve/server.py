@@ -78,7 +78,7 @@ def serve(pipeline: Pipeline, host: str, port: int, say: Callable[[str], None]) 
         server = _Server(config, service, settings.drain_seconds)
         with pipeline.progress.phase("opening what is live"):
             await spaces.refresh()
-        following = asyncio.create_task(_follow(spaces, settings.reload_seconds))
+        following = asyncio.create_task(spaces.follow())
         shown = f"[{host}]" if ":" in host else host
         live = spaces.live
         say(f"http://{shown}:{port} serves {f'{live.version}, space {live.space_id}' if live else 'nothing yet'}")
@@ -96,9 +96,3 @@ def serve(pipeline: Pipeline, host: str, port: int, say: Callable[[str], None]) 
         asyncio.run(run())
     except SystemExit:  # of uvicorn, for a port that is taken
         raise ResourceError(f"--port: {host}:{port} cannot be had; another program has it, or it is not ours") from None
-
-
-async def _follow(spaces: Spaces, seconds: float) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        await spaces.refresh()

@@ -148,6 +148,12 @@ class Spaces:
             await one.close()
         self._metrics.served([(one.space_id, one.version) for one in self.served()])
 
+    async def follow(self) -> None:
+        """Refresh every ``serve.reload_seconds``, until it is cancelled."""
+        while True:
+            await asyncio.sleep(self._pipeline.config.serve.reload_seconds)
+            await self.refresh()
+
     def _look(self) -> tuple[str | None, list[str]]:
         index = self._pipeline.index()
         return index.live(), list(index.versions())

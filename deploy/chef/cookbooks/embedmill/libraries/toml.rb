@@ -4,7 +4,7 @@
 module EmbedmillCookbook
   # Writes attributes as TOML. Keys that hold a secret are refused: attributes are kept by the Chef server in the clear.
   module Toml
-    SECRETS = %w[token hash_key].freeze
+    SECRETS = %w[token hash_key jwt_key].freeze
     # Of Spark's properties, whose names are Spark's.
     SECRET_PROPERTY =
       /password|passwd|pwd|secret|token|credential|signature|(api|access|account|shared)[_.-]?key/i.freeze
