@@ -105,7 +105,7 @@ def test_too_few_texts_go_online(service: Bedrock, store: Store, prefix: str) ->
     assert encode(prefix, TEXTS[:99]) == {} and service.jobs == [] and files(store, prefix) == []
 
 
-@pytest.mark.parametrize("fault", ["error", "missing", "narrow"])
+@pytest.mark.parametrize("fault", ["error", "missing", "narrow", "other"])
 def test_records_that_fail_are_left_for_online(service: Bedrock, prefix: str, fault: str) -> None:
     bad = set(TEXTS[10:20])
     service.of_record = lambda text: fault if text in bad else ""
@@ -155,6 +155,12 @@ def test_texts_that_are_divided_otherwise_find_their_job(service: Bedrock, store
     jobs.remove_all()
     assert files(store, prefix) == []
     jobs.close()
+
+
+def test_a_job_that_is_not_listed_yet_is_not_asked_for_twice(service: Bedrock, prefix: str) -> None:
+    service.listed = False
+    encode(prefix)
+    assert len(encode(prefix)) == len(TEXTS) and len(service.jobs) == 1
 
 
 def test_what_another_state_or_model_has_asked_is_no_concern_of_this_one(

@@ -91,6 +91,19 @@ class Breaker(RuleBasedStateMachine):
 TestBreaker = Breaker.TestCase
 
 
+def test_half_of_the_last_twenty_opens_it_though_never_three_in_a_row() -> None:
+    breaker = CircuitBreaker(AFTER, SECONDS)
+    for number in range(20):
+        assert breaker.closed
+        ticket = breaker.admit()
+        assert ticket is not None
+        if number % 2:
+            breaker.failed(ticket)
+        else:
+            breaker.succeeded(ticket)
+    assert not breaker.closed and breaker.opened == 1
+
+
 def test_of_many_threads_one_tries_it() -> None:
     breaker = CircuitBreaker(1, 0.0)
     ticket = breaker.admit()

@@ -17,6 +17,7 @@ from embedding.encoders.remote import encoder as remote_module
 from embedding.encoders.remote import same_space
 from embedding.encoders.remote.cost import EndpointCost
 from embedding.encoders.remote.encoder import RemoteEncoder
+from embedding.encoders.remote.hedging import Hedging
 from embedding.encoders.spec import EncoderSpec, Fallback, RemoteSettings
 from embedding.errors import ConfigError, EncoderError, SpaceMismatchError
 from tests.support.canary import Canary
@@ -137,6 +138,24 @@ def test_an_endpoint_that_is_back_takes_over_again(tmp_path: Path, pair: tuple[S
     asked = len(_asked(second))
     _encode(encoder)
     assert len(_asked(second)) == asked, "the first answers all of it"
+
+
+def test_one_that_is_back_begins_with_one_request_at_a_time(tmp_path: Path, pair: tuple[Server, Server]) -> None:
+    first, second = pair
+    encoder = _at_work(tmp_path, first, second, request_texts=1)
+    _encode(encoder)
+    assert encoder.limit.limit == 4
+    first.plan = iter(["broken"] * 30)
+    _encode(encoder)
+    time.sleep(0.25)
+    first.plan = iter([])
+    _encode(encoder, TEXTS[:1])
+    assert encoder.limit.limit == 1 and encoder.limit.ramping
+    first.slow = second.slow = 0.02
+    before = len(_asked(second))
+    _encode(encoder)
+    assert len(_asked(second)) > before, "the next one takes the rest"
+    assert encoder.limit.limit == 4 and not encoder.limit.ramping
 
 
 def test_a_half_open_endpoint_gets_one_request_at_a_time(tmp_path: Path, pair: tuple[Server, Server]) -> None:
@@ -267,6 +286,13 @@ def test_hedged_requests_stay_within_their_share(tmp_path: Path, pair: tuple[Ser
     _encode(encoder)
     _encode(encoder)
     assert 1 <= _costs(encoder)[1].hedged <= 0.05 * 3 * len(TEXTS)
+
+
+def test_no_more_are_hedged_than_the_share_of_what_was_asked() -> None:
+    hedging = Hedging(0.1)
+    for _ in range(95):
+        hedging.began()
+    assert [hedging.take() for _ in range(12)] == [True] * 9 + [False] * 3
 
 
 def test_without_a_share_nothing_is_hedged(tmp_path: Path, pair: tuple[Server, Server]) -> None:

@@ -24,7 +24,7 @@ from tests.support.paths import ROOT
 from tests.support.services import DIM, Server, serving
 from tests.support.workspace import Ran, Workspace, message
 
-MANY = 120
+MANY = 200
 
 
 @pytest.fixture
@@ -62,22 +62,22 @@ def _newest_report(workspace: Workspace) -> Any:
 def test_the_first_endpoint_dies_in_the_middle_and_the_next_one_ends_the_run(many: Workspace) -> None:
     with serving() as first, serving() as second:
         _pair(many, first, second)
-        first.alive_for = 40  # of these 25 prove it
+        first.alive_for = 40  # of these 20 or 25 prove it, by how many actors come to work
         ran = many.run()
         assert ran.code == 0, ran
+        stored = Counter(text for texts in second.requests for text in texts if text.startswith("message"))
+        assert max(stored.values()) == 1, "none is asked twice of the one that answers"
         count = MANY + 2  # and the files
         assert ran.body["chunks"]["embedded"] == count == ran.body["index_rows"]["after"]
         cost = ran.body["cost"]
         by_name = {one["name"]: one for one in cost["endpoints"]}
         one, other = by_name["0 http a-model"], by_name["1 http b-model"]
-        assert one["requests"] > 0 and one["opened"] >= 1 and other["requests"] > one["requests"]
+        assert one["requests"] > 0 and one["opened"] >= 1 and other["requests"] > 0
         assert cost["texts"] == count and cost["requests"] == one["requests"] + other["requests"]
         assert cost["usd"] == pytest.approx((one["tokens"] * 2.0 + other["tokens"] * 3.0) / 1e6)
         assert many.verify().code == 0
         found = many.call("search", "message number 77 says 539", "--team", "T01", "--k", "1")
         assert found.body["hits"][0]["text"] == "message number 77 says 539"
-        stored = Counter(text for texts in second.requests for text in texts if text.startswith("message"))
-        assert max(stored.values()) == 1, "none is asked twice of the one that answers"
 
 
 @pytest.mark.slow
@@ -107,7 +107,7 @@ def test_a_budget_stops_a_run_between_shards_and_the_next_goes_on(many: Workspac
             spent.append(report["cost"]["usd"])
             embedded += report["chunks"]["embedded"]
             assert report["chunks"]["embedded"] > 0, "each run gets on"
-            assert runs < 20
+            assert runs < 40
         shard = 2 * 0.0002  # the most that one of so few tokens costs here
         assert runs >= 2 and max(spent) <= tokens + 2 * shard, "one shard more for each actor"
         assert embedded + ran.body["chunks"]["embedded"] == MANY + 2 == ran.body["index_rows"]["after"]

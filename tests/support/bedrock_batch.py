@@ -54,15 +54,17 @@ class Job:
 
 @dataclass
 class Bedrock:
-    """The service. ``of_record`` spoils results: "error", "missing", "narrow" or "" by a text.
+    """The service. Jobs are ``listed``, or not yet, and end in the state ``ends`` after so many ``looks`` at them.
 
-    ``ends`` is the state in which jobs end, after so many ``looks`` at them. ``seen`` is called with each request, before it is done and after.
+    ``of_record`` spoils the result of a text: "error", "missing", "narrow", "other" (it is of another text), or not ("").
+    ``seen`` is called with each request, before it is done and after.
     """
 
     store: Store
     of_record: Callable[[str], str] = lambda text: ""
     ends: str = "Completed"
     looks: int = len(STATES)
+    listed: bool = True
     seen: Callable[[str, bool], None] = lambda what, done: None
     jobs: list[Job] = field(default_factory=list)
     asked: Counter[str] = field(default_factory=Counter)
@@ -114,7 +116,8 @@ class Bedrock:
                 "inputTextTokenCount": len(text.split()),
             }
             told = {"error": {"errorCode": 400, "errorMessage": "bad"}} if fault == "error" else {"modelOutput": result}
-            lines.append(json.dumps({**record, **told}))
+            read = {"modelInput": {"inputText": "another"}} if fault == "other" else {}
+            lines.append(json.dumps({**record, **read, **told}))
         out = job.asked["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"].removeprefix(f"s3://{bucket}/")
         folder = f"{out.rstrip('/')}/{job.arn.rpartition('/')[2]}/"
         name = key.rpartition("/")[2]
@@ -141,7 +144,11 @@ class Bedrock:
             return self.look(parts[1])
         query = parse_qs(at.query)
         start = int(query.get("nextToken", ["0"])[0])
-        named = [job.told() for job in self.jobs if query.get("nameContains", [""])[0] in job.asked["jobName"]]
+        named = [
+            job.told()
+            for job in self.jobs
+            if self.listed and query.get("nameContains", [""])[0] in job.asked["jobName"]
+        ]
         more = {"nextToken": str(start + 2)} if len(named) > start + 2 else {}
         return 200, {"invocationJobSummaries": named[start : start + 2], **more}
 

@@ -80,8 +80,9 @@ class CircuitBreaker:
     def abandoned(self, ticket: int) -> None:
         """Nothing is known of the request: if it was the one that tries, another may."""
         with self._lock:
-            if ticket == self._period:
+            if ticket == self._period and self._trial:
                 self._trial = False
+                self._period += 1
 
     def _reset(self) -> None:
         self._period += 1
