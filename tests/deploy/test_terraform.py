@@ -10,15 +10,13 @@ import pytest
 import yaml
 from botocore.session import Session
 
-from tests.support import aws_provider
-from tests.support.checkov import FailedCheck, failed_checks, find_checkov
+from tests.support import aws_provider, checkov
 from tests.support.paths import ROOT
 from tests.support.terraform import EXAMPLE, MODULES, TERRAFORM, Evaluated, evaluate, example_values, written
 
 FOLDERS = [TERRAFORM / "modules" / name for name in MODULES] + [EXAMPLE]
 KEY = "arn:aws:kms:eu-central-1:111122223333:key/11111111-2222-3333-4444-555555555555"
 CHART = ROOT / "deploy" / "helm" / "embedmill" / "values.yaml"
-CHECKOV = find_checkov()
 
 
 @pytest.fixture(scope="module")
@@ -307,19 +305,19 @@ def test_an_argument_that_the_provider_has_not_is_found() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHECKOV is None, reason="no checkov: .venv-checkov is not there")
+@pytest.mark.skipif(bool(checkov.missing()), reason=checkov.missing())
 def test_checkov_finds_what_was_reviewed_and_nothing_else() -> None:
-    assert CHECKOV is not None
     reviewed = yaml.safe_load((TERRAFORM / "checkov.yaml").read_text())
     assert all(len(entry["reason"]) > 30 for entry in reviewed)
+    looked = checkov.look(TERRAFORM, "terraform")
+    assert looked.passed > 200
     expected = sorted((entry["check"], entry["resource"]) for entry in reviewed)
-    assert [(failed.check_id, failed.resource) for failed in failed_checks(CHECKOV, TERRAFORM, "terraform")] == expected
+    assert [(failed.check, failed.resource) for failed in looked.failed] == expected
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHECKOV is None, reason="no checkov: .venv-checkov is not there")
+@pytest.mark.skipif(bool(checkov.missing()), reason=checkov.missing())
 def test_checkov_finds_an_open_bucket(tmp_path: Path) -> None:
-    assert CHECKOV is not None
     (tmp_path / "main.tf").write_text('resource "aws_s3_bucket" "open" {\n  bucket = "open"\n}\n')
-    found = failed_checks(CHECKOV, tmp_path, "terraform")
-    assert FailedCheck("CKV2_AWS_6", "aws_s3_bucket.open", "main.tf") in found
+    looked = checkov.look(tmp_path, "terraform")
+    assert ("CKV2_AWS_6", "aws_s3_bucket.open") in [(failed.check, failed.resource) for failed in looked.failed]

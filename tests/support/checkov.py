@@ -1,6 +1,6 @@
-"""checkov, which asks for other versions of what we use: it lives in an environment of its own.
+"""The real checkov over files: which of its checks fail, and where.
 
-EMBEDMILL_CHECKOV names another checkov than that of .venv-checkov.
+`make checkov` installs it into .venv-checkov, and EMBEDMILL_CHECKOV names another one.
 """
 
 from __future__ import annotations
@@ -8,37 +8,72 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from tests.support.paths import ROOT
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class FailedCheck:
-    """A check that a resource did not pass, and the file that it is in, from the folder that was looked at."""
+class Failed:
+    """A check that failed: its id, what it failed of, in which file, and what it asks for."""
 
-    check_id: str
+    check: str
     resource: str
     file: str
+    asks: str
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What checkov looked at: how many checks passed, and those that failed."""
+
+    passed: int
+    failed: tuple[Failed, ...]
 
 
 def find_checkov() -> Path | None:
-    """Return the command, or None where there is none."""
-    command = Path(os.environ.get("EMBEDMILL_CHECKOV") or ROOT / ".venv-checkov" / "bin" / "checkov")
-    return command if command.exists() else None
+    """The program; None where it is not installed."""
+    program = Path(os.environ.get("EMBEDMILL_CHECKOV") or ROOT / ".venv-checkov" / "bin" / "checkov")
+    return program if program.exists() else None
 
 
-def failed_checks(checkov: Path, path: Path, framework: str) -> list[FailedCheck]:
-    """Return the checks that ``path`` does not pass, without asking the network. Raises where a file was not read."""
-    command = [str(checkov), "--directory", str(path), "--framework", framework, "--skip-download", "--compact"]
-    given = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    done = subprocess.run([*command, "--quiet", "--output", "json"], env=given, capture_output=True, text=True)
-    reports = json.loads(done.stdout)
-    failed = []
-    for report in reports if isinstance(reports, list) else [reports]:
-        if report["summary"]["parsing_errors"] or not report["summary"]["passed"]:
-            raise ValueError(f"checkov could not read {path}: {report['summary']}")
-        for check in report["results"]["failed_checks"]:
-            failed.append(FailedCheck(check["check_id"], check["resource"], check["file_path"].lstrip("/")))
-    return sorted(failed)
+def missing() -> str:
+    """Why checkov cannot be run; "" where it can."""
+    return "" if find_checkov() else "no checkov: .venv-checkov/bin/checkov is not there; `make checkov` installs it"
+
+
+def look(folder: Path, framework: str, *, skip: Sequence[str] = (), timeout: float = 300) -> Looked:
+    """Run checkov over a folder, with nothing fetched. Raises AssertionError where it could not read a file of it.
+
+    Args:
+        folder: What is looked at.
+        framework: "kubernetes", "terraform", ...
+        skip: Ids of checks that are not made.
+        timeout: In seconds.
+    """
+    program = find_checkov()
+    assert program is not None, missing()
+    command = [str(program), "--directory", str(folder), "--framework", framework, "--output", "json"]
+    command += ["--skip-download", "--quiet", *(["--skip-check", ",".join(skip)] if skip else [])]
+    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    said = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=env | {"LOG_LEVEL": "ERROR"})
+    assert said.returncode in (0, 1), said.stderr[-2000:]
+    body: Any = json.loads(said.stdout)
+    assert isinstance(body, dict) and "results" in body, f"checkov found nothing of {framework} in {folder}"
+    assert not body["results"].get("parsing_errors"), body["results"]["parsing_errors"]
+    failed = [
+        Failed(one["check_id"], one["resource"], one["file_path"].lstrip("/"), one["check_name"])
+        for one in body["results"]["failed_checks"]
+    ]
+    return Looked(body["summary"]["passed"], tuple(sorted(failed)))
+
+
+def reviewed(file: Path) -> Mapping[str, str]:
+    """The checks that a reviewed list skips: id to reason."""
+    found: dict[str, str] = yaml.safe_load(file.read_text())["skip"]
+    return found
