@@ -10,8 +10,7 @@ import pytest
 import yaml
 from botocore.session import Session
 
-from tests.support import aws_provider
-from tests.support.checkov import look, missing
+from tests.support import aws_provider, checkov
 from tests.support.paths import ROOT
 from tests.support.terraform import EXAMPLE, MODULES, TERRAFORM, Evaluated, evaluate, example_values, written
 
@@ -306,17 +305,19 @@ def test_an_argument_that_the_provider_has_not_is_found() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(missing()), reason=missing() or "checkov is here")
+@pytest.mark.skipif(bool(checkov.missing()), reason=checkov.missing())
 def test_checkov_finds_what_was_reviewed_and_nothing_else() -> None:
     reviewed = yaml.safe_load((TERRAFORM / "checkov.yaml").read_text())
     assert all(len(entry["reason"]) > 30 for entry in reviewed)
+    looked = checkov.look(TERRAFORM, "terraform")
+    assert looked.passed > 200
     expected = sorted((entry["check"], entry["resource"]) for entry in reviewed)
-    assert [(failed.check, failed.resource) for failed in look(TERRAFORM, "terraform").failed] == expected
+    assert [(failed.check, failed.resource) for failed in looked.failed] == expected
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(missing()), reason=missing() or "checkov is here")
+@pytest.mark.skipif(bool(checkov.missing()), reason=checkov.missing())
 def test_checkov_finds_an_open_bucket(tmp_path: Path) -> None:
     (tmp_path / "main.tf").write_text('resource "aws_s3_bucket" "open" {\n  bucket = "open"\n}\n')
-    found = {(failed.check, failed.resource, failed.file) for failed in look(tmp_path, "terraform").failed}
-    assert ("CKV2_AWS_6", "aws_s3_bucket.open", "main.tf") in found
+    looked = checkov.look(tmp_path, "terraform")
+    assert ("CKV2_AWS_6", "aws_s3_bucket.open") in [(failed.check, failed.resource) for failed in looked.failed]

@@ -58,17 +58,6 @@ class Evaluated:
         """Return the value of an output of the folder itself."""
         return self.resources("output")[f"output.{name}"].get("value")
 
-    def refused(self) -> set[str]:
-        """Return the variables of the folder itself for whose values a validation does not hold."""
-        refused = set()
-        for path, block in self.resources("variable").items():
-            if not path.startswith("variable."):
-                continue
-            validations = _blocks_of(block.get("validation"))
-            if any(validation["condition"] is not True for validation in validations):
-                refused.add(path.removeprefix("variable."))
-        return refused
-
     def statements(self, kind: str, attribute: str = "policy") -> list[Statement]:
         """Return the statements of the policies of a type of resource. One that cannot be evaluated is an error."""
         found = []
@@ -95,6 +84,18 @@ def evaluate(folder: Path, variables: Mapping[str, Any] | None = None, *, scratc
     copied = tree / folder.relative_to(TERRAFORM)
     (copied / "given.tfvars.json").write_text(json.dumps(variables or {}))
     return Evaluated(tfparse.load_from_path(copied, stop_on_hcl_error=True, vars_paths=["given.tfvars.json"]))
+
+
+def refused(folder: Path, variables: Mapping[str, Any], *, scratch: Path) -> set[str]:
+    """Return the variables of a folder that refuse their values. Its variables.tf alone is evaluated, in ``scratch``."""
+    shutil.copy(folder / "variables.tf", scratch)
+    (scratch / "given.tfvars.json").write_text(json.dumps(variables))
+    blocks = tfparse.load_from_path(scratch, stop_on_hcl_error=True, vars_paths=["given.tfvars.json"])["variable"]
+    return {
+        block["__tfmeta"]["label"]
+        for block in blocks
+        if any(validation["condition"] is not True for validation in _blocks_of(block.get("validation")))
+    }
 
 
 def example_values() -> dict[str, Any]:

@@ -2,7 +2,7 @@ locals {
   # A /16 gives each zone a /20 for pods and nodes, and a /24 for the NAT gateway.
   private = { for index, zone in var.zones : zone => cidrsubnet(var.cidr, 4, index) }
   public  = { for index, zone in var.zones : zone => cidrsubnet(var.cidr, 8, 240 + index) }
-  nat     = var.nat_per_zone ? toset(var.zones) : toset([var.zones[0]])
+  nat     = toset(slice(var.zones, 0, var.nat_per_zone ? length(var.zones) : 1))
 }
 
 resource "aws_vpc" "this" {
