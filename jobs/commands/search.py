@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from jobs.bodies.answers import SearchBody
 from jobs.pipeline import Pipeline
-from jobs.search.hit_body import hit_body
 from jobs.search.permalinks import Permalinks
+from jobs.search.search_body import search_body
 from jobs.search.searcher import Query, open_searcher
 
 
@@ -17,13 +17,4 @@ def search(pipeline: Pipeline, query: Query, *, rerank: bool = True) -> SearchBo
     """
     with open_searcher(pipeline, rerank=rerank) as searcher:
         [answer] = searcher.search([query])
-        links = Permalinks(pipeline.config.sources)
-        return SearchBody(
-            space_id=searcher.space_id,
-            index=searcher.version,
-            hits=tuple(hit_body(hit, links.of(hit)) for hit in answer.hits),
-            mode=query.mode,
-            words=query.mode != "hybrid" or searcher.matches_words(),
-            reranked=answer.reranked,
-            rerank_reason=answer.reason or None,
-        )
+        return search_body(searcher, query, answer, Permalinks(pipeline.config.sources))

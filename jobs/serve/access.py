@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from embedding.errors import ConfigError
+from jobs.serve.requests import BadRequest
 
 if TYPE_CHECKING:
     from jobs.config import Config
@@ -41,17 +42,17 @@ class Grant:
     channels: frozenset[str] | None = None
 
     def team(self, asked: str | None) -> str:
-        """The team that is searched. Raises Forbidden, and ValueError where none is named and several may be."""
+        """The team that is searched. Raises Forbidden, and BadRequest where none is named and several may be."""
         if self.teams is None:
             if not asked:
-                raise ValueError("team: name the team to search")
+                raise BadRequest("team: name the team to search")
             return asked
         if asked:
             if asked not in self.teams:
                 raise Forbidden("team: the token does not allow it")
             return asked
         if len(self.teams) != 1:
-            raise ValueError("team: name one of those that the token allows")
+            raise BadRequest("team: name one of those that the token allows")
         return next(iter(self.teams))
 
     def within(self, asked: Sequence[str], public: bool) -> tuple[tuple[str, ...], bool]:
@@ -98,11 +99,6 @@ class Access:
             except OSError as error:
                 raise ConfigError(f"serve.jwt_public_key: cannot read it: {error.strerror}") from None
             self._algorithms = _ASYMMETRIC
-
-    @property
-    def checks(self) -> bool:
-        """Whether a token is asked for."""
-        return self._key is not None
 
     def grant(self, authorization: str) -> Grant:
         """What the header ``Authorization`` allows. Raises Unauthenticated or Forbidden."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import time
 from collections.abc import Awaitable, Callable
@@ -19,13 +18,15 @@ from starlette.routing import Route
 from embedding.errors import ConfigError, EmbedmillError
 from jobs.bodies.answers import SearchBody
 from jobs.scope import parse_moment
-from jobs.search.hit_body import hit_body
 from jobs.search.permalinks import Permalinks
+from jobs.search.search_body import search_body
 from jobs.search.searcher import Query
 from jobs.serve import metrics
 from jobs.serve.access import Access, Forbidden, Grant, Unauthenticated
+from jobs.serve.batcher import Overloaded, TooLate
+from jobs.serve.places import Places
 from jobs.serve.requests import BadRequest, EmbeddingsRequest, EmbedRequest, SearchBodyRequest, parse
-from jobs.serve.spaces import Overloaded, Served, Spaces, TooLate, deadline_in
+from jobs.serve.spaces import Served, Spaces
 from jobs.telemetry.error_reporting import describe
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Service:
         self._links = Permalinks(pipeline.config.sources)
         self._spaces, self._metrics, self._say = spaces, told, say
         self._under_way = 0
-        self._searches = asyncio.Semaphore(self._settings.searches)
+        self._searches = Places(self._settings.searches)
 
     def app(self, life: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None) -> Starlette:
         """The ASGI application; ``life`` is entered before its first request, and left after its last."""
@@ -95,17 +96,15 @@ class Service:
             if self._under_way > self._settings.requests:
                 raise Overloaded(1)
             grant = self._access.grant(request.headers.get("authorization", ""))
-            return await handler(request, grant, deadline_in(self._seconds(request)))
+            return await handler(request, grant, time.monotonic() + self._seconds(request))
         except Refused as error:
             return _error(error.status, error.code, str(error), error.after)
         except Unauthenticated as error:
             return _error(401, "unauthenticated", str(error))
         except Forbidden as error:
             return _error(403, "forbidden", str(error))
-        except (BadRequest, ConfigError, ValueError) as error:
-            # Ours name a field and a fix; a ValueError of a library could quote what it was given.
-            ours = isinstance(error, BadRequest | ConfigError) or type(error) is ValueError
-            return _error(400, "bad_request", str(error) if ours else describe(error))
+        except (BadRequest, ConfigError) as error:
+            return _error(400, "bad_request", str(error))
         except Overloaded as error:
             return _error(429, "overloaded", str(error), error.after)
         except TooLate:
@@ -217,23 +216,11 @@ class Service:
         if query.mode != "lexical":
             vectors, _ = await served.vectors([query.text], who, deadline)
             vector = vectors[0]
-        try:
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
-                async with self._searches:
-                    # A thread that is late is not ended: it keeps its place until the index has answered.
-                    asking = asyncio.ensure_future(asyncio.to_thread(searcher.answer, query, vector, rerank=rerank))
-                    answer = await asyncio.shield(asking)
-        except TimeoutError:
-            raise TooLate from None
-        return SearchBody(
-            space_id=served.space_id,
-            index=served.version,
-            hits=tuple(hit_body(hit, self._links.of(hit)) for hit in answer.hits),
-            mode=query.mode,
-            words=query.mode != "hybrid" or searcher.matches_words(),
-            reranked=answer.reranked,
-            rerank_reason=answer.reason or None,
-        )
+
+        def ask() -> SearchBody:
+            return search_body(searcher, query, searcher.answer(query, vector, rerank=rerank), self._links)
+
+        return await self._searches.run(ask, deadline)
 
     async def _healthy(self, _: Request) -> Response:
         return _answer({"status": "ok"})

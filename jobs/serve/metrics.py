@@ -21,9 +21,12 @@ class ServeMetrics:
             f"{_PREFIX}requests", "Requests, by route and status.", ("route", "code"), registry=self._all
         )
         self.seconds = Histogram(
-            f"{_PREFIX}request_duration_seconds", "From first to last byte.", ("route",), buckets=_SECONDS,
+            f"{_PREFIX}request_duration_seconds",
+            "From first to last byte.",
+            ("route",),
+            buckets=_SECONDS,
             registry=self._all,
-        )  # fmt: skip
+        )
         self.under_way = Gauge(f"{_PREFIX}requests_under_way", "Requests that are being answered.", registry=self._all)
         self._batches = Histogram(
             f"{_PREFIX}batch_texts", "Texts that were encoded together.", buckets=_TEXTS, registry=self._all

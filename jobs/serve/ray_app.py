@@ -6,10 +6,9 @@ else that of EMBEDMILL_CONFIG. Ray Serve drains replicas, and asks them how they
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from ray import serve
@@ -44,15 +43,10 @@ def _application(file: Path) -> Starlette:
 
     @asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[None]:
-        await spaces.refresh()
-        following = asyncio.create_task(spaces.follow())
         try:
-            yield
+            async with spaces.following():
+                yield
         finally:
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
-            await spaces.close()
             pipeline.close()
 
     return Service(pipeline, spaces, told, _say).app(life)

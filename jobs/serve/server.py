@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -76,21 +76,11 @@ def serve(pipeline: Pipeline, host: str, port: int, say: Callable[[str], None]) 
             timeout_graceful_shutdown=settings.drain_seconds + settings.deadline_seconds,  # type: ignore[arg-type]
         )
         server = _Server(config, service, settings.drain_seconds)
-        with pipeline.progress.phase("opening what is live"):
-            await spaces.refresh()
-        following = asyncio.create_task(spaces.follow())
-        shown = f"[{host}]" if ":" in host else host
-        live = spaces.live
-        say(f"http://{shown}:{port} serves {f'{live.version}, space {live.space_id}' if live else 'nothing yet'}")
-        try:
+        async with spaces.following():
+            shown = f"[{host}]" if ":" in host else host
+            live = spaces.live
+            say(f"http://{shown}:{port} serves {f'{live.version}, space {live.space_id}' if live else 'nothing yet'}")
             await server.serve()
-        finally:
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
-            await spaces.close()
-        if not server.started:
-            raise ResourceError(f"--port: {host}:{port} cannot be had; another program has it, or it is not ours")
 
     try:
         asyncio.run(run())

@@ -7,10 +7,9 @@ between the two steps of a search mixes nothing.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from embedding.errors import EmbedmillError
 from jobs.search.searcher import open_searcher
-from jobs.serve.batcher import Batcher, Counts, Overloaded, TooLate, Vectors
+from jobs.serve.batcher import Batcher, Counts, Vectors
 from jobs.telemetry.error_reporting import describe
 
 if TYPE_CHECKING:
@@ -148,8 +147,22 @@ class Spaces:
             await one.close()
         self._metrics.served([(one.space_id, one.version) for one in self.served()])
 
-    async def follow(self) -> None:
-        """Refresh every ``serve.reload_seconds``, until it is cancelled."""
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Refresh now, and every ``serve.reload_seconds`` during the block; end all encoders after it."""
+        with self._pipeline.progress.phase("opening what is live"):
+            await self.refresh()
+        following = asyncio.create_task(self._follow())
+        try:
+            yield
+        finally:
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+            for one in [*self.served(), *self._leaving]:
+                await one.close()
+
+    async def _follow(self) -> None:
         while True:
             await asyncio.sleep(self._pipeline.config.serve.reload_seconds)
             await self.refresh()
@@ -170,16 +183,3 @@ class Spaces:
         if self._former is not None:
             self._metrics.cut_over()
             self._say(f"{self.live.version} is live now (space {self.live.space_id})")
-
-    async def close(self) -> None:
-        """End all encoders."""
-        for one in [*self.served(), *self._leaving]:
-            await one.close()
-
-
-def deadline_in(seconds: float) -> float:
-    """A deadline of the clock that ``Batcher`` goes by."""
-    return time.monotonic() + seconds
-
-
-__all__ = ["Overloaded", "Served", "Spaces", "TooLate", "deadline_in"]

@@ -18,7 +18,8 @@ import psutil
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.ray_cluster import RayCluster, free_ports
+from tests.support.ports import free_ports
+from tests.support.ray_cluster import RayCluster
 from tests.support.workspace import Workspace
 
 DAGS = ROOT / "dags"

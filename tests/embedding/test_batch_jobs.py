@@ -17,7 +17,7 @@ from embedding.encoders.remote.batch import BatchJobs
 from embedding.encoders.spec import Batch, RemoteSettings
 from embedding.errors import ConfigError, EncoderError
 from tests.support.bedrock_batch import Bedrock, bedrock
-from tests.support.object_store import BUCKET, KEYS, Asked, Moto, Proxy, Store
+from tests.support.object_store import BUCKET, KEYS, Asked, Proxy, Store
 from tests.support.paths import ROOT
 from tests.support.services import DIM, vector_of
 
@@ -33,22 +33,15 @@ encode(os.environ["BUCKET_PREFIX"])
 """
 
 
-@pytest.fixture(scope="module")
-def store() -> Iterator[Store]:
-    moto = Moto()
-    yield moto
-    moto.stop()
-
-
 @pytest.fixture
 def prefix(request: pytest.FixtureRequest) -> str:
     return "".join(c if c.isalnum() else "-" for c in request.node.name)
 
 
 @pytest.fixture
-def service(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bedrock]:
-    with bedrock(store) as found:
-        for name, value in _environment(store.uri, found.url).items():
+def service(moto: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bedrock]:
+    with bedrock(moto) as found:
+        for name, value in _environment(moto.uri, found.url).items():
             monkeypatch.setenv(name, value)
         yield found
 
@@ -81,28 +74,28 @@ def hash_of(text: str) -> str:
     return str(TEXTS.index(text)) if text in TEXTS else f"other {text}"
 
 
-def files(store: Store, prefix: str) -> list[str]:
-    told = store.client().list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/")
+def files(moto: Store, prefix: str) -> list[str]:
+    told = moto.client().list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/")
     return [one["Key"] for one in told.get("Contents", ())]
 
 
-def test_a_job_encodes_each_text_at_its_price_and_leaves_no_file(service: Bedrock, store: Store, prefix: str) -> None:
+def test_a_job_encodes_each_text_at_its_price_and_leaves_no_file(service: Bedrock, moto: Store, prefix: str) -> None:
     jobs = opened(prefix)
     assert len(encode(prefix, jobs=jobs)) == len(TEXTS)
     cost = jobs.take_cost()
     tokens = sum(len(text.split()) for text in TEXTS)
     assert (cost.requests, cost.texts, cost.tokens) == (1, len(TEXTS), tokens)
     assert cost.usd == pytest.approx(tokens * 1.0 / 1e6), "half the price"
-    assert files(store, prefix) != [], "what is not stored yet stays"
+    assert files(moto, prefix) != [], "what is not stored yet stays"
     [done] = jobs.take_done()
     jobs.remove(done)
-    assert files(store, prefix) == [] and len(service.jobs) == 1
+    assert files(moto, prefix) == [] and len(service.jobs) == 1
     assert not any(text in str(job.asked) for job in service.jobs for text in TEXTS), "no text in a request"
     jobs.close()
 
 
-def test_too_few_texts_go_online(service: Bedrock, store: Store, prefix: str) -> None:
-    assert encode(prefix, TEXTS[:99]) == {} and service.jobs == [] and files(store, prefix) == []
+def test_too_few_texts_go_online(service: Bedrock, moto: Store, prefix: str) -> None:
+    assert encode(prefix, TEXTS[:99]) == {} and service.jobs == [] and files(moto, prefix) == []
 
 
 @pytest.mark.parametrize("fault", ["error", "missing", "narrow", "other"])
@@ -119,11 +112,11 @@ def test_of_a_job_that_ends_early_what_it_wrote_is_used(service: Bedrock, prefix
     assert len(encode(prefix)) == len(TEXTS) // 2 and len(service.jobs) == 1
 
 
-def test_a_job_that_fails_is_one_line_and_its_texts_do_not_stay(service: Bedrock, store: Store, prefix: str) -> None:
+def test_a_job_that_fails_is_one_line_and_its_texts_do_not_stay(service: Bedrock, moto: Store, prefix: str) -> None:
     service.ends = "Failed"
     with pytest.raises(EncoderError, match=r"model\.remote\.batch.*failed"):
         encode(prefix)
-    assert files(store, prefix) == []
+    assert files(moto, prefix) == []
     service.ends = "Completed"
     assert len(encode(prefix)) == len(TEXTS), "and the next run asks anew"
     assert [job.asked["jobName"][-1] for job in service.jobs] == ["1", "2"]
@@ -145,7 +138,7 @@ def test_a_bucket_that_is_not_there_is_named(service: Bedrock, prefix: str) -> N
     jobs.close()
 
 
-def test_texts_that_are_divided_otherwise_find_their_job(service: Bedrock, store: Store, prefix: str) -> None:
+def test_texts_that_are_divided_otherwise_find_their_job(service: Bedrock, moto: Store, prefix: str) -> None:
     encode(prefix)
     jobs = opened(prefix)
     first = encode(prefix, [*TEXTS[:60], "new here"], jobs)
@@ -153,7 +146,7 @@ def test_texts_that_are_divided_otherwise_find_their_job(service: Bedrock, store
     assert sorted(encode(prefix, TEXTS[60:], jobs)) == list(range(70))
     assert len(service.jobs) == 1
     jobs.remove_all()
-    assert files(store, prefix) == []
+    assert files(moto, prefix) == []
     jobs.close()
 
 
@@ -164,7 +157,7 @@ def test_a_job_that_is_not_listed_yet_is_not_asked_for_twice(service: Bedrock, p
 
 
 def test_what_another_state_or_model_has_asked_is_no_concern_of_this_one(
-    service: Bedrock, store: Store, prefix: str
+    service: Bedrock, moto: Store, prefix: str
 ) -> None:
     other = opened(prefix, "ffffffffff")
     encode(prefix, jobs=other)
@@ -172,45 +165,45 @@ def test_what_another_state_or_model_has_asked_is_no_concern_of_this_one(
     encode(prefix, jobs=ours)
     assert len(service.jobs) == 2
     ours.remove_all()
-    assert files(store, prefix) and all("/ffffffffff/" in key for key in files(store, prefix))
+    assert files(moto, prefix) and all("/ffffffffff/" in key for key in files(moto, prefix))
     for jobs in (ours, other):
         jobs.close()
 
 
-def test_what_is_left_over_is_stopped_and_removed(service: Bedrock, store: Store, prefix: str) -> None:
+def test_what_is_left_over_is_stopped_and_removed(service: Bedrock, moto: Store, prefix: str) -> None:
     jobs = opened(prefix)
     jobs._submit({f"{n:011}": n for n in range(len(TEXTS))}, TEXTS)
     assert jobs.remove_all() == 2
-    assert files(store, prefix) == [] and service.jobs[0].status == "Stopped"
+    assert files(moto, prefix) == [] and service.jobs[0].status == "Stopped"
     jobs.close()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_killed_at_any_request_and_run_again_there_is_one_job(
-    store: Store, monkeypatch: pytest.MonkeyPatch, prefix: str, after: bool
+    moto: Store, monkeypatch: pytest.MonkeyPatch, prefix: str, after: bool
 ) -> None:
     """kill -9 at the first request, the second and so on to the last, before it is done or once it is."""
     killed_at = 0
     while True:
         killed_at += 1
         place = f"{prefix}-{killed_at}"
-        with bedrock(store) as service:
-            died = _killed(store, service, place, killed_at, after)
-            for name, value in _environment(store.uri, service.url).items():
+        with bedrock(moto) as service:
+            died = _killed(moto, service, place, killed_at, after)
+            for name, value in _environment(moto.uri, service.url).items():
                 monkeypatch.setenv(name, value)
             jobs = opened(place)
             assert len(encode(place, jobs=jobs)) == len(TEXTS), f"killed at request {killed_at}"
             assert len(service.jobs) == 1, f"killed at request {killed_at}"
             jobs.remove_all()
-            assert files(store, place) == []
+            assert files(moto, place) == []
             jobs.close()
         if not died:
             break
     assert killed_at > 10, "there are so many requests"
 
 
-def _killed(store: Store, service: Bedrock, place: str, at: int, after: bool) -> bool:
+def _killed(moto: Store, service: Bedrock, place: str, at: int, after: bool) -> bool:
     """Run a process that encodes and is killed at that request; False where it made fewer and ended well."""
     count, lock = 0, threading.Lock()
     child: list[subprocess.Popen[bytes]] = []
@@ -234,7 +227,7 @@ def _killed(store: Store, service: Bedrock, place: str, at: int, after: bool) ->
             count_one()
 
     service.seen = seen
-    proxy = Proxy(store, fault)
+    proxy = Proxy(moto, fault)
     with proxy as before:
         environment = os.environ | _environment(before.uri, service.url) | {"BUCKET_PREFIX": place}
         environment["PYTHONPATH"] = str(ROOT)

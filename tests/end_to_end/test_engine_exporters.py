@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.ports import free_ports
 from tests.support.prometheus import MISSING, Prometheus, quick_waits, until
-from tests.support.ray_cluster import free_ports
 
 # The engines of a command, for as long as something is read of them: ended by the end of standard input.
 ENGINES = """

@@ -16,7 +16,8 @@ from jobs.pipeline import Pipeline
 from jobs.search.query_encoder import QueryEncoder
 from jobs.telemetry.progress import Progress
 from tests.support.paths import ROOT
-from tests.support.serving import SECRET, free_port, token
+from tests.support.ports import free_ports
+from tests.support.serving import SECRET, token
 from tests.support.workspace import TEAM, Workspace
 
 pytest.importorskip("grpc_reflection", reason='Ray Serve is not whole here; `pip install "ray[serve]"`')
@@ -51,7 +52,7 @@ def test_ray_serve_answers_as_the_one_process_does(ran: Workspace) -> None:
         vector = encoder.encode(["lockers"])
     command = [sys.executable, "-c", _SERVE, "jobs.serve.ray_app:build", str(ran.config), token(TEAM)]
     done = subprocess.run(
-        [*command, str(free_port())],
+        [*command, str(free_ports(1)[0])],
         capture_output=True,
         text=True,
         timeout=240,

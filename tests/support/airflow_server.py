@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import psutil
 
 from tests.support.command_line import invoke
 from tests.support.paths import ROOT
+from tests.support.ports import free_ports
 from tests.support.warm_command import WarmCommand
 
 BIN = Path(sys.executable).parent
@@ -38,12 +38,6 @@ def embedmill(config: Path, *arguments: str, **environment: str) -> tuple[int, A
     return ran.exit_code, json.loads(ran.stdout)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Postgres:
     """A PostgreSQL of our own in a temporary folder; raises where none is installed."""
 
@@ -55,7 +49,7 @@ class Postgres:
         self.root = Path(tempfile.mkdtemp(prefix="embedmill-pg-"))
         if self.user:
             shutil.chown(self.root, self.user)
-        self.port = free_port()
+        [self.port] = free_ports(1)
         self._run("initdb", "-D", "data", "-A", "trust", "-U", "airflow", "-E", "UTF8", "--no-sync")
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c fsync=off -k {self.root}"
         self._run("pg_ctl", "-D", "data", "-o", options, "-l", "log", "-w", "start")
@@ -81,7 +75,7 @@ class Airflow:
     def __init__(self, root: Path, environment: dict[str, str], *, serve: bool = True) -> None:
         self.root = root
         root.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
+        [self.port] = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
         self.postgres: Postgres | None = None
         if serve:
@@ -106,8 +100,8 @@ class Airflow:
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__API_AUTH__JWT_SECRET": "only-for-a-test-" + os.urandom(16).hex(),
             "AIRFLOW__API__SECRET_KEY": os.urandom(16).hex(),
-            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
-            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_ports(1)[0]),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_ports(1)[0]),
             "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",

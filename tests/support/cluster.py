@@ -21,7 +21,7 @@ import pyspark
 from tests.support.hosts import Host, Network
 from tests.support.object_store import KEYS, Weed
 from tests.support.paths import ROOT
-from tests.support.ray_cluster import free_ports
+from tests.support.ports import free_ports
 from tests.support.workspace import Ran
 
 _BIN = Path(sys.executable).parent

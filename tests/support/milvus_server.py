@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -17,6 +16,7 @@ import psutil
 from filelock import FileLock
 
 from tests.support.paths import ROOT
+from tests.support.ports import free_ports
 
 PYTHON = Path(os.environ.get("EMBEDMILL_MILVUS_PYTHON") or ROOT / ".venv-milvus" / "bin" / "python")
 MISSING = f"no Milvus server: {PYTHON} is not there; `make test` makes it"
@@ -57,7 +57,7 @@ class MilvusServer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._port, client, peer = _free_ports(3)
+        self._port, client, peer = free_ports(3)
         # Its embedded etcd listens at 2380 unless told otherwise, so that a machine could have one server only.
         etcd = {"listen-client-urls": client, "advertise-client-urls": client, "listen-peer-urls": peer}
         etcd |= {"initial-advertise-peer-urls": peer, "initial-cluster": peer}
@@ -105,14 +105,3 @@ class MilvusServer:
         if server is not None:
             psutil.wait_procs([server], timeout=30)
         self._launcher = None
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 
 from tests.support.paths import ROOT
-from tests.support.ray_cluster import free_ports
+from tests.support.ports import free_ports
 
 PYTHON = Path(os.environ.get("EMBEDMILL_MLFLOW_PYTHON") or ROOT / ".venv-mlflow" / "bin" / "python")
 MISSING = "" if PYTHON.exists() else f"no MLflow server: {PYTHON} is not there; `make mlflow` makes it"

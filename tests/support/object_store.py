@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from embedding.buckets import Bucket
 from jobs.state.object_path import ObjectPath
+from tests.support.ports import free_ports
 
 KEYS = {"AWS_ACCESS_KEY_ID": "embedmill", "AWS_SECRET_ACCESS_KEY": "only-for-tests"}
 BUCKET = "lake"
@@ -88,7 +89,7 @@ class Weed(Store):
     """SeaweedFS with its data in a folder, which outlives ``stop`` and ``start``."""
 
     def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
-        self._folder, self._ports, self._address = folder, _free_ports(8), address
+        self._folder, self._ports, self._address = folder, free_ports(8), address
         super().__init__(f"http://{address}:{self._ports[6]}")
         (folder / "data").mkdir(parents=True)
         keys = {"accessKey": KEYS["AWS_ACCESS_KEY_ID"], "secretKey": KEYS["AWS_SECRET_ACCESS_KEY"]}
@@ -137,7 +138,7 @@ class Moto(Store):
     """moto's S3 in a process of its own. It asks for no credentials."""
 
     def __init__(self) -> None:
-        [port] = _free_ports(1)
+        [port] = free_ports(1)
         super().__init__(
             f"http://127.0.0.1:{port}",
             subprocess.Popen(
@@ -228,14 +229,3 @@ class Proxy:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from tests.support.paths import ROOT
-from tests.support.ray_cluster import free_ports
+from tests.support.ports import free_ports
 
 PROGRAMS = ("prometheus", "prometheus-pushgateway", "prometheus-alertmanager")
 MISSING = ", ".join(name for name in PROGRAMS if shutil.which(name) is None)

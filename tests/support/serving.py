@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any
 import jwt
 
 from tests.support.paths import ROOT
+from tests.support.ports import free_ports
 
 SECRET = "a-secret-of-the-tests-of-thirty-two-bytes"
 START_SECONDS = 120.0
@@ -38,18 +38,11 @@ def token(team: str | list[str] | None, *, key: str = SECRET, seconds: float = 6
     return jwt.encode(claims, key, algorithm="HS256")
 
 
-def free_port() -> int:
-    """A port that nothing listens at now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 class Serving:
     """The command in a process of its own, until ``stop``. ``log`` is all that it has said."""
 
     def __init__(self, config: Path, *, host: str = "127.0.0.1", **settings: str) -> None:
-        self.port = free_port()
+        [self.port] = free_ports(1)
         self._log = config.parent / "serve.log"
         environment = {f"EMBEDMILL__SERVE__{name.upper()}": value for name, value in settings.items()}
         with self._log.open("wb") as log:
