@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hcl2
-import tfparse
 
 from tests.support.paths import ROOT
 
 TERRAFORM = ROOT / "deploy" / "terraform"
 EXAMPLE = TERRAFORM / "examples" / "complete"
+# tfparse brings Go's runtime, which takes over signals: beside Java's, or Ray's, it ends the process that it is in.
+_PARSE = """
+import json, sys, tfparse
+print(json.dumps(tfparse.load_from_path(sys.argv[1], stop_on_hcl_error=True, vars_paths=["given.tfvars.json"])))
+"""
 MODULES = sorted(path.name for path in (TERRAFORM / "modules").iterdir())
 
 
@@ -83,19 +89,25 @@ def evaluate(folder: Path, variables: Mapping[str, Any] | None = None, *, scratc
         shutil.copytree(TERRAFORM, tree)
     copied = tree / folder.relative_to(TERRAFORM)
     (copied / "given.tfvars.json").write_text(json.dumps(variables or {}))
-    return Evaluated(tfparse.load_from_path(copied, stop_on_hcl_error=True, vars_paths=["given.tfvars.json"]))
+    return Evaluated(_parsed(copied))
 
 
 def refused(folder: Path, variables: Mapping[str, Any], *, scratch: Path) -> set[str]:
     """Return the variables of a folder that refuse their values. Its variables.tf alone is evaluated, in ``scratch``."""
     shutil.copy(folder / "variables.tf", scratch)
     (scratch / "given.tfvars.json").write_text(json.dumps(variables))
-    blocks = tfparse.load_from_path(scratch, stop_on_hcl_error=True, vars_paths=["given.tfvars.json"])["variable"]
     return {
         block["__tfmeta"]["label"]
-        for block in blocks
+        for block in _parsed(scratch)["variable"]
         if any(validation["condition"] is not True for validation in _blocks_of(block.get("validation")))
     }
+
+
+def _parsed(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """What tfparse says of a folder, in a process of its own. Raises CalledProcessError where it cannot read it."""
+    said = subprocess.run([sys.executable, "-c", _PARSE, str(folder)], stdout=subprocess.PIPE, check=True)
+    found: dict[str, list[dict[str, Any]]] = json.loads(said.stdout)
+    return found
 
 
 def example_values() -> dict[str, Any]:
