@@ -412,6 +412,7 @@ def test_units_are_locked_in(resources: list[Resource]) -> None:
             "ProtectSystem": "strict",
             "PrivateTmp": "yes",
             "KillSignal": "SIGTERM",
+            "KillMode": "mixed",
             "CapabilityBoundingSet": "",
         }.items():
             assert setting(text, key) == [value], f"{name}: {key}"
