@@ -24,7 +24,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.docker.test_docker import DOCKER, copied, filled, healthy, sbom_faults
+from tests.docker.test_docker import DOCKER, copied, filled, healthy
+from tests.docker.test_image_scripts import sbom_faults
 from tests.support import compose
 from tests.support.paths import ROOT
 
