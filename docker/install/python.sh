@@ -47,6 +47,8 @@ if [ "$image" != airflow ]; then
 fi
 
 # Whatever came in by a dependency must be pinned as well; what torch's CUDA build brings is pinned by torch itself.
-loose=$(pip freeze --all --exclude pip --exclude embedmill | sed 's/+cpu$//' | grep -vixF -f requirements.txt |
+# Packages spell their own names with - or _, as pip freeze does then.
+spelt() { sed 's/+cpu$//' "$@" | awk -F== -v OFS=== '{ gsub(/[-_.]+/, "-", $1); print tolower($1), $2 }'; }
+loose=$(pip freeze --all --exclude pip --exclude embedmill | spelt | grep -vxF -f <(spelt requirements.txt) |
     grep -vE '^(nvidia-|cuda-|triton==|torch==)' || true)
 test -z "$loose" || { echo "python.sh: not pinned in requirements.txt: $(tr '\n' ' ' <<<"$loose")" >&2; exit 1; }

@@ -325,6 +325,49 @@ def test_images_do_not_run_as_root_and_leave_their_builder_behind(file: Path) ->
     assert last.index("useradd --uid 10001") < last.index("USER")
 
 
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda f: f.parent.name)
+def test_images_are_trimmed_and_list_their_packages(file: Path) -> None:
+    """In this order, and before the final stage takes the environment."""
+    text = file.read_text()
+    steps = re.findall(r"^RUN .*docker/install/(\w+)\.sh(?: \w+)? (/\S+)$", text, re.M)
+    assert [name for name, _ in steps] == ["python", "trim", "sbom"] and len({prefix for _, prefix in steps}) == 1
+    prefix = steps[0][1]
+    assert prefix == "/opt/embedmill" or f"COPY --from=build {prefix}/sbom.json /opt/embedmill/\n" in text
+    assert f"COPY --from=build {prefix} {prefix}\n" in text
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda f: f.parent.name)
+def test_an_image_says_how_its_own_command_is_healthy_as_the_compose_file_does(
+    file: Path, services: dict[str, Any]
+) -> None:
+    check = json.loads(re.findall(r"^HEALTHCHECK .*\\\n +CMD (\[.*\])$", file.read_text(), re.M)[0])
+    own = {"airflow": "airflow-api-server", "spark": "spark", "ray": "ray"}[file.parent.name]
+    assert ["CMD", *check] == services[own]["healthcheck"]["test"]
+
+
+def test_our_containers_are_read_only_but_for_what_is_written(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert "no-new-privileges:true" in service["security_opt"], name
+        if "build" not in service:
+            continue
+        assert service["read_only"] is True, name
+        image = (ROOT / service["build"]["dockerfile"]).read_text()
+        temporary = dict(entry.split(":") for entry in service["tmpfs"])
+        assert "exec" in temporary["/tmp"].split(","), f"{name}: Java loads libraries from there"
+        [home] = set(temporary) - {"/tmp"}
+        assert re.search(rf"--home-dir {home}|(--create-home embedmill)", image) and "uid=10001" in temporary[home]
+        mounts = [mount.split(":")[1] for mount in service.get("volumes", []) if not mount.endswith(":ro")]
+        assert set(mounts) <= {"/data", "/opt/airflow/logs"}
+    passwords = services["airflow-api-server"]["environment"]["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"]
+    assert passwords.startswith("/opt/airflow/home/")
+
+
+def test_a_container_is_given_the_time_that_its_process_takes_to_end(services: dict[str, Any]) -> None:
+    from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
+
+    assert int(services["ray"]["stop_grace_period"].removesuffix("s")) > RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
+
+
 def test_the_cuda_image_differs_by_its_build_arguments_alone() -> None:
     ray = compose.load(FILES[1], filled())["services"]["ray"]
     arguments = re.findall(r"^ARG (\w+)", (DOCKER / "ray" / "Dockerfile").read_text(), re.M)

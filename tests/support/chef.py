@@ -28,7 +28,11 @@ def has_ruby() -> bool:
 
 
 def evaluate(
-    role: str, environment: str, attributes: Mapping[str, Any], bags: Mapping[str, Any] | None = None
+    role: str,
+    environment: str,
+    attributes: Mapping[str, Any],
+    bags: Mapping[str, Any] | None = None,
+    address: str = "10.0.0.21",
 ) -> dict[str, Any]:
     """What Chef would hold of a node: ``metadata`` and ``resources``, in the order in which it would converge them.
 
@@ -39,7 +43,7 @@ def evaluate(
         "role": f"embedmill_{role}",
         "environment": environment,
         "attributes": {"embedmill": attributes},
-        "automatic": {"ipaddress": "10.0.0.21"},
+        "automatic": {"ipaddress": address},
         "bags": bags or {},
     }
     ran = subprocess.run(["ruby", "-W", DOUBLE], input=json.dumps(asked), capture_output=True, text=True)

@@ -46,6 +46,11 @@ module EmbedmillCookbook
                    'spark' => { 'master' => spark(own) }.merge(config['spark'].to_h))
     end
 
+    # Spark looks up the machine's own name where it is not told an address, and Debian knows that as 127.0.1.1.
+    def spark_environment(own, address, more = {})
+      environment(own).merge('SPARK_LOCAL_IP' => address).merge(more)
+    end
+
     def spark(own)
       "spark://#{head(own)}:#{own['spark']['port']}"
     end

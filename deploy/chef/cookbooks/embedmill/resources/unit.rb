@@ -14,6 +14,7 @@ property :calendar, String, default: ''
 property :delay, String, default: '0'
 property :preparation, Array, default: []
 property :success, String, default: ''
+property :restart, String, default: 'on-failure'
 property :stop_seconds, Integer, default: 30
 property :secrets, [true, false], default: true
 
