@@ -1,6 +1,6 @@
 # Two commands do all the set-up: `make demo` and `make test`. The environment is made once and reused while
 # requirements.txt, pyproject.toml and this file stay the same.
-.PHONY: help demo airflow environments test test-all coverage docs model chaos fuzz readers mlflow helm checkov lint docs-generate bench bench-gpu clean-env clean
+.PHONY: help demo airflow environments test test-all coverage docs model chaos fuzz readers mlflow helm checkov lint docs-generate bench bench-serving bench-gpu clean-env clean
 SHELL := /bin/bash
 PYTHON ?= python3
 # Bytecode is kept, whatever the shell says: else each of the hundreds of processes that tests start compiles our modules.
@@ -25,6 +25,11 @@ MILVUS_VERSION := 2.3.5
 READERS := .venv-readers
 READERS_STAMP := $(READERS)/.current
 READERS_VERSION := 0.1.9
+
+# Another server of embeddings, to compare ours with. It asks for other versions of what we use.
+INFINITY := .venv-infinity
+INFINITY_STAMP := $(INFINITY)/.current
+INFINITY_VERSION := 0.0.78
 
 # The server of the model registry that tests talk to. It asks for other versions of what we use.
 MLFLOW := .venv-mlflow
@@ -95,6 +100,9 @@ docs-generate: $(STAMP)  ## write the pages that are made from the models: confi
 bench: $(STAMP) $(PEERS_STAMP)  ## measure against what one would use instead (half an hour), into docs/performance.md
 	@$(BIN)/python benchmarks/encoders.py --peers $(PEERS)/bin/python --page docs/performance.md --json build/bench.json
 
+bench-serving: $(STAMP) $(PEERS_STAMP) $(INFINITY_STAMP)  ## measure `embedmill serve` under load, beside other servers (a quarter of an hour), into docs/serving.md
+	@$(BIN)/python benchmarks/serving.py --page docs/serving.md --json build/serving.json
+
 # With a Python of the machine: the one that `make` installs has a torch for CPUs.
 bench-gpu:  ## measure the torch encoder on a CUDA GPU (under 6 minutes), into docs/performance.md; PYTHON=one with torch for CUDA
 	@$(PYTHON) benchmarks/gpu.py --page docs/performance.md --json build/gpu.json $(ARGS)
@@ -103,7 +111,7 @@ clean:  ## remove the demo's state
 	@rm -rf build
 
 clean-env:  ## remove the virtual environments
-	@rm -rf $(VENV) $(PEERS) $(MILVUS) $(READERS) $(MLFLOW) $(HELM) $(CHECKOV)
+	@rm -rf $(VENV) $(PEERS) $(MILVUS) $(READERS) $(MLFLOW) $(HELM) $(CHECKOV) $(INFINITY)
 
 $(STAMP): requirements.txt pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null || \
@@ -136,6 +144,14 @@ $(READERS_STAMP): Makefile
 	@echo "making the other reader's virtual environment ($(READERS))" >&2
 	@test -x $(READERS)/bin/python || $(PYTHON) -m venv $(READERS)
 	@$(READERS)/bin/python -m pip install --quiet --disable-pip-version-check 'markitdown[docx,pptx,xlsx,xls,pdf]==$(READERS_VERSION)'
+	@touch $@
+
+# With our torch: another one brings gigabytes for a GPU.
+$(INFINITY_STAMP): Makefile requirements.txt
+	@echo "making infinity's virtual environment ($(INFINITY))" >&2
+	@test -x $(INFINITY)/bin/python || $(PYTHON) -m venv $(INFINITY)
+	@$(INFINITY)/bin/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.txt) \
+	  'infinity-emb[server,torch]==$(INFINITY_VERSION)' 'click<8.2' 'numpy<2'
 	@touch $@
 
 $(MLFLOW_STAMP): Makefile

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -23,7 +24,8 @@ from jobs.search.search_body import search_body
 from jobs.search.searcher import Query
 from jobs.serve import metrics
 from jobs.serve.access import Access, Forbidden, Grant, Unauthenticated
-from jobs.serve.batcher import Overloaded, TooLate
+from jobs.serve.batcher import WAIT, Overloaded, TooLate
+from jobs.serve.gate import Gate
 from jobs.serve.places import Places
 from jobs.serve.requests import BadRequest, EmbeddingsRequest, EmbedRequest, SearchBodyRequest, parse
 from jobs.serve.spaces import Served, Spaces
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 SPACE = "x-embedmill-space"
 TIMEOUT = "x-embedmill-timeout"
+ROUTES = ("/v1/embeddings", "/embed", "/search")
 _JSON = "application/json"
 Handler = Callable[[Request, Grant, float], Awaitable[Response]]
 
@@ -59,6 +62,7 @@ class Service:
         self._links = Permalinks(pipeline.config.sources)
         self._spaces, self._metrics, self._say = spaces, told, say
         self._under_way = 0
+        self._busy = _error(429, "overloaded", str(Overloaded(1)), 1)
         self._searches = Places(self._settings.searches)
 
     def app(self, life: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None) -> Starlette:
@@ -72,10 +76,19 @@ class Service:
                 Route("/readyz", self._ready),
                 Route("/metrics", self._told),
             ],
+            middleware=[Middleware(Gate, self._refusal)],
             lifespan=life,
         )
 
     # -- frame -------------------------------------------------------------------------------------------------------
+
+    def _refusal(self, path: str) -> Response | None:
+        """The answer to a request that finds no place, or would hardly be answered in time."""
+        late = WAIT * self._settings.deadline_seconds
+        if self._under_way < self._settings.requests and all(o.wait_seconds() <= late for o in self._spaces.served()):
+            return None
+        self._metrics.requests.labels(path if path in ROUTES else "other", "429").inc()
+        return self._busy
 
     def _answering(self, route: str, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
@@ -93,8 +106,6 @@ class Service:
 
     async def _guarded(self, request: Request, handler: Handler) -> Response:
         try:
-            if self._under_way > self._settings.requests:
-                raise Overloaded(1)
             grant = self._access.grant(request.headers.get("authorization", ""))
             return await handler(request, grant, time.monotonic() + self._seconds(request))
         except Refused as error:

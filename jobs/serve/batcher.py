@@ -16,6 +16,7 @@ import numpy.typing as npt
 Vectors = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.integer]
 _MEMORY = 0.2  # weight of the newest batch in the speed that waiting times are told by
+WAIT = 0.5  # of its time, at most, may a request be expected to wait: in a rush all is slower than it was before
 _FIRST_SPEED = 20_000.0  # tokens a second, until a batch has been measured
 
 
@@ -78,7 +79,7 @@ class Batcher:
         """
         total = int(tokens.sum())
         full = self._queue and self.waiting_tokens + total > self._most_tokens
-        if full or self._clock() + self.wait_seconds() > deadline:
+        if full or self.wait_seconds() > WAIT * (deadline - self._clock()):
             raise Overloaded(max(1, math.ceil(self.wait_seconds())))
         asked = _Waiting(texts, tokens, total, deadline, asyncio.get_running_loop().create_future())
         self._queue.append(asked)

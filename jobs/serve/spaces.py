@@ -60,6 +60,10 @@ class Served:
         """Tokens that wait for the encoder."""
         return self._batcher.waiting_tokens
 
+    def wait_seconds(self) -> float:
+        """About how long what waits now will take to be encoded."""
+        return self._batcher.wait_seconds()
+
     async def vectors(self, texts: Sequence[str], who: str, deadline: float) -> tuple[Vectors, int]:
         """Vectors of queries, float32 (len(texts), dim), and their tokens. What one asked before is remembered.
 

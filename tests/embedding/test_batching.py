@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedding.encoders.local.batching import few_counts, few_widths, token_batches
+from embedding.encoders.local.batching import few_counts, few_heights, few_packed_widths, few_widths, token_batches
 
 LENGTHS = st.lists(st.integers(1, 512), min_size=1, max_size=400)
 
@@ -37,3 +37,18 @@ def test_shapes_are_few_however_many_texts_come(shards: list[list[int]]) -> None
             full,
             *(2**power for power in range(11) if 2**power < full),
         }
+
+
+@given(st.integers(0, 500), st.integers(1, 40), st.integers(1, 16))
+def test_rows_are_shared_out_among_engines_with_none_empty(count: int, full: int, engines: int) -> None:
+    heights = few_heights(count, full, engines)
+    assert sum(heights) == count and all(0 < height <= full for height in heights)
+    assert all(height == full or height & (height - 1) == 0 for height in heights)
+    assert all(height <= max(1, -(-count // engines)) for height in heights), "an even share at most, or others wait"
+    assert heights == sorted(heights, reverse=True), "the largest first, so that none ends long after the others"
+
+
+@given(st.integers(1, 64))
+def test_a_packed_row_is_hardly_wider_than_what_it_holds(tokens: int) -> None:
+    width = few_packed_widths(tokens, 64)
+    assert width in (16, 32, 64) and tokens <= width < max(17, 2 * tokens)

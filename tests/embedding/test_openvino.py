@@ -150,6 +150,15 @@ def test_little_is_multiplied_for_nothing(tmp_path: Path, precision: str) -> Non
     assert tokens <= encoder.multiplied - before < 1.03 * tokens
 
 
+@pytest.mark.slow
+def test_a_query_is_multiplied_in_a_row_of_its_own_length(encoder: OpenVinoEncoder) -> None:
+    rng = np.random.default_rng(5)
+    for lengths, multiplied in (([13], 16), ([13, 12], 32), ([13] * 4, 64), ([40], 64), ([13] * 8, 128)):
+        before = encoder.multiplied
+        encoder.encode_ids(TokenIds.of(_ids(rng, lengths)))
+        assert encoder.multiplied - before == multiplied, lengths
+
+
 def test_the_gate_looks_at_packed_batches() -> None:
     """Else it would pass a graph that it has not seen."""
     lengths = Tokens(MODEL, 256).ids(probes()).lengths

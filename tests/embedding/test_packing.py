@@ -40,8 +40,8 @@ def test_every_token_is_found_where_its_text_lies(lists: list[list[int]], data: 
     ids = TokenIds.of(lists)
     texts = np.array([n for n in range(len(lists)) if data.draw(st.booleans())], np.intp)
     packing = pack(ids.lengths[texts], WIDTH, SLOTS)
-    input_ids, segments, positions = packing.lay(ids, texts, packing.count + 1)
-    assert input_ids.shape == (packing.count + 1, WIDTH)
+    input_ids, segments, positions = packing.lay(ids, texts)
+    assert input_ids.shape == (packing.count, WIDTH)
     for n, text in enumerate(texts):
         inside = segments[packing.rows[n]] == packing.slots[n] + 1
         assert input_ids[packing.rows[n]][inside].tolist() == lists[text]

@@ -102,6 +102,27 @@ def test_a_request_without_a_place_is_told_when_to_come_again() -> None:
     asyncio.run(run())
 
 
+def test_a_request_that_would_wait_for_half_of_its_time_is_refused_at_once() -> None:
+    """In a rush all is slower than what was measured before: what is expected to come late comes too late."""
+
+    async def run() -> None:
+        encoder = Encoder()
+        encoder.gate.clear()
+        batches = batcher(encoder, batch_tokens=5, most_tokens=10**6)
+        first = asyncio.create_task(ask(batches, "1" * 20_000, seconds=60))  # a second, by the speed of the beginning
+        await asyncio.sleep(0.05)
+        assert 0.9 < batches.wait_seconds() < 1.1
+        with pytest.raises(Overloaded):
+            await ask(batches, "2", seconds=1.5)
+        second = asyncio.create_task(ask(batches, "3", seconds=60))
+        encoder.gate.set()
+        assert await second == [3.0]
+        await first
+        await batches.close()
+
+    asyncio.run(run())
+
+
 def test_a_request_whose_time_is_over_is_not_encoded() -> None:
     async def run() -> None:
         encoder = Encoder()

@@ -42,9 +42,29 @@ def few_counts(rows: npt.NDArray[np.intp], full: int) -> npt.NDArray[np.intp]:
 
     The last batch of each call would else be of a new shape nearly every time; see ``few_widths``.
     """
-    return rows if len(rows) >= full else np.resize(rows, few_heights(len(rows), full))
+    return rows if len(rows) >= full else np.resize(rows, min(full, _power_of_two(len(rows))))
 
 
-def few_heights(count: int, full: int) -> int:
-    """The rows of a batch that holds ``count``, one or more: a power of two, and at most ``full``."""
-    return min(full, 1 << (count - 1).bit_length())
+def few_heights(count: int, full: int, engines: int) -> list[int]:
+    """Rows of the batches that ``count`` rows make: ``full`` ones as long as each engine has one, then powers of two.
+
+    These are so many that each of the ``engines`` has work. No row is empty, and an engine that keeps something
+    for each shape sees few.
+    """
+    heights = [full] * (count // full if count >= full * engines else 0)
+    left = count - full * len(heights)
+    while left:
+        height = min(full, 1 << (-(-left // engines)).bit_length() - 1)
+        heights += [height] * (left // height)
+        left %= height
+    return heights
+
+
+def few_packed_widths(tokens: int, most: int) -> int:
+    """A width of packed rows that holds ``tokens``: a power of two, 16 at least and ``most`` at most."""
+    return min(most, max(16, _power_of_two(tokens)))
+
+
+def _power_of_two(count: int) -> int:
+    """The least power of two that is not below ``count``, which is 1 or more."""
+    return 1 << (count - 1).bit_length()

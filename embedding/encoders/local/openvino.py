@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedding.encoders.local.batching import few_counts, few_heights, few_widths, token_batches
+from embedding.encoders.local.batching import few_counts, few_heights, few_packed_widths, few_widths, token_batches
 from embedding.encoders.local.openvino_graph import INPUTS, converted, ov
 from embedding.encoders.local.packing import pack
 from embedding.encoders.spec import EncoderSpec
@@ -103,18 +103,19 @@ class OpenVinoEncoder:
         """Start texts of at most PACKED_WIDTH tokens, several in a row."""
         if not len(texts):
             return
-        packing = pack(ids.lengths[texts], PACKED_WIDTH, PACKED_TEXTS)
-        full = self._packed_rows
-        # One shape for all batches; a call of fewer texts than one holds, as a query is, makes do with a power of two.
-        height = -(-packing.count // full) * full if packing.count > full else few_heights(packing.count, full)
-        laid, slots = packing.lay(ids, texts, height), np.arange(1, PACKED_TEXTS + 1)
+        lengths, full, engines = ids.lengths[texts], self._packed_rows, len(self._one_shape)
+        # A few texts, as queries are, would leave most of one row empty and all engines but one idle.
+        width = few_packed_widths(max(int(lengths.max()), -(-int(lengths.sum()) // engines)), PACKED_WIDTH)
+        packing = pack(lengths, width, PACKED_TEXTS)
+        heights = few_heights(packing.count, full, engines)
+        laid, slots = packing.lay(ids, texts), np.arange(1, PACKED_TEXTS + 1)
         by_row = np.argsort(packing.rows, kind="stable")
-        starts = range(0, height, full)
-        batches = np.split(by_row, np.searchsorted(packing.rows[by_row], starts[1:]))
-        for start, inside in zip(starts, batches, strict=True):
-            places = (packing.rows[inside] - start) * PACKED_TEXTS + packing.slots[inside]
-            feed = (*(part[start : start + full] for part in laid), slots)
-            requests = self._one_shape if len(feed[0]) == full else self._any_shape
+        ends = np.cumsum(heights)
+        batches = np.split(by_row, np.searchsorted(packing.rows[by_row], ends[:-1]))
+        for height, end, inside in zip(heights, ends, batches, strict=True):
+            places = (packing.rows[inside] - (end - height)) * PACKED_TEXTS + packing.slots[inside]
+            feed = (*(part[end - height : end] for part in laid), slots)
+            requests = self._one_shape if (height, width) == (full, PACKED_WIDTH) else self._any_shape
             self._start(requests, feed, out, texts[inside], places)
 
     def _start(

@@ -24,8 +24,8 @@ class Packing:
     count: int
     width: int
 
-    def lay(self, ids: TokenIds, texts: npt.NDArray[np.intp], height: int) -> tuple[npt.NDArray[np.int64], ...]:
-        """Token ids, segments and positions of the packed ``texts``, each of shape (``height``, ``width``).
+    def lay(self, ids: TokenIds, texts: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.int64], ...]:
+        """Token ids, segments and positions of the packed ``texts``, each of shape (``count``, ``width``).
 
         A segment is a text's slot + 1, a position counts within the text from 0; both are 0 where nothing lies.
         """
@@ -33,9 +33,9 @@ class Packing:
         positions = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         sources = np.repeat(ids.offsets[texts], lengths) + positions
         places = np.repeat(self.rows * self.width + self.columns, lengths) + positions
-        laid = np.zeros((3, height * self.width), np.int64)
+        laid = np.zeros((3, self.count * self.width), np.int64)
         laid[:, places] = ids.flat[sources], np.repeat(self.slots + 1, lengths), positions
-        return tuple(laid.reshape(3, height, self.width))
+        return tuple(laid.reshape(3, self.count, self.width))
 
 
 def pack(lengths: npt.NDArray[np.integer], width: int, slots: int) -> Packing:
