@@ -52,14 +52,14 @@ def resource() -> Any:
 @contextmanager
 def span(name: str, **attributes: Value) -> Iterator[None]:
     """A span around the block, within the one that is open. Attribute names have "__" for a dot."""
-    tracer = _tracer() if enabled() else None
-    if tracer is None:
+    makes = tracer() if enabled() else None
+    if makes is None:
         yield
         return
     from opentelemetry.trace import Status, StatusCode, set_span_in_context
 
     parent = set_span_in_context(_open[-1][1]) if _open else None
-    begun = tracer.start_span(name, parent, attributes=_dotted(attributes), links=[] if _open else _links())
+    begun = makes.start_span(name, parent, attributes=dotted(attributes), links=[] if _open else _links())
     _open.append((name, begun))
     try:
         yield
@@ -75,7 +75,7 @@ def span(name: str, **attributes: Value) -> Iterator[None]:
 def note(**attributes: Value) -> None:
     """Add attributes to the open span."""
     if _open:
-        _open[-1][1].set_attributes(_dotted(attributes))
+        _open[-1][1].set_attributes(dotted(attributes))
 
 
 def past(
@@ -91,8 +91,8 @@ def past(
 
     Returns it, for spans below; None where traces are off.
     """
-    tracer = _tracer() if _open and enabled() else None
-    if tracer is None:
+    makes = tracer() if _open and enabled() else None
+    if makes is None:
         return None
     from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 
@@ -103,7 +103,7 @@ def past(
     else:
         above = within
     kinds = {"internal": SpanKind.INTERNAL, "client": SpanKind.CLIENT}
-    made = tracer.start_span(
+    made = makes.start_span(
         name, set_span_in_context(above), kinds[kind], attributes=dict(attributes or {}), start_time=when[0]
     )
     if error:
@@ -145,7 +145,7 @@ def within_seconds(*steps: Any) -> bool:
     return done == [True]
 
 
-def _tracer() -> Any:
+def tracer() -> Any:
     """What makes spans; None where a setting, or a missing library, keeps them from being made."""
     global _provider, _fault
     if _provider is None and not _fault:
@@ -191,5 +191,6 @@ def _links() -> list[Any]:
     return [Link(found)] if found.is_valid else []
 
 
-def _dotted(attributes: Mapping[str, Value]) -> dict[str, Value]:
+def dotted(attributes: Mapping[str, Value]) -> dict[str, Value]:
+    """Attributes by their names in a span: "__" stands for a dot."""
     return {name.replace("__", "."): value for name, value in attributes.items()}

