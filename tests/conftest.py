@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from jobs.engines.environment import quiet_engines
+from jobs.engines.ray import end_ray
 from tests.support.milvus_server import MISSING, PYTHON, MilvusServer
 from tests.support.object_store import KEYS, NO_WEED, Moto, Weed, has_weed
 from tests.support.trainings import with_tiny_model
@@ -126,6 +127,13 @@ def _packaged_model_looked_at_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_ray_of_another_file() -> Iterator[None]:
+    """A file's Ray ends with it: idle it takes a twentieth of a core, and each small run of later files would use it."""
+    yield
+    end_ray()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     if not SHARED.is_dir():
@@ -173,10 +181,13 @@ def small_row_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def encoder_on_ray(encoder_here: None) -> Iterator[None]:
-    """Of a file that uses ``encoder_here``, a test that wants Ray."""
+def encoder_on_ray(encoder_here: None, tmp_path: Path) -> Iterator[None]:
+    """Of a file that uses ``encoder_here``, a test that wants Ray: a small run uses one that is there, and starts none."""
+    from jobs.config import load_config
+    from jobs.engines.ray import start_ray
     from tests.support.in_process import encoding_on_ray
 
+    start_ray(load_config(Workspace(tmp_path / "of ray").config), tmp_path / "scratch")
     with encoding_on_ray():
         yield
 
