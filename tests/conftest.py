@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,6 +20,9 @@ from tests.support.object_store import KEYS, NO_WEED, Moto, Weed, has_weed
 from tests.support.trainings import with_tiny_model
 from tests.support.vespa_server import VespaServer
 from tests.support.workspace import Workspace, copied
+
+# To collect all tests makes a million objects that stay: each full look for garbage among them takes a third of a second.
+gc.disable()
 
 # A thread of OpenMP that waits sleeps. By default it keeps its core busy, which makes torch ten times slower where other
 # processes want that core. Read once, when torch is imported; child processes inherit it.
@@ -99,6 +103,11 @@ LONGEST = (
     "test_unpadded",
     "test_cli",
 )
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is there by now is looked at no more
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
