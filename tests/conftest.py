@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,11 +14,15 @@ import pytest
 from hypothesis import settings
 
 from jobs.engines.environment import quiet_engines
+from jobs.engines.ray import end_ray
 from tests.support.milvus_server import MISSING, PYTHON, MilvusServer
 from tests.support.object_store import KEYS, NO_WEED, Moto, Weed, has_weed
 from tests.support.trainings import with_tiny_model
 from tests.support.vespa_server import VespaServer
 from tests.support.workspace import Workspace, copied
+
+# To collect all tests makes a million objects that stay: each full look for garbage among them takes a third of a second.
+gc.disable()
 
 # A thread of OpenMP that waits sleeps. By default it keeps its core busy, which makes torch ten times slower where other
 # processes want that core. Read once, when torch is imported; child processes inherit it.
@@ -44,6 +49,7 @@ LONGEST = (
     "test_kill",
     "test_index_contract",
     "test_milvus_server",
+    "test_cluster",
     "test_dags",
     "test_object_state",
     "test_class_archive",
@@ -53,19 +59,26 @@ LONGEST = (
     "test_model_families",
     "test_airflow",
     "test_reindex",
+    "test_train",
+    "test_registries",
     "test_remote_encoders",
     "test_bad_input",
     "test_layered_tables",
     "test_reconcile",
+    "test_publish_workers",
     "test_gpu",
     "test_races",
+    "test_serve",
     "test_embed_faults",
     "test_lease",
+    "test_tracing",
+    "test_purge_bytes",
     "test_launch_kubernetes",
     "test_crashes",
     "test_watermark",
     "test_termination",
     "test_cluster_entrypoint",
+    "test_extending",
     "test_migration",
     "test_frames",
     "test_state_copy",
@@ -90,6 +103,11 @@ LONGEST = (
     "test_unpadded",
     "test_cli",
 )
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is there by now is looked at no more
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -124,6 +142,13 @@ def _packaged_model_looked_at_once() -> Iterator[None]:
             for name in digests:
                 patched.setattr(space, name, partial(once, name, packaged))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_ray_of_another_file() -> Iterator[None]:
+    """A file's Ray ends with it: idle it takes a twentieth of a core, and each small run of later files would use it."""
+    yield
+    end_ray()
 
 
 @pytest.fixture(scope="session")
@@ -173,10 +198,13 @@ def small_row_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def encoder_on_ray(encoder_here: None) -> Iterator[None]:
-    """Of a file that uses ``encoder_here``, a test that wants Ray."""
+def encoder_on_ray(encoder_here: None, tmp_path: Path) -> Iterator[None]:
+    """Of a file that uses ``encoder_here``, a test that wants Ray: a small run uses one that is there, and starts none."""
+    from jobs.config import load_config
+    from jobs.engines.ray import start_ray
     from tests.support.in_process import encoding_on_ray
 
+    start_ray(load_config(Workspace(tmp_path / "of ray").config), tmp_path / "scratch")
     with encoding_on_ray():
         yield
 

@@ -172,7 +172,6 @@ FREE = {
 }
 
 
-@functools.cache  # to parse takes seconds
 def validated(folder: Path) -> Mapping[str, int]:
     """Return how many validations each variable of a folder has."""
     return {

@@ -1,4 +1,4 @@
-"""The command line, called in this process: its Spark and Ray are started once for all tests."""
+"""The command line, called in this process: its Spark is started once for all tests, its Ray once for those of a file."""
 
 from __future__ import annotations
 

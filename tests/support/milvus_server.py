@@ -19,6 +19,8 @@ from tests.support.paths import ROOT
 from tests.support.ports import free_ports
 
 PYTHON = Path(os.environ.get("EMBEDMILL_MILVUS_PYTHON") or ROOT / ".venv-milvus" / "bin" / "python")
+# The program, which its package has packed by LZMA: four core-seconds that each new folder of a server would cost.
+UNPACKED = PYTHON.parents[1] / "unpacked"
 MISSING = f"no Milvus server: {PYTHON} is not there; `make test` makes it"
 
 # Tells the server's process id, and ends it with its own standard input. The package looks for a free port without
@@ -76,6 +78,9 @@ class MilvusServer:
         etcd.write_text(self._etcd)
         # One at a time: the package looks for ports that are free, and two at once find the same.
         with FileLock(Path(tempfile.gettempdir(), f"embedmill-milvus-{os.getuid()}.lock")):
+            if os.access(UNPACKED.parent, os.W_OK) and not (self._folder / "bin").exists():
+                UNPACKED.mkdir(exist_ok=True)
+                (self._folder / "bin").symlink_to(UNPACKED)
             self._launcher = subprocess.Popen(
                 [str(PYTHON), "-c", _LAUNCH, str(self._folder), str(self._port)],
                 stdin=subprocess.PIPE,

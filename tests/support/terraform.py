@@ -6,6 +6,8 @@ What only AWS knows (a key's ARN, a cluster's issuer) is an id of tfparse's in w
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import shutil
 import subprocess
@@ -22,9 +24,12 @@ from tests.support.paths import ROOT
 TERRAFORM = ROOT / "deploy" / "terraform"
 EXAMPLE = TERRAFORM / "examples" / "complete"
 # tfparse brings Go's runtime, which takes over signals: beside Java's, or Ray's, it ends the process that it is in.
+# Reads a folder a line, and ends with its standard input, or with a folder that cannot be read.
 _PARSE = """
 import json, sys, tfparse
-print(json.dumps(tfparse.load_from_path(sys.argv[1], stop_on_hcl_error=True, vars_paths=["given.tfvars.json"])))
+for line in sys.stdin:
+    found = tfparse.load_from_path(json.loads(line), stop_on_hcl_error=True, vars_paths=["given.tfvars.json"])
+    print(json.dumps(found), flush=True)
 """
 MODULES = sorted(path.name for path in (TERRAFORM / "modules").iterdir())
 
@@ -104,10 +109,25 @@ def refused(folder: Path, variables: Mapping[str, Any], *, scratch: Path) -> set
 
 
 def _parsed(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """What tfparse says of a folder, in a process of its own. Raises CalledProcessError where it cannot read it."""
-    said = subprocess.run([sys.executable, "-c", _PARSE, str(folder)], stdout=subprocess.PIPE, check=True)
-    found: dict[str, list[dict[str, Any]]] = json.loads(said.stdout)
+    """What tfparse says of a folder. Raises CalledProcessError where it cannot read it."""
+    parser = _parser()
+    assert parser.stdin is not None and parser.stdout is not None
+    parser.stdin.write(json.dumps(str(folder)) + "\n")
+    parser.stdin.flush()
+    said = parser.stdout.readline()
+    if not said:
+        _parser.cache_clear()
+        raise subprocess.CalledProcessError(parser.wait(), f"tfparse of {folder}")
+    found: dict[str, list[dict[str, Any]]] = json.loads(said)
     return found
+
+
+@functools.cache
+def _parser() -> subprocess.Popen[str]:
+    """A process in which tfparse is, for all parses: to start it takes longer than to parse."""
+    parser = subprocess.Popen([sys.executable, "-c", _PARSE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(parser.communicate, timeout=10)
+    return parser
 
 
 def example_values() -> dict[str, Any]:
@@ -117,7 +137,8 @@ def example_values() -> dict[str, Any]:
     }
 
 
-def written(folder: Path) -> list[tuple[str, tuple[str, ...], dict[str, Any]]]:
+@functools.cache  # python-hcl2 takes a second for the larger folders
+def written(folder: Path) -> tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]:
     """Return the blocks of a folder's files as they are written: keyword, labels, body."""
     found = []
     for file in sorted(folder.glob("*.tf")):
@@ -128,7 +149,7 @@ def written(folder: Path) -> list[tuple[str, tuple[str, ...], dict[str, Any]]]:
                     [(label, block)] = [(name, body) for name, body in block.items() if name != "__comments__"]
                     labels.append(label.strip('"'))
                 found.append((keyword, tuple(labels), block))
-    return found
+    return tuple(found)
 
 
 def _blocks_of(block: Any) -> list[dict[str, Any]]:

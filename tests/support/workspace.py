@@ -141,7 +141,7 @@ class Workspace:
         self.channels({c["id"]: new if c["id"] == channel else c["name"] for c in channels})
 
     def call(self, *arguments: str) -> Ran:
-        """Run a command with --json in this process, so that Spark and Ray are started once for all tests."""
+        """Run a command with --json in this process, whose engines are shared: see ``invoke``."""
         result = invoke([*arguments, "--config", str(self.config), "--json"])
         body = json.loads(result.stdout) if result.stdout.strip() else None
         if body is not None:
