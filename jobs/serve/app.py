@@ -29,6 +29,7 @@ from jobs.serve.batcher import WAIT, Overloaded, TooLate
 from jobs.serve.gate import Gate
 from jobs.serve.places import Places
 from jobs.serve.requests import BadRequest, EmbeddingsRequest, EmbedRequest, SearchBodyRequest, parse
+from jobs.serve.reranks import Reranks
 from jobs.serve.spaces import Served, Spaces
 from jobs.telemetry.error_reporting import describe
 
@@ -57,6 +58,7 @@ class Service:
         self._under_way = 0
         self._busy = error_answer(429, "overloaded", str(Overloaded(1)), 1)
         self._searches = Places(self._settings.searches)
+        self._reranks = Reranks(self._settings.searches, self._settings.deadline_seconds, told.not_reranked, say)
 
     def app(self, life: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None) -> Starlette:
         """The ASGI application; ``life`` is entered before its first request, and left after its last."""
@@ -244,7 +246,12 @@ class Service:
             vector = vectors[0]
 
         def ask() -> SearchBody:
-            return search_body(searcher, query, searcher.answer(query, vector, rerank=rerank), self._links)
+            if rerank and (reranking := searcher.reranking) is not None:
+                hits = searcher.hits(query, vector, max(query.k, reranking.top))
+                answer = self._reranks.answer(reranking, query, hits, deadline)
+            else:
+                answer = searcher.answer(query, vector, rerank=False)
+            return search_body(searcher, query, answer, self._links)
 
         return await self._searches.run(ask, deadline)
 
