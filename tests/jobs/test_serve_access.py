@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from embedding.errors import ConfigError
 from jobs.config import load_config
 from jobs.serve.access import Access, Forbidden, Unauthenticated
-from tests.support.command_line import invoke
+from tests.support.ports import free_ports
 from tests.support.serving import SECRET, Serving, token
 from tests.support.workspace import TEAM, Workspace
 
@@ -89,8 +91,9 @@ def test_a_public_key_that_is_none_is_refused_at_the_start(tmp_path: Path, pem: 
 def test_the_command_ends_with_2_for_a_key_that_is_none(ran: Workspace) -> None:
     (ran.root / "key.pem").write_text("no key\n")
     ran.config.write_text(ran.config.read_text() + '[serve]\njwt_public_key = "key.pem"\n')
-    ended = invoke(["serve", "--config", str(ran.config), "--port", "1"])
-    assert ended.exit_code == 2 and "serve.jwt_public_key" in ended.stderr and "Traceback" not in ended.stderr
+    command = [sys.executable, "-m", "jobs.cli", "serve", "--config", str(ran.config), "--port", str(free_ports(1)[0])]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2 and "serve.jwt_public_key" in ended.stderr and "Traceback" not in ended.stderr
 
 
 KEYS: dict[str, tuple[Key, str]] = {
