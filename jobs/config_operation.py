@@ -138,7 +138,9 @@ class Slo(Section):
 class Serve(Section):
     """How queries are served (`embedmill serve`): who may ask, how much waits, and how long."""
 
-    jwt_public_key: Annotated[str, about("PEM file of the key that tokens are signed with (RSA, EC, Ed25519)")] = ""
+    jwt_public_key: Annotated[
+        str, about("PEM file of the public key that tokens are checked with (RSA, EC, Ed25519)")
+    ] = ""
     jwt_key: Annotated[SecretStr, about("or a shared secret; give it as `EMBEDMILL__SERVE__JWT_KEY`")] = SecretStr("")
     jwt_audience: Annotated[str, about("what a token must be for; empty does not ask")] = ""
     jwt_issuer: Annotated[str, about("who must have made it; empty does not ask")] = ""
@@ -149,7 +151,9 @@ class Serve(Section):
     open: Annotated[
         bool, about("answer whoever asks, on any address: something in front checks each request and its team")
     ] = False
-    deadline_seconds: Annotated[float, about("a request that takes longer is 504", "seconds", gt=0, le=60)] = 2.0
+    deadline_seconds: Annotated[float, about("a request that takes longer is 504, or 408", "seconds", gt=0, le=60)] = (
+        2.0
+    )
     batch_tokens: Annotated[int, about("encoded at once, at most, of what waits", "tokens", gt=0)] = 4_096
     queue_tokens: Annotated[int, about("may wait; what finds no place is 429", "tokens", gt=0)] = 65_536
     requests: Annotated[int, about("under way at once; more are 429", "requests", gt=0)] = 512

@@ -18,8 +18,11 @@ class Reranker(Protocol):
 
     name: str
 
-    def scores(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float64]:
-        """Return a score for each text, shape (len(texts),), higher is nearer. Raises NotReranked where it cannot."""
+    def scores(self, query: str, texts: Sequence[str], seconds: float | None = None) -> npt.NDArray[np.float64]:
+        """Return a score for each text, shape (len(texts),), higher is nearer. Raises NotReranked where it cannot.
+
+        A service is waited for no longer than ``seconds``; a model of this machine goes on to its end.
+        """
         ...
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ class CrossEncoderReranker:
         if (labels := self._model.num_labels) != 1:
             raise ConfigError(f"search.rerank.path: {path} has {labels} labels; give a model with one score a pair")
 
-    def scores(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+    def scores(self, query: str, texts: Sequence[str], seconds: float | None = None) -> npt.NDArray[np.float64]:
         """See Reranker.scores."""
         found = self._model.predict([(query, text) for text in texts], show_progress_bar=False)
         return checked(np.asarray(found, np.float64), len(texts))

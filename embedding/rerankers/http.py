@@ -34,15 +34,16 @@ class HttpReranker:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._client = httpx2.Client(timeout=timeout, headers=headers)
 
-    def scores(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+    def scores(self, query: str, texts: Sequence[str], seconds: float | None = None) -> npt.NDArray[np.float64]:
         """See Reranker.scores."""
         answer: list[Any] = []
+        limit = self._timeout if seconds is None else min(seconds, self._timeout)
         # A timeout of the client is of each read; a server that sends a byte now and then would pass it for ever.
-        asking = threading.Thread(target=self._ask, args=(self._body(query, texts), answer), daemon=True)
+        asking = threading.Thread(target=self._ask, args=(self._body(query, texts), limit, answer), daemon=True)
         asking.start()
-        asking.join(self._timeout)
+        asking.join(limit)
         if not answer:
-            raise NotReranked(f"no answer in {self._timeout:g} s")
+            raise NotReranked(f"no answer in {limit:.3g} s")
         if isinstance(answer[0], NotReranked):
             raise answer[0]
         return self._scores(answer[0], len(texts))
@@ -56,15 +57,15 @@ class HttpReranker:
             return {"query": query, "texts": list(texts), "truncate": True}
         return {"model": self._model, "query": query, "documents": list(texts), "top_n": len(texts)}
 
-    def _ask(self, body: dict[str, object], answer: list[Any]) -> None:
+    def _ask(self, body: dict[str, object], limit: float, answer: list[Any]) -> None:
         try:
-            response = self._client.post(self._url, json=body)
+            response = self._client.post(self._url, json=body, timeout=limit)
             if response.status_code == 200:
                 answer.append(response.json())
             else:
                 answer.append(NotReranked(f"HTTP {response.status_code}"))
         except httpx2.TimeoutException:
-            answer.append(NotReranked(f"no answer in {self._timeout:g} s"))
+            answer.append(NotReranked(f"no answer in {limit:.3g} s"))
         except ValueError:
             answer.append(NotReranked("an answer of another shape"))
         except Exception as error:  # its message may hold the address, with what stands in it

@@ -42,6 +42,16 @@ class QueryEncoder:
         _, chunker = self._opened()
         return np.array([sum(span.tokens for span in spans) or 1 for spans in chunker.split_batch(texts)], np.int64)
 
+    @property
+    def max_tokens(self) -> int:
+        """So many tokens of a query are read; what follows is cut off."""
+        return self._pipeline.limits.max_tokens
+
+    @property
+    def normalised(self) -> bool:
+        """Whether all vectors of the space have length 1."""
+        return self._pipeline.space.normalised
+
     def _opened(self) -> tuple[Encoder, Chunker]:
         if self._encoder is None or self._chunker is None:
             with self._pipeline.progress.phase("loading the model"):

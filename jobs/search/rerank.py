@@ -36,25 +36,37 @@ class Reranking:
         self._reranker = reranker
         self._in_a_row = 0
 
-    def apply(self, query: str, hits: Sequence[Hit]) -> Reranked:
-        """Order the first ``top`` hits by their score, and leave the others after them."""
-        first, rest = list(hits[: self.top]), list(hits[self.top :])
+    def order(self, query: str, hits: Sequence[Hit], seconds: float | None = None) -> list[Hit]:
+        """The first ``top`` hits by their score, and the others after them.
+
+        A service is waited for no longer than ``seconds``. Raises NotReranked.
+        """
+        first, rest = hits[: self.top], hits[self.top :]
         if not first:
+            return []
+        scores = self._reranker.scores(query, [hit.text for hit in first], seconds)
+        return [*(first[place] for place in np.argsort(-scores, kind="stable")), *rest]
+
+    def apply(self, query: str, hits: Sequence[Hit]) -> Reranked:
+        """As ``order``; hits as they were where it fails, and not asked any more after three failures in a row.
+
+        It is for a command, which ends; a process that serves asks again.
+        """
+        if not hits:
             return Reranked([])
         self.asked += 1
         try:
             if self._in_a_row >= _FAILURES:
                 raise NotReranked(f"not asked again after {_FAILURES} failures in a row: {self.reason}")
-            scores = self._reranker.scores(query, [hit.text for hit in first])
+            ordered = self.order(query, hits)
         except NotReranked as error:
             if self._in_a_row < _FAILURES:
                 self._in_a_row += 1
                 self.reason = str(error)
             self.failed += 1
-            return Reranked([*first, *rest], str(error))
+            return Reranked(list(hits), str(error))
         self._in_a_row = 0
-        order = np.argsort(-scores, kind="stable")
-        return Reranked([*(first[place] for place in order), *rest])
+        return Reranked(ordered)
 
     def close(self) -> None:
         """Let go of the reranker."""

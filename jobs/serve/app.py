@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
 from collections.abc import Awaitable, Callable
@@ -9,45 +10,38 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import orjson
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from embedding.errors import ConfigError, EmbedmillError
 from jobs.bodies.answers import SearchBody
-from jobs.scope import parse_moment
 from jobs.search.permalinks import Permalinks
 from jobs.search.search_body import search_body
 from jobs.search.searcher import Query
 from jobs.serve import metrics
 from jobs.serve.access import Access, Forbidden, Grant, Unauthenticated
+from jobs.serve.answers import JSON, SPACE, Refused, answered, error_answer, not_there
 from jobs.serve.batcher import WAIT, Overloaded, TooLate
 from jobs.serve.gate import Gate
 from jobs.serve.places import Places
 from jobs.serve.requests import BadRequest, EmbeddingsRequest, EmbedRequest, SearchBodyRequest, parse
+from jobs.serve.reranks import Reranks
 from jobs.serve.spaces import Served, Spaces
 from jobs.telemetry.error_reporting import describe
 
 if TYPE_CHECKING:
     from jobs.pipeline import Pipeline
-    from jobs.serve.batcher import Vectors
+    from jobs.serve.batcher import Counts, Vectors
 
-SPACE = "x-embedmill-space"
 TIMEOUT = "x-embedmill-timeout"
 ROUTES = ("/v1/embeddings", "/embed", "/search")
-_JSON = "application/json"
+_CLIENT_LEFT = 499  # no status of HTTP: the client went away before its body had come
+_TINY = 1e-30  # so that the vector 0 stays what it is
 Handler = Callable[[Request, Grant, float], Awaitable[Response]]
-
-
-class Refused(Exception):
-    """A request that gets another status than 200."""
-
-    def __init__(self, status: int, code: str, message: str, after: int | None = None) -> None:
-        super().__init__(message)
-        self.status, self.code, self.after = status, code, after
 
 
 class Service:
@@ -62,8 +56,9 @@ class Service:
         self._links = Permalinks(pipeline.config.sources)
         self._spaces, self._metrics, self._say = spaces, told, say
         self._under_way = 0
-        self._busy = _error(429, "overloaded", str(Overloaded(1)), 1)
+        self._busy = error_answer(429, "overloaded", str(Overloaded(1)), 1)
         self._searches = Places(self._settings.searches)
+        self._reranks = Reranks(self._settings.searches, self._settings.deadline_seconds, told.not_reranked, say)
 
     def app(self, life: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None) -> Starlette:
         """The ASGI application; ``life`` is entered before its first request, and left after its last."""
@@ -77,6 +72,7 @@ class Service:
                 Route("/metrics", self._told),
             ],
             middleware=[Middleware(Gate, self._refusal)],
+            exception_handlers={HTTPException: not_there},
             lifespan=life,
         )
 
@@ -106,26 +102,29 @@ class Service:
 
     async def _guarded(self, request: Request, handler: Handler) -> Response:
         try:
-            grant = self._access.grant(request.headers.get("authorization", ""))
+            headers = request.headers
+            grant = self._access.grant(headers.get("authorization", ""), headers.get("host", ""))
             return await handler(request, grant, time.monotonic() + self._seconds(request))
         except Refused as error:
-            return _error(error.status, error.code, str(error), error.after)
+            return error_answer(error.status, error.code, str(error), error.after)
         except Unauthenticated as error:
-            return _error(401, "unauthenticated", str(error))
+            return error_answer(401, "unauthenticated", str(error))
         except Forbidden as error:
-            return _error(403, "forbidden", str(error))
+            return error_answer(403, "forbidden", str(error))
         except (BadRequest, ConfigError) as error:
-            return _error(400, "bad_request", str(error))
+            return error_answer(400, "bad_request", str(error))
         except Overloaded as error:
-            return _error(429, "overloaded", str(error), error.after)
+            return error_answer(429, "overloaded", str(error), error.after)
         except TooLate:
-            return _error(504, "deadline", "the request's time was over before it was answered")
+            return error_answer(504, "deadline", "the request's time was over before it was answered")
+        except ClientDisconnect:
+            return Response(status_code=_CLIENT_LEFT)  # it is counted, and nobody reads it
         except EmbedmillError as error:
             self._say(str(error))
-            return _error(503, "unavailable", "what answers this cannot be reached now", 1)
+            return error_answer(503, "unavailable", "what answers this cannot be reached now", 1)
         except Exception as error:
             self._say(line := describe(error))
-            return _error(500, "fault", line)
+            return error_answer(500, "fault", line)
 
     def _seconds(self, request: Request) -> float:
         """How long the request may take: the header can only shorten it."""
@@ -136,14 +135,18 @@ class Service:
             raise BadRequest(f"{TIMEOUT}: give seconds") from None
         return min(most, asked) if asked > 0 else most
 
-    async def _body(self, request: Request) -> bytes:
-        """The whole body, within the limit."""
+    async def _body(self, request: Request, deadline: float) -> bytes:
+        """The whole body, within the limit and the request's time."""
         most, parts, size = self._settings.body_bytes, [], 0
-        async for part in request.stream():
-            size += len(part)
-            if size > most:
-                raise Refused(413, "too_large", f"the body is longer than {most:,} bytes (serve.body_bytes)")
-            parts.append(part)
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                async for part in request.stream():
+                    size += len(part)
+                    if size > most:
+                        raise Refused(413, "too_large", f"the body is longer than {most:,} bytes (serve.body_bytes)")
+                    parts.append(part)
+        except TimeoutError:
+            raise Refused(408, "deadline", "the request's time was over before its body had come") from None
         return b"".join(parts)
 
     def _asked_for(self, request: Request, model: str = "") -> Served:
@@ -164,41 +167,55 @@ class Service:
     # -- routes ------------------------------------------------------------------------------------------------------
 
     async def _embeddings(self, request: Request, grant: Grant, deadline: float) -> Response:
-        asked = parse(EmbeddingsRequest, await self._body(request))
+        asked = parse(EmbeddingsRequest, await self._body(request, deadline))
         with self._spaces.used(self._asked_for(request, asked.model)) as served:
-            vectors, tokens = await self._encoded(served, asked.input, asked.dimensions, grant, deadline)
+            vectors, counts = await self._encoded(served, asked.input, asked.dimensions, grant, deadline)
+        tokens = int(counts.sum())
         rows: list[Any] = list(vectors)
         if asked.encoding_format == "base64":
             rows = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
-        return _answer(
+        return answered(
             {
                 "object": "list",
                 "data": [{"object": "embedding", "index": n, "embedding": row} for n, row in enumerate(rows)],
                 "model": asked.model or self._config.model.name,
                 "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             },
-            served,
+            served.space_id,
         )
 
     async def _embed(self, request: Request, grant: Grant, deadline: float) -> Response:
-        asked = parse(EmbedRequest, await self._body(request))
+        asked = parse(EmbedRequest, await self._body(request, deadline))
         with self._spaces.used(self._asked_for(request)) as served:
-            vectors, _ = await self._encoded(served, asked.inputs, asked.dimensions, grant, deadline)
-        return _answer(vectors, served)
+            encoder = served.encoder
+            if asked.normalize is False and encoder.normalised:
+                raise BadRequest("normalize: the space has no vectors but those of length 1")
+            vectors, tokens = await self._encoded(served, asked.inputs, asked.dimensions, grant, deadline)
+            if not asked.truncate and len(long := np.flatnonzero(tokens > encoder.max_tokens)):
+                what = f"text {long[0]} (from 0) has more than {encoder.max_tokens} tokens"
+                raise Refused(413, "too_large", f"inputs: {what}, and truncate is false")
+            if asked.normalize and not encoder.normalised:
+                vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _TINY)
+        return answered(vectors, served.space_id)
 
     async def _encoded(
-        self, served: Served, given: str | list[str], dimensions: int | None, grant: Grant, deadline: float
-    ) -> tuple[Vectors, int]:
-        texts = [given] if isinstance(given, str) else given
+        self, served: Served, texts: list[str], dimensions: int | None, grant: Grant, deadline: float
+    ) -> tuple[Vectors, Counts]:
         if dimensions not in (None, served.dim):
             raise BadRequest(f"dimensions: the space has {served.dim}")
-        vectors, tokens = await served.vectors(texts, grant.who, deadline)
+        return await self._vectors(served, texts, grant.memory(), deadline)
+
+    async def _vectors(
+        self, served: Served, texts: list[str], who: str | None, deadline: float
+    ) -> tuple[Vectors, Counts]:
+        """As Served.vectors; Refused where a text has none."""
+        vectors, tokens = await served.vectors(texts, who, deadline)
         if len(bad := np.flatnonzero(~np.isfinite(vectors).all(axis=1))):
             raise Refused(422, "not_encodable", f"the model has no vector for text {bad[0]} (from 0)")
         return vectors, tokens
 
     async def _search(self, request: Request, grant: Grant, deadline: float) -> Response:
-        asked = parse(SearchBodyRequest, await self._body(request))
+        asked = parse(SearchBodyRequest, await self._body(request, deadline))
         team = grant.team(asked.team)
         channels, public = grant.within(asked.channels, asked.public)
         query = Query(
@@ -210,53 +227,45 @@ class Service:
             asked.mode or self._config.search.mode,
             tuple(asked.authors),
             asked.thread,
-            None if asked.since is None else parse_moment(asked.since, "since"),
-            None if asked.until is None else parse_moment(asked.until, "until"),
+            asked.since,
+            asked.until,
             public,
             tuple(asked.mentions),
             asked.has_file,
             tuple(asked.languages),
         )
         with self._spaces.used(self._asked_for(request)) as served:
-            body = await self._found(served, query, asked.rerank, f"{team}\n{grant.who}", deadline)
-        return Response(body.to_json(), media_type=_JSON, headers={SPACE: served.space_id})
+            body = await self._found(served, query, asked.rerank, grant.memory(team), deadline)
+        return Response(body.to_json(), media_type=JSON, headers={SPACE: served.space_id})
 
-    async def _found(self, served: Served, query: Query, rerank: bool, who: str, deadline: float) -> SearchBody:
+    async def _found(self, served: Served, query: Query, rerank: bool, who: str | None, deadline: float) -> SearchBody:
         searcher = served.searcher
         vector = np.zeros(0, np.float32)
         if query.mode != "lexical":
-            vectors, _ = await served.vectors([query.text], who, deadline)
+            vectors, _ = await self._vectors(served, [query.text], who, deadline)
             vector = vectors[0]
 
         def ask() -> SearchBody:
-            return search_body(searcher, query, searcher.answer(query, vector, rerank=rerank), self._links)
+            if rerank and (reranking := searcher.reranking) is not None:
+                hits = searcher.hits(query, vector, max(query.k, reranking.top))
+                answer = self._reranks.answer(reranking, query, hits, deadline)
+            else:
+                answer = searcher.answer(query, vector, rerank=False)
+            return search_body(searcher, query, answer, self._links)
 
         return await self._searches.run(ask, deadline)
 
     async def _healthy(self, _: Request) -> Response:
-        return _answer({"status": "ok"})
+        return answered({"status": "ok"})
 
     async def _ready(self, _: Request) -> Response:
         spaces = [{"space_id": one.space_id, "index": one.version} for one in self._spaces.served()]
         ready = bool(spaces) and not self.draining
         status = "draining" if self.draining else "ok" if ready else "no live version yet"
         body = {"status": status, "spaces": spaces, "index": "lost" if self._spaces.lost else "reached"}
-        return _answer(body, status=200 if ready else 503)
+        return answered(body, status=200 if ready else 503)
 
     async def _told(self, _: Request) -> Response:
         self._metrics.under_way.set(self._under_way)
         self._metrics.waiting.set(sum(one.waiting_tokens for one in self._spaces.served()))
         return Response(self._metrics.text(), media_type=metrics.CONTENT_TYPE)
-
-
-def _answer(value: Any, served: Served | None = None, status: int = 200) -> Response:
-    headers = {SPACE: served.space_id} if served else None
-    return Response(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status, headers, _JSON)
-
-
-def _error(status: int, code: str, message: str, after: int | None = None) -> Response:
-    headers = {} if after is None else {"retry-after": str(after)}
-    if status == 401:
-        headers["www-authenticate"] = "Bearer"
-    body = {"error": {"message": message, "type": "error", "code": code}}
-    return Response(orjson.dumps(body), status, headers, _JSON)

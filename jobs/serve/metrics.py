@@ -33,6 +33,9 @@ class ServeMetrics:
         )
         self._tokens = Counter(f"{_PREFIX}encoded_tokens", "Tokens that were encoded.", registry=self._all)
         self._cached = Counter(f"{_PREFIX}cached_queries", "Queries that were remembered.", registry=self._all)
+        self._not_reranked = Counter(
+            f"{_PREFIX}rerank_failures", "Searches that were not reranked, and should have been.", registry=self._all
+        )
         self._cutovers = Counter(
             f"{_PREFIX}cutovers", "How often another version became the live one.", registry=self._all
         )
@@ -47,6 +50,10 @@ class ServeMetrics:
     def cached(self, texts: int) -> None:
         """So many queries were remembered."""
         self._cached.inc(texts)
+
+    def not_reranked(self) -> None:
+        """A search was answered in the order of the index, as its reranker failed."""
+        self._not_reranked.inc()
 
     def cut_over(self) -> None:
         """Another version is the live one."""

@@ -5,17 +5,45 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
+from embedding.errors import ConfigError
 from jobs.config_sections import SearchMode
+from jobs.scope import parse_moment
 
-Text = Annotated[str, Field(min_length=1)]
-Texts = Annotated[list[Text], Field(min_length=1, max_length=2048)]
-T = TypeVar("T", bound=BaseModel)
+_MOST_TEXTS = 2048
+_MOST_CHANNELS = 1000
+_MOST_NAMES = 100  # of a filter; the index compares each row with each of them
 
 
 class BadRequest(Exception):
     """A body that cannot be used; the message names the field."""
+
+
+def _texts(value: object) -> object:
+    """A text alone is a list of one. Raises PydanticCustomError for what is neither, token ids among it."""
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        raise PydanticCustomError("texts", "must be a text or a list of texts")
+    return given
+
+
+def _moment(value: object) -> object:
+    """A date as microseconds. Raises PydanticCustomError."""
+    if value is None:
+        return None
+    try:
+        return parse_moment(value if isinstance(value, str) else "", "")
+    except ConfigError:  # it quotes the value
+        raise PydanticCustomError("date", "is not a date; write 2025-03-01 or 2025-03-01T12:00:00") from None
+
+
+Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[list[Text], Field(min_length=1, max_length=_MOST_TEXTS), BeforeValidator(_texts)]
+Names = Annotated[list[str], Field(max_length=_MOST_NAMES)]
+Moment = Annotated[int | None, BeforeValidator(_moment)]
+T = TypeVar("T", bound=BaseModel)
 
 
 class _Request(BaseModel):
@@ -25,7 +53,7 @@ class _Request(BaseModel):
 class EmbeddingsRequest(_Request):
     """``POST /v1/embeddings``, as clients of OpenAI send it. ``user`` is taken and not used."""
 
-    input: Text | Texts
+    input: Texts
     model: str = ""
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
@@ -33,56 +61,71 @@ class EmbeddingsRequest(_Request):
 
 
 class EmbedRequest(_Request):
-    """``POST /embed``, as clients of text-embeddings-inference send it. Texts that are too long are cut, as always."""
+    """``POST /embed``, as clients of text-embeddings-inference send it.
 
-    inputs: Text | Texts
-    normalize: bool = True
+    A text that is too long is cut at its end, or refused without ``truncate``. ``normalize`` is as the space says where
+    it is not given.
+    """
+
+    inputs: Texts
+    normalize: bool | None = None
     truncate: bool = True
-    prompt_name: str | None = None
+    truncation_direction: Literal["right", "Right"] = "right"
+    prompt_name: Literal["query"] | None = None
     dimensions: int | None = None
 
 
 class SearchBodyRequest(_Request):
-    """``POST /search``: the options of ``embedmill search``, by ids."""
+    """``POST /search``: the options of ``embedmill search``, by ids. ``since`` and ``until`` are then microseconds."""
 
     query: Text
     team: str | None = None
-    channels: list[str] = []
+    channels: Annotated[list[str], Field(max_length=_MOST_CHANNELS)] = []
     kind: Literal["message", "file"] | None = None
     k: Annotated[int, Field(ge=1, le=1000)] = 10
     mode: SearchMode | None = None
-    authors: list[str] = []
+    authors: Names = []
     thread: str | None = None
-    since: str | None = None
-    until: str | None = None
+    since: Moment = None
+    until: Moment = None
     public: bool = False
-    mentions: list[str] = []
+    mentions: Names = []
     has_file: bool = False
-    languages: list[str] = []
+    languages: Names = []
     rerank: bool = True
 
 
 def parse(kind: type[T], body: bytes) -> T:
     """A body as one of the above. Raises BadRequest."""
     try:
-        return kind.model_validate(orjson.loads(body))
+        given = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise BadRequest("the body is no JSON") from None
+    if not isinstance(given, dict):
+        raise BadRequest("the body must be an object")
+    try:
+        return kind.model_validate(given)
     except ValidationError as error:
         faults = dict.fromkeys(_fault(one) for one in error.errors(include_input=False, include_url=False))
         raise BadRequest("; ".join(faults)) from None
 
 
 def _fault(error: Any) -> str:
-    # A union's branches follow in the location: of a text or a list of texts one line is enough.
-    field = ".".join(str(part) for part in error["loc"][:1]) or "the body"
-    return f"{field}: {_PLAIN.get(error['type'], error['msg'])}"
+    field, *inside = error["loc"]
+    kind, limits = error["type"], error.get("ctx", {})
+    if kind == "list_type" or (kind == "string_type" and inside):
+        said = "must be a list of texts"
+    elif kind == "too_long":
+        said = f"has more than {limits['max_length']:,} texts"
+    else:
+        said = _PLAIN.get(kind, error["msg"])
+    return f"{field}: {said}"
 
 
 _PLAIN = {
     "extra_forbidden": "unknown field",
-    "string_type": "must be a text or a list of texts",
-    "list_type": "must be a text or a list of texts",
+    "string_type": "must be a text",
     "string_too_short": "is empty",
+    "too_short": "is empty",
     "missing": "is missing",
 }

@@ -52,7 +52,7 @@ class Served:
             most_tokens=settings.queue_tokens,
             told=metrics.batch,
         )
-        self._kept: OrderedDict[tuple[str, bytes], Vectors] = OrderedDict()  # the newest last
+        self._kept: OrderedDict[tuple[str | None, bytes], Vectors] = OrderedDict()  # the newest last
         self._most_kept = settings.cached_queries
 
     @property
@@ -64,11 +64,11 @@ class Served:
         """About how long what waits now will take to be encoded."""
         return self._batcher.wait_seconds()
 
-    async def vectors(self, texts: Sequence[str], who: str, deadline: float) -> tuple[Vectors, int]:
+    async def vectors(self, texts: Sequence[str], who: str | None, deadline: float) -> tuple[Vectors, Counts]:
         """Vectors of queries, float32 (len(texts), dim), and their tokens. What one asked before is remembered.
 
-        ``who`` has a memory of its own: how fast an answer is tells nobody what others have asked. Raises Overloaded,
-        TooLate, and what the encoder raises.
+        ``who`` has a memory of its own: how fast an answer is tells nobody what others have asked. None has
+        none. Raises Overloaded, TooLate, and what the encoder raises.
         """
         large = sum(map(len, texts)) > _LARGE
         tokens: Counts = await asyncio.to_thread(self.encoder.count, texts) if large else self.encoder.count(texts)
@@ -84,10 +84,10 @@ class Served:
             out[left] = await self._batcher.vectors([texts[row] for row in left], tokens[left], deadline)
             for row in left:
                 self._keep(keys[row], out[row])
-        return out, int(tokens.sum())
+        return out, tokens
 
-    def _keep(self, key: tuple[str, bytes], vector: Vectors) -> None:
-        if self._most_kept and np.isfinite(vector).all():
+    def _keep(self, key: tuple[str | None, bytes], vector: Vectors) -> None:
+        if key[0] is not None and self._most_kept and np.isfinite(vector).all():
             self._kept[key] = vector.copy()
             if len(self._kept) > self._most_kept:
                 self._kept.popitem(last=False)

@@ -63,6 +63,7 @@ class Server(ThreadingHTTPServer):
         self.slow = 0.0
         self.address = self.url  # as the configuration names it; may carry credentials
         self.space = ""  # another one gives other vectors
+        self.length = 1.0  # of each vector
         self.alive_for: int | None = None  # requests after which each connection is dropped without an answer
         self.of_poison = ""  # the fault of each request that holds a poisoned text; "" refuses it
 
@@ -151,7 +152,9 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._send(403, {"message": texts}, error="AccessDeniedException")
         if not fault and any(POISON in text for text in texts):
             return self._send(400, {"message": texts}, error="ValidationException")
-        vectors: list[Any] = [vector_of(self.server.space + text) for text in texts]
+        vectors: list[Any] = [
+            [self.server.length * part for part in vector_of(self.server.space + text)] for text in texts
+        ]
         order = list(range(len(texts)))
         if fault == "short":
             order.pop()

@@ -377,7 +377,7 @@ class _Lengths:
     def __init__(self, fails: int = 0) -> None:
         self.fails = fails
 
-    def scores(self, query: str, texts: Any) -> Any:
+    def scores(self, query: str, texts: Any, seconds: float | None = None) -> Any:
         from embedding.rerankers.base import NotReranked
 
         self.fails -= 1
