@@ -26,7 +26,6 @@ from jobs.serve import metrics
 from jobs.serve.access import Access, Forbidden, Grant, Unauthenticated
 from jobs.serve.batcher import WAIT, Overloaded, TooLate
 from jobs.serve.gate import Gate
-from jobs.serve.places import Places
 from jobs.serve.requests import BadRequest, EmbeddingsRequest, EmbedRequest, SearchBodyRequest, parse
 from jobs.serve.spaces import Served, Spaces
 from jobs.telemetry.error_reporting import describe
@@ -63,7 +62,6 @@ class Service:
         self._spaces, self._metrics, self._say = spaces, told, say
         self._under_way = 0
         self._busy = _error(429, "overloaded", str(Overloaded(1)), 1)
-        self._searches = Places(self._settings.searches)
 
     def app(self, life: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None) -> Starlette:
         """The ASGI application; ``life`` is entered before its first request, and left after its last."""
@@ -150,16 +148,16 @@ class Service:
         """The version that answers: the live one, or that of the space that is asked for, by header or as the model."""
         if (live := self._spaces.live) is None:
             raise Refused(503, "unavailable", "there is no live version of the index yet", 5)
-        named = model and model != self._config.model.name
-        space = request.headers.get(SPACE) or (model if named else "")
-        if not space:
+        space = request.headers.get(SPACE)
+        if not space and not model:
             return live
-        if (found := self._spaces.of_space(space)) is None:
-            there = ", ".join(one.space_id for one in self._spaces.served())
-            what = f"space {there}; the model is {self._config.model.name}"
-            status, code = (404, "model_not_found") if named else (409, "other_space")
-            raise Refused(status, code, f"another space is asked for than is served: {what}")
-        return found
+        for one in self._spaces.served():
+            if space in (None, "", one.space_id) and model in ("", one.model, one.space_id):
+                return one
+        there = "; ".join(f"space {one.space_id} of model {one.model}" for one in self._spaces.served())
+        known = not space or any(space == one.space_id for one in self._spaces.served())
+        status, code = (404, "model_not_found") if known else (409, "other_space")
+        raise Refused(status, code, f"another space or model is asked for than is served: {there}")
 
     # -- routes ------------------------------------------------------------------------------------------------------
 
@@ -174,7 +172,7 @@ class Service:
             {
                 "object": "list",
                 "data": [{"object": "embedding", "index": n, "embedding": row} for n, row in enumerate(rows)],
-                "model": asked.model or self._config.model.name,
+                "model": served.model,
                 "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             },
             served,
@@ -231,7 +229,7 @@ class Service:
         def ask() -> SearchBody:
             return search_body(searcher, query, searcher.answer(query, vector, rerank=rerank), self._links)
 
-        return await self._searches.run(ask, deadline)
+        return await self._spaces.searches.run(ask, deadline)
 
     async def _healthy(self, _: Request) -> Response:
         return _answer({"status": "ok"})
