@@ -6,7 +6,7 @@ Imports no encoder: a backend's module, and its library, is imported when an enc
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from embedding.encoders.spec import EncoderSpec, RemoteSettings
@@ -106,6 +106,11 @@ def _sagemaker(spec: EncoderSpec, settings: RemoteSettings) -> Service:
     return SageMakerService(settings)
 
 
+def _in_time(spec: EncoderSpec, settings: RemoteSettings) -> RemoteSettings:
+    """An endpoint whose requests take no longer than a call may."""
+    return settings if spec.seconds is None else replace(settings, timeout=min(settings.timeout, spec.seconds))
+
+
 def service(connect: Callable[[EncoderSpec, RemoteSettings], Service]) -> Backend:
     """A backend whose texts are encoded by a service: requests, retries and checks are ours, ``connect`` asks it."""
 
@@ -116,13 +121,13 @@ def service(connect: Callable[[EncoderSpec, RemoteSettings], Service]) -> Backen
 
         settings = spec.remote
         assert settings is not None  # the configuration demands it of a remote backend
-        opened = [(connect(spec, settings), settings)]
+        opened = [(connect(spec, of := _in_time(spec, settings)), of)]
         for fallback in settings.fallbacks:
             other = check_backend(fallback.backend)
             assert other is not None and other.connect is not None  # the configuration has seen to it
-            opened.append((other.connect(spec, of := settings.of(fallback)), of))
+            opened.append((other.connect(spec, of := _in_time(spec, settings.of(fallback))), of))
         endpoints = [Endpoint(number, *one) for number, one in enumerate(opened)]
-        return RemoteEncoder(Endpoints(endpoints, spec.probes, settings.hedge), settings)
+        return RemoteEncoder(Endpoints(endpoints, spec.probes, settings.hedge), settings, spec.seconds)
 
     return Backend(open_remote, connect=connect)
 

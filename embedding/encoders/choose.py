@@ -76,7 +76,7 @@ def _with_probes(spec: EncoderSpec) -> EncoderSpec:
 
     if spec.probes or spec.remote is None:
         return spec
-    alone = replace(spec, remote=replace(spec.remote, fallbacks=()))
+    alone = replace(spec, remote=replace(spec.remote, fallbacks=()), seconds=None)
     spec = replace(spec, probes=same_space.reference(spec, lambda: _load(alone)))
     if spec.purpose == "document":
         queries = replace(spec, purpose="query")

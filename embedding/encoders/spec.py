@@ -161,7 +161,8 @@ class EncoderSpec:
     is "". ``purpose`` matters to models that embed a query in another way than a document; ``prompts`` stand in place
     of the model's own. ``stored`` is where ``model`` is copied from, on a machine that has none yet. ``probes`` are the
     vectors by which endpoints of a managed model are proven to be of one space (float32), and ``owner`` tells the batch
-    jobs of one state from those of another.
+    jobs of one state from those of another. ``seconds`` is how long a managed model is asked for the texts of one call;
+    None: for as long as all attempts take.
     """
 
     backend: str
@@ -178,6 +179,7 @@ class EncoderSpec:
     stored: StoredModel | None = None
     probes: bytes = b""
     owner: str = ""
+    seconds: float | None = None
 
     @property
     def told(self) -> tuple[str, int]:

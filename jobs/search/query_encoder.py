@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -21,10 +22,19 @@ Counts = npt.NDArray[np.integer]
 
 
 class QueryEncoder:
-    """Encodes queries with the model of a pipeline's configuration; loads it on first use."""
+    """Encodes queries with the model of a pipeline's configuration; loads it on first use.
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
+    ``model`` is its name. ``longest`` is where it cuts a text off, in tokens; None where a service does, or does not.
+    ``at_once`` calls gain by running side by side: a service's, while those of this machine share its cores.
+    """
+
+    def __init__(self, pipeline: Pipeline, seconds: float | None = None) -> None:
+        """A service is asked for the texts of one call for so many ``seconds``; None: for as long as it may take."""
+        remote = pipeline.config.model.remote
+        self.model = pipeline.config.model.name
+        self.longest = None if remote else pipeline.space.max_tokens
+        self.at_once = remote.concurrency if remote else 1
+        self._pipeline, self._seconds = pipeline, seconds
         self._encoder: Encoder | None = None
         self._chunker: Chunker | None = None
 
@@ -55,7 +65,7 @@ class QueryEncoder:
     def _opened(self) -> tuple[Encoder, Chunker]:
         if self._encoder is None or self._chunker is None:
             with self._pipeline.progress.phase("loading the model"):
-                self._encoder = open_encoder(self._pipeline.encoder("query"))
+                self._encoder = open_encoder(replace(self._pipeline.encoder("query"), seconds=self._seconds))
                 self._chunker = Chunker(tokenizer_file(self._pipeline.model), self._pipeline.limits)
         return self._encoder, self._chunker
 
@@ -73,13 +83,14 @@ class QueryEncoder:
         self.close()
 
 
-def encoder_of_space(pipeline: Pipeline, space_id: str) -> QueryEncoder:
+def encoder_of_space(pipeline: Pipeline, space_id: str, seconds: float | None = None) -> QueryEncoder:
     """The encoder of a space that need not be the configured one: the same model in another cut, or an earlier model.
 
+    ``seconds`` as of QueryEncoder.
     Raises ConfigError, in one line, where the configuration cannot give it.
     """
     if space_id == pipeline.space_id:
-        return QueryEncoder(pipeline)
+        return QueryEncoder(pipeline, seconds)
     noted = pipeline.state.spaces().get(space_id)
     if noted is None:
         raise ConfigError(f"space {space_id} was not made by this state, and nothing says which model encodes for it")
@@ -94,4 +105,4 @@ def encoder_of_space(pipeline: Pipeline, space_id: str) -> QueryEncoder:
         raise ConfigError(
             f"space {space_id} is of model {model} with other weights, prompts, backend or settings than [model] gives"
         )
-    return QueryEncoder(other)
+    return QueryEncoder(other, seconds)

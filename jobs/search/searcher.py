@@ -173,10 +173,13 @@ class Searcher:
 
 
 @contextmanager
-def open_searcher(pipeline: Pipeline, version: str | None = None, *, rerank: bool = True) -> Iterator[Searcher]:
+def open_searcher(
+    pipeline: Pipeline, version: str | None = None, *, rerank: bool = True, seconds: float | None = None
+) -> Iterator[Searcher]:
     """A searcher over the live version in the configured space, or over any ``version``, with the encoder of its space.
 
-    The version is named and not the alias: that may move on to one of another space meanwhile. Raises EmbedmillError
+    The version is named and not the alias: that may move on to one of another space meanwhile. A remote model is asked
+    for the texts of one call for so many ``seconds``; None: for as long as it may take. Raises EmbedmillError
     where there is no index yet, SpaceMismatchError where the live one is of another space, and ConfigError for a
     version that is not there or whose model the configuration cannot give.
     """
@@ -186,12 +189,12 @@ def open_searcher(pipeline: Pipeline, version: str | None = None, *, rerank: boo
     if version is None:
         version = pipeline.live()
         pipeline.check_space(version)
-        encoder = QueryEncoder(pipeline)
+        encoder = QueryEncoder(pipeline, seconds)
     else:
         versions = index.versions()
         if version not in versions:
             raise ConfigError(f"there is no version {version!r} of the index; there are {', '.join(versions)}")
-        encoder = encoder_of_space(pipeline, index.space_of(version))
+        encoder = encoder_of_space(pipeline, index.space_of(version), seconds)
     searcher = Searcher(
         index, version, encoder, pipeline.config.search, open_reranking(pipeline.config) if rerank else None
     )

@@ -27,7 +27,6 @@ from jobs.serve.access import Access, Forbidden, Grant, Unauthenticated
 from jobs.serve.answers import JSON, SPACE, Refused, answered, error_answer, not_there
 from jobs.serve.batcher import WAIT, Overloaded, TooLate
 from jobs.serve.gate import Gate
-from jobs.serve.places import Places
 from jobs.serve.requests import BadRequest, EmbeddingsRequest, EmbedRequest, SearchBodyRequest, parse
 from jobs.serve.reranks import Reranks
 from jobs.serve.spaces import Served, Spaces
@@ -57,7 +56,6 @@ class Service:
         self._spaces, self._metrics, self._say = spaces, told, say
         self._under_way = 0
         self._busy = error_answer(429, "overloaded", str(Overloaded(1)), 1)
-        self._searches = Places(self._settings.searches)
         self._reranks = Reranks(self._settings.searches, self._settings.deadline_seconds, told.not_reranked, say)
 
     def app(self, life: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None) -> Starlette:
@@ -153,16 +151,16 @@ class Service:
         """The version that answers: the live one, or that of the space that is asked for, by header or as the model."""
         if (live := self._spaces.live) is None:
             raise Refused(503, "unavailable", "there is no live version of the index yet", 5)
-        named = model and model != self._config.model.name
-        space = request.headers.get(SPACE) or (model if named else "")
-        if not space:
+        space = request.headers.get(SPACE)
+        if not space and not model:
             return live
-        if (found := self._spaces.of_space(space)) is None:
-            there = ", ".join(one.space_id for one in self._spaces.served())
-            what = f"space {there}; the model is {self._config.model.name}"
-            status, code = (404, "model_not_found") if named else (409, "other_space")
-            raise Refused(status, code, f"another space is asked for than is served: {what}")
-        return found
+        for one in self._spaces.served():
+            if space in (None, "", one.space_id) and model in ("", one.model, one.space_id):
+                return one
+        there = "; ".join(f"space {one.space_id} of model {one.model}" for one in self._spaces.served())
+        known = not space or any(space == one.space_id for one in self._spaces.served())
+        status, code = (404, "model_not_found") if known else (409, "other_space")
+        raise Refused(status, code, f"another space or model is asked for than is served: {there}")
 
     # -- routes ------------------------------------------------------------------------------------------------------
 
@@ -178,7 +176,7 @@ class Service:
             {
                 "object": "list",
                 "data": [{"object": "embedding", "index": n, "embedding": row} for n, row in enumerate(rows)],
-                "model": asked.model or self._config.model.name,
+                "model": served.model,
                 "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             },
             served.space_id,
@@ -253,7 +251,7 @@ class Service:
                 answer = searcher.answer(query, vector, rerank=False)
             return search_body(searcher, query, answer, self._links)
 
-        return await self._searches.run(ask, deadline)
+        return await self._spaces.searches.run(ask, deadline)
 
     async def _healthy(self, _: Request) -> Response:
         return answered({"status": "ok"})

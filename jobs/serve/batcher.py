@@ -1,4 +1,8 @@
-"""Queries of many requests encoded together, by a budget of tokens; what waits is bounded, and told to come later."""
+"""Queries of many requests encoded together, by a budget of tokens; what waits is bounded, and told to come later.
+
+A request of many texts is encoded in pieces. Its next piece queues once the one before is done, so that others wait for
+a piece and not for all of it, and that it ends where its time does.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,6 +22,8 @@ Counts = npt.NDArray[np.integer]
 _MEMORY = 0.2  # weight of the newest batch in the speed that waiting times are told by
 WAIT = 0.5  # of its time, at most, may a request be expected to wait: in a rush all is slower than it was before
 _FIRST_SPEED = 20_000.0  # tokens a second, until a batch has been measured
+_PIECES = 4  # of a batch, that many texts of one request are encoded in
+_HOPE = 2.0  # times as fast as so far, at most, may a request's other pieces be expected to be
 
 
 class Overloaded(Exception):
@@ -42,11 +48,11 @@ class _Waiting:
 
 
 class Batcher:
-    """Encodes on one thread of its own what requests hand in; the calls are of one event loop.
+    """Encodes on threads of its own, ``at_once`` batches, what requests hand in; the calls are of one event loop.
 
     ``encode`` takes texts and their lengths in tokens and returns float32 (len(texts), dim). At most ``most_tokens``
     wait; a request that is larger by itself has a place when nothing else waits. ``told`` is given each batch's texts
-    and tokens.
+    and tokens. ``waiting_tokens`` are those of requests that have a place and are not being encoded yet.
     """
 
     def __init__(
@@ -55,56 +61,96 @@ class Batcher:
         *,
         batch_tokens: int,
         most_tokens: int,
+        at_once: int = 1,
         told: Callable[[int, int], None] = lambda texts, tokens: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.waiting_tokens = 0
         self._encode, self._told, self._clock = encode, told, clock
-        self._batch_tokens, self._most_tokens = batch_tokens, most_tokens
+        self._batch_tokens, self._most_tokens, self._at_once = batch_tokens, most_tokens, at_once
+        self._piece_tokens = max(1, batch_tokens * at_once // _PIECES)
         self._queue: deque[_Waiting] = deque()
-        self._under_way = 0  # tokens of the batch that is being encoded
-        self._speed = _FIRST_SPEED
-        self._thread = ThreadPoolExecutor(1, "encode")
-        self._worker: asyncio.Task[None] | None = None
+        self._queued = 0  # tokens of the queue: of a large request it has one piece
+        self._under_way = 0  # tokens that are being encoded
+        self._speed = _FIRST_SPEED  # of one batch
+        self._threads = ThreadPoolExecutor(at_once, "encode")
+        self._workers: set[asyncio.Task[None]] = set()
 
     def wait_seconds(self) -> float:
-        """About how long what waits now will take to be encoded."""
-        return (self.waiting_tokens + self._under_way) / self._speed
+        """About how long a request that came now would wait for others; 0 where a thread is free."""
+        if len(self._workers) < self._at_once:
+            return 0.0
+        return (self._queued + self._under_way) / (self._speed * self._at_once)
 
     async def vectors(self, texts: Sequence[str], tokens: Counts, deadline: float) -> Vectors:
         """Vectors of texts, float32 (len(texts), dim); NaN in the row of one that cannot be encoded.
 
         ``deadline`` is of the clock. Raises Overloaded where there is no place or it could not be kept, TooLate where
-        it has passed, and what ``encode`` raises.
+        it has passed or the texts are too many for it, and what ``encode`` raises.
         """
-        total = int(tokens.sum())
-        full = self._queue and self.waiting_tokens + total > self._most_tokens
-        if full or self.wait_seconds() > WAIT * (deadline - self._clock()):
+        began, total = self._clock(), int(tokens.sum())
+        if began >= deadline:
+            raise TooLate
+        large = total > self._piece_tokens and len(texts) > 1
+        ahead = self.waiting_tokens if large else self._queued
+        full = ahead and ahead + total > self._most_tokens
+        if full or self.wait_seconds() > WAIT * (deadline - began):
             raise Overloaded(max(1, math.ceil(self.wait_seconds())))
+        self.waiting_tokens += total
+        if not large:
+            return await self._handed_in(texts, tokens, total, deadline)
+        found: list[Vectors] = []
+        left = total
+        try:
+            for piece in self._pieces(tokens):
+                spent, done = self._clock() - began, total - left
+                # At its own pace so far, which is that of its share: what cannot be done in time is not gone on with.
+                if done and spent * left / done > _HOPE * (deadline - began - spent):
+                    raise TooLate
+                left -= (size := int(tokens[piece].sum()))
+                found.append(await self._handed_in(texts[piece], tokens[piece], size, deadline))
+        finally:
+            self.waiting_tokens -= left
+        return np.concatenate(found)
+
+    async def _handed_in(self, texts: Sequence[str], tokens: Counts, total: int, deadline: float) -> Vectors:
         asked = _Waiting(texts, tokens, total, deadline, asyncio.get_running_loop().create_future())
         self._queue.append(asked)
-        self.waiting_tokens += total
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work())
+        self._queued += total
+        if len(self._workers) < self._at_once:
+            self._workers.add(asyncio.create_task(self._work()))
         try:
             async with asyncio.timeout(max(0.0, deadline - self._clock())):
                 return await asked.answer
         except TimeoutError:
             raise TooLate from None
 
-    async def close(self) -> None:
-        """Wait for what is under way. Nothing may be asked any more."""
-        if self._worker is not None:
-            await self._worker
-        self._thread.shutdown()
+    async def close(self, seconds: float) -> bool:
+        """Wait so long for what is under way; nothing may be asked any more. Returns whether all has ended."""
+        if self._workers:
+            await asyncio.wait(self._workers, timeout=seconds)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        return not self._workers
+
+    def _pieces(self, tokens: Counts) -> Iterator[slice]:
+        """Rows of each piece, in order: of one text at least."""
+        ends = np.cumsum(tokens)
+        start = 0
+        while start < len(ends):
+            most = self._piece_tokens + (int(ends[start - 1]) if start else 0)
+            stop = max(start + 1, int(np.searchsorted(ends, most, "right")))
+            yield slice(start, stop)
+            start = stop
 
     async def _work(self) -> None:
         """Encode batch after batch until nothing waits."""
+        me = asyncio.current_task()
+        assert me is not None
         try:
             while batch := self._next_batch():
                 await self._answer(batch)
         finally:
-            self._worker = None
+            self._workers.discard(me)  # at once: what comes now begins another
 
     def _next_batch(self) -> list[_Waiting]:
         """Requests that are still wanted, in their order, of at most ``batch_tokens`` but of one at least."""
@@ -112,6 +158,7 @@ class Batcher:
         total = 0
         while self._queue and (not batch or total + self._queue[0].total <= self._batch_tokens):
             asked = self._queue.popleft()
+            self._queued -= asked.total
             self.waiting_tokens -= asked.total
             if not asked.answer.done() and self._clock() < asked.deadline:  # else nobody waits for it any more
                 batch.append(asked)
@@ -121,18 +168,18 @@ class Batcher:
     async def _answer(self, batch: Sequence[_Waiting]) -> None:
         texts = [text for asked in batch for text in asked.texts]
         tokens = np.concatenate([asked.tokens for asked in batch])
-        self._under_way = int(tokens.sum())
+        self._under_way += (encoded := int(tokens.sum()))
         began = self._clock()
         try:
-            found = await asyncio.get_running_loop().run_in_executor(self._thread, self._encode, texts, tokens)
+            found = await asyncio.get_running_loop().run_in_executor(self._threads, self._encode, texts, tokens)
         except Exception as error:
             for asked in batch:
                 if not asked.answer.done():
                     asked.answer.set_exception(error)
             return
         finally:
-            spent, encoded, self._under_way = self._clock() - began, self._under_way, 0
-        if spent > 0:
+            self._under_way -= encoded
+        if (spent := self._clock() - began) > 0:
             self._speed += _MEMORY * (encoded / spent - self._speed)
         self._told(len(texts), encoded)
         start = 0

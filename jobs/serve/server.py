@@ -1,20 +1,26 @@
-"""The process that serves: it follows the alias, and drains on a signal before it ends."""
+"""The process that serves: it has its port first, follows the alias, and drains on a signal before it ends.
+
+Nothing that it asks can keep it: what hangs in a call is left behind.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
 
-from embedding.errors import ResourceError
+from embedding.errors import ConfigError, ResourceError
+from jobs import termination
 from jobs.serve.app import Service
 from jobs.serve.metrics import ServeMetrics
 from jobs.serve.spaces import Spaces
@@ -23,6 +29,8 @@ if TYPE_CHECKING:
     from jobs.pipeline import Pipeline
 
 _ASKS = (signal.SIGINT, signal.SIGTERM)
+_WRITE_SECONDS = 1.0  # for answers that are given at the last moment
+_BACKLOG = 2_048  # connections that the kernel keeps for us; what is there is answered, or refused, at once
 
 
 class _Server(uvicorn.Server):
@@ -46,7 +54,9 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         again, self._service.draining = self._service.draining, True
-        if again or sig == signal.SIGINT:  # a person waits
+        if again:
+            termination.end_now(0)  # nothing here is written
+        if sig == signal.SIGINT:  # a person waits
             self.should_exit = True
             return
         end = threading.Timer(self._drain_seconds, setattr, (self, "should_exit", True))
@@ -57,7 +67,8 @@ class _Server(uvicorn.Server):
 def serve(pipeline: Pipeline, host: str, port: int, say: Callable[[str], None]) -> None:
     """Serve until a signal. ``say`` is given lines for a person.
 
-    Raises ResourceError where the port cannot be had, and EmbedmillError where what is live cannot be served.
+    Raises ConfigError for a host that is none and ResourceError where the port cannot be had. What is live
+    and cannot be served is told, and tried again.
     """
     settings = pipeline.config.serve
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # its errors have tracebacks
@@ -69,26 +80,71 @@ def serve(pipeline: Pipeline, host: str, port: int, say: Callable[[str], None]) 
     service = Service(pipeline, spaces, told, say)
     config = uvicorn.Config(
         service.app(),
-        host,
-        port,
         access_log=False,
         log_config=None,
         lifespan="off",
         proxy_headers=False,  # nothing here asks who the client is
         server_header=False,
-        timeout_graceful_shutdown=settings.drain_seconds + settings.deadline_seconds,  # type: ignore[arg-type]
+        timeout_graceful_shutdown=settings.deadline_seconds + _WRITE_SECONDS,  # type: ignore[arg-type]
     )
     server = _Server(config, service, settings.drain_seconds)
 
-    async def run() -> None:
+    async def run(sockets: list[socket.socket]) -> None:
         async with spaces.following():
             shown = f"[{host}]" if ":" in host else host
             live = spaces.live
+            for one in sockets:
+                _listen(one, host, port)
             say(f"http://{shown}:{port} serves {f'{live.version}, space {live.space_id}' if live else 'nothing yet'}")
-            await server.serve()
+            await server.serve(sockets)
 
-    try:
+    with ExitStack() as opened:
+        sockets = [opened.enter_context(one) for one in _bound(host, port)]
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:  # uvloop, where it is installed
-            runner.run(run())
-    except SystemExit:  # of uvicorn, for a port that is taken
-        raise ResourceError(f"--port: {host}:{port} cannot be had; another program has it, or it is not ours") from None
+            runner.run(run(sockets))
+    if not spaces.ended:
+        # An index or a service that is away keeps a thread for up to a minute, and the interpreter would wait for it.
+        # Nobody waits for its answer, and nothing here is written.
+        sys.stderr.flush()
+        termination.end_now(0)
+
+
+def _bound(host: str, port: int) -> list[socket.socket]:
+    """Sockets of all addresses of a host. They do not listen yet: until there is an answer, nobody is kept waiting."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        raise ConfigError(f"--host: {host} is no address, and no name of one") from None
+    sockets: list[socket.socket] = []
+    for family, kind, protocol, _, address in dict.fromkeys(found):
+        try:
+            one = socket.socket(family, kind, protocol)
+        except OSError:  # IPv6, where the kernel has none
+            continue
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # its other half is bound by itself
+        try:
+            one.bind(address)
+        except OSError as error:
+            one.close()
+            if error.errno == errno.EADDRNOTAVAIL:
+                continue
+            for other in sockets:
+                other.close()
+            raise _taken(host, port) from None
+        sockets.append(one)
+    if not sockets:
+        raise ConfigError(f"--host: {host} is no address of this machine")
+    return sockets
+
+
+def _listen(one: socket.socket, host: str, port: int) -> None:
+    try:
+        one.listen(_BACKLOG)
+    except OSError:  # another program that began beside this one was faster
+        raise _taken(host, port) from None
+
+
+def _taken(host: str, port: int) -> ResourceError:
+    return ResourceError(f"--port: {host}:{port} cannot be had; another program has it, or it is not ours")

@@ -7,9 +7,11 @@ between the two steps of a search mixes nothing.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,8 @@ import numpy as np
 
 from embedding.errors import EmbedmillError
 from jobs.search.searcher import open_searcher
-from jobs.serve.batcher import Batcher, Counts, Vectors
+from jobs.serve.batcher import Batcher, Counts, TooLate, Vectors
+from jobs.serve.places import Places
 from jobs.telemetry.error_reporting import describe
 
 if TYPE_CHECKING:
@@ -26,30 +29,38 @@ if TYPE_CHECKING:
     from jobs.serve.metrics import ServeMetrics
 
 _LARGE = 20_000  # characters, from which counting tokens would hold up other requests
+_COUNTED = 64  # texts, after which it is asked whether somebody still waits
+_END_SECONDS = 1.0  # that a call which nobody waits for any more is given to end
 _WARM_UP = "how long"  # of no customer: makes the encoder ready before the first request
 
 
 class Served:
-    """One version with its encoder. ``users`` are requests that have it in hand."""
+    """One version with its encoder and the name of its ``model``. ``users`` are requests that have it in hand."""
 
-    def __init__(self, pipeline: Pipeline, version: str, metrics: ServeMetrics) -> None:
-        """Open a version and encode a first query. Raises EmbedmillError where the configuration cannot give it."""
+    def __init__(self, pipeline: Pipeline, version: str, metrics: ServeMetrics, counting: Places) -> None:
+        """Open a version and encode a first query; long bodies are counted in the places of ``counting``.
+
+        Raises EmbedmillError where the configuration cannot give it.
+        """
         settings = pipeline.config.serve
         self._open = ExitStack()
         try:
-            self.searcher: Searcher = self._open.enter_context(open_searcher(pipeline, version))
+            self.searcher: Searcher = self._open.enter_context(
+                open_searcher(pipeline, version, seconds=settings.deadline_seconds)
+            )
             self.encoder = self.searcher.encoder
             self.dim = self.encoder.encode([_WARM_UP]).shape[1]
         except BaseException:
             self._open.close()
             raise
-        self.version, self.space_id = version, self.searcher.space_id
+        self.version, self.space_id, self.model = version, self.searcher.space_id, self.encoder.model
         self.users = 0
-        self._metrics = metrics
+        self._metrics, self._counting = metrics, counting
         self._batcher = Batcher(
             self.encoder.encode,
             batch_tokens=settings.batch_tokens,
             most_tokens=settings.queue_tokens,
+            at_once=self.encoder.at_once,
             told=metrics.batch,
         )
         self._kept: OrderedDict[tuple[str | None, bytes], Vectors] = OrderedDict()  # the newest last
@@ -70,8 +81,11 @@ class Served:
         ``who`` has a memory of its own: how fast an answer is tells nobody what others have asked. None has
         none. Raises Overloaded, TooLate, and what the encoder raises.
         """
-        large = sum(map(len, texts)) > _LARGE
-        tokens: Counts = await asyncio.to_thread(self.encoder.count, texts) if large else self.encoder.count(texts)
+        if sum(map(len, texts)) > _LARGE:
+            tokens = await self._counting.run(partial(self._counted, texts, deadline), deadline)
+        else:
+            tokens = self.encoder.count(texts)
+        encoded = tokens if self.encoder.longest is None else np.minimum(tokens, self.encoder.longest)
         keys = [(who, blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()) for text in texts]
         found = {row: self._kept[key] for row, key in enumerate(keys) if key in self._kept}
         for row in found:
@@ -81,10 +95,19 @@ class Served:
         for row, vector in found.items():
             out[row] = vector
         if left := [row for row in range(len(texts)) if row not in found]:
-            out[left] = await self._batcher.vectors([texts[row] for row in left], tokens[left], deadline)
+            out[left] = await self._batcher.vectors([texts[row] for row in left], encoded[left], deadline)
             for row in left:
                 self._keep(keys[row], out[row])
         return out, tokens
+
+    def _counted(self, texts: Sequence[str], deadline: float) -> Counts:
+        """Lengths of texts; it ends soon after nobody waits for them any more."""
+        found = []
+        for start in range(0, len(texts), _COUNTED):
+            if time.monotonic() > deadline:
+                raise TooLate
+            found.append(self.encoder.count(texts[start : start + _COUNTED]))
+        return np.concatenate(found)
 
     def _keep(self, key: tuple[str | None, bytes], vector: Vectors) -> None:
         if key[0] is not None and self._most_kept and np.isfinite(vector).all():
@@ -92,29 +115,37 @@ class Served:
             if len(self._kept) > self._most_kept:
                 self._kept.popitem(last=False)
 
-    async def close(self) -> None:
-        """End the encoder; the index is the pipeline's."""
-        await self._batcher.close()
-        await asyncio.to_thread(self._open.close)
+    async def drained(self, seconds: float) -> bool:
+        """Wait so long for what is being encoded; nothing may be asked any more. Returns whether all has ended."""
+        return await self._batcher.close(seconds)
+
+    def close(self) -> None:
+        """Let go of the encoder, which nothing uses any more; the index is the pipeline's."""
+        self._open.close()
 
 
 class Spaces:
-    """What is served now, looked up anew every few seconds. ``lost`` is why the index could not be asked, "" else."""
+    """What is served now, looked up anew every few seconds. ``lost`` is why the index could not be asked, "" else.
+
+    ``searches`` are places for calls of the index. ``ended`` says, after ``following``, whether no thread is left that
+    is still in a call.
+    """
 
     def __init__(self, pipeline: Pipeline, metrics: ServeMetrics, say: Callable[[str], None]) -> None:
         self.lost = ""
         self.live: Served | None = None
         self._former: Served | None = None
+        self.ended = False
+        self.searches = Places(pipeline.config.serve.searches, "search")
+        self._counting = Places(1, "count")  # which has all cores by itself
+        self._looking = Places(1, "follow")
         self._leaving: list[Served] = []
+        self._reason = ""  # that was told last
         self._pipeline, self._metrics, self._say = pipeline, metrics, say
 
     def served(self) -> list[Served]:
         """What answers now, the live one first."""
         return [one for one in (self.live, self._former) if one is not None]
-
-    def of_space(self, space_id: str) -> Served | None:
-        """What answers in a space."""
-        return next((one for one in self.served() if one.space_id == space_id), None)
 
     @contextmanager
     def used(self, served: Served) -> Iterator[Served]:
@@ -130,25 +161,22 @@ class Spaces:
 
         What fails is told once and leaves things as they are. Raises nothing but what ends the process.
         """
+        lost = missing = ""
         try:
-            live, versions = await asyncio.to_thread(self._look)
-            if live is not None and (self.live is None or live != self.live.version):
+            live, spaces = await self._looking.run(self._look)
+            self._forget(spaces)
+            if live is None:
+                missing = f"there is no index {self._pipeline.config.index.name!r} yet; run `embedmill run` first"
+            elif self.live is None or live != self.live.version:
                 await self._take(live)
-            if self._former is not None and self._former.version not in versions:
-                self._leaving.append(self._former)
-                self._former = None
-            lost = ""
         except EmbedmillError as error:
             lost = str(error)
         except Exception as error:  # its message could quote anything
             lost = describe(error)
-        if lost and lost != self.lost:
-            self._say(lost)
-        self.lost = lost
-        idle = [one for one in self._leaving if not one.users]
-        self._leaving = [one for one in self._leaving if one.users]
-        for one in idle:
-            await one.close()
+        if (reason := lost or missing) and reason != self._reason:
+            self._say(reason)
+        self.lost, self._reason = lost, reason
+        self._leaving = [one for one in self._leaving if one.users or not await self._end(one)]
         self._metrics.served([(one.space_id, one.version) for one in self.served()])
 
     @asynccontextmanager
@@ -163,27 +191,58 @@ class Spaces:
             following.cancel()
             with suppress(asyncio.CancelledError):
                 await following
-            for one in [*self.served(), *self._leaving]:
-                await one.close()
+            ended = await asyncio.gather(
+                *(self._end(one) for one in [*self.served(), *self._leaving]),
+                *(places.close(_END_SECONDS) for places in (self.searches, self._counting)),
+            )
+            self.ended = all([*ended, await self._looking.close(_END_SECONDS)])
+
+    async def _end(self, one: Served) -> bool:
+        """Let go of a version. Returns whether that was done: what is still encoded is waited for a moment only."""
+        if not await one.drained(_END_SECONDS):
+            return False
+        try:
+            await self._looking.run(one.close, time.monotonic() + _END_SECONDS)
+        except TooLate:
+            return False
+        return True
 
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(self._pipeline.config.serve.reload_seconds)
             await self.refresh()
 
-    def _look(self) -> tuple[str | None, list[str]]:
+    def _look(self) -> tuple[str | None, dict[str, str]]:
+        """The live version, and the spaces of versions that are served. Makes no index, and holds none in vain."""
+        if not self._pipeline.has_index():
+            return None, {}
         index = self._pipeline.index()
-        return index.live(), list(index.versions())
+        live, there = index.live(), index.versions()
+        if live is None and not self.served():
+            self._pipeline.close()  # the first run may need it for itself
+        return live, {one.version: index.space_of(one.version) for one in self.served() if one.version in there}
+
+    def _forget(self, spaces: Mapping[str, str]) -> None:
+        """No longer serve a version that was made anew in another space, and no former one that was dropped."""
+        if (live := self.live) is not None and spaces.get(live.version, live.space_id) != live.space_id:
+            self._leaving.append(live)
+            self.live = None
+            self._say(f"{live.version} was made anew in another space than {live.space_id}")
+        if (former := self._former) is not None and spaces.get(former.version) != former.space_id:
+            self._leaving.append(former)
+            self._former = None
 
     async def _take(self, version: str) -> None:
+        before = self.live
         if self._former is not None and self._former.version == version:  # a rollback
-            self.live, self._former = self._former, self.live
+            self.live, self._former = self._former, before
         else:
-            opened = await asyncio.to_thread(Served, self._pipeline, version, self._metrics)
-            if self._former is not None:
-                self._leaving.append(self._former)
-            self.live, self._former = opened, self.live
-        assert self.live is not None
-        if self._former is not None:
+            self.live = await self._looking.run(partial(Served, self._pipeline, version, self._metrics, self._counting))
+            if before is not None:
+                if self._former is not None:
+                    self._leaving.append(self._former)
+                self._former = before
+        if before is not None:
             self._metrics.cut_over()
+        if before is not None or self._reason:
             self._say(f"{self.live.version} is live now (space {self.live.space_id})")

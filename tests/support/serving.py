@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jwt
 
@@ -39,9 +39,12 @@ def token(team: str | list[str] | None, *, key: str = SECRET, seconds: float = 6
 
 
 class Serving:
-    """The command in a process of its own, until ``stop``. ``log`` is all that it has said."""
+    """The command in a process of its own, until ``stop`` or the end of a block. ``log`` is all that it has said.
 
-    def __init__(self, config: Path, *, host: str = "127.0.0.1", **settings: str) -> None:
+    It is ready when this returns, or has said the words to ``wait_for``.
+    """
+
+    def __init__(self, config: Path, *, host: str = "127.0.0.1", wait_for: str = "", **settings: str) -> None:
         [self.port] = free_ports(1)
         self._log = config.parent / "serve.log"
         environment = {f"EMBEDMILL__SERVE__{name.upper()}": value for name, value in settings.items()}
@@ -63,13 +66,20 @@ class Serving:
                 stderr=log,
                 env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
             )
-        self._wait()
+        self._wait(wait_for)
 
-    def _wait(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def _wait(self, words: str) -> None:
         deadline = time.monotonic() + START_SECONDS
         while self.process.poll() is None and time.monotonic() < deadline:
             try:
-                if self.get("/readyz").status == 200:
+                if words in self.log if words else self.get("/readyz").status == 200:
                     return
             except OSError:
                 pass

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from embedding.encoders.remote.service import TryAgain
 
 
 class AdaptiveLimit:
@@ -40,10 +43,15 @@ class AdaptiveLimit:
             self._era += 1
 
     @contextmanager
-    def slot(self) -> Iterator[int]:
-        """Wait for a place, and hold it. Yields what ``pushed_back`` wants to know."""
+    def slot(self, until: float | None = None) -> Iterator[int]:
+        """Wait for a place, and hold it. Yields what ``pushed_back`` wants to know.
+
+        Raises TryAgain where there is none ``until`` then, of the monotonic clock.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._busy < int(self._limit))
+            seconds = None if until is None else until - time.monotonic()
+            if not self._changed.wait_for(lambda: self._busy < int(self._limit), seconds):
+                raise TryAgain("no place for another request in its time", full=True)
             self._busy += 1
             era = self._era
         try:

@@ -43,15 +43,21 @@ class Endpoint:
         self._counting = threading.Lock()
 
     def ask(
-        self, texts: Sequence[str], tokens: npt.NDArray[np.integer], meter: Meter | None = None
+        self,
+        texts: Sequence[str],
+        tokens: npt.NDArray[np.integer],
+        meter: Meter | None = None,
+        *,
+        until: float | None = None,
     ) -> npt.NDArray[np.float32]:
         """Vectors of some texts, float32 of shape (len(texts), dim), in as many requests as its limits ask for.
 
         ``tokens`` are the texts' lengths. What is answered is counted, and with a ``meter`` as long as that is open.
+        Nothing is sent after ``until``, of the monotonic clock.
         Raises TryAgain, RefusedInput or ConfigError.
         """
         found = [
-            self._request(texts[start:stop], int(tokens[start:stop].sum()), meter)
+            self._request(texts[start:stop], int(tokens[start:stop].sum()), meter, until)
             for start, stop in self.requests(tokens)
         ]
         return found[0] if len(found) == 1 else np.concatenate(found)
@@ -68,9 +74,11 @@ class Endpoint:
         if len(tokens):
             yield start, len(tokens)
 
-    def _request(self, texts: Sequence[str], known: int, meter: Meter | None) -> npt.NDArray[np.float32]:
+    def _request(
+        self, texts: Sequence[str], known: int, meter: Meter | None, until: float | None
+    ) -> npt.NDArray[np.float32]:
         try:
-            with self.limit.slot() as era:
+            with self.limit.slot(until) as era:
                 began, fault = time.time_ns(), ""
                 try:
                     answer = self.service.ask(texts)

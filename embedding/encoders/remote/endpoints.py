@@ -63,17 +63,24 @@ class Endpoints:
             except TryAgain as error:
                 log.warning("endpoint %s does not answer (%s); it is proven before it is used", endpoint.name, error)
 
-    def ask(self, texts: Sequence[str], tokens: npt.NDArray[np.integer], *, plain: bool = False) -> Vectors:
+    def ask(
+        self,
+        texts: Sequence[str],
+        tokens: npt.NDArray[np.integer],
+        *,
+        plain: bool = False,
+        until: float | None = None,
+    ) -> Vectors:
         """Vectors of some texts from the first endpoint that can give them, float32 of shape (len(texts), dim).
 
-        Texts that are ``plain`` can be the cause of no failure. Raises RefusedInput, TryAgain where no endpoint
-        answers, ConfigError where all deny access, and SpaceMismatchError.
+        Texts that are ``plain`` can be the cause of no failure. Nothing is sent after ``until``. Raises RefusedInput,
+        TryAgain where no endpoint answers, ConfigError where all deny access, and SpaceMismatchError.
         """
         held: list[tuple[Endpoint, int, TryAgain | ConfigError]] = []  # failures that the texts may be to blame for
         faults: list[TryAgain | ConfigError] = []
         for endpoint, ticket in self._admitted():
             try:
-                vectors = self._answer(endpoint, ticket, texts, tokens)
+                vectors = self._answer(endpoint, ticket, texts, tokens, until)
             except (TryAgain, ConfigError) as error:
                 faults.append(error)
                 if plain or not endpoint.proven or not endpoint.breaker.closed:
@@ -123,25 +130,30 @@ class Endpoints:
             same_space.prove(endpoint, self._expected)
 
     def _answer(
-        self, endpoint: Endpoint, ticket: int, texts: Sequence[str], tokens: npt.NDArray[np.integer]
+        self,
+        endpoint: Endpoint,
+        ticket: int,
+        texts: Sequence[str],
+        tokens: npt.NDArray[np.integer],
+        until: float | None,
     ) -> Vectors:
         """One endpoint's answer; with hedging that of the next one, where that is there first."""
         self._prove(endpoint)
         hedging = self._hedging
         if hedging is None:
-            vectors = endpoint.ask(texts, tokens)
+            vectors = endpoint.ask(texts, tokens, until=until)
             endpoint.succeeded(ticket)
             return vectors
         hedging.began()
         answers: queue.SimpleQueue[tuple[_Asked, Vectors | Exception]] = queue.SimpleQueue()
-        first = self._ask_beside(endpoint, ticket, texts, tokens, answers)
+        first = self._ask_beside(endpoint, ticket, texts, tokens, answers, until)
         under_way = [first]
         try:
             asked, found = answers.get(timeout=hedging.patience(endpoint.number))
         except queue.Empty:
             if (second := self._second(endpoint)) is not None:
                 second[0].count_hedged()
-                under_way.append(self._ask_beside(*second, texts, tokens, answers))
+                under_way.append(self._ask_beside(*second, texts, tokens, answers, until))
             asked, found = answers.get()
         lost = None
         if isinstance(found, Exception) and not isinstance(found, SpaceMismatchError) and len(under_way) > 1:
@@ -173,6 +185,7 @@ class Endpoints:
         texts: Sequence[str],
         tokens: npt.NDArray[np.integer],
         answers: queue.SimpleQueue[tuple[_Asked, Vectors | Exception]],
+        until: float | None,
     ) -> _Asked:
         """Ask in a thread that may be left behind: it tells the breaker and counts, whoever still waits."""
         asked = _Asked(endpoint, ticket, Meter(int(tokens.sum())), time.monotonic())
@@ -180,7 +193,7 @@ class Endpoints:
         def ask() -> None:
             try:
                 self._prove(endpoint)
-                vectors = endpoint.ask(texts, tokens, asked.meter)
+                vectors = endpoint.ask(texts, tokens, asked.meter, until=until)
             except Exception as error:
                 if asked.meter.closed:  # another answered the same
                     self._blame(endpoint, ticket, error)
