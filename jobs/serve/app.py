@@ -30,6 +30,7 @@ from jobs.serve.gate import Gate
 from jobs.serve.requests import BadRequest, EmbeddingsRequest, EmbedRequest, SearchBodyRequest, parse
 from jobs.serve.reranks import Reranks
 from jobs.serve.spaces import Served, Spaces
+from jobs.telemetry import request_tracing
 from jobs.telemetry.error_reporting import describe
 
 if TYPE_CHECKING:
@@ -89,7 +90,9 @@ class Service:
             began = time.perf_counter()
             self._under_way += 1
             try:
-                response = await self._guarded(request, handler)
+                with request_tracing.request(f"POST {route}", request.headers) as tell:
+                    response = await self._guarded(request, handler)
+                    tell(route, response.status_code, response.headers.get(SPACE, ""))
             finally:
                 self._under_way -= 1
             self._metrics.requests.labels(route, str(response.status_code)).inc()
@@ -207,7 +210,8 @@ class Service:
         self, served: Served, texts: list[str], who: str | None, deadline: float
     ) -> tuple[Vectors, Counts]:
         """As Served.vectors; Refused where a text has none."""
-        vectors, tokens = await served.vectors(texts, who, deadline)
+        with request_tracing.step("encode queries", gen_ai__operation__name="embeddings", embedmill__texts=len(texts)):
+            vectors, tokens = await served.vectors(texts, who, deadline)
         if len(bad := np.flatnonzero(~np.isfinite(vectors).all(axis=1))):
             raise Refused(422, "not_encodable", f"the model has no vector for text {bad[0]} (from 0)")
         return vectors, tokens
@@ -251,7 +255,8 @@ class Service:
                 answer = searcher.answer(query, vector, rerank=False)
             return search_body(searcher, query, answer, self._links)
 
-        return await self._spaces.searches.run(ask, deadline)
+        with request_tracing.step("search the index", db__operation__name="search", embedmill__mode=query.mode):
+            return await self._spaces.searches.run(ask, deadline)
 
     async def _healthy(self, _: Request) -> Response:
         return answered({"status": "ok"})

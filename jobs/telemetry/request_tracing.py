@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 from jobs.telemetry import tracing
 
-Told = Callable[..., None]
+Tell = Callable[[str, int, str], None]
 
 
 @contextmanager
-def request(name: str, headers: Mapping[str, str]) -> Iterator[Told]:
-    """A span of a request around the block. What is yielded takes its attributes ("__" for a dot)."""
+def request(name: str, headers: Mapping[str, str]) -> Iterator[Tell]:
+    """A span of a request around the block; what is yielded takes route, status and space of the answer."""
     tracer = tracing.tracer() if tracing.enabled() else None
     if tracer is None:
         yield _untold
@@ -25,41 +25,41 @@ def request(name: str, headers: Mapping[str, str]) -> Iterator[Told]:
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     said = {key: headers[key] for key in ("traceparent", "tracestate") if key in headers}
-    with tracer.start_as_current_span(
-        name,
-        TraceContextTextMapPropagator().extract(said),
-        SpanKind.SERVER,
-        record_exception=False,  # its message could quote anything
-        set_status_on_exception=False,
-    ) as span:
+    asker = TraceContextTextMapPropagator().extract(said)
+    with tracer.start_as_current_span(name, asker, SpanKind.SERVER, **_WITHOUT_MESSAGES) as span:
 
-        def tell(**attributes: tracing.Value) -> None:
-            span.set_attributes(tracing.dotted(attributes))
-            if int(attributes.get("http__response__status_code", 0)) >= 500:
+        def tell(route: str, status: int, space: str) -> None:
+            span.set_attributes(
+                {"http.request.method": "POST", "http.route": route, "http.response.status_code": status}
+            )
+            if space:
+                span.set_attribute("embedmill.space_id", space)
+            if status >= 500:
                 span.set_status(Status(StatusCode.ERROR))
 
         yield tell
 
 
 @contextmanager
-def step(name: str, **attributes: tracing.Value) -> Iterator[Told]:
+def step(name: str, **attributes: tracing.Value) -> Iterator[None]:
     """A span of a step within the request of this task; nothing where requests are not traced."""
     tracer = tracing.tracer() if tracing.enabled() else None
     if tracer is None:
-        yield _untold
+        yield
         return
     from opentelemetry.trace import Status, StatusCode
 
-    with tracer.start_as_current_span(
-        name, attributes=tracing.dotted(attributes), record_exception=False, set_status_on_exception=False
-    ) as span:
+    with tracer.start_as_current_span(name, attributes=tracing.dotted(attributes), **_WITHOUT_MESSAGES) as span:
         try:
-            yield lambda **more: span.set_attributes(tracing.dotted(more))
+            yield
         except Exception as error:
             span.set_status(Status(StatusCode.ERROR, type(error).__name__))
             span.set_attribute("error.type", type(error).__name__)
             raise
 
 
-def _untold(**_: tracing.Value) -> None:
+_WITHOUT_MESSAGES = {"record_exception": False, "set_status_on_exception": False}  # they could quote anything
+
+
+def _untold(route: str, status: int, space: str) -> None:
     """Nobody asks for traces."""
