@@ -150,6 +150,7 @@ class Spaces:
         for one in idle:
             await one.close()
         self._metrics.served([(one.space_id, one.version) for one in self.served()])
+        self._metrics.reached.set(not lost)
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
