@@ -1,4 +1,4 @@
-"""Dashboards are generated, parse, and ask for series that there are. tests/end_to_end/test_prometheus.py has them answered."""
+"""Dashboards are generated, parse, and ask for series that there are. tests/end_to_end has them answered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobs.config import load_config
 from jobs.metrics.series import PREFIX
 from jobs.serve.metrics import PREFIX as SERVE_PREFIX
 from jobs.serve.metrics import ServeMetrics
-from tests.support.dashboards import dashboards, expressions, generated
+from tests.support.dashboards import RUNS, SERVING, dashboards, expressions, generated
 from tests.support.paths import ROOT
 from tests.support.series import labels
 
@@ -25,6 +25,7 @@ LABELS = labels()
 
 def test_the_files_are_what_the_generator_writes() -> None:
     assert generated() == FILES, "python deploy/grafana/dashboards.py"
+    assert set(FILES) == {*RUNS, *SERVING}, "each is answered in tests/end_to_end"
 
 
 @pytest.mark.parametrize("name", FILES)
