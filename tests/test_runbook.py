@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.metrics.series import BY_NAME, PREFIX
+from jobs.metrics.series import PREFIX
 from tests.support.command_line import invoke
 from tests.support.paths import ROOT
+from tests.support.series import labels
 from tests.support.workspace import Workspace
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -32,13 +33,19 @@ def test_an_alert_waits_has_a_severity_and_a_page(rule: dict[str, Any]) -> None:
 
 
 def test_alerts_name_series_that_there_are() -> None:
-    named = {name for rule in RULES for name in re.findall(rf"\b{PREFIX}(\w+)", rule["expr"])}
-    assert named <= BY_NAME.keys(), named - BY_NAME.keys()
+    named = {name for rule in RULES for name in re.findall(rf"\b{PREFIX}\w+", rule["expr"])}
+    assert named <= labels().keys(), named - labels().keys()
 
 
 def test_every_alert_is_tested() -> None:
-    tests = yaml.safe_load((PROMETHEUS / "embedmill.test.yaml").read_text())["tests"]
-    fired = {one["alertname"] for test in tests for one in test["alert_rule_test"] if one["exp_alerts"]}
+    files = [yaml.safe_load(file.read_text()) for file in PROMETHEUS.glob("*.test.yaml")]
+    fired = {
+        one["alertname"]
+        for file in files
+        for test in file["tests"]
+        for one in test["alert_rule_test"]
+        if one["exp_alerts"]
+    }
     assert fired == {rule["alert"] for rule in RULES}
 
 
@@ -49,7 +56,12 @@ def test_every_exit_code_has_a_page() -> None:
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool (Debian: prometheus)")
 @pytest.mark.parametrize(
-    "words", [("check", "rules", "embedmill.rules.yaml"), ("test", "rules", "embedmill.test.yaml")]
+    "words",
+    [
+        ("check", "rules", "embedmill.rules.yaml"),
+        ("test", "rules", "embedmill.test.yaml"),
+        ("test", "rules", "serving.test.yaml"),
+    ],
 )
 def test_prometheus_itself_takes_the_rules_and_fires_as_it_should(words: tuple[str, ...]) -> None:
     done = subprocess.run(["promtool", *words], cwd=PROMETHEUS, capture_output=True, text=True, check=False)

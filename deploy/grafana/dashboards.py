@@ -181,21 +181,113 @@ CAPACITY = (
         legend="{{command}}",
     ),
 )
+_REQUESTS = f"rate({of('serve_requests_total')}[5m])"
+
+
+def _share(code: str) -> str:
+    """Share of the requests that got this status, an expression: 0, not nothing, where none did."""
+    matcher = f'code=~"{code}"'
+    some = f"rate({of('serve_requests_total', matcher)}[5m])"
+    return f"(sum by (index) ({some}) or 0 * sum by (index) ({_REQUESTS})) / sum by (index) ({_REQUESTS})"
+
+
+def _seconds(quantile: float) -> str:
+    """A quantile of the time of requests, by route."""
+    buckets = f"rate({of('serve_request_duration_seconds_bucket')}[5m])"
+    return f"histogram_quantile({quantile}, sum by (index, route, le) ({buckets}))"
+
+
+_CACHED = f"sum by (index) (rate({of('serve_cached_queries_total')}[5m]))"
+_ENCODED = f"sum by (index) (rate({of('serve_batch_texts_sum')}[5m]))"
+SERVING = (
+    Drawn(
+        "Reaches the index",
+        "0: a process cannot ask the index, or cannot open what is live in it.",
+        f"min by (index) ({of('serve_index_reached')})",
+        number=True,
+        bad=1,
+        low_is_bad=True,
+    ),
+    Drawn("Failed", "Share of requests that got 5xx.", _share("5.."), "percentunit", number=True, bad=0.01),
+    Drawn(
+        "Refused for want of place",
+        "Share of requests that got 429: more is asked than can be encoded or searched in time.",
+        _share("429"),
+        "percentunit",
+        number=True,
+        bad=0.05,
+    ),
+    Drawn(
+        "p99",
+        "One request in a hundred takes longer; the slowest route.",
+        f"max by (index) ({_seconds(0.99)})",
+        "s",
+        number=True,
+        bad=1,
+    ),
+    Drawn(
+        "Requests a second",
+        "By status. 401 and 403 that rise: a key or a claim has changed.",
+        f"sum by (index, code) ({_REQUESTS})",
+        "reqps",
+        legend="{{index}} {{code}}",
+    ),
+    Drawn(
+        "What answers",
+        "Processes by space and version; two lines cross in a cutover.",
+        f"count by (index, space_id, version) ({of('serve_space_info')})",
+        legend="{{version}} in {{space_id}}",
+    ),
+    Drawn("p50 by route", "Half of the requests take longer.", _seconds(0.5), "s", legend="{{index}} {{route}}"),
+    Drawn(
+        "p99 by route",
+        "Those that are refused without a place are not in it.",
+        _seconds(0.99),
+        "s",
+        legend="{{index}} {{route}}",
+    ),
+    Drawn(
+        "Tokens that wait",
+        "For the encoder, the fullest process: a queue that stays is too few processes.",
+        f"max by (index) ({of('serve_waiting_tokens')})",
+    ),
+    Drawn(
+        "Texts in a batch",
+        "On average: 1 is an encoder without a rush.",
+        f"{_ENCODED} / sum by (index) (rate({of('serve_batch_texts_count')}[5m]))",
+    ),
+    Drawn(
+        "Tokens encoded a second",
+        "Of all processes.",
+        f"sum by (index) (rate({of('serve_encoded_tokens_total')}[5m]))",
+    ),
+    Drawn(
+        "Queries remembered",
+        "Share whose vectors were not encoded again.",
+        f"{_CACHED} / ({_CACHED} + {_ENCODED})",
+        "percentunit",
+    ),
+)
 DASHBOARDS: dict[str, tuple[str, Sequence[Drawn]]] = {
     "overview": ("embedmill: fresh, complete, affordable", OVERVIEW),
     "run": ("embedmill: a run", RUN),
     "capacity": ("embedmill: capacity", CAPACITY),
+    "serving": ("embedmill: serving queries", SERVING),
 }
+# What has a value for each index: an installation may serve without a place that runs are told to.
+_INDEXES = {"serving": "embedmill_serve_index_reached"}
+_WINDOWS = {"serving": ("now-6h", "1m")}  # from when on, and how often it is drawn anew
 
 
 def build(uid: str, title: str, panels: Sequence[Drawn]) -> str:
     """The JSON of a dashboard."""
+    since, refresh = _WINDOWS.get(uid, ("now-30d", "5m"))
     made = (
         dashboard.Dashboard(title)
         .uid(f"embedmill-{uid}")
         .tags(["embedmill"])
-        .time("now-30d", "now")
-        .refresh("5m")
+        .time(since, "now")
+        .refresh(refresh)
         .timezone("browser")
         .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
         .with_variable(
@@ -203,7 +295,7 @@ def build(uid: str, title: str, panels: Sequence[Drawn]) -> str:
             .label("Index")
             .hide(VariableHide.DONT_HIDE)
             .datasource(SOURCE)
-            .query("label_values(embedmill_info, index)")
+            .query(f"label_values({_INDEXES.get(uid, 'embedmill_info')}, index)")
             .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
             .multi(True)
             .include_all(True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import get_args
@@ -23,6 +23,9 @@ from jobs.config import Config
 from jobs.config_fields import ReadStorage, Storage
 from jobs.config_sections import RERANKERS, Model, Search, StateTarget
 from jobs.metrics.series import PREFIX, SERIES
+from jobs.serve.metrics import PREFIX as SERVE_PREFIX
+from jobs.serve.metrics import SERIES as SERVE_SERIES
+from jobs.serve.metrics import Series as Served
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -124,14 +127,33 @@ def _shown(value: object) -> str:
 
 def metrics() -> str:
     """The page of all series."""
-    labels = {one.name: ", ".join(f"`{label}`" for label in one.labels) for one in SERIES}
-    rows = [f"| `{PREFIX}{one.name}` | {one.about} | {labels[one.name]} |" for one in SERIES]
     head = (
-        "# Metrics\n\nEvery series that Prometheus is told; those in `_total` are counters, the others gauges. Made\n"
-        "from `jobs/metrics/series.py` by `python -m jobs.cli.reference`; [telemetry.md](telemetry.md) says how they\n"
-        "get there.\n\n| series | meaning | labels |\n| --- | --- | --- |"
+        "# Metrics\n\nEvery series that Prometheus is told; those in `_total` are counters, the others gauges or,\n"
+        "where that is said, histograms. Made by `python -m jobs.cli.reference`; [telemetry.md](telemetry.md) says\n"
+        "how they get there. Beside its labels each has `index`.\n"
     )
-    return "\n".join([head, *rows, ""])
+    runs = [(PREFIX + one.name, one.about, one.labels) for one in SERIES]
+    serving = "Of `jobs/serve/metrics.py`, at `/metrics`. On Ray Serve each has `replica` too."
+    serve = [(SERVE_PREFIX + one.name, _about(one), one.labels) for one in SERVE_SERIES]
+    return "\n".join(
+        [
+            head,
+            "## Runs\n\nOf `jobs/metrics/series.py`.\n",
+            *_series(runs),
+            f"\n## The query service\n\n{serving}\n",
+            *_series(serve),
+            "",
+        ]
+    )
+
+
+def _about(one: Served) -> str:
+    return f"{one.about.removesuffix('.')} (a histogram)." if one.buckets else one.about
+
+
+def _series(rows: Iterable[tuple[str, str, tuple[str, ...]]]) -> list[str]:
+    shown = [f"| `{name}` | {about} | {', '.join(f'`{label}`' for label in labels)} |" for name, about, labels in rows]
+    return ["| series | meaning | labels |", "| --- | --- | --- |", *shown]
 
 
 def pages() -> dict[str, str]:

@@ -38,7 +38,8 @@ class _Queries:
 
 
 def _application(file: Path) -> Starlette:
-    pipeline, told = Pipeline(load_config(file), Progress()), ServeMetrics()
+    pipeline = Pipeline(load_config(file), Progress())
+    told = ServeMetrics(pipeline.config, serve.get_replica_context().replica_id.unique_id)
     spaces = Spaces(pipeline, told, _say)
 
     @asynccontextmanager

@@ -75,7 +75,7 @@ def serve(pipeline: Pipeline, host: str, port: int, say: Callable[[str], None]) 
     # A batch takes the interpreter's lock a dozen times. While requests keep it, each would wait this long: at the 5 ms
     # that Python has, a rush leaves nothing of the encoder's speed.
     sys.setswitchinterval(0.0005)
-    told = ServeMetrics()
+    told = ServeMetrics(pipeline.config)
     spaces = Spaces(pipeline, told, say)
     service = Service(pipeline, spaces, told, say)
     config = uvicorn.Config(

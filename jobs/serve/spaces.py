@@ -178,6 +178,7 @@ class Spaces:
         self.lost, self._reason = lost, reason
         self._leaving = [one for one in self._leaving if one.users or not await self._end(one)]
         self._metrics.served([(one.space_id, one.version) for one in self.served()])
+        self._metrics.reached.set(not lost)
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:

@@ -127,7 +127,7 @@ def test_alerts_and_dashboards_are_those_of_the_repository() -> None:
         if one["metadata"]["labels"].get("grafana_dashboard"):
             shown |= {name.removeprefix("embedmill-"): json.loads(text) for name, text in one["data"].items()}
     files = {file.name: json.loads(file.read_text()) for file in (ROOT / "deploy/grafana").glob("*.json")}
-    assert shown == files and len(files) == 3
+    assert shown == files and len(files) == 4
 
 
 def test_a_package_holds_all_that_the_folder_does(tmp_path: Path) -> None:

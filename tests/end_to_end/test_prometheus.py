@@ -14,7 +14,7 @@ import pytest
 
 from jobs.metrics.series import PREFIX
 from jobs.state.lease import holder
-from tests.support.dashboards import draw, expressions
+from tests.support.dashboards import RUNS, draw, expressions
 from tests.support.in_process import open_pipeline
 from tests.support.paths import ROOT
 from tests.support.prometheus import MISSING, Prometheus, quick_waits, until
@@ -52,7 +52,7 @@ def test_a_run_is_seen_and_one_that_is_killed_wakes_somebody(
 
     say_more(workspace)
     until(lambda: not unanswered(chain), f"an answer to each panel's query: {unanswered(chain)}")
-    for name, words in draw(chain.address, tmp_path).items():
+    for name, words in draw(chain.address, tmp_path, RUNS).items():
         assert "no data" not in words and len(words) > 10, name
     kill_a_run(workspace)
     until(lambda: any(one["labels"]["alertname"] == "EmbedmillNoSuccess" for one in chain.fired), "the alert")
@@ -64,7 +64,7 @@ def test_a_run_is_seen_and_one_that_is_killed_wakes_somebody(
 
 def unanswered(chain: Prometheus) -> list[str]:
     """Expressions of the dashboards that Prometheus has no answer to."""
-    return [one for one in expressions() if not chain.query(one.replace("$index", ".*"))]
+    return [one for one in expressions(RUNS) if not chain.query(one.replace("$index", ".*"))]
 
 
 def say_more(workspace: Workspace) -> None:

@@ -188,13 +188,18 @@ def test_a_time_limit_is_kept_and_can_only_be_shortened(serving: Serving, mine: 
     assert serving.post("/embed", {"inputs": "a"}, mine, x_embedmill_timeout="900").status == 200
 
 
-def test_metrics_and_health_need_no_token_and_name_nobody(serving: Serving, expected: dict[str, Any]) -> None:
+def test_metrics_and_health_need_no_token_and_name_nobody(
+    serving: Serving, expected: dict[str, Any], mine: str
+) -> None:
+    assert serving.post("/embed", {"inputs": "a"}, mine).status == 200
+    assert serving.post("/search", {"query": "a"}, mine).status == 200
     assert serving.get("/healthz").body == {"status": "ok"}
     ready = serving.get("/readyz").body
     assert ready["spaces"] == [{"space_id": expected["search"]["space_id"], "index": "messages__v1"}]
     told = serving.get("/metrics").body
-    assert 'embedmill_serve_requests_total{code="200",route="/embed"}' in told
-    assert 'embedmill_serve_request_duration_seconds_count{route="/search"}' in told
+    assert 'embedmill_serve_requests_total{code="200",index="messages",route="/embed"}' in told
+    assert 'embedmill_serve_request_duration_seconds_count{index="messages",route="/search"}' in told
+    assert 'embedmill_serve_index_reached{index="messages"} 1.0' in told
     assert TEAM not in told and OTHER not in told
 
 

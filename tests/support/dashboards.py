@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from matplotlib.text import Text
 from tests.support.paths import ROOT
 
 _FOLDER = ROOT / "deploy" / "grafana"
+RUNS = ("capacity.json", "overview.json", "run.json")  # of series that commands tell
+SERVING = ("serving.json",)
 
 
 def dashboards() -> dict[str, str]:
@@ -25,11 +28,11 @@ def generated() -> dict[str, str]:
     return dict(sorted(pages.items()))
 
 
-def draw(address: str, folder: Path) -> dict[str, set[str]]:
-    """Draw all of them from a Prometheus into a folder; returns the words in each picture, by its file's name."""
+def draw(address: str, folder: Path, names: Sequence[str]) -> dict[str, set[str]]:
+    """Draw some of them from a Prometheus into a folder; returns the words in each picture, by its file's name."""
     words = {}
-    for name, text in dashboards().items():
-        figure = _script("render").draw(json.loads(text), address, minutes=2.0)
+    for name in names:
+        figure = _script("render").draw(json.loads(dashboards()[name]), address, minutes=2.0)
         figure.savefig(folder / f"{Path(name).stem}.png", dpi=80)
         words[name] = {text.get_text() for axes in figure.axes for text in axes.findobj(Text)}
     return words
@@ -43,7 +46,7 @@ def _script(name: str) -> Any:
     return module
 
 
-def expressions() -> list[str]:
-    """Every expression of every panel."""
-    panels = [panel for text in dashboards().values() for panel in json.loads(text)["panels"]]
+def expressions(names: Sequence[str] = (*RUNS, *SERVING)) -> list[str]:
+    """Every expression of every panel of some of them."""
+    panels = [panel for name in names for panel in json.loads(dashboards()[name])["panels"]]
     return [target["expr"] for panel in panels for target in panel["targets"]]
