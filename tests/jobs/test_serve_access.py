@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import time
@@ -41,9 +40,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 
 
 def remembered(server: Serving) -> float:
-    found = re.search(r"^embedmill_serve_cached_queries_total (\S+)$", server.get("/metrics").body, re.M)
-    assert found
-    return float(found[1])
+    return server.told("cached_queries_total")
 
 
 def private(key: PrivateKeyTypes) -> bytes:

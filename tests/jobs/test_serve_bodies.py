@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 import time
 from collections.abc import Iterator
@@ -46,11 +45,6 @@ def half_sent(server: Serving, bearer: str) -> socket.socket:
     return client
 
 
-def series(server: Serving, pattern: str) -> float:
-    found = re.search(rf"^embedmill_serve_{pattern} (\S+)$", server.get("/metrics").body, re.M)
-    return float(found[1]) if found else 0.0
-
-
 def refusal(kind: type[Any], **body: Any) -> str:
     """What is said of a body."""
     with pytest.raises(BadRequest) as refused:
@@ -83,9 +77,9 @@ def test_clients_that_stall_do_not_keep_the_places_of_others(serving: Serving, m
 def test_a_client_that_goes_away_is_no_fault_of_the_server(serving: Serving, mine: str) -> None:
     half_sent(serving, mine).close()
     deadline = time.monotonic() + 10
-    while not series(serving, r'requests_total{code="499",route="/embed"}') and time.monotonic() < deadline:
+    while not serving.told("requests_total", code="499", route="/embed") and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert series(serving, r'requests_total{code="499",route="/embed"}') == 1
+    assert serving.told("requests_total", code="499", route="/embed") == 1
     assert "ClientDisconnect" not in serving.log and 'code="500"' not in serving.get("/metrics").body
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import jwt
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.paths import ROOT
 from tests.support.ports import free_ports
@@ -99,6 +100,12 @@ class Serving:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         given |= {"authorization": f"Bearer {bearer}"} if bearer else {}
         return self._ask(urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, given))
+
+    def told(self, series: str, **labels: str) -> float:
+        """The value of a series of `/metrics`, named without its prefix; 0 for one that is not there yet."""
+        families = text_string_to_metric_families(self.get("/metrics").body)
+        found = [one for family in families for one in family.samples if one.name == f"embedmill_serve_{series}"]
+        return sum(one.value for one in found if labels.items() <= one.labels.items())
 
     def _ask(self, request: urllib.request.Request) -> Answered:
         try:
