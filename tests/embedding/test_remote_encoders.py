@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from embedding.encoders.choose import open_encoder
 from embedding.encoders.remote import encoder as remote_module
 from embedding.encoders.remote.concurrency_limit import AdaptiveLimit
 from embedding.encoders.remote.encoder import RemoteEncoder
+from embedding.encoders.remote.service import TryAgain
 from embedding.encoders.spec import EncoderSpec, RemoteSettings
 from embedding.errors import ConfigError, EncoderError
 from tests.support.canary import Canary
@@ -291,3 +293,25 @@ def test_an_unknown_bedrock_model_is_named() -> None:
         open_encoder(
             EncoderSpec("bedrock", Path(), Path(), 256, DIM, remote=RemoteSettings("other", DIM, url=server.url))
         )
+
+
+@pytest.mark.parametrize("fault", ["stall", "overloaded"])
+def test_a_call_that_may_take_so_long_gives_up_in_time(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    """Its attempts and the waits between them would take minutes."""
+    monkeypatch.setattr(remote_module, "_FIRST_WAIT", 0.5)
+    with serving([fault] * 100) as server:
+        settings = RemoteSettings("a-model", DIM, url=server.address, attempts=50, concurrency=6)
+        encoder = open_encoder(EncoderSpec("http", Path(), Path(), 256, DIM, remote=settings, seconds=0.5))
+        began = time.monotonic()
+        with pytest.raises(EncoderError):
+            encoder.encode(["a"], np.array([1]))
+        assert time.monotonic() - began < 3
+        encoder.close()
+
+
+def test_a_request_without_a_place_in_its_time_is_not_sent() -> None:
+    limit = AdaptiveLimit(1)
+    with limit.slot(), pytest.raises(TryAgain), limit.slot(time.monotonic() + 0.1):
+        raise AssertionError("there is no second place")
+    with limit.slot(time.monotonic() + 0.1):
+        assert not limit.free
