@@ -53,7 +53,8 @@ class Host:
         self.name, self.address = name, address
         self.started: list[subprocess.Popen[bytes]] = []
         # Names of interfaces have 15 characters.
-        outside, inside = f"{name}o", f"{name}i"
+        self._cable, inside = f"{name}o", f"{name}i"
+        outside = self._cable
         _do("ip", "netns", "add", name)
         _do("ip", "link", "add", outside, "type", "veth", "peer", "name", inside, "netns", name)
         _do("ip", "link", "set", outside, "master", bridge, "up")
@@ -98,20 +99,41 @@ class Host:
         done = subprocess.run(words, capture_output=True, text=True, check=True, env={**os.environ, "PATH": _PATH})
         return done.stdout.splitlines()
 
+    def runs(self, name: str) -> bool:
+        """Whether a program that was started on the host runs one whose command line has a name in it."""
+        alive = [process.pid for process in self.started if process.poll() is None]
+        for one in (child for pid in alive for child in psutil.Process(pid).children(recursive=True)):
+            try:
+                if name in " ".join(one.cmdline()):
+                    return True
+            except psutil.NoSuchProcess:
+                continue
+        return False
+
     def kill(self) -> None:
-        """Kill every program of the host, as a loss of power does."""
+        """Kill every program of the host. The kernel closes its connections, so that others know at once."""
         for process in self.started:
-            _kill_tree(process)
+            kill_tree(process)
         self.started.clear()
+
+    def lose(self) -> None:
+        """Lose the host as by a loss of power: others hear nothing of it any more, not even that it is gone."""
+        _do("ip", "link", "set", self._cable, "down")
+        self.kill()
+
+    def join(self) -> None:
+        """Bring a lost host back to the network, with no program on it."""
+        _do("ip", "link", "set", self._cable, "up")
 
     def remove(self) -> None:
         """Take the host away."""
         self.kill()
-        _kill_tree(self._holder)
+        kill_tree(self._holder)
         _done("ip", "netns", "del", self.name)
 
 
-def _kill_tree(process: subprocess.Popen[bytes]) -> None:
+def kill_tree(process: subprocess.Popen[bytes]) -> None:
+    """Kill a program and all that it has started."""
     tree = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     for one in tree:
         try:

@@ -57,7 +57,7 @@ _OFTEN = {
 class MilvusServer:
     """A running server; ``uri`` stays the same over ``kill`` and ``start``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
         self._folder = folder
         self._port, client, peer = free_ports(3)
         # Its embedded etcd listens at 2380 unless told otherwise, so that a machine could have one server only.
@@ -66,7 +66,7 @@ class MilvusServer:
         self._etcd = "".join(
             f"{key}: {'default=' * (key == 'initial-cluster')}http://127.0.0.1:{port}\n" for key, port in etcd.items()
         )
-        self.uri = f"http://127.0.0.1:{self._port}"
+        self.uri = f"http://{address}:{self._port}"  # it listens at all addresses of this machine
         self._launcher: subprocess.Popen[str] | None = None
         self._pid = 0
         self.start()

@@ -17,6 +17,20 @@ import psutil
 from tests.support.paths import ROOT
 from tests.support.ports import free_ports
 
+_LISTENERS = (
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "metrics-export-port",
+    "ray-client-server-port",
+    "runtime-env-agent-port",
+    "node-manager-port",
+)
+
+
+def own_ports() -> list[str]:
+    """Options of `ray start --head` that keep its lesser servers off the ports of another Ray on this machine."""
+    return [f"--{name}={port}" for name, port in zip(_LISTENERS, free_ports(len(_LISTENERS)), strict=True)]
+
 
 class RayCluster:
     """Started on creation. ``environment`` is the cluster's own, which its jobs inherit.
@@ -32,17 +46,8 @@ class RayCluster:
         if "RAY_AUTH_TOKEN" not in own:
             subprocess.run([ray, "get-auth-token", "--generate"], check=True, capture_output=True, env=own)
         self.root = Path(tempfile.mkdtemp(prefix="em-ray-", dir="/tmp"))  # short: Ray makes socket names below it
-        gcs, dashboard, *others = free_ports(8)
+        gcs, dashboard = free_ports(2)
         self.address = f"http://127.0.0.1:{dashboard}"
-        names = (
-            "dashboard-agent-listen-port",
-            "dashboard-agent-grpc-port",
-            "metrics-export-port",
-            "ray-client-server-port",
-            "runtime-env-agent-port",
-            "node-manager-port",
-        )
-        ports = [f"--{name}={port}" for name, port in zip(names, others, strict=True)]
         self._log = (self.root / "start.log").open("wb")
         self.process = subprocess.Popen(
             [
@@ -59,7 +64,7 @@ class RayCluster:
                 "--num-cpus=2",
                 "--object-store-memory=100000000",
                 f"--temp-dir={self.root}/r",
-                *ports,
+                *own_ports(),
             ],
             env=own,
             stdout=self._log,
