@@ -210,6 +210,45 @@ def test_stop_ends_the_job_and_what_it_started(task: Task) -> None:
     wait(lambda: not alive(child) and not alive(own), 10)
 
 
+def test_a_retry_whose_job_the_first_try_stops_begins_it_anew(task: Task, caplog: pytest.LogCaptureFixture) -> None:
+    """Airflow tells a try that it lost sight of to end when the next has begun; that one failed with it."""
+    first, job = task.launcher(), task.job(waits=True, body={"done": 7})
+    stopped: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            first.run(job, log=logging.getLogger("another task"))
+        except lost() as error:
+            stopped.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait(lambda: task.begun == 1)
+
+    def stop_the_first() -> None:
+        wait(lambda: "attached" in caplog.text)
+        first.stop(job)
+        wait(lambda: task.begun == 2)
+        (task.folder / "go").touch()
+
+    threading.Thread(target=stop_the_first).start()
+    assert task.launcher().run(job, log=LOG).body == {"done": 7}
+    thread.join(30)
+    assert "STOPPED" in str(stopped[0]) and task.begun == 2
+
+
+def test_a_retry_that_is_stopped_itself_begins_nothing(task: Task) -> None:
+    first = task.first_try(waits=True)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    launcher, job = task.launcher(), task.job(waits=True)
+    stopper = threading.Timer(2, launcher.stop, (job,))
+    stopper.start()
+    with pytest.raises(lost(), match="STOPPED"):
+        launcher.run(job, log=LOG)
+    assert task.begun == 1 and task.status() == "STOPPED"
+
+
 def test_stopping_what_never_began_does_nothing(task: Task) -> None:
     task.launcher().stop(task.job())
     assert task.status() == "gone"

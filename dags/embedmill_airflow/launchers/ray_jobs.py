@@ -49,13 +49,20 @@ class RayJobs:
         self._stop = stop_seconds
         self._patience = patience_seconds
         self._poll = poll_seconds
+        self._followed, self._stopping = "", False
 
     def run(self, job: Job, *, log: Any) -> Outcome:
         """Run a job to its end, or attach to it. Raises JobLost where it was stopped, killed, or is gone."""
         client = self._client()
-        own = self._begin(client, job, log)
+        own, attached = self._begin(client, job, log)
+        self._followed = own
         shown = Shown(log, own)
         info = asyncio.run(self._follow(client, own, shown))
+        if attached and info.status.value == "STOPPED" and not self._stopping:
+            # By the try that began it: Airflow had lost sight of it, and now told it that another has its place.
+            shown.end()
+            log.info("job %s was stopped by another try", own)
+            return self.run(job, log=log)
         text = client.get_job_logs(own)
         shown.again()
         shown.add(text)
@@ -63,9 +70,13 @@ class RayJobs:
         return self._end(client, own, info, outcome(text, own))
 
     def stop(self, job: Job) -> None:
-        """Stop the job on the cluster and wait for its end. One that has ended, or never began, stays as it is."""
-        client = self._client()
+        """Stop the job on the cluster and wait for its end. One that has ended, or never began, stays as it is.
+
+        Of a job that is followed here it is the try that is followed: another may have begun the next one.
+        """
+        self._stopping, client = True, self._client()
         running = [one.submission_id for one in _tries(client, job) if not one.status.is_terminal()]
+        running = [own for own in running if self._followed in ("", own)]
         for own in running:
             client.stop_job(own)
         until = time.monotonic() + self._stop
@@ -78,12 +89,12 @@ class RayJobs:
 
         return JobSubmissionClient(self._address)
 
-    def _begin(self, client: Any, job: Job, log: Any) -> str:
-        """The id of the job's try that is to be followed, which is its outcome's mark too."""
+    def _begin(self, client: Any, job: Job, log: Any) -> tuple[str, bool]:
+        """The id of the job's try that is to be followed, its outcome's mark too; and whether another had begun it."""
         last = _tries(client, job)[-1:]
         if last and last[0].status.value not in ("FAILED", "STOPPED"):
             log.info("attached to job %s, which is %s", last[0].submission_id, last[0].status.value)
-            return str(last[0].submission_id)
+            return str(last[0].submission_id), True
         own = f"{job.name}-{secrets.token_hex(4)}"
         client.submit_job(
             entrypoint=shlex.join([*self._command, *job.arguments]),
@@ -91,7 +102,7 @@ class RayJobs:
             runtime_env={"env_vars": self._environment(job, own)},
         )
         log.info("job %s at %s", own, self._address)
-        return own
+        return own, False
 
     def _environment(self, job: Job, mark: str) -> dict[str, str]:
         # `auto` is the cluster that the job is on: Ray gives it the address in RAY_ADDRESS.
