@@ -50,14 +50,29 @@ def actor_pool(model: Model, shards: int, nodes: Sequence[Node]) -> ActorPool:
             f"model.gpus_per_actor: {least} actors of {gpus:g} GPUs each are asked for, and the nodes of the Ray "
             f"cluster have room for {room} (GPUs by node: {have}); lower it, or model.actors, or add nodes"
         )
-    # Ray counts cores by what is asked for: without a share of their own, tasks would wait for ever for the actors.
-    cores = [count for node in nodes if (count := node.get("CPU", 0.0)) > TASK_CPUS] or [1.0]
-    shares = [max(TASK_CPUS, count * TASK_SHARE) for count in cores]
-    free = [count - share for count, share in zip(cores, shares, strict=True)]
+    cores = _cores(nodes) or [1.0]
+    free = [count - _share(count) for count in cores]
     each = _largest(free, most)
     cpus = TASK_CPUS if gpus or remote else math.floor(each * 100) / 100
     threads = model.threads or max(1, int(each / (1 - TASK_SHARE) + 1e-9))
-    return ActorPool(least, most, cpus, gpus, threads, int(sum(shares) / TASK_CPUS))
+    return ActorPool(least, most, cpus, gpus, threads, int(sum(map(_share, cores)) / TASK_CPUS))
+
+
+def room_for(pool: ActorPool, nodes: Sequence[Node]) -> int:
+    """How many actors of a pool nodes have room for."""
+    if pool.gpus:
+        return _room([node.get("GPU", 0.0) for node in nodes], pool.gpus)
+    return _room([count - _share(count) for count in _cores(nodes)], pool.cpus)
+
+
+def _cores(nodes: Sequence[Node]) -> list[float]:
+    """Cores of each node that has enough of them for an actor beside a task."""
+    return [count for node in nodes if (count := node.get("CPU", 0.0)) > TASK_CPUS]
+
+
+def _share(cores: float) -> float:
+    """What is kept of a node's cores for tasks: Ray counts what is asked for, and tasks would wait for the actors."""
+    return max(TASK_CPUS, cores * TASK_SHARE)
 
 
 def gpus_per_actor(model: Model, nodes: Sequence[Node]) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,29 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, before)
+
+
+@contextmanager
+def at_each_step(look: Callable[[], None]) -> Iterator[None]:
+    """Have Ray Data call a function, several times a second, while it executes what is begun in the block.
+
+    What the function raises ends the execution, and is raised where its results are read. There is no other way to end
+    one from outside: who reads waits for the next result. The list of callbacks is public, their class is not.
+    """
+    from ray.data import DataContext
+    from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+    class Look(ExecutionCallback):
+        def on_execution_step(self, executor: Any) -> None:
+            look()
+
+    context = DataContext.get_current()
+    before = context.custom_execution_callback_classes
+    context.custom_execution_callback_classes = [*before, Look]
+    try:
+        yield
+    finally:
+        context.custom_execution_callback_classes = before
 
 
 # -- Spark -------------------------------------------------------------------------------------------------------------

@@ -36,6 +36,20 @@ def test_ray_asks_for_what_a_dashboard_needs() -> None:
     assert find_spec("ray.dashboard.optional_deps"), "ray.dashboard.optional_deps is gone"
 
 
+def test_ray_data_calls_back_at_each_step_of_an_execution() -> None:
+    from ray.data import DataContext
+    from ray.data._internal.execution.execution_callback import ExecutionCallback
+    from ray.data._internal.execution.streaming_executor import StreamingExecutor
+
+    assert "custom_execution_callback_classes" in vars(DataContext()), "Ray Data's contexts take no callbacks any more"
+    assert callable(getattr(ExecutionCallback, "on_execution_step", None)), (
+        "ExecutionCallback.on_execution_step is gone"
+    )
+    run = inspect.getsource(StreamingExecutor.run)
+    assert "callback.on_execution_step(self)" in run, "it is called elsewhere"
+    assert "mark_finished(exc)" in run, "what a callback raises does not end the execution any more"
+
+
 def test_spark_starts_its_jvm_by_a_method_that_takes_a_conf() -> None:
     from pyspark import SparkContext
 
