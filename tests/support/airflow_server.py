@@ -123,7 +123,7 @@ class Airflow:
         if serve:
             for name in ("api-server", "scheduler", "dag-processor", "triggerer"):
                 self.start(name)
-            self.wait("a token", self._login, 120)
+            self.wait("a token", self._login, 300)
 
     def command(self, *arguments: str, jobs: WarmCommand | None = None, seconds: float = 600) -> str:
         """Run an airflow command, whose jobs ``jobs`` does where it is given; returns what it printed."""
@@ -201,9 +201,9 @@ class Airflow:
         headers = {"Authorization": f"Bearer {self.token}"} if token else {}
         return httpx.request(method, f"{self.url}/api/v2/{path}", json=body, headers=headers, timeout=30)
 
-    def unpause(self, dag: str) -> None:
+    def unpause(self, dag: str, seconds: float = 90) -> None:
         """Wait until the DAG is there, and let it run."""
-        self.wait(dag, lambda: self.api("GET", f"dags/{dag}").status_code == 200, 90)
+        self.wait(dag, lambda: self.api("GET", f"dags/{dag}").status_code == 200, seconds)
         self.api("PATCH", f"dags/{dag}", {"is_paused": False}).raise_for_status()
 
     def trigger(self, dag: str, **conf: Any) -> str:

@@ -55,8 +55,13 @@ _OFTEN = {
 class MilvusServer:
     """A running server; ``uri`` stays the same over ``kill`` and ``start``."""
 
-    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1", *, session_seconds: int = 0) -> None:
+        """``session_seconds``, 0 its default: after which its parts take each other for dead, and do not recover.
+
+        A machine that is too busy needs many; after a kill they wait as long for each other.
+        """
         self._folder = folder
+        self._session = {"COMMON_SESSION_TTL": str(session_seconds)} if session_seconds else {}
         self._port, client, peer = free_ports(3)
         # Its embedded etcd listens at 2380 unless told otherwise, so that a machine could have one server only.
         etcd = {"listen-client-urls": client, "advertise-client-urls": client, "listen-peer-urls": peer}
@@ -82,7 +87,7 @@ class MilvusServer:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env={**os.environ, **_OFTEN, "ETCD_CONFIG_PATH": str(etcd)},
+                env={**os.environ, **_OFTEN, **self._session, "ETCD_CONFIG_PATH": str(etcd)},
             )
             assert self._launcher.stdout is not None
             answer = self._launcher.stdout.readline().strip()
