@@ -44,11 +44,10 @@ def nodes() -> Iterator[tuple[Cluster, Any]]:
         cluster.shutdown()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_shards_of_a_lost_node_are_encoded_by_those_that_are_left(
     workspace: Workspace, nodes: tuple[Cluster, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run waited for ever: Ray had no room for the actor that it wanted to start anew."""
     monkeypatch.setattr(embed, "PATIENCE_SECONDS", 3.0)
     cluster, lost = nodes
     workspace.day("general", [message(n, f"report {n} from desk {n % 13}") for n in range(MESSAGES)])

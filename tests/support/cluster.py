@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -145,6 +146,7 @@ class Cluster:
         if hasattr(self, "store"):
             self.store.stop()
         self.network.remove()
+        shutil.rmtree(self._short(), ignore_errors=True)
 
     def _short(self) -> str:
         """Ray makes socket names below it, which are short."""

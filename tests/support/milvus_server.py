@@ -57,11 +57,13 @@ _OFTEN = {
 class MilvusServer:
     """A running server; ``uri`` stays the same over ``kill`` and ``start``."""
 
-    def __init__(self, folder: Path, address: str = "127.0.0.1", *, session_seconds: int = 30) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1", *, session_seconds: int = 0) -> None:
+        """``session_seconds``, 0 its default: after which its parts take each other for dead, and do not recover.
+
+        A machine that is too busy needs many; after a kill they wait as long for each other.
+        """
         self._folder = folder
-        # After which its parts take each other for dead: on a machine that is too busy it does not recover from that.
-        # After a kill they wait as long for each other.
-        self._session = {"COMMON_SESSION_TTL": str(session_seconds)}
+        self._session = {"COMMON_SESSION_TTL": str(session_seconds)} if session_seconds else {}
         self._port, client, peer = free_ports(3)
         # Its embedded etcd listens at 2380 unless told otherwise, so that a machine could have one server only.
         etcd = {"listen-client-urls": client, "advertise-client-urls": client, "listen-peer-urls": peer}
