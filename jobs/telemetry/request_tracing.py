@@ -17,8 +17,7 @@ Tell = Callable[[str, int, str], None]
 @contextmanager
 def request(name: str, headers: Mapping[str, str]) -> Iterator[Tell]:
     """A span of a request around the block; what is yielded takes route, status and space of the answer."""
-    tracer = tracing.tracer() if tracing.enabled() else None
-    if tracer is None:
+    if (tracer := tracing.tracer()) is None:
         yield _untold
         return
     from opentelemetry.trace import SpanKind, Status, StatusCode
@@ -43,18 +42,14 @@ def request(name: str, headers: Mapping[str, str]) -> Iterator[Tell]:
 @contextmanager
 def step(name: str, **attributes: tracing.Value) -> Iterator[None]:
     """A span of a step within the request of this task; nothing where requests are not traced."""
-    tracer = tracing.tracer() if tracing.enabled() else None
-    if tracer is None:
+    if (tracer := tracing.tracer()) is None:
         yield
         return
-    from opentelemetry.trace import Status, StatusCode
-
     with tracer.start_as_current_span(name, attributes=tracing.dotted(attributes), **_WITHOUT_MESSAGES) as span:
         try:
             yield
         except Exception as error:
-            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
-            span.set_attribute("error.type", type(error).__name__)
+            tracing.failed(span, type(error).__name__)
             raise
 
 

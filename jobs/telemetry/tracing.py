@@ -52,11 +52,10 @@ def resource() -> Any:
 @contextmanager
 def span(name: str, **attributes: Value) -> Iterator[None]:
     """A span around the block, within the one that is open. Attribute names have "__" for a dot."""
-    makes = tracer() if enabled() else None
-    if makes is None:
+    if (makes := tracer()) is None:
         yield
         return
-    from opentelemetry.trace import Status, StatusCode, set_span_in_context
+    from opentelemetry.trace import set_span_in_context
 
     parent = set_span_in_context(_open[-1][1]) if _open else None
     begun = makes.start_span(name, parent, attributes=dotted(attributes), links=[] if _open else _links())
@@ -64,8 +63,7 @@ def span(name: str, **attributes: Value) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        begun.set_status(Status(StatusCode.ERROR, type(error).__name__))
-        begun.set_attribute("error.type", type(error).__name__)
+        failed(begun, type(error).__name__)
         raise
     finally:
         _open.pop()
@@ -91,10 +89,9 @@ def past(
 
     Returns it, for spans below; None where traces are off.
     """
-    makes = tracer() if _open and enabled() else None
-    if makes is None:
+    if not _open or (makes := tracer()) is None:
         return None
-    from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+    from opentelemetry.trace import SpanKind, set_span_in_context
 
     open_now = [*_open]
     above = open_now[0][1]
@@ -107,10 +104,17 @@ def past(
         name, set_span_in_context(above), kinds[kind], attributes=dict(attributes or {}), start_time=when[0]
     )
     if error:
-        made.set_status(Status(StatusCode.ERROR, error))
-        made.set_attribute("error.type", error)
+        failed(made, error)
     made.end(when[1])
     return made
+
+
+def failed(span: Span, error: str) -> None:
+    """Mark a span as failed, by the class of the error and without its message, which could quote anything."""
+    from opentelemetry.trace import Status, StatusCode
+
+    span.set_status(Status(StatusCode.ERROR, error))
+    span.set_attribute("error.type", error)
 
 
 def finish() -> str:
@@ -146,8 +150,10 @@ def within_seconds(*steps: Any) -> bool:
 
 
 def tracer() -> Any:
-    """What makes spans; None where a setting, or a missing library, keeps them from being made."""
+    """What makes spans; None where nobody asks for them, or a setting or a missing library is in the way."""
     global _provider, _fault
+    if not enabled():
+        return None
     if _provider is None and not _fault:
         try:
             _provider = _new_provider()
