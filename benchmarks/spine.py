@@ -130,7 +130,7 @@ def measure(folder: Path, size: int, backend: str, console: Console) -> dict[str
     console.print(f"\n{size:,} messages: making the export")
     export = chats.make_export(folder / "export", size, model, seed=SEED + size)
     found: dict[str, Any] = {"messages": size, **asdict(export), "folder": str(export.folder), "runs": {}, "wrong": []}
-    config = _config(folder, backend, "state", "state/milvus.db")
+    config = write_config(folder, backend, "state", "state/milvus.db")
 
     def go(name: str, config: Path, expected: dict[str, int]) -> Run:
         console.print(f"{size:,} messages: {name}")
@@ -154,7 +154,7 @@ def measure(folder: Path, size: int, backend: str, console: Console) -> dict[str
     # The same work with the index engine in a process of its own: what is left in the driver is the driver's. No
     # encoder, which is in no case in the driver.
     with _engine(folder / "engine") as (process, address):
-        apart = go(APART, _config(folder, "hash", "state-apart", address), whole)
+        apart = go(APART, write_config(folder, "hash", "state-apart", address), whole)
         apart["memory"]["milvus lite"] = {"processes": 1, "rss": round(watch.peak_of(process.pid), 1)}
     edits = chats.edit(export, EDITED, model, seed=SEED + size + 1)
     found["edits"] = asdict(edits)
@@ -163,7 +163,8 @@ def measure(folder: Path, size: int, backend: str, console: Console) -> dict[str
     return found
 
 
-def _config(folder: Path, backend: str, state: str, index: str) -> Path:
+def write_config(folder: Path, backend: str, state: str, index: str) -> Path:
+    """The configuration of a folder's ``export``; state and index are named by it, or by an address."""
     file = folder / f"{state}.toml"
     file.write_text(
         f'[[sources]]\nkind = "slack_export"\nuri = "export"\nteam_id = "{chats.TEAM}"\n'
