@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -77,10 +78,14 @@ class Service:
 
     # -- frame -------------------------------------------------------------------------------------------------------
 
-    def _refusal(self, path: str) -> Response | None:
-        """The answer to a request that finds no place, or would hardly be answered in time."""
-        late = WAIT * self._settings.deadline_seconds
-        if self._under_way < self._settings.requests and all(o.wait_seconds() <= late for o in self._spaces.served()):
+    def _refusal(self, path: str, headers: Headers) -> Response | None:
+        """The answer to a request that finds no place, or would hardly be answered in time by the version it is for.
+
+        A body that names the model of another version is not read here; that version's queue refuses it.
+        """
+        space, late = headers.get(SPACE), WAIT * self._settings.deadline_seconds
+        asked = [one for one in self._spaces.served() if one.space_id == space] if space else [self._spaces.live]
+        if self._under_way < self._settings.requests and all(o is None or o.wait_seconds() <= late for o in asked):
             return None
         self._metrics.requests.labels(path if path in ROUTES else "other", "429").inc()
         return self._busy

@@ -19,9 +19,10 @@ import numpy.typing as npt
 
 Vectors = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.integer]
-_MEMORY = 0.2  # weight of the newest batch in the speed that waiting times are told by
 WAIT = 0.5  # of its time, at most, may a request be expected to wait: in a rush all is slower than it was before
-_FIRST_SPEED = 20_000.0  # tokens a second, until a batch has been measured
+_BATCH = 0.25  # of the longest time that a request has, at most, is a batch expected to take
+_TELLING = 256  # tokens, from which a batch is about as fast as a large one
+_MEMORY = 0.3  # seconds of encoding, after which a measured speed counts for a third
 _PIECES = 4  # of a batch, that many texts of one request are encoded in
 _HOPE = 2.0  # times as fast as so far, at most, may a request's other pieces be expected to be
 
@@ -38,6 +39,40 @@ class TooLate(Exception):
     """A request's time was over before it was answered."""
 
 
+class Speed:
+    """Tokens a second that one call of an encoder makes, by what it did of late."""
+
+    def __init__(self, tokens: int, seconds: float) -> None:
+        """As a first batch of so many tokens took so many seconds."""
+        self._tokens, self._seconds = float(tokens), seconds
+
+    def __call__(self) -> float:
+        """Tokens a second."""
+        return self._tokens / self._seconds
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        """Take in a batch. A short one that was slow says nothing: a call costs what it costs with few texts too."""
+        if seconds <= 0 or (tokens < _TELLING and tokens / seconds < self()):
+            return
+        kept = math.exp(-seconds / _MEMORY)
+        self._tokens = kept * self._tokens + tokens
+        self._seconds = kept * self._seconds + seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A batch has at most ``batch_tokens``; ``most_tokens`` may wait, and ``at_once`` batches be under way.
+
+    ``seconds`` is the longest time of a request: no batch is larger than what the encoder does in a part of it, or a
+    slow one would be late with all of it.
+    """
+
+    batch_tokens: int
+    most_tokens: int
+    seconds: float
+    at_once: int = 1
+
+
 @dataclass(slots=True, eq=False)
 class _Waiting:
     texts: Sequence[str]
@@ -48,39 +83,35 @@ class _Waiting:
 
 
 class Batcher:
-    """Encodes on threads of its own, ``at_once`` batches, what requests hand in; the calls are of one event loop.
+    """Encodes on threads of its own what requests hand in; the calls are of one event loop.
 
-    ``encode`` takes texts and their lengths in tokens and returns float32 (len(texts), dim). At most ``most_tokens``
-    wait; a request that is larger by itself has a place when nothing else waits. ``told`` is given each batch's texts
-    and tokens. ``waiting_tokens`` are those of requests that have a place and are not being encoded yet.
+    ``encode`` takes texts and their lengths in tokens and returns float32 (len(texts), dim); ``speed`` is that of one
+    call. A request that is larger than all that may wait has a place when nothing else waits. ``told`` is given each
+    batch's texts and tokens. ``waiting_tokens`` are those of requests that have a place and are not being encoded yet.
     """
 
     def __init__(
         self,
         encode: Callable[[Sequence[str], Counts], Vectors],
-        *,
-        batch_tokens: int,
-        most_tokens: int,
-        at_once: int = 1,
+        limits: Limits,
+        speed: Speed,
         told: Callable[[int, int], None] = lambda texts, tokens: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.waiting_tokens = 0
         self._encode, self._told, self._clock = encode, told, clock
-        self._batch_tokens, self._most_tokens, self._at_once = batch_tokens, most_tokens, at_once
-        self._piece_tokens = max(1, batch_tokens * at_once // _PIECES)
+        self._limits, self._at_once, self._speed = limits, limits.at_once, speed
         self._queue: deque[_Waiting] = deque()
         self._queued = 0  # tokens of the queue: of a large request it has one piece
         self._under_way = 0  # tokens that are being encoded
-        self._speed = _FIRST_SPEED  # of one batch
-        self._threads = ThreadPoolExecutor(at_once, "encode")
+        self._threads = ThreadPoolExecutor(limits.at_once, "encode")
         self._workers: set[asyncio.Task[None]] = set()
 
     def wait_seconds(self) -> float:
         """About how long a request that came now would wait for others; 0 where a thread is free."""
         if len(self._workers) < self._at_once:
             return 0.0
-        return (self._queued + self._under_way) / (self._speed * self._at_once)
+        return (self._queued + self._under_way) / (self._speed() * self._at_once)
 
     async def vectors(self, texts: Sequence[str], tokens: Counts, deadline: float) -> Vectors:
         """Vectors of texts, float32 (len(texts), dim); NaN in the row of one that cannot be encoded.
@@ -91,11 +122,11 @@ class Batcher:
         began, total = self._clock(), int(tokens.sum())
         if began >= deadline:
             raise TooLate
-        large = total > self._piece_tokens and len(texts) > 1
+        large = total > self._piece_tokens() and len(texts) > 1
         ahead = self.waiting_tokens if large else self._queued
-        full = ahead and ahead + total > self._most_tokens
+        full = ahead and ahead + total > self._limits.most_tokens
         if full or self.wait_seconds() > WAIT * (deadline - began):
-            raise Overloaded(max(1, math.ceil(self.wait_seconds())))
+            raise self._overloaded()
         self.waiting_tokens += total
         if not large:
             return await self._handed_in(texts, tokens, total, deadline)
@@ -132,12 +163,19 @@ class Batcher:
         self._threads.shutdown(wait=False, cancel_futures=True)
         return not self._workers
 
+    def _most(self) -> float:
+        """Tokens of a batch, at most."""
+        return min(self._limits.batch_tokens, self._speed() * _BATCH * self._limits.seconds)
+
+    def _piece_tokens(self) -> int:
+        return max(1, int(self._most() * self._at_once / _PIECES))
+
     def _pieces(self, tokens: Counts) -> Iterator[slice]:
         """Rows of each piece, in order: of one text at least."""
         ends = np.cumsum(tokens)
         start = 0
         while start < len(ends):
-            most = self._piece_tokens + (int(ends[start - 1]) if start else 0)
+            most = self._piece_tokens() + (int(ends[start - 1]) if start else 0)
             stop = max(start + 1, int(np.searchsorted(ends, most, "right")))
             yield slice(start, stop)
             start = stop
@@ -147,23 +185,37 @@ class Batcher:
         me = asyncio.current_task()
         assert me is not None
         try:
-            while batch := self._next_batch():
+            batch = self._next_batch(idle=True)
+            while batch:
                 await self._answer(batch)
+                batch = self._next_batch()
         finally:
             self._workers.discard(me)  # at once: what comes now begins another
 
-    def _next_batch(self) -> list[_Waiting]:
-        """Requests that are still wanted, in their order, of at most ``batch_tokens`` but of one at least."""
+    def _next_batch(self, *, idle: bool = False) -> list[_Waiting]:
+        """Requests that are still wanted, in their order, of at most ``_most`` tokens but of one at least.
+
+        What would be late by the speed that is known now is refused; the first after an ``idle`` time is tried, for it
+        may have been measured at a bad moment.
+        """
         batch: list[_Waiting] = []
-        total = 0
-        while self._queue and (not batch or total + self._queue[0].total <= self._batch_tokens):
+        total, most, now, speed = 0, self._most(), self._clock(), self._speed()
+        while self._queue and (not batch or total + self._queue[0].total <= most):
             asked = self._queue.popleft()
             self._queued -= asked.total
             self.waiting_tokens -= asked.total
-            if not asked.answer.done() and self._clock() < asked.deadline:  # else nobody waits for it any more
-                batch.append(asked)
-                total += asked.total
+            if asked.answer.done() or now >= asked.deadline:  # nobody waits for it any more
+                continue
+            late = now + (total + asked.total) / speed > asked.deadline
+            if late and (batch or not idle):
+                asked.answer.set_exception(self._overloaded())
+                continue
+            batch.append(asked)
+            total += asked.total
         return batch
+
+    def _overloaded(self) -> Overloaded:
+        return Overloaded(max(1, math.ceil(self.wait_seconds())))
 
     async def _answer(self, batch: Sequence[_Waiting]) -> None:
         texts = [text for asked in batch for text in asked.texts]
@@ -179,8 +231,7 @@ class Batcher:
             return
         finally:
             self._under_way -= encoded
-        if (spent := self._clock() - began) > 0:
-            self._speed += _MEMORY * (encoded / spent - self._speed)
+        self._speed.learn(encoded, self._clock() - began)
         self._told(len(texts), encoded)
         start = 0
         for asked in batch:

@@ -19,7 +19,7 @@ import numpy as np
 
 from embedding.errors import EmbedmillError
 from jobs.search.searcher import open_searcher
-from jobs.serve.batcher import Batcher, Counts, TooLate, Vectors
+from jobs.serve.batcher import Batcher, Counts, Limits, Speed, TooLate, Vectors
 from jobs.serve.places import Places
 from jobs.telemetry.error_reporting import describe
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 _LARGE = 20_000  # characters, from which counting tokens would hold up other requests
 _COUNTED = 64  # texts, after which it is asked whether somebody still waits
 _END_SECONDS = 1.0  # that a call which nobody waits for any more is given to end
-_WARM_UP = "how long"  # of no customer: makes the encoder ready before the first request
+_WARM_UP = [f"how long does it take to read what nobody has said {n} times" for n in range(32)]  # of no customer
 
 
 class Served:
     """One version with its encoder and the name of its ``model``. ``users`` are requests that have it in hand."""
 
     def __init__(self, pipeline: Pipeline, version: str, metrics: ServeMetrics, counting: Places) -> None:
-        """Open a version and encode a first query; long bodies are counted in the places of ``counting``.
+        """Open a version and measure its encoder; long bodies are counted in the places of ``counting``.
 
         Raises EmbedmillError where the configuration cannot give it.
         """
@@ -49,7 +49,7 @@ class Served:
                 open_searcher(pipeline, version, seconds=settings.deadline_seconds)
             )
             self.encoder = self.searcher.encoder
-            self.dim = self.encoder.encode([_WARM_UP]).shape[1]
+            self.dim, speed = self._warm_up()
         except BaseException:
             self._open.close()
             raise
@@ -58,13 +58,20 @@ class Served:
         self._metrics, self._counting = metrics, counting
         self._batcher = Batcher(
             self.encoder.encode,
-            batch_tokens=settings.batch_tokens,
-            most_tokens=settings.queue_tokens,
-            at_once=self.encoder.at_once,
+            Limits(settings.batch_tokens, settings.queue_tokens, settings.deadline_seconds, self.encoder.at_once),
+            speed,
             told=metrics.batch,
         )
         self._kept: OrderedDict[tuple[str | None, bytes], Vectors] = OrderedDict()  # the newest last
         self._most_kept = settings.cached_queries
+
+    def _warm_up(self) -> tuple[int, Speed]:
+        """Make the encoder ready, then measure it: the width of its vectors, and its speed before the first request."""
+        tokens = self.encoder.count(_WARM_UP)
+        self.encoder.encode(_WARM_UP, tokens)
+        began = time.perf_counter()
+        vectors = self.encoder.encode(_WARM_UP, tokens)
+        return vectors.shape[1], Speed(int(tokens.sum()), time.perf_counter() - began)
 
     @property
     def waiting_tokens(self) -> int:

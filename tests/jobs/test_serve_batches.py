@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.serve.batcher import Batcher, Overloaded, TooLate
+from jobs.serve.batcher import Batcher, Limits, Overloaded, Speed, TooLate
 
 Counts = npt.NDArray[np.integer]
+SECONDS = 60.0  # the longest time of a request
 
 
 def lengths(texts: Sequence[str]) -> Counts:
@@ -40,7 +41,8 @@ class Encoder:
 
 
 def batcher(encoder: Encoder, *, batch_tokens: int = 100, most_tokens: int = 1_000) -> Batcher:
-    return Batcher(encoder, batch_tokens=batch_tokens, most_tokens=most_tokens)
+    """Of an encoder that was measured at 20,000 tokens a second."""
+    return Batcher(encoder, Limits(batch_tokens, most_tokens, SECONDS), Speed(20_000, 1.0))
 
 
 async def ask(batches: Batcher, *texts: str, seconds: float = 30.0) -> list[float]:
@@ -109,7 +111,9 @@ def test_a_request_that_would_wait_for_half_of_its_time_is_refused_at_once() -> 
         encoder = Encoder()
         encoder.gate.clear()
         batches = batcher(encoder, batch_tokens=5, most_tokens=10**6)
-        first = asyncio.create_task(ask(batches, "1" * 20_000, seconds=60))  # a second, by the speed of the beginning
+        first = asyncio.create_task(
+            ask(batches, "1" * 20_000, seconds=60)
+        )  # a second, by the speed that it was measured at
         await asyncio.sleep(0.05)
         assert 0.9 < batches.wait_seconds() < 1.1
         with pytest.raises(Overloaded):

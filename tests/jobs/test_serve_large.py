@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
-from jobs.serve.batcher import Batcher, Counts, Overloaded, TooLate, Vectors
+from jobs.serve.batcher import Batcher, Counts, Limits, Overloaded, Speed, TooLate, Vectors
 
 
 class Slow:
@@ -25,6 +25,11 @@ class Slow:
         return np.arange(len(texts), dtype=np.float32)[:, None]
 
 
+def make_batcher(encode: Callable[[Sequence[str], Counts], Vectors], *, most_tokens: int, at_once: int = 1) -> Batcher:
+    """Of batches of 100 tokens; what it was told of the encoder's speed is twenty times too much."""
+    return Batcher(encode, Limits(100, most_tokens, 10.0, at_once), Speed(20_000, 1.0))
+
+
 async def ask(batcher: Batcher, texts: int, each: int, seconds: float) -> Vectors:
     return await batcher.vectors(["a"] * texts, np.full(texts, each), time.monotonic() + seconds)
 
@@ -34,7 +39,7 @@ def test_a_request_that_cannot_be_encoded_in_its_time_is_not_gone_on_with() -> N
 
     async def run() -> None:
         encoder = Slow()
-        batcher = Batcher(encoder, batch_tokens=100, most_tokens=1_000)
+        batcher = make_batcher(encoder, most_tokens=1_000)
         began = time.monotonic()
         with pytest.raises(TooLate):
             await ask(batcher, 500, 10, 0.5)
@@ -49,7 +54,7 @@ def test_a_request_that_cannot_be_encoded_in_its_time_is_not_gone_on_with() -> N
 def test_a_small_request_waits_for_a_piece_of_a_large_one_and_not_for_all() -> None:
     async def run() -> None:
         encoder = Slow()
-        batcher = Batcher(encoder, batch_tokens=100, most_tokens=10_000)
+        batcher = make_batcher(encoder, most_tokens=10_000)
         large = asyncio.create_task(ask(batcher, 100, 10, 20))  # a second
         await asyncio.sleep(0.1)
         assert batcher.waiting_tokens > 500, "what it has still to do is told"
@@ -67,7 +72,7 @@ def test_a_small_request_waits_for_a_piece_of_a_large_one_and_not_for_all() -> N
 
 def test_large_requests_share_what_may_wait() -> None:
     async def run() -> None:
-        batcher = Batcher(Slow(), batch_tokens=100, most_tokens=400)
+        batcher = make_batcher(Slow(), most_tokens=400)
         first = asyncio.create_task(ask(batcher, 50, 10, 20))  # more than may wait, and nothing else does
         await asyncio.sleep(0.05)
         with pytest.raises(Overloaded):
@@ -81,7 +86,7 @@ def test_large_requests_share_what_may_wait() -> None:
 
 def test_a_request_that_comes_too_late_is_told_so_and_not_to_come_again() -> None:
     async def run() -> None:
-        batcher = Batcher(Slow(), batch_tokens=100, most_tokens=400)
+        batcher = make_batcher(Slow(), most_tokens=400)
         with pytest.raises(TooLate):
             await ask(batcher, 1, 10, -0.1)
         assert await batcher.close(10)
@@ -101,7 +106,7 @@ def test_batches_that_may_run_side_by_side_do_not_wait_for_one_that_stalls() -> 
                 end.wait(10)
             return np.zeros((len(texts), 1), np.float32)
 
-        batcher = Batcher(encode, batch_tokens=100, most_tokens=400, at_once=2)
+        batcher = make_batcher(encode, most_tokens=400, at_once=2)
         with pytest.raises(TooLate):
             await ask(batcher, 1, 90, 0.2)
         for _ in range(3):

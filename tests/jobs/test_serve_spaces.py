@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -49,6 +51,33 @@ def test_a_model_is_answered_by_its_own_name_or_not_at_all(workspace: Workspace)
         assert OTHER in refused.body["error"]["message"] and space in refused.body["error"]["message"]
         assert ask(OURS, x_embedmill_space=space).status == 404, "the space is not of that model"
         assert ask(OTHER, x_embedmill_space="0123456789abcdef").status == 409
+
+
+def test_a_rush_on_a_slow_model_is_answered_or_refused_and_holds_up_no_other_version(
+    ran: Workspace, milvus_server: MilvusServer
+) -> None:
+    """The former version's model does some fifty such texts a second: what it has no time for is refused at once."""
+    ran.config.write_text(
+        ran.config.read_text().replace('backend = "hash"', f'backend = "auto"\nname = "{OTHER}"')
+        + f'[index]\nuri = "{milvus_server.uri}"\nname = "slow"\n'
+    )
+    assert ran.run().code == 0
+    with Serving(ran.config, cached_queries="0", reload_seconds="0.2") as server:
+        slow = server.get("/readyz").body["spaces"][0]["space_id"]
+        built = ran.call("reindex", "--to-model", OURS)
+        assert built.code == 0 and built.body["activated"], built
+        quick = built.body["space_id"]
+        until(lambda: [one["space_id"] for one in server.get("/readyz").body["spaces"]] == [quick, slow])
+
+        def ask(number: int) -> tuple[str, int]:
+            if number % 10 == 0:
+                return quick, server.post("/embed", {"inputs": f"text {number}"}).status
+            return slow, server.post("/embed", {"inputs": f"text {number} " * 30}, x_embedmill_space=slow).status
+
+        with ThreadPoolExecutor(100) as pool:
+            ends = Counter(pool.map(ask, range(500)))
+        assert {status for space, status in ends if space == slow} == {200, 429}, ends
+        assert ends[slow, 200] >= 3 and ends[quick, 200] == 50, ends
 
 
 def test_a_version_that_was_made_anew_in_another_space_is_not_searched_with_the_old_model(
