@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,7 @@ Told = dict[str, Any]
 def main() -> int:
     """Measure, print, write the page; 1 where a verdict fails."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     with tempfile.TemporaryDirectory(prefix="serving-") as folder:
         bench = Bench(Path(folder), options)
         found: Told = {"machine": machine(), "own": bench.own()}
