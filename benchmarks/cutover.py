@@ -5,8 +5,8 @@
 
 On the Milvus server that `make test` installs. The other model is the first one with other weights, as training makes
 it: a vector of one would be taken by the index of the other and nobody would see it. Each vector is compared with that
-of its space, and the hits of each search with those of its space. Requests are sent at their times, whatever the
-answers. Exit 1 where one fails or mixes.
+of its space, and the scores of each search with those of its space. Requests are sent at their times, whatever the
+answers, and no query is remembered. Exit 1 where one fails or mixes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CHANGE = 0.3  # of a weight's spread, that the other model's weights are moved b
 QUERIES = 400
 CALM_SECONDS = 10
 SPACE = "x-embedmill-space"
-NEAR = 0.02  # of a number of a vector: batches of other shapes round otherwise
+NEAR = 0.02  # of a number of a vector, or of a score: batches of other shapes round otherwise
 
 
 class Answer(NamedTuple):
@@ -85,8 +85,9 @@ def _measure(folder: Path, uri: str, options: argparse.Namespace) -> int:
     [port] = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "jobs.cli", "serve", "--config", str(config), "--port", str(port)]
+    given = environment() | {"EMBEDMILL__SERVE__CACHED_QUERIES": "0"}
     with (folder / "serve.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment(), cwd=ROOT)
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=given, cwd=ROOT)
     try:
         first = _live(url, "")
         load = Load(url, options.rate, options.searches, chats.make_texts(QUERIES, model, seed=SEED + 1))
@@ -128,7 +129,7 @@ class Load:
 
     def __init__(self, url: str, rate: int, searches: int, queries: list[str]) -> None:
         self.vectors: dict[str, np.ndarray[Any, Any]] = {}
-        self.hits: dict[str, list[list[str]]] = {}
+        self.scores: dict[str, list[np.ndarray[Any, Any]]] = {}
         self._url, self._rate, self._searches, self._queries = url, rate, searches, queries
         self._answers: list[Answer] = []
         self._end = threading.Event()
@@ -144,7 +145,7 @@ class Load:
         alone = (_post(f"{self._url}/embed", {"inputs": query}, space)[0] for query in self._queries)
         self.vectors[space] = np.array(list(alone), np.float32)
         asked = (_post(f"{self._url}/search", _search(query), space) for query in self._queries)
-        self.hits[space] = [_ids(found) for found in asked]
+        self.scores[space] = [_scores(found) for found in asked]
 
     def start(self) -> None:
         """Begin."""
@@ -179,22 +180,31 @@ class Load:
         except aiohttp.ClientError:
             status, space, found = 0, "", None
         if status == 200:
-            found = _ids(found) if path == "/search" else np.array(found[0], np.float32)
+            found = _scores(found) if path == "/search" else np.array(found[0], np.float32)
         self._answers.append(Answer(at, path, query, self.now() - at, status, space, found))
+
+    def alike(self) -> int:
+        """Queries whose vectors, or scores, would be taken for right in either space: they tell nothing."""
+        pairs = [zip(*kind.values(), strict=True) for kind in (self.vectors, self.scores)]
+        return sum(not _differ(one, other) for pair in pairs for one, other in pair)
 
     def mixed(self, answer: Answer) -> bool:
         """Whether an answer is not that of the space that it names."""
-        if isinstance(answer.found, list):
-            return answer.found != self.hits[answer.space][answer.query]
-        return bool(np.abs(answer.found - self.vectors[answer.space][answer.query]).max() > NEAR)
+        right = (self.scores if answer.path == "/search" else self.vectors)[answer.space][answer.query]
+        return _differ(answer.found, right)
+
+
+def _differ(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
+    return bool(len(one) != len(other) or np.abs(one - other).max() > NEAR)
 
 
 def _search(query: str) -> dict[str, Any]:
     return {"query": query, "team": chats.TEAM, "k": 5, "mode": "dense"}
 
 
-def _ids(found: Any) -> list[str]:
-    return [hit["chunk_id"] for hit in found["hits"]]
+def _scores(found: Any) -> np.ndarray[Any, Any]:
+    """Scores of the hits, best first: rows that are as near as one another may change places."""
+    return np.array([hit["score"] for hit in found["hits"]], np.float32)
 
 
 def _post(url: str, body: Any, space: str) -> Any:
@@ -246,7 +256,11 @@ def _tell(answers: list[Answer], load: Load, moments: dict[str, float], models: 
         print(f"| {name} | {len(part):,} | {rate:.0f} | {p50:.0f} ms | {p99:.0f} ms | {lost} | {told} |")
     kinds = Counter(f"{answer.status} {answer.path}" for answer in answers)
     told = ", ".join(f"{count:,} of {kind}" for kind, count in sorted(kinds.items()))
+    for answer in answers:
+        if answer.status != 200 or load.mixed(answer):
+            print(f"- at {answer.at:.1f} s {answer.path} {answer.status} after {answer.seconds * 1000:.0f} ms")
     print(f"\n{len(answers):,} requests, {failed} failed, {mixed} of a mixed space: {told}")
+    print(f"{load.alike()} of {2 * QUERIES} right answers are alike in both spaces")
     return int(failed > 0 or mixed > 0)
 
 
