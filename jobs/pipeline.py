@@ -27,6 +27,7 @@ from embedding.text.slack import NORMALISER_VERSION
 from embedding.text.template import Template
 from embedding.tokens.counter import prompt_tokens
 from indexers import find_index
+from indexers.base import must_live
 from jobs import termination
 from jobs.config import Config
 from jobs.engines.memory import give_back_memory
@@ -100,6 +101,10 @@ class Pipeline:
     def live(self) -> str:
         """The version behind the alias, or the name that the first one gets."""
         return (self.index().live() if self.has_index() else None) or self.first_version
+
+    def must_live(self) -> str:
+        """The version behind the alias. Raises ConfigError where there is none yet."""
+        return must_live(self.index().live() if self.has_index() else None, self.config.index.name)
 
     def ensure_version(self, version: str) -> None:
         """Create a version where it is missing, with no row in the ledger: an index that was lost holds nothing."""
