@@ -67,7 +67,7 @@ def verify(
         report.status = "ok" if found.total == mended else "failed"
         report.differences = dict.fromkeys(found.counts, 0) if found.total == mended else found.counts
         waiting = changed_partitions(extraction) - marked
-        held = tuple(one.body() for one in held_back(target.state))
+        held = tuple(one.body() for one in held_back(target.state, scope))
     return VerifyBody(
         run_id=report.run_id,
         index=version,
