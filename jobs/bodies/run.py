@@ -11,7 +11,8 @@ from jobs.bodies.purge import Receipt
 class Documents(Body):
     """``read`` in this run; ``quarantined`` and ``ignored`` in the scope now; ``rejected`` by this run.
 
-    ``skipped`` counts records that are no documents, by reason.
+    ``skipped`` counts records that are no documents, by reason. ``held_back`` are documents in the scope that may be
+    gone, and stay until what hides them can be read.
     """
 
     read: int
@@ -19,6 +20,7 @@ class Documents(Body):
     ignored: int = 0
     rejected: int
     skipped: dict[str, int]
+    held_back: int = 0
 
 
 class Partitions(Body):

@@ -63,7 +63,7 @@ def verify(
             publish_rows(session, version, made)
             mended = report.upserted + report.deleted
         report.rows_after = pipeline.index().count(version)
-        session.count_quarantined()
+        session.count_left_open()
         report.status = "ok" if found.total == mended else "failed"
         report.differences = dict.fromkeys(found.counts, 0) if found.total == mended else found.counts
         waiting = changed_partitions(extraction) - marked

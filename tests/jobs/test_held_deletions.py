@@ -27,9 +27,10 @@ from jobs.state.parts import write_part
 from jobs.state.store import State
 from jobs.state.tables import BASE, TABLES, bucket_of
 from jobs.telemetry.progress import Progress
+from tests.support.command_line import invoke
 from tests.support.events import Stories, Told, text
 from tests.support.tables import write_lines
-from tests.support.workspace import TEAM, Workspace, writing
+from tests.support.workspace import TEAM, TEXTS, Workspace, writing
 
 ROW: Any = {  # of a SourceRow what is looked at here
     "digests": ["d1"],
@@ -179,6 +180,26 @@ def test_verify_of_a_team_tells_of_its_own_held_deletions_alone(workspace: Works
     assert told("--team", "T03") == ([1] if torn else [])
     assert told("--team", "T03", "--team", "T01") == [2 if torn else 1]
     assert told("--team", "T01", "--until", "2025-03-01") == []
+
+
+@pytest.mark.usefixtures("encoder_here")
+def test_the_last_line_of_a_run_says_what_it_left_open(workspace: Workspace) -> None:
+    def last_line(*arguments: str) -> str:
+        return invoke([*arguments, "--config", str(workspace.config)]).stdout.splitlines()[-1]
+
+    assert last_line("run").startswith("  time")
+    (workspace.files / "broken.pdf").write_bytes(b"%PDF-1.7\nnothing")
+    hint = "; `embedmill status` lists them with the reasons"
+    assert last_line("run") == f"left open: 1 record in quarantine{hint}"
+    kept = [one for one in workspace.messages("general") if one["text"] not in TEXTS[1:3]]
+    workspace.day("general", [*kept, {"type": "message", "user": "U1", "text": "of no time"}])
+    both = f"left open: 2 records in quarantine, 2 documents held back, gone or not{hint}"
+    for command in ("run", "reindex"):
+        assert last_line(command) == both
+    documents = workspace.run().body["documents"]
+    assert (documents["quarantined"], documents["held_back"]) == (2, 2)
+    documents = workspace.run("--channel", "C2").body["documents"]
+    assert documents["held_back"] == 0, "they are of another channel"
 
 
 @pytest.mark.usefixtures("encoder_here")
