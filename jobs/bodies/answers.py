@@ -218,10 +218,11 @@ class MigrateBody(Body):
 
 
 class ReportBody(Body):
-    """`report`: the run, and the page that was written."""
+    """`report`: the run, the page that was written, and the command that the run was of."""
 
     run_id: str
     file: str
+    command: str
 
 
 class StateCopyBody(Body):

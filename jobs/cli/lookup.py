@@ -200,7 +200,9 @@ def explain(
 
 
 def report(
-    run: Annotated[str, typer.Argument(metavar="[RUN]", help="A run's id; without one the newest.")] = "",
+    run: Annotated[
+        str, typer.Argument(metavar="[RUN]", help="Id of a run or another command; else the newest run.")
+    ] = "",
     config: ConfigOption = None,
     json: JsonOption = False,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write the page.")] = None,
@@ -212,7 +214,7 @@ def report(
 
         with opened_pipeline(config) as pipeline:
             body = write_page(pipeline, readable(run, "RUN"), out)
-        show(body, json, lambda told: told.file)
+        show(body, json, lambda told: f"{told.command} {told.run_id}: {told.file}")
         return 0
 
     guarded(command, json)
