@@ -39,7 +39,7 @@ def _rows(body: ExplainBody) -> Iterator[tuple[str, str]]:
         said = f": {row.detail}" if row.detail else ""
         tried = f"tried {row.attempts} time" + "s" * (row.attempts != 1)
         yield (
-            "quarantine",
+            "ignored" if row.ignored else "quarantine",
             f"{row.reason}{said} ({where}; {row.step}, {tried}, since {row.first_seen})",
         )
     for purge in body.purges:

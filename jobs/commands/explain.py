@@ -101,6 +101,7 @@ _STATES: dict[Verdict, State] = {
     "lost": "pending",
     "held_back": "held_back",
     "quarantined": "quarantined",
+    "ignored": "unknown",
     "purged": "purged",
     "deleted": "unknown",
     "absent": "unknown",
@@ -193,7 +194,9 @@ def _verdict(found: _Found, chunks: Sequence[ExplainedChunk]) -> tuple[Verdict, 
     if chunks:
         return _of_chunks(found, chunks)
     if found.quarantine:
-        return "quarantined", f"{found.quarantine[0]['reason']}: {found.quarantine[0]['detail'] or 'no text was read'}"
+        row = next((row for row in found.quarantine if not row["ignored"]), found.quarantine[0])
+        said = f"{row['reason']}: {row['detail'] or 'no text was read'}"
+        return ("ignored", f"{said}; nothing of this kind is searched") if row["ignored"] else ("quarantined", said)
     if found.removals:
         gone = found.removals[0]["deleted"]
         return "deleted", "its source says that it was deleted" if gone else "its newest version has no text"
@@ -209,8 +212,8 @@ def _of_chunks(found: _Found, chunks: Sequence[ExplainedChunk]) -> tuple[Verdict
     these = f"{len(lacking)} of {len(chunks)} chunks"
     if any(one.live and one.current and not one.row for chunk in lacking for one in chunk.indexes):
         return "lost", f"{these} are in the ledger and not in the index: run `embedmill verify --repair`"
-    if found.quarantine:
-        return "quarantined", f"{these}: {found.quarantine[0]['reason']}"
+    if failed := [row for row in found.quarantine if not row["ignored"]]:
+        return "quarantined", f"{these}: {failed[0]['reason']}"
     return "waiting", f"{these} are not in the live version yet; the next run writes them"
 
 
@@ -310,6 +313,7 @@ def _quarantined(row: Row) -> QuarantinedRecord:
         attempts=row["attempts"],
         first_seen=iso(row["first_seen"]),
         last_seen=iso(row["last_seen"]),
+        ignored=bool(row["ignored"]),
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 from embedding.ids import file_id, message_id
 from indexers import open_index
 from jobs.config import load_config
+from tests.support.command_line import invoke
 from tests.support.workspace import START, TEAM, TEXTS, Workspace, message
 
 pytestmark = pytest.mark.usefixtures("encoder_here")
@@ -87,6 +88,19 @@ def test_a_file_that_cannot_be_read_is_in_quarantine_with_its_reason(ran: Worksp
     assert explain(ran, file_id(TEAM, "notes.txt"))["verdict"] == "published"
 
 
+def test_a_file_of_a_kind_that_is_not_searched_is_ignored_as_status_has_it(ran: Workspace) -> None:
+    (ran.files / "plan.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))
+    assert ran.run().code == 0
+    said = ran.call("status").body["quarantine"]
+    assert (said["ignored"], said["reasons"]) == ({"unsupported_type": 1}, {})
+    told = explain(ran, file_id(TEAM, "plan.png"))
+    [row] = told["quarantine"]
+    assert (told["verdict"], told["state"], row["ignored"]) == ("ignored", "unknown", True)
+    lines = invoke(["explain", told["id"], "--config", str(ran.config)]).stdout.splitlines()
+    assert lines[0] == f"{told['id']}: ignored; unsupported_type: image/png; nothing of this kind is searched"
+    assert lines[-1].startswith("  ignored   ") and "quarantine" not in " ".join(lines)
+
+
 def test_a_message_of_a_day_that_could_not_be_read_is_in_quarantine_with_it(ran: Workspace) -> None:
     (ran.export / "general" / "2025-03-09.json").write_text('[{"type": "message", "text": "cut off')
     assert ran.run().code == 3
@@ -159,8 +173,6 @@ def test_of_another_teams_document_nothing_is_said(ran: Workspace) -> None:
 
 
 def test_a_person_reads_the_verdict_first(ran: Workspace) -> None:
-    from tests.support.command_line import invoke
-
     said = invoke(["explain", doc(0), "--team", TEAM, "--config", str(ran.config)])
     assert said.exit_code == 0 and said.stdout.startswith(f"{doc(0)}: published; all its chunks"), said.stdout
     assert "messages__v1 (live): there, by run" in said.stdout and TEXTS[0] not in said.stdout
