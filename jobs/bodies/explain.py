@@ -7,7 +7,9 @@ from typing import Literal
 from jobs.bodies.base import Absent, Body
 
 State = Literal["published", "pending", "quarantined", "purged", "held_back", "unknown"]
-Verdict = Literal["published", "waiting", "lost", "held_back", "quarantined", "ignored", "purged", "deleted", "absent"]
+Verdict = Literal[
+    "published", "waiting", "lost", "held_back", "quarantined", "ignored", "purged", "deleted", "empty", "absent"
+]
 
 
 class Held(Body):
@@ -87,7 +89,7 @@ class ExplainBody(Body):
     """`explain`: where a document is and why. Of another team's, as of one that was never seen, ``absent``.
 
     ``id`` is the document's. ``state`` puts the verdicts together: what a run or a repair has still to do is pending,
-    what is not there and is not to be (deleted, ignored, absent) is unknown. ``version`` is that of the text
+    what is not there and is not to be (deleted, ignored, empty, absent) is unknown. ``version`` is that of the text
     that counts (its last edit), ``created_at`` when it was written; null of what has no text here. ``left_over`` are
     rows in an index that is not to have them any more.
     """
