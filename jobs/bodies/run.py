@@ -128,6 +128,15 @@ class RunReport(Body):
     differences: Absent[dict[str, int]] = None
     encode_seconds: Absent[float] = None
 
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Speed of encoding, from the first shard to the last; None where nothing was encoded.
+
+        Of a run of an earlier release it is that of the whole step.
+        """
+        took = self.encode_seconds or self.seconds.embed
+        return self.tokens.embedded / took if took and self.tokens.embedded else None
+
 
 class Estimate(Body):
     """Of encoding what the plan embeds, by the speed of the last run and the configured prices."""

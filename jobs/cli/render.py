@@ -89,7 +89,7 @@ def run(body: RunReport) -> str:
 
 def _run(body: RunReport) -> str:
     chunks, rows, seconds = body.chunks, body.index_rows, body.seconds
-    speed = body.tokens.embedded / seconds.embed if seconds.embed else 0
+    speed = body.tokens_per_second
     rate = f" at {speed:,.0f} tokens/s" if speed else ""
     unknown = body.tokens.unknown_texts
     said = "texts are next to nothing but unknown tokens to the model: they are found by chance, if at all"
