@@ -105,7 +105,7 @@ def _held(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
         report.lease_wait = round(lease.waited, 3) or None
         if lease.took_over:
             state.raise_fence()
-        state.note_space(pipeline.space_id, pipeline.config.model.name, pipeline.space.encoder_id)
+        state.note_space(pipeline.space_id, pipeline.config.model.name, pipeline.encoder_id)
         if lease.took_over or command not in _WATERMARK_STAYS:
             drop_watermark(state.root)
         report.scratch_cleared = clear_work(state.root, keep="" if first else run_id)

@@ -175,7 +175,7 @@ def status(
         if watch and json:
             raise ConfigError("--watch: is for a person; leave --json out, or ask again from outside")
         while True:
-            with opened_pipeline(config) as pipeline:
+            with opened_pipeline(config, needs_model=False) as pipeline:
                 body = look(pipeline)
             if watch:
                 Console().clear()  # nothing where that is no terminal
@@ -215,7 +215,7 @@ def explain(
         from jobs.cli import render_explain
         from jobs.commands.explain import explain as look
 
-        with opened_pipeline(config) as pipeline:
+        with opened_pipeline(config, needs_model=False) as pipeline:
             body = look(pipeline, readable(team, "--team"), readable(wanted, "ID"), text=text)
         show(body, json, render_explain.explain)
         return 0
@@ -236,7 +236,7 @@ def report(
     def command() -> int:
         from jobs.commands.run_page import write_page
 
-        with opened_pipeline(config) as pipeline:
+        with opened_pipeline(config, needs_model=False) as pipeline:
             body = write_page(pipeline, readable(run, "RUN"), out)
         show(body, json, lambda told: f"{told.command} {told.run_id}: {told.file}")
         return 0

@@ -167,6 +167,8 @@ def gc(body: GcBody) -> str:
     if body.dropped_spaces:
         rows.append(("spaces", ", ".join(body.dropped_spaces)))
     rows += [("model", f"{model}: it had seen what was purged since") for model in body.dropped_models]
+    if body.models_unasked:
+        rows.append(("models", f"not looked at: {body.models_unasked}"))
     if body.compacted:
         rows.append(("would compact" if body.dry_run else "compacted", ", ".join(body.compacted)))
     rows += [(name, f"{size.files:,} files, {size.bytes / 1e6:,.1f} MB") for name, size in body.tables.items()]
