@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from embedding.buckets import SCHEME
 from embedding.chunking import CHUNKER_VERSION, ChunkLimits
 from embedding.encoders.backends import AUTO, check_backend
 from embedding.encoders.spec import EncoderSpec
-from embedding.errors import ConfigError, LeaseHeldError, SpaceMismatchError
+from embedding.errors import ConfigError, LeaseHeldError, ResourceError, SpaceMismatchError
 from embedding.models.packaged import own_engine, tokenizer_file
 from embedding.models.prompts import PromptOverrides, Purpose
 from embedding.models.space import Space, describe_space, short_hash
@@ -27,12 +27,13 @@ from embedding.text.slack import NORMALISER_VERSION
 from embedding.text.template import Template
 from embedding.tokens.counter import prompt_tokens
 from indexers import find_index
+from indexers.base import must_live
 from jobs import termination
 from jobs.config import Config
 from jobs.engines.memory import give_back_memory
 from jobs.engines.ray import ray_runs, start_ray
 from jobs.extract.cutting import ROW_VERSION, Chunking
-from jobs.registry.use import model_folder, pinned, refuse_tainted
+from jobs.registry.use import model_folder, noted_before, pinned, refuse_tainted, with_name
 from jobs.state.lease import Lease
 from jobs.state.run_target import RunTarget
 from jobs.state.state_folder import state_root
@@ -52,22 +53,41 @@ MIN_CHUNK_TOKENS = 16
 FEW_BYTES = 1_000_000  # of sources, in which there is seldom more text than one shard takes
 
 
-class Pipeline:
-    """Everything a command works with: configuration, state, sources, space, index and progress."""
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """The model of a configuration, opened: where it lies, and what follows from its files."""
 
-    def __init__(self, config: Config, progress: Progress) -> None:
-        self.config = config = pinned(config)
-        self.progress = progress
-        self.stored = _stored(config)
-        if self.stored is not None:
-            with progress.phase("copying the model"):
-                self.stored.fetch()
-        self.model = self.stored.folder if self.stored else model_folder(config)
-        self.limits, self.space = describe(config, self.model)
-        self.space_id = self.space.space_id
-        self.state = State(
-            state_root(config), cut=self.space.chunking_id, hash_key=config.state.hash_key.get_secret_value()
-        )
+    stored: StoredModel | None
+    folder: Path
+    limits: ChunkLimits
+    space: Space
+
+
+class Pipeline:
+    """Everything a command works with: configuration, state, sources, space, index and progress.
+
+    A command that ``needs_model`` not works also where the registry does not answer: ``space_id``, the name of the
+    model and the cut of the state are then those that the newest run noted, and ``unasked`` says why.
+    """
+
+    def __init__(self, config: Config, progress: Progress, *, needs_model: bool = True) -> None:
+        self.progress, self.unasked = progress, ""
+        self._model: _Model | None = None
+        key = config.state.hash_key.get_secret_value()
+        try:
+            self.config = pinned(config)
+            self._model = _open_model(self.config, progress)
+        except ResourceError as error:
+            state = None if needs_model else State(state_root(config), hash_key=key)
+            noted = None if state is None else noted_before(config, state)
+            if state is None or noted is None:
+                raise
+            self.unasked = f"{error}; going by {noted.name}, as run {noted.run_id} did"
+            self.config, self.state = with_name(config, noted.name), state.of_cut(noted.cut)
+            self.space_id, self.encoder_id = noted.space_id, noted.encoder_id
+        else:
+            self.space_id, self.encoder_id = self.space.space_id, self.space.encoder_id
+            self.state = State(state_root(config), cut=self.space.chunking_id, hash_key=key)
         self.wrote, self.refused = "", False  # the run that has held the lease; it was refused it
         self._index: Index | None = None
         self._frames: Frames | None = None
@@ -76,6 +96,33 @@ class Pipeline:
         self._process: EncoderProcess | None = None
 
     # -- parts -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _opened(self) -> _Model:
+        """The opened model. Raises ResourceError where it could not be asked for."""
+        if self._model is None:
+            raise ResourceError(self.unasked)
+        return self._model
+
+    @property
+    def stored(self) -> StoredModel | None:
+        """The model's copy from an object store; None of one that lies elsewhere."""
+        return self._opened.stored
+
+    @property
+    def model(self) -> Path:
+        """The model's folder."""
+        return self._opened.folder
+
+    @property
+    def limits(self) -> ChunkLimits:
+        """How long a text may be for the model."""
+        return self._opened.limits
+
+    @property
+    def space(self) -> Space:
+        """The embedding space of the configuration."""
+        return self._opened.space
 
     def index(self) -> Index:
         """The index, opened on first use."""
@@ -100,6 +147,10 @@ class Pipeline:
     def live(self) -> str:
         """The version behind the alias, or the name that the first one gets."""
         return (self.index().live() if self.has_index() else None) or self.first_version
+
+    def must_live(self) -> str:
+        """The version behind the alias. Raises ConfigError where there is none yet."""
+        return must_live(self.index().live() if self.has_index() else None, self.config.index.name)
 
     def ensure_version(self, version: str) -> None:
         """Create a version where it is missing, with no row in the ledger: an index that was lost holds nothing."""
@@ -320,6 +371,16 @@ def _stored(config: Config) -> StoredModel | None:
         return None
     weights = config.model.remote is None
     return find_stored(storage.prefix(name), config.model_cache, weights=weights)
+
+
+def _open_model(config: Config, progress: Progress) -> _Model:
+    """Raises ConfigError for a model that is not there, ResourceError where its registry does not answer."""
+    stored = _stored(config)
+    if stored is not None:
+        with progress.phase("copying the model"):
+            stored.fetch()
+    folder = stored.folder if stored else model_folder(config)
+    return _Model(stored, folder, *describe(config, folder))
 
 
 def _check_overrides(config: Config, model: Path) -> None:

@@ -56,6 +56,7 @@ class Report:
     rows_after: int = 0
     quarantined: int = 0
     ignored: int = 0  # rows in quarantine for whose kind there is no use
+    held_back: int = 0  # documents that may be gone, and stay
     cost: Cost | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     scratch_cleared: int = 0  # folders of earlier runs that were found as this one began
@@ -106,6 +107,7 @@ class Report:
             partitions.listed, partitions.opened, documents.read, documents.rejected, skipped=dict(documents.skipped)
         )
         self.quarantined, self.ignored = documents.quarantined, documents.ignored
+        self.held_back = documents.held_back
         self.plan = Plan(
             chunks.total, 0, chunks.reused, chunks.updated, chunks.deleted, chunks.unchanged, renamed=chunks.renamed
         )
@@ -135,6 +137,7 @@ class Report:
                 read=self.extracted.read,
                 quarantined=self.quarantined,
                 ignored=self.ignored,
+                held_back=self.held_back,
                 rejected=self.extracted.rejected,
                 skipped=dict(sorted(self.extracted.skipped.items())),
             ),

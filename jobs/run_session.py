@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from jobs import termination
 from jobs.extract.changes import Extraction
+from jobs.extract.held_deletions import held_back
 from jobs.maintenance.compact import compact_due
 from jobs.maintenance.erase import finish_purges
 from jobs.metrics.levels import missed
@@ -56,13 +57,17 @@ class RunSession:
             self.target(made.index), lease=self.lease.number, chunks=made.plan.total, index_rows=made.rows_after
         )
 
-    def count_quarantined(self) -> None:
-        """Put into the report how many rows of the scope are in quarantine, and how many are ignored by their kind."""
+    def count_left_open(self) -> None:
+        """Put into the report what the scope leaves open.
+
+        The rows in quarantine, those that are ignored by their kind, and the documents that are held back.
+        """
         columns = ["team_id", "channel_id", "kind", "created_at", "ignored"]
         rows = self.pipeline.state.read("quarantine", columns).to_pylist()
         found = [r for r in rows if self.scope.covers(r["team_id"], r["channel_id"], r["kind"], r["created_at"])]
         self.report.ignored = sum(bool(r["ignored"]) for r in found)
         self.report.quarantined = len(found) - self.report.ignored
+        self.report.held_back = sum(one.documents for one in held_back(self.pipeline.state, self.scope))
 
 
 @contextmanager
@@ -100,7 +105,7 @@ def _held(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
         report.lease_wait = round(lease.waited, 3) or None
         if lease.took_over:
             state.raise_fence()
-        state.note_space(pipeline.space_id, pipeline.config.model.name, pipeline.space.encoder_id)
+        state.note_space(pipeline.space_id, pipeline.config.model.name, pipeline.encoder_id)
         if lease.took_over or command not in _WATERMARK_STAYS:
             drop_watermark(state.root)
         report.scratch_cleared = clear_work(state.root, keep="" if first else run_id)

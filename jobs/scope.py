@@ -61,6 +61,9 @@ class Scope:
         )
 
 
+EVERYTHING = Scope()
+
+
 def parse_moment(text: str, option: str) -> int:
     """A day or an ISO time, UTC, as microseconds. Raises ConfigError naming the option."""
     try:

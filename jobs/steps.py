@@ -51,7 +51,7 @@ def extract_sources(session: RunSession, *, to_embed: bool) -> None:
 
     with report.timed("extract"), pipeline.progress.phase("extract"):
         report.extracted = extract(frames, session.extraction())
-    session.count_quarantined()
+    session.count_left_open()
 
 
 def plan_scope(session: RunSession, version: str) -> None:

@@ -196,7 +196,7 @@ class TableSize(Body):
 class GcBody(Body):
     """`gc`: versions kept and dropped, spaces whose vectors were dropped, versions compacted; ``tables`` by name.
 
-    ``dropped_models`` had seen what was purged since.
+    ``dropped_models`` had seen what was purged since. ``models_unasked`` says why the registry was not looked through.
     """
 
     run_id: str
@@ -208,6 +208,7 @@ class GcBody(Body):
     compacted: tuple[str, ...]
     dry_run: bool
     tables: dict[str, TableSize]
+    models_unasked: Absent[str] = None
 
 
 class MigrateBody(Body):
@@ -218,10 +219,11 @@ class MigrateBody(Body):
 
 
 class ReportBody(Body):
-    """`report`: the run, and the page that was written."""
+    """`report`: the run, the page that was written, and the command that the run was of."""
 
     run_id: str
     file: str
+    command: str
 
 
 class StateCopyBody(Body):

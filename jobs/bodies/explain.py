@@ -7,7 +7,9 @@ from typing import Literal
 from jobs.bodies.base import Absent, Body
 
 State = Literal["published", "pending", "quarantined", "purged", "held_back", "unknown"]
-Verdict = Literal["published", "waiting", "lost", "held_back", "quarantined", "purged", "deleted", "absent"]
+Verdict = Literal[
+    "published", "waiting", "lost", "held_back", "quarantined", "ignored", "purged", "deleted", "empty", "absent"
+]
 
 
 class Held(Body):
@@ -51,7 +53,7 @@ class Reading(Body):
 
 
 class QuarantinedRecord(Body):
-    """Why a record of it, or its whole partition, could not be processed."""
+    """Why a record of it, or its whole partition, could not be processed; ``ignored``: there is no use for its kind."""
 
     source_id: str
     partition: str
@@ -62,6 +64,7 @@ class QuarantinedRecord(Body):
     attempts: int
     first_seen: str
     last_seen: str
+    ignored: bool = False
 
 
 class PurgeRuleBody(Body):
@@ -86,9 +89,9 @@ class ExplainBody(Body):
     """`explain`: where a document is and why. Of another team's, as of one that was never seen, ``absent``.
 
     ``id`` is the document's. ``state`` puts the verdicts together: what a run or a repair has still to do is pending,
-    what is not there and is not to be is unknown. ``version`` is that of the text that counts (its last edit),
-    ``created_at`` when it was written; null of what has no text here. ``left_over`` are rows in an index that is not to
-    have them any more.
+    what is not there and is not to be (deleted, ignored, empty, absent) is unknown. ``version`` is that of the text
+    that counts (its last edit), ``created_at`` when it was written; null of what has no text here. ``left_over`` are
+    rows in an index that is not to have them any more.
     """
 
     id: str

@@ -11,7 +11,8 @@ from jobs.bodies.purge import Receipt
 class Documents(Body):
     """``read`` in this run; ``quarantined`` and ``ignored`` in the scope now; ``rejected`` by this run.
 
-    ``skipped`` counts records that are no documents, by reason.
+    ``skipped`` counts records that are no documents, by reason. ``held_back`` are documents in the scope that may be
+    gone, and stay until what hides them can be read.
     """
 
     read: int
@@ -19,6 +20,7 @@ class Documents(Body):
     ignored: int = 0
     rejected: int
     skipped: dict[str, int]
+    held_back: int = 0
 
 
 class Partitions(Body):
@@ -125,6 +127,15 @@ class RunReport(Body):
     lease_wait: Absent[float] = None
     differences: Absent[dict[str, int]] = None
     encode_seconds: Absent[float] = None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Speed of encoding, from the first shard to the last; None where nothing was encoded.
+
+        Of a run of an earlier release it is that of the whole step.
+        """
+        took = self.encode_seconds or self.seconds.embed
+        return self.tokens.embedded / took if took and self.tokens.embedded else None
 
 
 class Estimate(Body):

@@ -76,7 +76,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "purge": purge.purge,
 }
 for _name, _command in _COMMANDS.items():
-    app.command(_name)(_command)
+    app.command(_name, cls=lookup.StatusCommand if _name == "status" else None)(_command)
 app.add_typer(state.app, name="state")
 
 

@@ -36,29 +36,24 @@ class Unread(Exception):
 
 @contextmanager
 def opened_pipeline(
-    config: Path | None, model: str | None = None, index: str | None = None, *, rebuild: bool = False
+    config: Path | None,
+    model: str | None = None,
+    index: str | None = None,
+    *,
+    rebuild: bool = False,
+    needs_model: bool = True,
 ) -> Iterator[Pipeline]:
     """Open a configuration's pipeline, the terminal kept for our own lines. ``rebuild`` opens a damaged state too.
+
+    One that ``needs_model`` not goes by what the newest run noted where the registry does not answer, and says so.
 
     Raises ConfigError where ``index`` is not the configured one, DamagedStateError or LostPurgesError for a damaged
     state.
     """
-    from jobs.config import default_config_file, load_config
-    from jobs.engines.environment import quiet_engines
     from jobs.engines.terminal import own_terminal
     from jobs.state.integrity import damage_error, find_damage, first_damage
 
-    loaded = load_config(config or default_config_file())
-    if index is not None and index != loaded.index.name:
-        raise ConfigError(f"--index: the configuration's index is {loaded.index.name!r}, not {index!r}")
-    if model is not None:
-        loaded = loaded.with_model(model)
-    quiet_engines()
-    from jobs.pipeline import Pipeline
-
-    pipeline = Pipeline(loaded, own_progress())
-    if not pipeline.state.private:
-        say(f"state.uri: other users of this machine may read {pipeline.state.root}, and it is not ours to close")
+    pipeline = _open(config, model, index, needs_model=needs_model)
     debug = bool(os.environ.get("EMBEDMILL_DEBUG"))
     with redirect_stdout(sys.stderr) if debug else own_terminal(pipeline.state.engine_log):
         try:
@@ -83,6 +78,26 @@ def opened_pipeline(
                 _tell_outside(pipeline)
             finally:
                 pipeline.close()
+
+
+def _open(config: Path | None, model: str | None, index: str | None, *, needs_model: bool) -> Pipeline:
+    from jobs.config import default_config_file, load_config
+    from jobs.engines.environment import quiet_engines
+
+    loaded = load_config(config or default_config_file())
+    if index is not None and index != loaded.index.name:
+        raise ConfigError(f"--index: the configuration's index is {loaded.index.name!r}, not {index!r}")
+    if model is not None:
+        loaded = loaded.with_model(model)
+    quiet_engines()
+    from jobs.pipeline import Pipeline
+
+    pipeline = Pipeline(loaded, own_progress(), needs_model=needs_model)
+    if pipeline.unasked:
+        say(pipeline.unasked)
+    if not pipeline.state.private:
+        say(f"state.uri: other users of this machine may read {pipeline.state.root}, and it is not ours to close")
+    return pipeline
 
 
 def _tell_outside(pipeline: Pipeline) -> None:

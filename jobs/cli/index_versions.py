@@ -83,7 +83,7 @@ def rollback(
         from jobs.cli import render
         from jobs.commands.rollback import rollback as back
 
-        with opened_pipeline(config) as pipeline:
+        with opened_pipeline(config, needs_model=False) as pipeline:
             body = back(pipeline, allow_mass_delete=allow_mass_delete, wait=wait)
         show(body, json, render.rollback)
         return 0
@@ -102,7 +102,7 @@ def takeover(config: ConfigOption = None, json: JsonOption = False, wait: WaitOp
         from jobs.cli import render
         from jobs.commands.takeover import takeover as take
 
-        with opened_pipeline(config) as pipeline:
+        with opened_pipeline(config, needs_model=False) as pipeline:
             body = take(pipeline, wait=wait)
         show(body, json, render.takeover)
         return 0
@@ -132,7 +132,8 @@ def gc(
         from jobs.cli import render
         from jobs.commands.gc import gc as collect
 
-        with opened_pipeline(config) as pipeline:
+        # Which space is to keep its vectors is not guessed.
+        with opened_pipeline(config, needs_model=vectors) as pipeline:
             body = collect(pipeline, keep=keep, vectors=vectors, dry_run=dry_run, wait=wait)
         show(body, json, render.gc)
         return 0

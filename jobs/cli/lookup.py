@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import sys
 import time
+from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from embedding.errors import ConfigError
 from jobs.cli.frame import guarded, opened_pipeline, say, show
@@ -35,6 +37,8 @@ from jobs.cli.options import (
     readable,
 )
 from jobs.scope import parse_moment
+
+_WATCH_SECONDS = 5
 
 
 def search(
@@ -130,6 +134,18 @@ def _standard_input() -> str:
         raise ConfigError("TEXT: standard input is not UTF-8") from None
 
 
+class StatusCommand(TyperCommand):
+    """``--watch`` may stand without its number, which typer has no option for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give a bare ``--watch`` its number."""
+        given = [
+            f"--watch={_WATCH_SECONDS}" if word == "--watch" and following.startswith("--") else word
+            for word, following in zip_longest(args, args[1:], fillvalue="--")
+        ]
+        return super().parse_args(ctx, given)
+
+
 def status(
     config: ConfigOption = None,
     json: JsonOption = False,
@@ -138,7 +154,14 @@ def status(
         int, typer.Option("--runs", metavar="N", min=0, help="With --check: missed at the end of the last N runs, too.")
     ] = 0,
     watch: Annotated[
-        float, typer.Option("--watch", metavar="SECONDS", min=0, help="Show it anew every so many seconds; 0: once.")
+        float,
+        typer.Option(
+            "--watch",
+            metavar="[SECONDS]",
+            min=0,
+            show_default=False,
+            help="Show it anew every so many seconds, else every 5; 0: once.",
+        ),
     ] = 0.0,
 ) -> None:
     """Show tables, index versions, alias, last runs, lag, quarantine, and whether what [slo] promises is met."""
@@ -152,13 +175,14 @@ def status(
         if watch and json:
             raise ConfigError("--watch: is for a person; leave --json out, or ask again from outside")
         while True:
-            with opened_pipeline(config) as pipeline:
+            with opened_pipeline(config, needs_model=False) as pipeline:
                 body = look(pipeline)
             if watch:
                 Console().clear()  # nothing where that is no terminal
             show(body, json, render.status)
             if not watch:
                 return 4 if check and any(not one.met and one.missed_runs >= runs for one in body.levels) else 0
+            sys.stdout.flush()  # a pipe is to have it now
             time.sleep(watch)
 
     guarded(command, json)
@@ -191,7 +215,7 @@ def explain(
         from jobs.cli import render_explain
         from jobs.commands.explain import explain as look
 
-        with opened_pipeline(config) as pipeline:
+        with opened_pipeline(config, needs_model=False) as pipeline:
             body = look(pipeline, readable(team, "--team"), readable(wanted, "ID"), text=text)
         show(body, json, render_explain.explain)
         return 0
@@ -200,7 +224,9 @@ def explain(
 
 
 def report(
-    run: Annotated[str, typer.Argument(metavar="[RUN]", help="A run's id; without one the newest.")] = "",
+    run: Annotated[
+        str, typer.Argument(metavar="[RUN]", help="Id of a run or another command; else the newest run.")
+    ] = "",
     config: ConfigOption = None,
     json: JsonOption = False,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write the page.")] = None,
@@ -210,9 +236,9 @@ def report(
     def command() -> int:
         from jobs.commands.run_page import write_page
 
-        with opened_pipeline(config) as pipeline:
+        with opened_pipeline(config, needs_model=False) as pipeline:
             body = write_page(pipeline, readable(run, "RUN"), out)
-        show(body, json, lambda told: told.file)
+        show(body, json, lambda told: f"{told.command} {told.run_id}: {told.file}")
         return 0
 
     guarded(command, json)

@@ -76,19 +76,21 @@ def _plan(body: RunReport, estimate: Estimate) -> str:
             ("update", f"{chunks.updated:,} chunks change metadata only"),
             ("delete", f"{chunks.deleted:,} chunks"),
             ("unchanged", f"{chunks.unchanged:,} of {chunks.total:,} chunks"),
-            ("quarantine", f"{body.documents.quarantined:,} records"),
+            ("quarantine", _count(body.documents.quarantined, "record")),
             ("estimate", f"{_span(estimate.seconds)} of encoding{cost}"),
         ]
     )
 
 
 def run(body: RunReport) -> str:
-    """The run report."""
+    """The run report; its last line says what was left open."""
+    return "\n".join([_run(body), *_left_open(body)])
+
+
+def _run(body: RunReport) -> str:
     chunks, rows, seconds = body.chunks, body.index_rows, body.seconds
-    speed = body.tokens.embedded / seconds.embed if seconds.embed else 0
+    speed = body.tokens_per_second
     rate = f" at {speed:,.0f} tokens/s" if speed else ""
-    quarantine = body.documents.quarantined
-    hint = "; `embedmill status` lists the reasons" if quarantine else ""
     unknown = body.tokens.unknown_texts
     said = "texts are next to nothing but unknown tokens to the model: they are found by chance, if at all"
     return f"run {body.run_id}: {body.status}, {body.index} (space {body.space_id})\n" + table(
@@ -101,10 +103,25 @@ def run(body: RunReport) -> str:
             ("deleted", f"{chunks.deleted:,} chunks"),
             ("unchanged", f"{chunks.unchanged:,} of {chunks.total:,} chunks"),
             ("index", f"{rows.upserted:,} rows written, {rows.deleted:,} deleted, {rows.after:,} there now"),
-            ("quarantine", f"{quarantine:,} records{hint}"),
+            ("quarantine", _count(body.documents.quarantined, "record")),
             ("time", ", ".join(f"{step} {_span(took)}" for step, took in seconds.model_dump().items())),
         ]
     )
+
+
+def _left_open(body: RunReport) -> list[str]:
+    """The line that says what is not in the index as its source has it, or is there although it may be gone."""
+    documents = body.documents
+    said = []
+    if documents.quarantined:
+        said.append(f"{_count(documents.quarantined, 'record')} in quarantine")
+    if documents.held_back:
+        said.append(f"{_count(documents.held_back, 'document')} held back, gone or not")
+    return [f"left open: {', '.join(said)}; `embedmill status` lists them with the reasons"] if said else []
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def reindex(body: ReindexBody) -> str:
@@ -116,7 +133,8 @@ def reindex(body: ReindexBody) -> str:
         rows.append(("drift", ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in drift.items())))
     was = body.previous or "nothing"
     moved = f"moved from {was} to {body.index}" if body.activated else f"stays at {was}"
-    return run(body).replace("run ", "reindex ", 1) + "\n" + table([*rows, ("alias", moved)])
+    done = _run(body).replace("run ", "reindex ", 1)
+    return "\n".join([done, table([*rows, ("alias", moved)]), *_left_open(body)])
 
 
 def rollback(body: RollbackBody) -> str:
@@ -149,6 +167,8 @@ def gc(body: GcBody) -> str:
     if body.dropped_spaces:
         rows.append(("spaces", ", ".join(body.dropped_spaces)))
     rows += [("model", f"{model}: it had seen what was purged since") for model in body.dropped_models]
+    if body.models_unasked:
+        rows.append(("models", f"not looked at: {body.models_unasked}"))
     if body.compacted:
         rows.append(("would compact" if body.dry_run else "compacted", ", ".join(body.compacted)))
     rows += [(name, f"{size.files:,} files, {size.bytes / 1e6:,.1f} MB") for name, size in body.tables.items()]

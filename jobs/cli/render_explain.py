@@ -25,7 +25,7 @@ def _rows(body: ExplainBody) -> Iterator[tuple[str, str]]:
         edited = f", last edited {body.version}" if body.version not in (None, body.created_at) else ""
         yield "document", f"{body.kind} in channel {body.channel_id or '(none)'}{when}{edited}"
     for reading in body.readings:
-        what = "read from" if reading.owns else "also in"
+        what = "read from" if reading.owns or not body.chunks else "also in"
         at = f" at {reading.read_at}" if reading.read_at else ""
         yield what, f"{reading.source_id} {reading.partition}, by run {reading.run_id}{at}"
     for chunk in body.chunks:
@@ -39,7 +39,7 @@ def _rows(body: ExplainBody) -> Iterator[tuple[str, str]]:
         said = f": {row.detail}" if row.detail else ""
         tried = f"tried {row.attempts} time" + "s" * (row.attempts != 1)
         yield (
-            "quarantine",
+            "ignored" if row.ignored else "quarantine",
             f"{row.reason}{said} ({where}; {row.step}, {tried}, since {row.first_seen})",
         )
     for purge in body.purges:

@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 
 import pyarrow.compute as pc
 
-from embedding.ids import MAX_DOC_ID, bounded_id, document_id, is_cut
+from embedding.ids import MAX_DOC_ID, bounded_id, document_id, file_id, is_cut
 from embedding.records import Removed
 from indexers.base import SearchRequest
 from jobs.bodies.explain import (
@@ -24,6 +24,7 @@ from jobs.bodies.explain import (
     Verdict,
 )
 from jobs.scope import iso
+from jobs.sources import identity, qualifiers
 from jobs.state.purge_rules import PurgeRule, rule_of
 from jobs.state.quarantine import EMBED
 
@@ -46,6 +47,7 @@ class _Found:
     rules: Sequence[tuple[str, PurgeRule]]  # each with its run
     readings: Mapping[At, Row]
     held: bool
+    read: bool  # its file was, whatever came of it
 
 
 def explain(pipeline: Pipeline, team: str, wanted: str, *, text: bool = False) -> ExplainBody:
@@ -101,11 +103,13 @@ _STATES: dict[Verdict, State] = {
     "lost": "pending",
     "held_back": "held_back",
     "quarantined": "quarantined",
+    "ignored": "unknown",
     "purged": "purged",
     "deleted": "unknown",
+    "empty": "unknown",
     "absent": "unknown",
 }
-_NOTHING = _Found((), (), (), (), (), {}, held=False)
+_NOTHING = _Found((), (), (), (), (), {}, held=False, read=False)
 
 
 def _look(pipeline: Pipeline, team: str, doc_id: str) -> _Found:
@@ -118,14 +122,17 @@ def _look(pipeline: Pipeline, team: str, doc_id: str) -> _Found:
     owners = {(row["source_id"], row["partition"]) for row in (*chunks, *removals)}
     readings: dict[At, Row] = {}
     named: set[At] = set()
-    held = False
-    columns = ["source_id", "partition", "overlaps", "run_id", "held", "named"]
+    held = read = False
+    files = _files(pipeline, team)
+    columns = ["source_id", "partition", "overlaps", "run_id", "held", "named", "reader"]
     for row in state.read("sources", columns).to_pylist():
         at = (row["source_id"], row["partition"])
         overlaps = {tuple(other.split("\0", 1)) for other in row["overlaps"] or ()}
         mine = doc_id in (row["held"] or ()) or doc_id in (row["named"] or ())
-        if at in owners or overlaps & owners or mine:
+        is_file = at[0] in files and _is_file(files[at[0]] + at[1], doc_id)
+        if at in owners or overlaps & owners or mine or is_file:
             readings[at] = row
+        read |= is_file and row["reader"] is not None
         held |= doc_id in (row["held"] or ())
         if doc_id in (row["named"] or ()):
             named.add(at)
@@ -139,7 +146,17 @@ def _look(pipeline: Pipeline, team: str, doc_id: str) -> _Found:
     rows = state.read("purges", where=pc.field("team_id") == team).to_pylist()
     purges = [(row["run_id"], rule_of(row)) for row in rows]
     rules = [(run_id, rule) for run_id, rule in purges if rule.covers(gone) and _told(rule, created)]
-    return _Found(chunks, ledger, quarantine, removals, rules, readings, held)
+    return _Found(chunks, ledger, quarantine, removals, rules, readings, held, read)
+
+
+def _files(pipeline: Pipeline, team: str) -> dict[str, str]:
+    """How the ids of files begin that are read from each source of the team."""
+    entries = pipeline.config.sources
+    return {
+        identity(entry): file_id(team, "", qualifier)
+        for entry, qualifier in zip(entries, qualifiers(entries), strict=True)
+        if entry.kind == "files" and entry.team_id == team
+    }
 
 
 def _told(rule: PurgeRule, created: int | None) -> bool:
@@ -165,13 +182,18 @@ def _concerns(row: Row, doc_id: str, owners: set[At], named: set[At]) -> bool:
     if kind == "f":  # a file is a partition; the name of its source may stand before it
         start = doc_id[: len(doc_id) - len(rest)] + (rest.partition("/")[0] + "/" if rest.startswith("@") else "")
         told = start + row["partition"]
-        # Where a long name is cut, either id ends with a hash of its own.
-        return told[:_UNCUT] == doc_id[:_UNCUT] if is_cut(doc_id) else bounded_id(told) == doc_id
+        return _is_file(told, doc_id)
     if at in owners:
         return key in ("", tail)
     channel, _, day = row["partition"].partition("/")
     # A day of its channel that could not be read at all may hold it.
     return kind == "m" and channel == rest.split("/")[0] and key in (tail, "") and (bool(key) or day == _day(tail))
+
+
+def _is_file(told: str, doc_id: str) -> bool:
+    """Whether an id that is put together of a partition's name is that of the document."""
+    # Where a long name is cut, either id ends with a hash of its own.
+    return told[:_UNCUT] == doc_id[:_UNCUT] if is_cut(doc_id) else bounded_id(told) == doc_id
 
 
 def _day(moment: str) -> str:
@@ -193,10 +215,15 @@ def _verdict(found: _Found, chunks: Sequence[ExplainedChunk]) -> tuple[Verdict, 
     if chunks:
         return _of_chunks(found, chunks)
     if found.quarantine:
-        return "quarantined", f"{found.quarantine[0]['reason']}: {found.quarantine[0]['detail'] or 'no text was read'}"
+        row = next((row for row in found.quarantine if not row["ignored"]), found.quarantine[0])
+        said = f"{row['reason']}: {row['detail'] or 'no text was read'}"
+        return ("ignored", f"{said}; nothing of this kind is searched") if row["ignored"] else ("quarantined", said)
     if found.removals:
         gone = found.removals[0]["deleted"]
         return "deleted", "its source says that it was deleted" if gone else "its newest version has no text"
+    if found.read:
+        rest = "; the next run deletes its rows" if found.ledger else ""
+        return "empty", f"empty_text: its file was read, and has no text to embed{rest}"
     if found.ledger:
         return "deleted", "it is in no source any more; the next run deletes its rows"
     return "absent", "no source has shown a document of this team by this id; ids are case-sensitive"
@@ -209,8 +236,8 @@ def _of_chunks(found: _Found, chunks: Sequence[ExplainedChunk]) -> tuple[Verdict
     these = f"{len(lacking)} of {len(chunks)} chunks"
     if any(one.live and one.current and not one.row for chunk in lacking for one in chunk.indexes):
         return "lost", f"{these} are in the ledger and not in the index: run `embedmill verify --repair`"
-    if found.quarantine:
-        return "quarantined", f"{these}: {found.quarantine[0]['reason']}"
+    if failed := [row for row in found.quarantine if not row["ignored"]]:
+        return "quarantined", f"{these}: {failed[0]['reason']}"
     return "waiting", f"{these} are not in the live version yet; the next run writes them"
 
 
@@ -310,6 +337,7 @@ def _quarantined(row: Row) -> QuarantinedRecord:
         attempts=row["attempts"],
         first_seen=iso(row["first_seen"]),
         last_seen=iso(row["last_seen"]),
+        ignored=bool(row["ignored"]),
     )
 
 

@@ -6,6 +6,7 @@ meanwhile.
 
 from __future__ import annotations
 
+from embedding.errors import ResourceError
 from jobs.bodies.answers import GcBody, TableSize
 from jobs.maintenance.compact import compact_all, sizes
 from jobs.pipeline import Pipeline
@@ -31,7 +32,7 @@ def gc(
     with open_session(pipeline, "gc", Scope(), wait) as session:
         state = pipeline.state
         report, lease = session.report, session.lease
-        models = remove_tainted(pipeline.config, dry_run=dry_run)
+        models, unasked = _remove_models(pipeline, dry_run=dry_run)
         index = pipeline.index()
         own_index(pipeline)
         live = index.live()
@@ -79,4 +80,15 @@ def gc(
         compacted=tuple(full),
         tables=tables,
         dry_run=dry_run,
+        models_unasked=unasked,
     )
+
+
+def _remove_models(pipeline: Pipeline, *, dry_run: bool) -> tuple[list[str], str | None]:
+    """Remove marked models; returns them, or why the registry could not be asked: a later call removes them."""
+    if pipeline.unasked:  # asked a moment ago
+        return [], pipeline.unasked
+    try:
+        return remove_tainted(pipeline.config, dry_run=dry_run), None
+    except ResourceError as error:
+        return [], str(error)

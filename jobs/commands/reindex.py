@@ -53,7 +53,7 @@ def reindex(
             if before is not None:
                 _add(report, before)
             report.rows_after = pipeline.index().count(version)
-            session.count_quarantined()
+            session.count_left_open()
             if done:
                 if whole and live is not None and not allow_mass_delete:
                     # A version that lacks many of the live one's documents is a mass delete by another way.

@@ -74,7 +74,7 @@ def rollback(pipeline: Pipeline, *, allow_mass_delete: bool = False, wait: float
 
 def cut_of(pipeline: Pipeline, space_id: str) -> str:
     """The way of cutting texts of a space; the configuration's of one that the state does not know."""
-    return pipeline.state.spaces().get(space_id, {}).get("cut") or pipeline.space.chunking_id
+    return pipeline.state.spaces().get(space_id, {}).get("cut") or pipeline.state.cut or ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ def run(
         budget.check(report.plan, lambda: estimate(pipeline.state, pipeline.config.model, report.plan))
         apply_plan(session, version, stop=never)
         report.rows_after = pipeline.index().count(version)
-        session.count_quarantined()
+        session.count_left_open()
         report.status = final_status(report)
         report.settled = scope == Scope()
     return report

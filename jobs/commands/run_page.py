@@ -21,7 +21,7 @@ def keep_own_page(pipeline: Pipeline, run_id: str) -> None:
 
 
 def write_page(pipeline: Pipeline, run_id: str, out: Path | None) -> ReportBody:
-    """Write the page of a run, the newest without a ``run_id``, to ``out`` or to a file of its name here.
+    """Write the page of a run, of the newest `run` without a ``run_id``, to ``out`` or to a file of its name here.
 
     Raises ConfigError for a run that is not known, ResourceError where the file cannot be written.
     """
@@ -33,4 +33,4 @@ def write_page(pipeline: Pipeline, run_id: str, out: Path | None) -> ReportBody:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ResourceError(f"--out: {file} cannot be written: {error.strerror}") from None
-    return ReportBody(run_id=data.report.run_id, file=str(file))
+    return ReportBody(run_id=data.report.run_id, file=str(file), command=data.report.command)

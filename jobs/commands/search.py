@@ -12,8 +12,8 @@ from jobs.search.searcher import Query, open_searcher
 def search(pipeline: Pipeline, query: Query, *, rerank: bool = True) -> SearchBody:
     """Nearest chunks through the alias, reranked where that is configured and not declined.
 
-    Raises EmbedmillError where there is no index yet, SpaceMismatchError where it is of another space, ConfigError for
-    a mode that it does not have.
+    Raises ConfigError where there is no index yet or for a mode that it does not have, SpaceMismatchError where it is
+    of another space.
     """
     with open_searcher(pipeline, rerank=rerank) as searcher:
         [answer] = searcher.search([query])

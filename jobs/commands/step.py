@@ -90,7 +90,7 @@ def step(pipeline: Pipeline, scope: Scope, asked: StepRequest) -> StepBody:
                 if name != "plan":
                     done = _apply(session, planned, publish=name == "publish", build=build)
                 report.plan = replace(report.plan, reuse=max(0, report.plan.reuse - planned.embedded))
-            session.count_quarantined()
+            session.count_left_open()
             report.status = "running"
             if empty or name == "publish" and done:
                 report.rows_after = pipeline.index().count(report.index)

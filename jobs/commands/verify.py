@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from embedding.errors import EmbedmillError
 from jobs.bodies.answers import VerifyBody
 from jobs.extract.changes import changed_partitions
 from jobs.extract.held_deletions import held_back
@@ -33,15 +32,13 @@ def verify(
 
     Raises MassDeleteError, before anything is changed, for a repair that would delete more than ``limits`` allow.
 
-    Raises EmbedmillError where there is no index yet.
+    Raises ConfigError where there is no index yet.
     """
     rebuilt = rebuild(pipeline, wait=wait) if repair else []
     with open_session(pipeline, "verify", scope, wait) as session:
         report = session.report
         deletes = finish_rebuild(session, rebuilt) if rebuilt else True
-        report.index = version = pipeline.live()
-        if version not in pipeline.index().versions():
-            raise EmbedmillError(f"there is no index {version} yet; run `embedmill run` first")
+        report.index = version = pipeline.must_live()
         pipeline.check_space(version)
         if repair:
             drop_watermark(pipeline.state.root)
@@ -66,11 +63,11 @@ def verify(
             publish_rows(session, version, made)
             mended = report.upserted + report.deleted
         report.rows_after = pipeline.index().count(version)
-        session.count_quarantined()
+        session.count_left_open()
         report.status = "ok" if found.total == mended else "failed"
         report.differences = dict.fromkeys(found.counts, 0) if found.total == mended else found.counts
         waiting = changed_partitions(extraction) - marked
-        held = tuple(one.body() for one in held_back(target.state))
+        held = tuple(one.body() for one in held_back(target.state, scope))
     return VerifyBody(
         run_id=report.run_id,
         index=version,

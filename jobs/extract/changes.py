@@ -77,8 +77,8 @@ def partition_fingerprint(partition: Partition) -> str:
 
 
 def changed_partitions(extraction: Extraction) -> int:
-    """How many partitions differ from what was read last, whatever the scope; opens none."""
-    work = choose_partitions(extraction.sources, extraction.known(), extraction.chunking, Scope())
+    """How many partitions of the scope differ from what was read last; opens none."""
+    work = choose_partitions(extraction.sources, extraction.known(), extraction.chunking, extraction.scope)
     return len(work.read) + len(work.gone)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pyarrow.compute as pc
 
 from jobs.bodies.answers import HeldBackBody
-from jobs.scope import iso
+from jobs.scope import EVERYTHING, Scope, iso
 
 if TYPE_CHECKING:
     from jobs.extract.extracted import RejectedRow
@@ -50,18 +50,53 @@ class HeldBack:
         )
 
 
-def held_back(state: State) -> list[HeldBack]:
-    """What is held back as far as the last reading of each partition tells, oldest first."""
+def held_back(state: State, scope: Scope = EVERYTHING) -> list[HeldBack]:
+    """What is held back as far as the last reading of each partition tells, oldest first.
+
+    Of a ``scope`` its documents alone count. Where a partition that was not read to its end holds others too, they are
+    as many at most: which of its documents are missing is not known. Cost: the rows of ``sources``; of a scope also
+    those that ``chunks`` has of its teams, where anything is held back.
+    """
     columns = ["source_id", "partition", "documents", "held_back", "unlisted", "unlisted_since"]
     rows = state.read("sources", columns, pc.field("held_back").is_valid() | pc.field("unlisted").is_valid())
+    listed = rows.to_pylist()
+    inside = None if scope.covers_all else _documents(state, scope, {(r["source_id"], r["partition"]) for r in listed})
     found = []
-    for row in rows.to_pylist():
+    for row in listed:
         at = row["source_id"], row["partition"]
-        for reason, held in json.loads(row["held_back"] or "{}").items():
-            found.append(HeldBack(*at, reason, held["since"], held["documents"]))
-        if row["unlisted"] and row["documents"]:
-            found.append(HeldBack(*at, row["unlisted"], row["unlisted_since"], row["documents"]))
-    return sorted(found, key=lambda one: (one.since, one.source_id, one.partition, one.reason))
+        ours = None if inside is None else inside.get(at, set())
+        said = json.loads(row["held_back"] or "{}")
+        single = {doc for held in said.values() for doc in held["ids"]} if ours is not None else set()
+        for reason, held in said.items():
+            count = held["documents"]
+            if ours is not None:
+                rest = min(count - len(held["ids"]), len(ours - single))
+                count = len(ours.intersection(held["ids"])) + rest
+            found.append(HeldBack(*at, reason, held["since"], count))
+        if row["unlisted"]:
+            count = row["documents"] or 0
+            count = count if ours is None else min(count, len(ours))
+            found.append(HeldBack(*at, row["unlisted"], row["unlisted_since"], count))
+    return sorted(
+        (one for one in found if one.documents),
+        key=lambda one: (one.since, one.source_id, one.partition, one.reason),
+    )
+
+
+def _documents(state: State, scope: Scope, places: Set[At]) -> dict[At, set[str]]:
+    """The documents of a scope that ``chunks`` has of some partitions."""
+    found: dict[At, set[str]] = {}
+    if not places:
+        return found
+    names = ["source_id", "partition", "doc_id", "team_id", "channel_id", "kind", "created_at"]
+    of = [("team_id", "in", sorted(scope.teams))] if scope.teams else []
+    where = pc.field("partition").isin(sorted({partition for _, partition in places}))
+    for batch in state.dataset("chunks", of).to_batches(names, where):
+        for row in batch.to_pylist():
+            at = row["source_id"], row["partition"]
+            if at in places and scope.covers(row["team_id"], row["channel_id"], row["kind"], row["created_at"]):
+                found.setdefault(at, set()).add(row["doc_id"])
+    return found
 
 
 # -- deciding ----------------------------------------------------------------------------------------------------------

@@ -212,7 +212,7 @@ def _of_speed(runs: _Runs, usd_per_hour: float, now: float) -> Iterator[Sample]:
     ]
     if not told:
         return
-    speeds = [report.tokens.embedded / (report.encode_seconds or 1.0) for _, report in told]
+    speeds = [report.tokens_per_second or 0.0 for _, report in told]
     best = max(speed for (ran, _), speed in zip(told, speeds, strict=True) if ran.started > told[0][0].started - DAY)
     yield Sample("encoder_tokens_per_second", speeds[0])
     yield Sample("encoder_share_of_best_ratio", speeds[0] / best)

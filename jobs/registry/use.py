@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from jobs.state.storage import StatePath
 
 if TYPE_CHECKING:
     from jobs.config import Config
+    from jobs.state.store import State
 
 
 def pinned_name(config: Config, name: str) -> str:
@@ -29,10 +32,45 @@ def pinned_name(config: Config, name: str) -> str:
 
 def pinned(config: Config) -> Config:
     """A configuration whose model is named by its version, whatever an alias stands for a moment later."""
-    name = pinned_name(config, config.model.name)
+    return with_name(config, pinned_name(config, config.model.name))
+
+
+def with_name(config: Config, name: str) -> Config:
+    """A configuration with this name of its model, and all else as it is."""
     if name == config.model.name:
         return config
     return config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What a run noted of its model: the ``name`` with its version, its space, what encodes, the cut of its texts."""
+
+    run_id: str
+    name: str
+    space_id: str
+    encoder_id: str
+    cut: str
+
+
+def noted_before(config: Config, state: State) -> Noted | None:
+    """What the newest run with the configured model noted, whatever an alias stood for; None where there was none."""
+    spaces = state.spaces()
+    runs = state.read("runs", ["run_id", "started_at", "report"]).sort_by([("started_at", "descending")])
+    for row in runs.to_pylist():
+        space_id = json.loads(row["report"])["space_id"]
+        space = spaces.get(space_id)
+        if space is not None and _stands_for(config.model.name, space["model"]):
+            return Noted(row["run_id"], space["model"], space_id, space.get("encoder", ""), space["cut"])
+    return None
+
+
+def _stands_for(name: str, pinned_to: str) -> bool:
+    """Whether a configured name may have been pinned to this one."""
+    if not (name.startswith(PREFIX) and pinned_to.startswith(PREFIX)):
+        return name == pinned_to
+    asked, found = reference_of(name), reference_of(pinned_to)
+    return asked.name == found.name and asked.version in (None, found.version)
 
 
 def refuse_tainted(config: Config) -> None:

@@ -46,19 +46,20 @@ class PageData:
 
 
 def page_data(pipeline: Pipeline, run_id: str = "") -> PageData:
-    """Read what there is of a run, of the newest one without a ``run_id``.
+    """Read what there is of a run or of another command by its ``run_id``; without one, of the newest `run`.
 
-    Cost: the columns of runs and teams in ``vectors`` and ``published``. Raises ConfigError for a run that has told
-    nothing.
+    Cost: the columns of runs and teams in ``vectors`` and ``published``. Raises ConfigError for an id that is not
+    known or has told nothing, and where there was no run yet.
     """
     state = pipeline.state
     rows = state.read("runs", ["run_id", "command", "status", "started_at", "report"])
     runs = [row for row in rows.sort_by([("started_at", "descending")]).to_pylist() if row["status"] != BEGUN]
-    places = [place for place, row in enumerate(runs) if row["run_id"] == run_id or not run_id]
-    if not places:
-        known = ", ".join(row["run_id"] for row in runs[:3]) or "none"
-        raise ConfigError(f"RUN: {run_id or 'no run'} has told nothing here; the newest that have: {known}")
-    place = places[0]
+    wanted = ("run_id", run_id) if run_id else ("command", "run")
+    place = next((place for place, row in enumerate(runs) if row[wanted[0]] == wanted[1]), None)
+    if place is None:
+        said = f"{run_id} has told nothing here" if run_id else "nothing was run here yet; run `embedmill run` first"
+        known = ", ".join(f"{row['run_id']} ({row['command']})" for row in runs[:3])
+        raise ConfigError(f"RUN: {said}" + (f"; the newest that have: {known}" if known else ""))
     report = RunReport.model_validate_json(runs[place]["report"], extra="ignore")
     before = []
     for row in runs[place : place + MOST_BEFORE]:

@@ -68,8 +68,6 @@ def page(data: PageData) -> str:
 def _facts(data: PageData) -> str:
     report = data.report
     chunks, seconds = report.chunks, report.seconds
-    took = report.encode_seconds or seconds.embed  # of a run of an earlier release the whole step
-    speed = report.tokens.embedded / took if took and report.tokens.embedded else 0
     facts = [
         ("embedded", f"{chunks.embedded:,}"),
         ("reused", f"{chunks.reused:,}"),
@@ -80,7 +78,7 @@ def _facts(data: PageData) -> str:
         ("in quarantine", f"{report.documents.quarantined:,}"),
         ("seconds", f"{seconds.total:,.1f}"),
     ]
-    if speed:
+    if speed := report.tokens_per_second:
         facts.append(("tokens/s", f"{speed:,.0f}"))
     if report.cost is not None:
         facts += [("requests", f"{report.cost.requests:,}"), ("USD", f"{report.cost.usd:,.2f}")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from embedding.errors import ConfigError, EmbedmillError, EncoderError
+from embedding.errors import ConfigError, EncoderError
 from indexers.base import SearchRequest
 from jobs.config_sections import Search, SearchMode
 from jobs.pipeline import Pipeline
@@ -179,24 +179,22 @@ def open_searcher(
     """A searcher over the live version in the configured space, or over any ``version``, with the encoder of its space.
 
     The version is named and not the alias: that may move on to one of another space meanwhile. A remote model is asked
-    for the texts of one call for so many ``seconds``; None: for as long as it may take. Raises EmbedmillError
-    where there is no index yet, SpaceMismatchError where the live one is of another space, and ConfigError for a
-    version that is not there or whose model the configuration cannot give.
+    for the texts of one call for so many ``seconds``; None: for as long as it may take. Raises ConfigError
+    where there is no index yet, and for a version that is not there or whose model the configuration cannot give;
+    SpaceMismatchError where the live one is of another space.
     """
-    if not pipeline.has_index() or (version is None and pipeline.index().live() is None):
-        raise EmbedmillError(f"there is no index {pipeline.config.index.name!r} yet; run `embedmill run` first")
-    index = pipeline.index()
     if version is None:
-        version = pipeline.live()
+        version = pipeline.must_live()
         pipeline.check_space(version)
         encoder = QueryEncoder(pipeline, seconds)
     else:
-        versions = index.versions()
+        versions = pipeline.index().versions() if pipeline.has_index() else []
         if version not in versions:
-            raise ConfigError(f"there is no version {version!r} of the index; there are {', '.join(versions)}")
-        encoder = encoder_of_space(pipeline, index.space_of(version), seconds)
+            there = ", ".join(versions) or "none"
+            raise ConfigError(f"there is no version {version!r} of the index; there are {there}")
+        encoder = encoder_of_space(pipeline, pipeline.index().space_of(version), seconds)
     searcher = Searcher(
-        index, version, encoder, pipeline.config.search, open_reranking(pipeline.config) if rerank else None
+        pipeline.index(), version, encoder, pipeline.config.search, open_reranking(pipeline.config) if rerank else None
     )
     try:
         yield searcher

@@ -27,7 +27,7 @@ WRITTEN = (
     '{"run_id": "r1", "command": "run", "status": "ok", "space_id": "s1", "index": "messages__v1", '
     '"scope": {"team": ["T1"], "since": "1970-01-01T00:00:00Z"}, "started_at": "1970-01-01T00:00:01Z", '
     '"finished_at": "1970-01-01T00:00:05Z", "documents": {"read": 0, "quarantined": 0, "ignored": 0, "rejected": 0, '
-    '"skipped": {}}, "partitions": {"listed": 0, "opened": 0}, "chunks": {"total": 0, "embedded": 0, "reused": 0, '
+    '"skipped": {}, "held_back": 0}, "partitions": {"listed": 0, "opened": 0}, "chunks": {"total": 0, "embedded": 0, "reused": 0, '
     '"updated": 0, "deleted": 0, "unchanged": 0, "renamed": 0}, "tokens": {"embedded": 0, '
     '"unknown_texts": 0}, "index_rows": {"upserted": 0, "deleted": 0, "after": 0}, "seconds": {"extract": 1.0, "plan": 0.25, "embed": 0.0, "publish": 2.0, '
     '"total": 4.0}}'

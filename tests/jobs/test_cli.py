@@ -14,7 +14,7 @@ from embedding.errors import ConfigError
 from jobs.cli import app
 from jobs.state.store import State
 from tests.support.paths import ROOT
-from tests.support.workspace import Workspace
+from tests.support.workspace import TEAM, Workspace
 
 pytestmark = pytest.mark.usefixtures("encoder_here")
 
@@ -114,6 +114,16 @@ def test_hash_key_is_long_enough_to_be_one(tmp_path: Path, key: str, good: bool)
         with pytest.raises(ConfigError, match="^state.hash_key: give 32 to 128 hexadecimal digits") as refused:
             State(tmp_path / "state", hash_key=key)
         assert key not in str(refused.value)
+
+
+@pytest.mark.parametrize("arguments", [["search", "words", "--team", TEAM], ["verify"], ["evaluate", "{golden}"]])
+def test_before_the_first_run_what_asks_the_index_says_to_run(workspace: Workspace, arguments: list[str]) -> None:
+    golden = workspace.root / "golden.jsonl"
+    golden.write_text(json.dumps({"query": "words", "team": TEAM, "relevant": {f"{TEAM}/f/notes.txt": 1}}))
+    told = workspace.call(*(one.format(golden=golden) for one in arguments))
+    message = "index messages has no live version yet; run `embedmill run` first"
+    assert told.body == {"error": {"kind": "ConfigError", "exit_code": 2, "message": message}}
+    assert (told.code, told.err) == (2, f"embedmill: {message}\n")
 
 
 # -- names with a slip -------------------------------------------------------------------------------------------------

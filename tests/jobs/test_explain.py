@@ -9,6 +9,7 @@ import pytest
 from embedding.ids import file_id, message_id
 from indexers import open_index
 from jobs.config import load_config
+from tests.support.command_line import invoke
 from tests.support.workspace import START, TEAM, TEXTS, Workspace, message
 
 pytestmark = pytest.mark.usefixtures("encoder_here")
@@ -87,6 +88,49 @@ def test_a_file_that_cannot_be_read_is_in_quarantine_with_its_reason(ran: Worksp
     assert explain(ran, file_id(TEAM, "notes.txt"))["verdict"] == "published"
 
 
+def test_a_file_of_a_kind_that_is_not_searched_is_ignored_as_status_has_it(ran: Workspace) -> None:
+    (ran.files / "plan.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))
+    assert ran.run().code == 0
+    said = ran.call("status").body["quarantine"]
+    assert (said["ignored"], said["reasons"]) == ({"unsupported_type": 1}, {})
+    told = explain(ran, file_id(TEAM, "plan.png"))
+    [row] = told["quarantine"]
+    assert (told["verdict"], told["state"], row["ignored"]) == ("ignored", "unknown", True)
+    lines = invoke(["explain", told["id"], "--config", str(ran.config)]).stdout.splitlines()
+    assert lines[0] == f"{told['id']}: ignored; unsupported_type: image/png; nothing of this kind is searched"
+    assert lines[-1].startswith("  ignored   ") and "quarantine" not in " ".join(lines)
+
+
+@pytest.mark.parametrize("content", [b"", b" \n\t\n"])
+def test_a_file_without_text_was_read_and_has_nothing_to_embed(ran: Workspace, content: bytes) -> None:
+    name = "\u30c6" * 64 + "/empty file.txt"  # of an id that is cut
+    for file in (ran.files / "empty.txt", ran.files / name):
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content)
+    done = ran.run().body
+    assert done["documents"]["skipped"] == {"empty_text": 2}
+    for path in ("empty.txt", name):
+        told = explain(ran, file_id(TEAM, path))
+        assert (told["verdict"], told["state"]) == ("empty", "unknown") and told["because"].startswith("empty_text: ")
+        [reading] = told["readings"]
+        assert (reading["run_id"], told["chunks"]) == (done["run_id"], [])
+    assert explain(ran, file_id("T02", "empty.txt"), team="T02")["verdict"] == "absent", "it is another team's"
+    assert explain(ran, file_id(TEAM, "Empty.txt"))["verdict"] == "absent"
+    said = invoke(["explain", file_id(TEAM, "empty.txt"), "--config", str(ran.config)]).stdout
+    assert "\n  read from  files-" in said
+
+
+def test_a_file_that_was_emptied_is_empty_once_its_text_has_gone(ran: Workspace) -> None:
+    (ran.files / "notes.txt").write_bytes(b"")
+    assert explain(ran, file_id(TEAM, "notes.txt"))["verdict"] == "published", "no run has read it yet"
+    assert ran.call("step", "extract", "--run-id", "r1").code == 0
+    told = explain(ran, file_id(TEAM, "notes.txt"))
+    assert told["verdict"] == "empty" and told["because"].endswith("; the next run deletes its rows")
+    assert ran.run().code == 0
+    told = explain(ran, file_id(TEAM, "notes.txt"))
+    assert (told["verdict"], told["left_over"]) == ("empty", {}) and "next run" not in told["because"]
+
+
 def test_a_message_of_a_day_that_could_not_be_read_is_in_quarantine_with_it(ran: Workspace) -> None:
     (ran.export / "general" / "2025-03-09.json").write_text('[{"type": "message", "text": "cut off')
     assert ran.run().code == 3
@@ -159,8 +203,6 @@ def test_of_another_teams_document_nothing_is_said(ran: Workspace) -> None:
 
 
 def test_a_person_reads_the_verdict_first(ran: Workspace) -> None:
-    from tests.support.command_line import invoke
-
     said = invoke(["explain", doc(0), "--team", TEAM, "--config", str(ran.config)])
     assert said.exit_code == 0 and said.stdout.startswith(f"{doc(0)}: published; all its chunks"), said.stdout
     assert "messages__v1 (live): there, by run" in said.stdout and TEXTS[0] not in said.stdout

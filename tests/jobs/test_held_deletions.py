@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pyarrow as pa
+import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from embedding.chunking import ChunkLimits
@@ -26,8 +27,10 @@ from jobs.state.parts import write_part
 from jobs.state.store import State
 from jobs.state.tables import BASE, TABLES, bucket_of
 from jobs.telemetry.progress import Progress
+from tests.support.command_line import invoke
 from tests.support.events import Stories, Told, text
-from tests.support.workspace import Workspace, writing
+from tests.support.tables import write_lines
+from tests.support.workspace import TEAM, TEXTS, Workspace, writing
 
 ROW: Any = {  # of a SourceRow what is looked at here
     "digests": ["d1"],
@@ -150,6 +153,68 @@ def test_a_source_that_cannot_be_listed_is_said_to_hold_back_since_then_and_othe
         stories.read(scope)
         assert held_back(state) == [HeldBack("T1-a", "1", "unreadable_folder", 1_000_000, 1)]
         assert [len(rows) for rows in stories.quarantine().values()] == [2, 2], "each scope clears its own alone"
+
+
+@pytest.mark.usefixtures("encoder_here")
+@pytest.mark.parametrize("torn", [False, True])
+def test_verify_of_a_team_tells_of_its_own_held_deletions_alone(workspace: Workspace, torn: bool) -> None:
+    """Also where one file holds rows of several teams."""
+    columns = 'id = "id"\nteam_id = "team"\ntext = "body"\ncreated_at = "at"\n'
+    table = f'[[sources]]\nkind = "table"\nuri = "rows"\nformat = "json"\n[sources.columns]\n{columns}'
+    workspace.config.write_text(table + workspace.config.read_text())
+    teams = {"1": "T01", "2": "T02", "3": "T02", "4": "T03"}
+    rows = [{"id": i, "team": team, "body": f"text {i}", "at": "2025-03-03"} for i, team in teams.items()]
+    file = write_lines(workspace.root / "rows" / "a.json", rows)
+    assert workspace.run().code == 0
+    if torn:  # not a line of it can be read: all that it held may be gone
+        file.write_text("no lines of JSON")
+    else:  # three rows have gone while a line that may be one of them cannot be read
+        write_lines(file, [rows[3], "{no JSON"])
+    assert workspace.run().code == 3
+
+    def told(*scope: str) -> list[int]:
+        return [one["documents"] for one in workspace.verify(*scope).body["held_back"]]
+
+    assert told() == [4 if torn else 3]
+    assert (told("--team", "T01"), told("--team", "T02")) == ([1], [2])
+    assert told("--team", "T03") == ([1] if torn else [])
+    assert told("--team", "T03", "--team", "T01") == [2 if torn else 1]
+    assert told("--team", "T01", "--until", "2025-03-01") == []
+
+
+@pytest.mark.usefixtures("encoder_here")
+def test_the_last_line_of_a_run_says_what_it_left_open(workspace: Workspace) -> None:
+    def last_line(*arguments: str) -> str:
+        return invoke([*arguments, "--config", str(workspace.config)]).stdout.splitlines()[-1]
+
+    assert last_line("run").startswith("  time")
+    (workspace.files / "broken.pdf").write_bytes(b"%PDF-1.7\nnothing")
+    hint = "; `embedmill status` lists them with the reasons"
+    assert last_line("run") == f"left open: 1 record in quarantine{hint}"
+    kept = [one for one in workspace.messages("general") if one["text"] not in TEXTS[1:3]]
+    workspace.day("general", [*kept, {"type": "message", "user": "U1", "text": "of no time"}])
+    both = f"left open: 2 records in quarantine, 2 documents held back, gone or not{hint}"
+    for command in ("run", "reindex"):
+        assert last_line(command) == both
+    documents = workspace.run().body["documents"]
+    assert (documents["quarantined"], documents["held_back"]) == (2, 2)
+    documents = workspace.run("--channel", "C2").body["documents"]
+    assert documents["held_back"] == 0, "they are of another channel"
+
+
+@pytest.mark.usefixtures("encoder_here")
+def test_verify_of_a_team_counts_changes_of_its_own_sources_alone(workspace: Workspace) -> None:
+    other = workspace.root / "other"
+    other.mkdir()
+    (other / "a.md").write_text("of another team")
+    workspace.config.write_text(
+        f'[[sources]]\nkind = "files"\nuri = "other"\nteam_id = "T02"\n{workspace.config.read_text()}'
+    )
+    assert workspace.run().code == 0
+    (other / "a.md").write_text("of another team, said otherwise")
+    changed = [workspace.verify(*scope).body["source_partitions_changed"] for scope in ((), ("--team", "T02"))]
+    assert changed == [1, 1]
+    assert workspace.verify("--team", TEAM).body["source_partitions_changed"] == 0
 
 
 def test_tables_of_an_earlier_version_are_read_and_grow_when_they_are_written(tmp_path: Path) -> None:

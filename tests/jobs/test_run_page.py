@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.bodies.run import Tokens
 from jobs.run_details import FOLDER, RunDetails, ShardTime, StepTime, drop_details, keep_details, kept_details
 from jobs.run_page.data import page_data
+from tests.support.command_line import invoke
 from tests.support.in_process import open_pipeline
 from tests.support.workspace import TEAM, TEXTS, Workspace, message, named_in
 
@@ -59,6 +62,44 @@ def test_a_run_that_is_not_known_is_said_with_those_that_are(ran: Workspace) -> 
     told = ran.call("report", "no-such-run")
     [last] = ran.call("status").body["last_runs"]
     assert told.code == 2 and f"no-such-run has told nothing here; the newest that have: {last['run_id']}" in told.err
+
+
+def test_without_an_id_the_page_is_of_the_newest_run_and_not_of_what_came_after(ran: Workspace) -> None:
+    [run] = ran.call("status").body["last_runs"]
+    assert ran.verify().code == 0 and ran.call("gc").code == 0
+    collected, verified, _ = ran.call("status").body["last_runs"]
+    told = ran.call("report", "--out", str(ran.root / "page.html")).body
+    assert (told["run_id"], told["command"]) == (run["run_id"], "run")
+    told = ran.call("report", verified["run_id"], "--out", str(ran.root / "page.html")).body
+    assert (told["run_id"], told["command"]) == (verified["run_id"], "verify"), "by its id any command has one"
+    file = ran.root / "page.html"
+    said = invoke(["report", "--out", str(file), "--config", str(ran.config)]).stdout
+    assert said == f"run {run['run_id']}: {file}\n", "a person reads which it is"
+    newest = f"{collected['run_id']} (gc), {verified['run_id']} (verify), {run['run_id']} (run)"
+    assert ran.call("report", "other").err.endswith(f"the newest that have: {newest}\n")
+
+
+def test_before_the_first_run_there_is_no_page(workspace: Workspace) -> None:
+    assert workspace.call("report").err == "embedmill: RUN: nothing was run here yet; run `embedmill run` first\n"
+    assert workspace.call("gc").code == 0
+    told = workspace.call("report")
+    assert told.code == 2 and re.search(r"first; the newest that have: \S+ \(gc\)$", told.err), told.err
+
+
+def test_run_and_page_tell_one_speed_that_of_encoding_alone(ran: Workspace) -> None:
+    ran.day("general", [message(n, f"of another length {n} " * n) for n in range(9)])
+    said = invoke(["run", "--config", str(ran.config)]).stdout
+    report = page_data(open_pipeline(ran.config)).report
+    assert report.encode_seconds is not None and report.encode_seconds < report.seconds.embed
+    speed = f"{report.tokens.embedded / report.encode_seconds:,.0f}"
+    assert f"{report.tokens.embedded:,} tokens at {speed} tokens/s" in said
+    _, text = page(ran)
+    assert f"<div>tokens/s<b>{speed}</b></div>" in text
+    before = report.model_copy(update={"encode_seconds": None})  # of an earlier release
+    assert before.tokens_per_second == report.tokens.embedded / report.seconds.embed
+    assert json.loads(before.to_json()).keys() == json.loads(report.to_json()).keys() - {"encode_seconds"}
+    nothing = report.model_copy(update={"tokens": Tokens(embedded=0)})
+    assert nothing.tokens_per_second is None
 
 
 def test_a_run_without_details_has_a_page_too(ran: Workspace) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
+from jobs.cli import lookup
 from jobs.commands.status import status
 from jobs.run_session import open_session
 from jobs.scope import Scope
+from tests.support.command_line import invoke
 from tests.support.in_process import Death, Killed, open_pipeline
 from tests.support.workspace import Workspace, writing
 
@@ -75,3 +79,37 @@ def test_what_was_missed_by_runs_in_a_row_is_told_apart(ran: Workspace, encoder_
         assert ran.run("--team", "T99").code in (0, 2), "a run over a part of the sources is none of them"
     assert codes == [[4, 4, 0], [4, 4, 4], [0, 0, 0], [4, 4, 0]]
     assert ran.call("status").body["levels"][0]["missed_runs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [(["--watch"], 5.0), (["--watch", "--check"], 5.0), (["--watch", "2"], 2.0), (["--watch=0.5"], 0.5)],
+)
+def test_status_is_shown_anew_every_five_seconds_or_as_often_as_asked(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, words: list[str], seconds: float
+) -> None:
+    class Enough(Exception):
+        pass
+
+    slept: list[float] = []
+
+    def sleep(asked: float) -> None:
+        slept.append(asked)
+        if len(slept) == 2:
+            raise Enough
+
+    monkeypatch.setattr(lookup, "time", SimpleNamespace(sleep=sleep))
+    for order in ([*words, "--config", str(workspace.config)], ["--config", str(workspace.config), *words]):
+        slept.clear()
+        with pytest.raises(Enough):
+            invoke(["status", *order])
+        assert slept == [seconds, seconds]
+
+
+def test_status_alone_takes_the_configuration_of_the_environment(workspace: Workspace) -> None:
+    assert invoke(["status"], {"EMBEDMILL_CONFIG": str(workspace.config)}).stdout.startswith("space ")
+
+
+def test_what_is_no_time_between_two_looks_is_refused(workspace: Workspace) -> None:
+    for words in (["--watch", "-1"], ["--watch", "often"], ["--watch=-1"]):
+        assert invoke(["status", *words, "--config", str(workspace.config)]).exit_code == 2
