@@ -14,6 +14,7 @@ from embedding.encoders.choose import open_encoder
 from embedding.errors import ConfigError
 from embedding.models.packaged import tokenizer_file
 from jobs.pipeline import Pipeline
+from jobs.registry.use import refuse_tainted
 
 if TYPE_CHECKING:
     from embedding.encoders.base import Encoder
@@ -51,6 +52,10 @@ class QueryEncoder:
         """Lengths of queries in the model's tokens, int64 of shape (len(texts),)."""
         _, chunker = self._opened()
         return np.array([sum(span.tokens for span in spans) or 1 for spans in chunker.split_batch(texts)], np.int64)
+
+    def check_allowed(self) -> None:
+        """Raise ConfigError where the model has by now seen what was purged longer ago than it may be used."""
+        refuse_tainted(self._pipeline.config)
 
     @property
     def max_tokens(self) -> int:

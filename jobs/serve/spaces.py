@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedding.errors import EmbedmillError
+from embedding.errors import ConfigError, EmbedmillError
 from jobs.search.searcher import open_searcher
 from jobs.serve.batcher import Batcher, Counts, Limits, Speed, TooLate, Vectors
 from jobs.serve.places import Places
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _LARGE = 20_000  # characters, from which counting tokens would hold up other requests
 _COUNTED = 64  # texts, after which it is asked whether somebody still waits
 _END_SECONDS = 1.0  # that a call which nobody waits for any more is given to end
+_CHECKED = 60  # looks at the alias, after which it is asked whether the models may still be used
+_ASKED_SECONDS = 5.0  # that a registry may take to answer
 _WARM_UP = [f"how long does it take to read what nobody has said {n} times" for n in range(32)]  # of no customer
 
 
@@ -146,8 +148,10 @@ class Spaces:
         self.searches = Places(pipeline.config.serve.searches, "search")
         self._counting = Places(1, "count")  # which has all cores by itself
         self._looking = Places(1, "follow")
+        self._checking = Places(1, "check")
         self._leaving: list[Served] = []
         self._reason = ""  # that was told last
+        self._looks = 0
         self._pipeline, self._metrics, self._say = pipeline, metrics, say
 
     def served(self) -> list[Served]:
@@ -172,6 +176,7 @@ class Spaces:
         try:
             live, spaces = await self._looking.run(self._look)
             self._forget(spaces)
+            await self._check_models()
             if live is None:
                 missing = f"there is no index {self._pipeline.config.index.name!r} yet; run `embedmill run` first"
             elif self.live is None or live != self.live.version:
@@ -201,7 +206,7 @@ class Spaces:
                 await following
             ended = await asyncio.gather(
                 *(self._end(one) for one in [*self.served(), *self._leaving]),
-                *(places.close(_END_SECONDS) for places in (self.searches, self._counting)),
+                *(places.close(_END_SECONDS) for places in (self.searches, self._counting, self._checking)),
             )
             self.ended = all([*ended, await self._looking.close(_END_SECONDS)])
 
@@ -239,6 +244,24 @@ class Spaces:
         if (former := self._former) is not None and spaces.get(former.version) != former.space_id:
             self._leaving.append(former)
             self._former = None
+
+    async def _check_models(self) -> None:
+        """No longer serve a model that has seen what was purged longer ago than it may be used.
+
+        One whose registry cannot be asked is served on.
+        """
+        self._looks += 1
+        if self._looks % _CHECKED:
+            return
+        for one in self.served():
+            try:
+                await self._checking.run(one.encoder.check_allowed, time.monotonic() + _ASKED_SECONDS)
+            except ConfigError as error:
+                self._leaving.append(one)
+                self.live, self._former = (None if one is kept else kept for kept in (self.live, self._former))
+                self._say(str(error))
+            except (EmbedmillError, TooLate):
+                self._say(f"{one.model}: its registry does not say whether it may still be used")
 
     async def _take(self, version: str) -> None:
         before = self.live

@@ -10,10 +10,16 @@ from typing import Any
 
 import pytest
 
+from jobs.bodies.models import Taint
 from jobs.config import load_config
 from jobs.pipeline import Pipeline
+from jobs.registry import CHAMPION
+from jobs.registry.folder import FolderRegistry
+from jobs.scope import iso
 from jobs.telemetry.progress import Progress
 from tests.support.milvus_server import MilvusServer
+from tests.support.model_families import FAMILIES
+from tests.support.registries import add
 from tests.support.serving import Answered, Serving
 from tests.support.workspace import TEAM, Workspace
 
@@ -103,3 +109,23 @@ def test_a_version_that_was_made_anew_in_another_space_is_not_searched_with_the_
         assert found.status == 503, f"rows of {made.body['space_id']} as {found.headers}"
         assert server.get("/readyz").status == 503
         assert f"space {made.body['space_id']} was not made by this state" in server.log
+
+
+def test_a_model_that_has_seen_what_was_purged_too_long_ago_is_no_longer_served(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that has it open looks now and then, and stops; the mark of a purge is not for those alone that open."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workspace.root / "cache"))
+    registry = FolderRegistry(workspace.root / "registry")
+    registry.point("chat", CHAMPION, add(registry, FAMILIES["bert"](workspace.root / "tiny")))
+    text = workspace.config.read_text().replace('backend = "hash"', 'backend = "hash"\nname = "models:/chat@champion"')
+    workspace.config.write_text(f'{text}[registry]\nuri = "registry"\ntainted_hours = 1.0\n')
+    assert workspace.run().code == 0
+    with Serving(workspace.config, reload_seconds="0.02") as server:
+        purged_at = iso(int((time.time() - 3_600 + 8) * 1e6))  # for eight seconds more it may be used
+        registry.mark("chat", 1, Taint(run_id="r", purged_at=purged_at, documents=2))
+        time.sleep(4)
+        assert server.post("/embed", {"inputs": "a"}).status == 200, "not before its time"
+        until(lambda: server.get("/readyz").status == 503)
+        assert server.post("/embed", {"inputs": "a"}).status == 503
+        assert "models:/chat/1 has seen 2 documents that were purged 1 hours ago" in server.log
