@@ -7,7 +7,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -178,14 +178,24 @@ def _model(config: Config, progress: Progress, opened: list[Pipeline]) -> Said:
 
 def _service(pipeline: Pipeline, said: str) -> Said:
     from embedding.encoders.choose import open_encoder
+    from embedding.encoders.remote.encoder import RemoteEncoder
 
-    encoder = open_encoder(pipeline.encoder("query"))
-    start = time.monotonic()
-    [vector] = encoder.encode(["embedmill"], np.array([3]))
-    took = time.monotonic() - start
-    if len(vector) != pipeline.space.dim:
-        return Said("failed", f"{said}; the service gives {len(vector)} numbers", "correct model.remote.dim")
-    return Said("ok", f"{said}; the service answered in {took:.2f} s")
+    with closing(open_encoder(pipeline.encoder("query"))) as encoder:
+        start = time.monotonic()
+        [vector] = encoder.encode(["embedmill"], np.array([3]))
+        took = time.monotonic() - start
+        if len(vector) != pipeline.space.dim:
+            return Said("failed", f"{said}; the service gives {len(vector)} numbers", "correct model.remote.dim")
+        said += f"; the service answered in {took:.2f} s"
+        assert isinstance(encoder, RemoteEncoder)
+        silent = encoder.prove()
+    assert (remote := pipeline.config.model.remote) is not None
+    if silent:
+        fix = "mend them, or take them out of [model.remote]; the others answer in their place"
+        return Said("warning", f"{said}; endpoints that do not answer: {', '.join(silent)}", fix)
+    if remote.fallbacks:
+        said += f"; all {1 + len(remote.fallbacks)} endpoints are of one space"
+    return Said("ok", said)
 
 
 def _of_pipeline(pipeline: Pipeline) -> Iterator[tuple[str, Callable[[], Said]]]:

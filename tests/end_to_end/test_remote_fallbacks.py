@@ -81,6 +81,24 @@ def test_the_first_endpoint_dies_in_the_middle_and_the_next_one_ends_the_run(man
         assert found.body["hits"][0]["text"] == "message number 77 says 539"
 
 
+def test_doctor_asks_every_endpoint(workspace: Workspace) -> None:
+    def told() -> tuple[str, str]:
+        checks = workspace.call("doctor").body["checks"]
+        [model] = [one for one in checks if one["name"] == "model"]
+        return model["status"], model["detail"]
+
+    with serving() as first, serving() as second:
+        _pair(workspace, first, second)
+        status, detail = told()
+        assert status == "ok" and detail.endswith("; all 2 endpoints are of one space")
+        second.space = "another"
+        status, detail = told()
+        assert status == "failed" and "1 http b-model" in detail
+        second.alive_for = 0
+        status, detail = told()
+        assert status == "warning" and detail.endswith("; endpoints that do not answer: 1 http b-model")
+
+
 @pytest.mark.slow
 def test_an_endpoint_of_another_space_stops_the_run_before_it_writes(many: Workspace) -> None:
     with serving() as first, serving() as second:

@@ -53,9 +53,13 @@ class RemoteEncoder:
         """See Encoder.close: the connections that are kept for the next request."""
         self._endpoints.close()
 
-    def prove(self) -> None:
-        """Prove that the endpoints that answer are of one space. Raises SpaceMismatchError."""
+    def prove(self) -> list[str]:
+        """Prove that the endpoints that answer are of one space; returns the names of those that do not answer.
+
+        Raises SpaceMismatchError, and ConfigError of one that is denied.
+        """
         self._endpoints.prove()
+        return [endpoint.name for endpoint in self._endpoints.all if not endpoint.proven]
 
     def encode(self, texts: Sequence[str], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """See Encoder.encode. A text that the service refuses, or fails on whenever it is asked, has a row of NaN.
