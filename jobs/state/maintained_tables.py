@@ -20,7 +20,7 @@ from jobs.state.readable_tables import FORGOTTEN, SEQ
 from jobs.state.storage import remove_all, remove_files
 from jobs.state.table_files import Group
 from jobs.state.tables import TABLES, bucket_of
-from jobs.state.writable_tables import WritableTables, rewritten
+from jobs.state.writable_tables import CHECKPOINTS, COMMITS, WritableTables, rewritten
 
 _AT_ONCE = 256_000_000  # bytes of files that are folded in one transaction, at least of one partition
 
@@ -142,6 +142,11 @@ class MaintainedTables(WritableTables):
         table = self._taken(name)
         with self._committing(name, table) as commit:
             table.alter.set_table_properties(dict(properties), commit_properties=commit)
+
+    def shorten_log(self, name: str) -> None:
+        """Have a table that an earlier release created write checkpoints as often as a new one."""
+        if self.table(name).metadata().configuration.get(CHECKPOINTS) != COMMITS:
+            self.set_properties(name, {CHECKPOINTS: COMMITS})
 
     def checkpoint(self, name: str) -> None:
         """Write a checkpoint of a table's newest version, and remove the log entries that its retention lets go.

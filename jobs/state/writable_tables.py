@@ -27,6 +27,10 @@ from jobs.state.storage import StatePath, delta_address, open_delta, sizes_of
 from jobs.state.table_rows import key_of
 from jobs.state.tables import CHANGES, TABLES, buckets_of
 
+# Of a table's log: commits between two checkpoints. Whatever opens a table reads what came since the last one.
+CHECKPOINTS, COMMITS = "delta.checkpointInterval", "10"
+_BY_TIME = ("runs",)  # tables whose new keys are higher than those of its files, by the statistics of deltalake
+
 
 class WritableTables(ReadableTables):
     """The tables below ``root``, to be changed under the lease of the number ``fence``; 0 is open for reading."""
@@ -59,6 +63,7 @@ class WritableTables(ReadableTables):
                 schema=spec.stored,
                 mode="ignore",
                 partition_by=spec.stored_by,
+                configuration={CHECKPOINTS: COMMITS},
                 commit_properties=numbered(self._fence, "", **({SEQ: first, FORGOTTEN: first} if spec.layered else {})),
             )
         except DeltaError:  # its answer was lost, or another run was faster
@@ -181,6 +186,7 @@ class WritableTables(ReadableTables):
                 predicate=keys,
                 source_alias="s",
                 target_alias="t",
+                streamed_exec=name not in _BY_TIME,  # only an execution in memory leaves out files by their statistics
                 writer_properties=rewritten(name),
                 commit_properties=properties,
             ).when_not_matched_insert(updates=values, predicate="NOT s.`_delete`")
