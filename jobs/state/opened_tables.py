@@ -7,42 +7,53 @@ open table counts only while its log still has the entry that it had when it was
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
 from deltalake import DeltaTable
 
 from jobs.state.object_path import ObjectPath
 from jobs.state.storage import StatePath, delta_address
 
+_ENTRY = re.compile(r"\d{20}\.json")
 _Tag = tuple[int, float, int | str]  # size, time, and inode or ETag: what tells a file from one that took its place
 
 
 class _Opened(DeltaTable):
-    """A table, with the entry that its log had for the version that was opened."""
+    """A table, with the entry that its log had for the version that it was last seen at."""
 
     def __init__(self, folder: StatePath) -> None:
         super().__init__(**delta_address(folder))
-        self.folder, self.opened_at = folder, self.version()
-        self.entry, _ = self._look()
+        self._log, self._seen = folder / "_delta_log", self.version()
+        self._entry = self._entries()(self._seen)
 
     def refreshed(self) -> bool:
         """Bring it to the newest version; False where its log is not what it was. One request, where nothing is new."""
-        entry, newer = self._look()
-        if entry is None or entry != self.entry:
+        entry = self._entries()
+        if self._entry is None or entry(self._seen) != self._entry:
             return False
-        if newer:
+        if entry(self.version() + 1) is not None:
             self.update_incremental()
+        # None of a version that came after the listing: then it is opened anew the next time.
+        self._seen, self._entry = self.version(), entry(self.version())
         return True
 
-    def _look(self) -> tuple[_Tag | None, bool]:
-        """What the entry is now, and whether there is a version after this one."""
-        log, entry, after = self.folder / "_delta_log", f"{self.opened_at:020}.json", f"{self.version() + 1:020}.json"
+    def _entries(self) -> Callable[[int], _Tag | None]:
+        """What tells the entry of a version, from that on which was seen; None where there is none."""
+        log = self._log
         if isinstance(log, ObjectPath):
-            told = log.tags(f"{self.opened_at:020}")
-            return told.get(entry), after in told
-        try:
-            stat = (log / entry).stat()
-        except FileNotFoundError:
-            return None, False
-        return (stat.st_size, stat.st_mtime_ns, stat.st_ino), (log / after).exists()
+            return {int(name[:20]): tag for name, tag in log.tags(f"{self._seen:020}") if _ENTRY.fullmatch(name)}.get
+        return partial(_tag, log)
+
+
+def _tag(log: Path, version: int) -> _Tag | None:
+    try:
+        stat = (log / f"{version:020}.json").stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 class OpenedTables:

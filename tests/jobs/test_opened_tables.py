@@ -51,6 +51,16 @@ def test_a_reader_sees_each_commit_and_opens_the_table_once(root: StatePath, mon
     assert opened == []
 
 
+def test_many_commits_are_seen_by_who_made_them_and_by_who_was_away(root: StatePath) -> None:
+    writer, reader = State(root, fence=1), State(root)
+    writer.change("purges", [rule("first")])
+    assert runs(reader) == ["first"]
+    for _ in range(60):  # more than a listing tells at once, if it is not asked to
+        writer._add("purges", [])
+    writer.change("purges", [rule("last")])
+    assert runs(reader) == runs(writer) == ["first", "last"]
+
+
 def test_a_table_that_was_made_anew_is_not_taken_for_the_former_one(root: StatePath) -> None:
     first, reader = State(root, fence=1), State(root)
     for run_id in "abc":
