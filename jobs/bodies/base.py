@@ -24,6 +24,7 @@ class Body(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
+        defer_build=True,  # of some hundred models a command needs a few
         strict=True,
         serialize_by_alias=True,
         json_schema_serialization_defaults_required=True,

@@ -62,8 +62,9 @@ def gc(
             drop_details(state.root, set(runs["run_id"][:KEPT_RUNS].to_pylist()))
             with pipeline.progress.phase("compact the tables"):
                 compact_all(state)
-            for name in ("published", "vectors", *_PER_CUT):
+            for name in ("published", "vectors", "runs", *_PER_CUT):
                 state.vacuum(name, hours=VACUUM_HOURS)
+                state.shorten_log(name)
             for version in full:
                 with pipeline.progress.phase(f"compact {version}"):
                     index.compact(version)

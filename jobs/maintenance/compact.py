@@ -16,11 +16,17 @@ _OF_A_ROW, _LEAST, _MOST = 10_000, 50_000_000, 1_000_000_000
 _BUCKETED = [name for name, spec in TABLES.items() if spec.bucketed]
 
 
+_SMALL = [name for name in TABLES if name not in _BUCKETED]
+
+
 def compact_due(state: State, changed: int) -> None:
     """Fold the partitions that are worth it, the costliest to read first, up to a bound. Needs the lease.
 
     ``changed`` is how many rows the run wrote or deleted in the index. One partition is folded whatever its size.
     """
+    # Each run adds a file to ``runs``; to the other small tables one that found something to do.
+    for name in _SMALL if changed else ("runs",):
+        state.fold(name, [group for group in state.every_cut().groups(name) if due(group)], join=2)
     most = left = min(_MOST, max(_LEAST, _OF_A_ROW * changed))
     for name in _BUCKETED:
         chosen = list[Group]()

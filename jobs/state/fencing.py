@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import DeltaError
@@ -21,6 +21,7 @@ from jobs.state.storage import StatePath, open_delta
 
 LOST = "the lease on this state was lost to another run; run again"
 _APP = "lease"
+Place = TypeVar("Place")  # what a table is opened by
 _COMMIT = "embedmill.commit"
 
 
@@ -40,7 +41,7 @@ def fenced(folder: StatePath, table: DeltaTable, number: int, **noted: int) -> I
     except (DeltaError, OSError):
         if any(said.get(_COMMIT) == commit for said in commits_since(folder, before)):
             return
-        if newest([folder]) > number:
+        if newest(open_delta, [folder]) > number:
             raise LeaseHeldError(LOST) from None
         raise
 
@@ -85,12 +86,12 @@ def refuse_unfenced(number: int) -> None:
         raise ValueError("this state is open for reading; hold the lease and use State.for_writing")
 
 
-def newest(folders: Iterable[StatePath]) -> int:
+def newest(opened: Callable[[Place], DeltaTable], tables: Iterable[Place]) -> int:
     """The highest number that any of the tables was committed under; 0 for one that is missing or damaged."""
     found = 0
-    for folder in folders:
+    for place in tables:
         with suppress(DeltaError, ValueError):  # the command that works with a damaged table names it
-            found = max(found, _number(open_delta(folder)))
+            found = max(found, _number(opened(place)))
     return found
 
 

@@ -30,9 +30,12 @@ def given_key(given: str) -> bytes:
 def stored_key(root: StatePath) -> bytes:
     """The key of a state; b"" where no run has written yet. Raises DamagedStateError for one that was lost."""
     file = root / KEY_FILE
-    if not file.exists() and not recorded_versions(root):
-        return b""
-    key = file.read_bytes() if file.exists() else b""
+    try:
+        key = file.read_bytes()
+    except FileNotFoundError:
+        if not recorded_versions(root):
+            return b""
+        key = b""
     if len(key) != KEY_BYTES:  # with another key every text would count as new
         raise DamagedStateError(
             f"state.uri: {file} is damaged; put it back from a backup, or give its bytes as state.hash_key"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -70,14 +70,19 @@ def record_versions(root: StatePath, *, rebuilding: Collection[str] = (), rebuil
 
 def _newest(table: StatePath) -> int:
     """Version of the newest log entry, -1 where there is none. Opens nothing."""
-    return max(_versions(table, _ENTRY), default=-1)
+    return max(_versions(_names(table), _ENTRY), default=-1)
 
 
-def _versions(table: StatePath, name: re.Pattern[str]) -> Iterator[int]:
-    log = table / "_delta_log"
-    for file in log.iterdir() if log.is_dir() else ():
-        if found := name.fullmatch(file.name):
-            yield int(found[1])
+def _names(table: StatePath) -> list[str]:
+    """Names of the files of a table's log; none where there is no log. One request to a store."""
+    try:
+        return [file.name for file in (table / "_delta_log").iterdir()]
+    except FileNotFoundError:
+        return []
+
+
+def _versions(files: Iterable[str], name: re.Pattern[str]) -> list[int]:
+    return [int(found[1]) for file in files if (found := name.fullmatch(file))]
 
 
 # -- looking -----------------------------------------------------------------------------------------------------------
@@ -105,15 +110,18 @@ def find_damage(root: StatePath) -> list[Damage]:
 def _visible_damage(root: StatePath, name: str, recorded: dict[str, int | None]) -> Iterator[Damage]:
     if name not in recorded:
         return
-    log, version, newest = f"{name}/_delta_log", recorded[name], _newest(root / name)
+    log, version = f"{name}/_delta_log", recorded[name]
     if version is None:
         yield Damage(name, name, "is being rebuilt, or was when that was killed", log=True)
-    elif not (root / log).is_dir():
+        return
+    files = sizes_below(root / log)
+    newest = max(_versions(files, _ENTRY), default=-1)
+    if not files and not (root / log).is_dir():
         yield Damage(name, name if not (root / name).is_dir() else log, "is missing", log=True)
     elif newest < version:
         yield Damage(name, log, f"ends at version {newest} and was at {version}", log=True)
     else:
-        for file, size in sorted(sizes_below(root / log).items()):
+        for file, size in sorted(files.items()):
             if size == 0 and file.endswith(".json"):
                 yield Damage(name, f"{log}/{file}", "is empty", log=True)
 
@@ -139,8 +147,9 @@ def _read(root: StatePath, name: str) -> list[Damage]:
 def _bad_entry(root: StatePath, name: str) -> Damage | None:
     """A log entry that is no JSON, or the first that is missing between two others."""
     log = root / name / "_delta_log"
-    since = max(_versions(root / name, _CHECKPOINT), default=-1)
-    entries = sorted(v for v in _versions(root / name, _ENTRY) if v > since)  # older ones are in the checkpoint
+    files = _names(root / name)
+    since = max(_versions(files, _CHECKPOINT), default=-1)
+    entries = sorted(v for v in _versions(files, _ENTRY) if v > since)  # older ones are in the checkpoint
     for expected, version in enumerate(entries, since + 1):
         file = log / f"{expected:020}.json"
         if version != expected:

@@ -13,14 +13,14 @@ from deltalake import DeltaTable
 
 from embedding.errors import LeaseHeldError
 from jobs.state.durable import flush_checkpoint, flush_removals
-from jobs.state.fencing import LOST, check, commits_since, noted, refuse_unfenced
+from jobs.state.fencing import LOST, check, commits_since, newest, noted, refuse_unfenced
 from jobs.state.folding import Folded, Folding, Removal
 from jobs.state.path_alias import LINKED, delta_files
 from jobs.state.readable_tables import FORGOTTEN, SEQ
 from jobs.state.storage import remove_all, remove_files
 from jobs.state.table_files import Group
 from jobs.state.tables import TABLES, bucket_of
-from jobs.state.writable_tables import WritableTables, newest_fence, rewritten
+from jobs.state.writable_tables import CHECKPOINTS, COMMITS, WritableTables, rewritten
 
 _AT_ONCE = 256_000_000  # bytes of files that are folded in one transaction, at least of one partition
 
@@ -32,11 +32,12 @@ class MaintainedTables(WritableTables):
         """Delete the rows, of every cut, for which an SQL condition holds; returns how many."""
         if TABLES[name].layered:  # an older row must not come back in place of a deleted change
             self.fold(name)
-        table, done = self.table(name), dict[str, Any]()
+        table, done = self._taken(name), dict[str, Any]()
+        before = table.version()
         with self._committing(name, table, **self._forgetting(table, name)) as properties:
             done = table.delete(where, writer_properties=rewritten(name), commit_properties=properties)
         if not done:  # its answer was lost
-            *_, said = commits_since(self.root / name, table.version())
+            *_, said = commits_since(self.root / name, before)
             done = said["operationMetrics"]
         return int(done.get("num_deleted_rows") or 0)
 
@@ -115,7 +116,7 @@ class MaintainedTables(WritableTables):
 
     def repair(self, name: str) -> None:
         """Take data files that are missing out of a table's log."""
-        table = self.table(name)
+        table = self._taken(name)
         with self._committing(name, table) as properties:
             table.repair(commit_properties=properties)
 
@@ -138,16 +139,21 @@ class MaintainedTables(WritableTables):
 
     def set_properties(self, name: str, properties: Mapping[str, str]) -> None:
         """Commit properties of a table, such as how long its log is kept."""
-        table = self.table(name)
+        table = self._taken(name)
         with self._committing(name, table) as commit:
             table.alter.set_table_properties(dict(properties), commit_properties=commit)
+
+    def shorten_log(self, name: str) -> None:
+        """Have a table that an earlier release created write checkpoints as often as a new one."""
+        if self.table(name).metadata().configuration.get(CHECKPOINTS) != COMMITS:
+            self.set_properties(name, {CHECKPOINTS: COMMITS})
 
     def checkpoint(self, name: str) -> None:
         """Write a checkpoint of a table's newest version, and remove the log entries that its retention lets go.
 
         Raises LeaseHeldError where a later lease has committed.
         """
-        table = self.table(name)
+        table = self._taken(name)
         check(table, self._fence)
         table.create_checkpoint()
         flush_checkpoint(self.root / name, table.version())
@@ -155,8 +161,8 @@ class MaintainedTables(WritableTables):
         flush_removals(self.root / name)
 
     def newest_fence(self) -> int:
-        """The highest number of a lease under which any table was committed to."""
-        return newest_fence(self.root)
+        """The highest number of a lease under which any table was committed to; see ``fencing.newest``."""
+        return newest(self._opened.shown, TABLES)
 
 
 def _unneeded(folder: Path, current: Set[Path], hours: int) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import pyarrow as pa
@@ -14,7 +14,8 @@ from deltalake.exceptions import TableNotFoundError
 from jobs.state.changed_rows import Changed, changed_files
 from jobs.state.fencing import noted
 from jobs.state.integrity import Damage, damage_error, recorded_versions
-from jobs.state.storage import StatePath, open_delta
+from jobs.state.opened_tables import OpenedTables
+from jobs.state.storage import StatePath
 from jobs.state.table_files import Filter, Group, files_of, groups_of, matching
 from jobs.state.table_rows import TableRows
 from jobs.state.tables import TABLES
@@ -28,17 +29,25 @@ class ReadableTables:
     def __init__(self, root: StatePath, cut: str | None) -> None:
         self.root = root
         self.cut = cut
+        self._opened = OpenedTables(root)
+        self._absent = set[str]()  # tables that never were there, when they were asked for
 
     def found(self, name: str) -> DeltaTable | None:
-        """The table at its newest version, None for one that never was there.
+        """The table at its newest version, to read from at once; None for one that never was there.
 
         Raises DamagedStateError or LostPurgesError for one that was there.
         """
+        return self._found(name, self._opened.shown)
+
+    def _found(self, name: str, opened: Callable[[str], DeltaTable]) -> DeltaTable | None:
         try:
-            return open_delta(self.root / name)
+            table = opened(name)
+            self._absent.discard(name)
+            return table
         except TableNotFoundError:
-            if recorded_versions(self.root).get(name) is not None:
+            if name not in self._absent and recorded_versions(self.root).get(name) is not None:
                 raise damage_error(self.root, Damage(name, name, "is missing", log=True)) from None
+            self._absent.add(name)
             return None
 
     def groups(self, name: str, partition: Mapping[str, str] | None = None, teams: Sequence[str] = ()) -> list[Group]:

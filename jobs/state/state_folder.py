@@ -49,7 +49,7 @@ def open_folder(root: StatePath) -> bool:
     cannot be used.
     """
     private = make_place(root)
-    _refuse_other_format(root)
+    _refuse_other_format(root, place_marker(root) or {})
     return private
 
 
@@ -116,14 +116,16 @@ def read_marker(root: StatePath) -> Marker:
 
     Raises DamagedStateError for a marker that cannot be read, ConfigError for one of another format.
     """
-    _refuse_other_format(root)
     marker = root / MARKER
-    if not marker.exists():
-        return Marker()
     try:
         found = json.loads(marker.read_text())
+        if not isinstance(found, dict):
+            raise ValueError("no object")
+    except FileNotFoundError:
+        return Marker()
     except ValueError:
         raise DamagedStateError(f"state.uri: {marker} is damaged; remove it: the next run writes it again") from None
+    _refuse_other_format(root, found)
     served = found.get("served")
     return Marker(found["spaces"], None if served is None else tuple(served))
 
@@ -139,7 +141,11 @@ def place_marker(root: StatePath) -> dict[str, Any] | None:
 
 def format_of(root: StatePath) -> int | None:
     """The format of a state; None without a marker that says it."""
-    found = (place_marker(root) or {}).get("format")
+    return _format(place_marker(root))
+
+
+def _format(said: Mapping[str, Any] | None) -> int | None:
+    found = (said or {}).get("format")
     return found if isinstance(found, int) else None
 
 
@@ -148,15 +154,15 @@ def restamp(root: StatePath) -> None:
     replace_file(root / MARKER, json.dumps(json.loads((root / MARKER).read_text()) | {"format": FORMAT}).encode())
 
 
-def _refuse_other_format(root: StatePath) -> None:
-    said = place_marker(root) or {}
+def _refuse_other_format(root: StatePath, said: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a state whose marker says ``said``, where that is of no use here."""
     if "copying" in said:
         raise ConfigError(
             f"state.uri: {root} is an unfinished copy; run `embedmill state copy {said['copying']} {root}` to its end"
         )
     if "moved" in said:
         raise ConfigError(f"state.uri: the state of {root} was moved to {said['moved']}; give that as state.uri")
-    found = format_of(root)
+    found = _format(said)
     if found == FORMER:
         raise ConfigError(
             f"state.uri: {root} has format {FORMER}, this version writes {FORMAT}; run `embedmill state migrate`, "

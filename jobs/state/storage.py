@@ -28,7 +28,7 @@ from jobs.state.path_alias import delta_uri, plain
 StatePath: TypeAlias = Path | ObjectPath
 
 
-_FEW_FILES = 64  # of which each is asked for by itself
+_FEW_FILES = 8  # of which each is asked for by itself
 _PIECE = 8_000_000  # bytes of a file that are in memory while it is copied
 
 

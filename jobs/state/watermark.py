@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
@@ -20,12 +21,14 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from embedding.errors import DamagedStateError
 from embedding.models.space import short_hash
 from jobs.state.changed_rows import Changed
 from jobs.state.fencing import check
 from jobs.state.quarantine import texts_left_out
 from jobs.state.run_target import RunTarget
-from jobs.state.storage import StatePath, open_delta, replace_file, sizes_of
+from jobs.state.storage import StatePath, replace_file, sizes_of
+from jobs.state.store import State
 
 WATERMARK = "watermark.json"
 # Raise it when the rules of a plan change: what the rules before found settled may not be.
@@ -61,7 +64,7 @@ def keep_watermark(target: RunTarget, *, lease: int, chunks: int, index_rows: in
     if tables is None:
         drop_watermark(target.state.root)
         return
-    seq, commit = target.state.newest_seq("chunks"), _commit(target.state.root)
+    seq, commit = target.state.newest_seq("chunks"), _commit(target.state)
     made = Watermark(_settings(target), tables, chunks, index_rows, seq, commit)
     if made != _read(target.state.root):
         # A loss of power may take it: then the next run plans.
@@ -91,7 +94,7 @@ def settled_but(target: RunTarget) -> tuple[Watermark, Changed | None] | None:
         return None
     version = int(kept.commit.partition(":")[0])
     # Is the table what it was, and more? One that was put back from a backup, or made anew, has not that commit.
-    if _commit(target.state.root, version) != kept.commit:
+    if _commit(target.state, version) != kept.commit:
         return None
     changed = target.state.changed_since("chunks", kept.seq)
     return (kept, changed) if changed.complete else None
@@ -102,15 +105,17 @@ def drop_watermark(root: StatePath) -> None:
     (root / WATERMARK).unlink(missing_ok=True)
 
 
-def _commit(root: StatePath, version: int | None = None) -> str:
+def _commit(state: State, version: int | None = None) -> str:
     """The number of a commit to ``chunks``, else of the last one, and a digest of it; empty where it is not there."""
-    folder = root / "chunks"
-    number = open_delta(folder).version() if version is None else version
+    if version is None:
+        table = state.found("chunks")
+        version = table.version() if table is not None else -1
+    log = state.root / "chunks" / "_delta_log"
     try:
-        digest = hashlib.blake2b((folder / "_delta_log" / f"{number:020d}.json").read_bytes(), digest_size=16)
+        digest = hashlib.blake2b((log / f"{version:020d}.json").read_bytes(), digest_size=16)
     except FileNotFoundError:
         return ""
-    return f"{number}:{digest.hexdigest()}"
+    return f"{version}:{digest.hexdigest()}"
 
 
 def _read(root: StatePath) -> Watermark | None:
@@ -128,32 +133,35 @@ def _settings(target: RunTarget) -> str:
 
 
 def _contents(target: RunTarget, lease: int | None = None) -> dict[str, str] | None:
-    """A digest of each table's data files; None where a table or a file is missing, or a file has another length.
+    """A digest of each table's data files; None where a table is missing.
 
-    Raises LeaseHeldError where a lease of a higher number than ``lease`` has committed to one.
+    With ``lease``, to keep it: raises LeaseHeldError where a lease of a higher number has committed to one. Without, to
+    believe it: None where a file is missing or has another length.
     """
     found: dict[str, str] = {}
     for name in _PLANNED:
         table = None
-        with suppress(DeltaError, ValueError):  # the plan names what is damaged
-            table = open_delta(target.state.root / name)
+        with suppress(DeltaError, ValueError, DamagedStateError):  # the plan names what is damaged
+            table = target.state.found(name)
         if table is None:
             return None
         if lease is not None:
             check(table, lease)  # of the version whose files are looked at
-        digest = _digest(table, target.state.root / name)
-        if digest is None:
+        sizes = _sizes(table)
+        if lease is None and sizes_of(target.state.root / name, sizes) != sizes:
             return None
-        found[name] = digest
+        found[name] = _digest(sizes)
     return found
 
 
-def _digest(table: DeltaTable, folder: StatePath) -> str | None:
+def _sizes(table: DeltaTable) -> dict[str, int]:
+    """Bytes of a table's data files by their path, in the order of paths."""
     actions = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes"])
-    files = sorted(zip(*(column.to_pylist() for column in actions.columns), strict=True))
-    digest, there = hashlib.blake2b(digest_size=16), sizes_of(folder, [path for path, _ in files])
-    for path, size in files:
-        if there[path] != size:
-            return None
+    return dict(sorted(zip(*(column.to_pylist() for column in actions.columns), strict=True)))
+
+
+def _digest(sizes: Mapping[str, int]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for path, size in sizes.items():
         digest.update(f"{path}\0{size}\n".encode())
     return digest.hexdigest()

@@ -23,9 +23,13 @@ from jobs.state.durable import flush_commits
 from jobs.state.fencing import fenced, newest, noted, numbered, refuse_unfenced
 from jobs.state.parts import ROW_GROUP, WRITTEN_BY_PEOPLE, Part, joined, write_part
 from jobs.state.readable_tables import FORGOTTEN, SEQ, ReadableTables
-from jobs.state.storage import StatePath, delta_address, sizes_of
+from jobs.state.storage import StatePath, delta_address, open_delta, sizes_of
 from jobs.state.table_rows import key_of
 from jobs.state.tables import CHANGES, TABLES, buckets_of
+
+# Of a table's log: commits between two checkpoints. Whatever opens a table reads what came since the last one.
+CHECKPOINTS, COMMITS = "delta.checkpointInterval", "10"
+_BY_TIME = ("runs",)  # tables whose new keys are higher than those of its files, by the statistics of deltalake
 
 
 class WritableTables(ReadableTables):
@@ -43,6 +47,11 @@ class WritableTables(ReadableTables):
         """
         return found if (found := self.found(name)) is not None else self._create(name, after=0)
 
+    def _taken(self, name: str) -> DeltaTable:
+        """``table`` for one commit to it: no other thread advances what that is checked against."""
+        found = self._found(name, self._opened.taken)
+        return found if found is not None else self._create(name, after=0)
+
     def _create(self, name: str, after: int) -> DeltaTable:
         """Create a table; the numbers of its changes are higher than ``after``."""
         refuse_unfenced(self._fence)
@@ -54,10 +63,11 @@ class WritableTables(ReadableTables):
                 schema=spec.stored,
                 mode="ignore",
                 partition_by=spec.stored_by,
+                configuration={CHECKPOINTS: COMMITS},
                 commit_properties=numbered(self._fence, "", **({SEQ: first, FORGOTTEN: first} if spec.layered else {})),
             )
         except DeltaError:  # its answer was lost, or another run was faster
-            if (made := self.found(name)) is None:
+            if (made := self._found(name, self._opened.taken)) is None:
                 raise
             table = made
         flush_commits(self.root / name, after=-1)
@@ -65,11 +75,12 @@ class WritableTables(ReadableTables):
 
     @contextmanager
     def _committing(self, name: str, table: DeltaTable, **noted: int) -> Iterator[CommitProperties]:
-        """See ``fenced``. What the block commits is on the disk when this returns."""
+        """See ``fenced``. ``table`` was taken. What the block commits is on the disk when this returns."""
         before = table.version()
         with fenced(self.root / name, table, self._fence, **noted) as properties:
             yield properties
         flush_commits(self.root / name, after=before)
+        self._opened.put_back(name, table)
 
     def fenced_by(self, fence: int) -> Self:
         """The same tables, to be changed under another lease."""
@@ -78,13 +89,13 @@ class WritableTables(ReadableTables):
         return tables
 
     def _grown(self, name: str) -> DeltaTable:
-        """The table, to be written to, with the columns that an earlier version of embedmill did not know."""
-        table = self.table(name)
+        """The table, taken for a commit, with the columns that an earlier version of embedmill did not know."""
+        table = self._taken(name)
         known = {field.name for field in table.schema().fields}
         if new := [field for field in Schema.from_arrow(TABLES[name].stored).fields if field.name not in known]:
             with self._committing(name, table) as properties:
                 table.alter.add_columns(new, commit_properties=properties)
-            table = self.table(name)
+            table = self._taken(name)
         return table
 
     def next_seq(self, name: str) -> int:
@@ -175,6 +186,7 @@ class WritableTables(ReadableTables):
                 predicate=keys,
                 source_alias="s",
                 target_alias="t",
+                streamed_exec=name not in _BY_TIME,  # only an execution in memory leaves out files by their statistics
                 writer_properties=rewritten(name),
                 commit_properties=properties,
             ).when_not_matched_insert(updates=values, predicate="NOT s.`_delete`")
@@ -195,7 +207,7 @@ class WritableTables(ReadableTables):
 
 def newest_fence(root: StatePath) -> int:
     """The highest number of a lease under which any table below ``root`` was committed to, of whatever format."""
-    return newest(root / name for name in TABLES)
+    return newest(open_delta, (root / name for name in TABLES))
 
 
 def _now() -> int:

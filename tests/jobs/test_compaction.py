@@ -15,6 +15,7 @@ from jobs.state.folding import SMALL, due
 from jobs.state.parts import write_part
 from jobs.state.store import State
 from jobs.state.tables import TABLES, bucket_of
+from jobs.state.writable_tables import CHECKPOINTS, COMMITS
 from tests.support.layered import CUT, TEAMS, append, merge
 
 
@@ -114,3 +115,40 @@ def test_one_run_folds_no_more_than_a_bound(tmp_path: Path, monkeypatch: pytest.
         compact_due(state, 0)
         left.append(sum(bool(group.changes) for group in state.groups("chunks")))
     assert left == [len(TEAMS) - 1 - n for n in range(len(TEAMS))], "at least one a run"
+
+
+def test_small_tables_have_few_files_however_many_runs_there_were(tmp_path: Path) -> None:
+    state = State(tmp_path, cut=CUT, fence=1)
+    expected = []
+    for number in range(12):
+        row = {"run_id": f"{number:03}", "command": "run", "status": "ok", "started_at": number, "report": "{}"}
+        expected.append({**row, "finished_at": None})
+        state.change("runs", [{**row, "status": "begun", "_delete": False}])
+        state.change(
+            "quarantine", [{"source_id": "s", "partition": f"{number}", "key": "k", "step": "embed", "_delete": False}]
+        )
+        compact_due(state, 1)
+        state.change("runs", [{**row, "_delete": False}])
+        assert len(state.files("runs")) <= 10 and len(state.files("quarantine")) <= 10
+    rows = state.read("runs").sort_by("run_id").to_pylist()
+    assert rows == [{name: row[name] for name in TABLES["runs"].schema.names} for row in expected]
+    assert sorted(int(one) for (one,) in state.distinct("quarantine", ["partition"])) == list(range(12))
+
+
+def test_a_log_is_read_from_a_checkpoint_that_is_ten_commits_old_at_most(tmp_path: Path) -> None:
+    state = State(tmp_path, fence=1)
+    for number in range(13):
+        state.change("runs", [{"run_id": f"{number:03}", "_delete": False}])
+    log = tmp_path / "runs" / "_delta_log"
+    newest = max(int(file.name[:20]) for file in log.glob("*.checkpoint.parquet"))
+    assert max(int(file.stem) for file in log.glob("0*.json")) - newest < 10
+
+
+def test_gc_gives_the_table_of_a_former_release_such_checkpoints(tmp_path: Path) -> None:
+    state = State(tmp_path, fence=1)
+    state.change("runs", [{"run_id": "000", "_delete": False}])
+    state.set_properties("runs", {CHECKPOINTS: "100"})
+    for _ in range(2):
+        state.shorten_log("runs")
+    assert state.table("runs").metadata().configuration == {CHECKPOINTS: COMMITS}
+    assert state.table("runs").version() == 3, "it is told once"
