@@ -50,9 +50,12 @@ class Speed:
         """Tokens a second."""
         return self._tokens / self._seconds
 
-    def learn(self, tokens: int, seconds: float) -> None:
-        """Take in a batch. A short one that was slow says nothing: a call costs what it costs with few texts too."""
-        if seconds <= 0 or (tokens < _TELLING and tokens / seconds < self()):
+    def learn(self, tokens: int, seconds: float, most: float = math.inf) -> None:
+        """Take in a batch of at most ``most`` tokens.
+
+        A short one that was slow says nothing: a call costs what it costs with few texts too.
+        """
+        if seconds <= 0 or (tokens < min(_TELLING, most / 2) and tokens / seconds < self()):
             return
         kept = math.exp(-seconds / _MEMORY)
         self._tokens = kept * self._tokens + tokens
@@ -164,8 +167,8 @@ class Batcher:
         return not self._workers
 
     def _most(self) -> float:
-        """Tokens of a batch, at most."""
-        return min(self._limits.batch_tokens, self._speed() * _BATCH * self._limits.seconds)
+        """Tokens of a batch, at most; so many that it tells the speed, where the configuration lets it."""
+        return min(self._limits.batch_tokens, max(_TELLING, self._speed() * _BATCH * self._limits.seconds))
 
     def _piece_tokens(self) -> int:
         return max(1, int(self._most() * self._at_once / _PIECES))
@@ -231,7 +234,7 @@ class Batcher:
             return
         finally:
             self._under_way -= encoded
-        self._speed.learn(encoded, self._clock() - began)
+        self._speed.learn(encoded, self._clock() - began, self._most())
         self._told(len(texts), encoded)
         start = 0
         for asked in batch:
