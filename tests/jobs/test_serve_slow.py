@@ -149,3 +149,20 @@ def test_an_encoder_whose_batches_are_small_is_known_to_be_slower_too(measured: 
         assert await batcher.close(10)
 
     asyncio.run(run())
+
+
+def test_a_batch_is_no_larger_than_the_shortest_time_in_it_allows() -> None:
+    """A request that gives itself 0.25 s is answered: it waits 0.1 s, and what came after it waits for the next."""
+
+    async def run() -> None:
+        batcher = make_batcher(Encoder(0.0, 0.001), 1_000.0)
+        asked = [asyncio.create_task(status(batcher, 100))]
+        await asyncio.sleep(0.01)
+        short = asyncio.create_task(batcher.vectors(["a"], np.array([20]), time.monotonic() + 0.25))
+        await asyncio.sleep(0)
+        asked += [asyncio.create_task(status(batcher, 40)) for _ in range(7)]
+        assert (await short).shape == (1, 1)
+        assert await asyncio.gather(*asked) == ["answered"] * 8
+        assert batcher.waiting_tokens == 0 and await batcher.close(10)
+
+    asyncio.run(run())
