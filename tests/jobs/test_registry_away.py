@@ -120,3 +120,13 @@ def test_a_folder_that_is_not_mounted_is_a_registry_that_does_not_answer(trained
     told = trained.call("status")
     assert told.code == 0 and "is it mounted?; going by models:/chat/1, as run" in told.err
     assert trained.call("run").code == 1
+
+
+@pytest.mark.parametrize("trained", ["models:/chat/1"], indirect=True)
+def test_a_damaged_table_of_runs_is_named_where_the_registry_is_away_too(trained: Workspace) -> None:
+    assert trained.run().code == 0
+    registry_at(trained, AWAY)
+    for part in (trained.root / "state" / "runs").rglob("*.parquet"):
+        part.write_bytes(b"torn")
+    told = trained.call("status")
+    assert told.code == 1 and "table 'runs' is damaged" in told.body["error"]["message"], told.body
