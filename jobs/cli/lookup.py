@@ -159,6 +159,7 @@ def status(
             "--watch",
             metavar="[SECONDS]",
             min=0,
+            max=86_400,
             show_default=False,
             help="Show it anew every so many seconds, else every 5; 0: once.",
         ),

@@ -120,6 +120,7 @@ def _look(pipeline: Pipeline, team: str, doc_id: str) -> _Found:
     ledger = state.dataset("published", of_team).to_table(None, of_document).to_pylist()
     removals = state.read("removals", where=(pc.field("team_id") == team) & (pc.field("doc_id") == doc_id)).to_pylist()
     owners = {(row["source_id"], row["partition"]) for row in (*chunks, *removals)}
+    others = _begin_alike(pipeline, team, doc_id) if is_cut(doc_id) else set()
     readings: dict[At, Row] = {}
     named: set[At] = set()
     held = read = False
@@ -129,8 +130,8 @@ def _look(pipeline: Pipeline, team: str, doc_id: str) -> _Found:
         at = (row["source_id"], row["partition"])
         overlaps = {tuple(other.split("\0", 1)) for other in row["overlaps"] or ()}
         mine = doc_id in (row["held"] or ()) or doc_id in (row["named"] or ())
-        is_file = at[0] in files and _is_file(files[at[0]] + at[1], doc_id)
-        if at in owners or overlaps & owners or mine or is_file:
+        is_file = at[0] in files and at not in others and _is_file(files[at[0]] + at[1], doc_id)
+        if at in owners or overlaps & owners or mine or (is_file and not owners):
             readings[at] = row
         read |= is_file and row["reader"] is not None
         held |= doc_id in (row["held"] or ())
@@ -147,6 +148,13 @@ def _look(pipeline: Pipeline, team: str, doc_id: str) -> _Found:
     purges = [(row["run_id"], rule_of(row)) for row in rows]
     rules = [(run_id, rule) for run_id, rule in purges if rule.covers(gone) and _told(rule, created)]
     return _Found(chunks, ledger, quarantine, removals, rules, readings, held, read)
+
+
+def _begin_alike(pipeline: Pipeline, team: str, doc_id: str) -> set[At]:
+    """Where other documents are read from whose ids begin as a cut one does, which tells no file by its name."""
+    alike = pc.starts_with(pc.field("doc_id"), doc_id[:_UNCUT]) & (pc.field("doc_id") != doc_id)
+    rows = pipeline.state.dataset("chunks", [("team_id", "in", [team])]).to_table(["source_id", "partition"], alike)
+    return {(row["source_id"], row["partition"]) for row in rows.to_pylist()}
 
 
 def _files(pipeline: Pipeline, team: str) -> dict[str, str]:

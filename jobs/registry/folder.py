@@ -22,7 +22,7 @@ from filelock import FileLock
 from embedding.atomic_file import flush, replace_file
 from embedding.errors import ResourceError
 from jobs.bodies.models import Card, Taint
-from jobs.registry import NAME
+from jobs.registry import NAME, Reference
 from jobs.registry.base import Registry
 
 _MODEL, _CARD, _MANIFEST, _TAINT, _ALIASES = "model", "card.json", "manifest.parquet", "tainted.json", "aliases.json"
@@ -35,6 +35,12 @@ class FolderRegistry(Registry):
         self.root, self.where = root, str(root)
 
     # -- reading -----------------------------------------------------------------------------------------------------
+
+    def resolve(self, wanted: Reference) -> int:
+        """See ``Registry``. Raises ResourceError for a version where there is nothing at all: it was there once."""
+        if wanted.version is not None and not (self.root.is_dir() and any(self.root.iterdir())):
+            raise ResourceError(f"registry.uri: {self.root} holds nothing; is it mounted?")
+        return super().resolve(wanted)
 
     def names(self) -> list[str]:
         """See ``Registry``."""

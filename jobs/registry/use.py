@@ -15,6 +15,7 @@ from embedding.models.packaged import model_path
 from embedding.models.space import short_hash
 from jobs.registry import PREFIX, Reference, open_registry, reference_of
 from jobs.registry.taints import hours_since
+from jobs.state.integrity import damage_error, find_damage
 from jobs.state.storage import StatePath
 
 if TYPE_CHECKING:
@@ -54,9 +55,17 @@ class Noted:
 
 
 def noted_before(config: Config, state: State) -> Noted | None:
-    """What the newest run with the configured model noted, whatever an alias stood for; None where there was none."""
+    """What the newest run with the configured model noted, whatever an alias stood for; None where there was none.
+
+    Raises DamagedStateError.
+    """
     spaces = state.spaces()
-    runs = state.read("runs", ["run_id", "started_at", "report"]).sort_by([("started_at", "descending")])
+    try:
+        runs = state.read("runs", ["run_id", "started_at", "report"]).sort_by([("started_at", "descending")])
+    except Exception as error:
+        if found := find_damage(state.root):
+            raise damage_error(state.root, found[0]) from error
+        raise
     for row in runs.to_pylist():
         space_id = json.loads(row["report"])["space_id"]
         space = spaces.get(space_id)

@@ -50,9 +50,12 @@ class Speed:
         """Tokens a second."""
         return self._tokens / self._seconds
 
-    def learn(self, tokens: int, seconds: float) -> None:
-        """Take in a batch. A short one that was slow says nothing: a call costs what it costs with few texts too."""
-        if seconds <= 0 or (tokens < _TELLING and tokens / seconds < self()):
+    def learn(self, tokens: int, seconds: float, most: float = math.inf) -> None:
+        """Take in a batch of at most ``most`` tokens.
+
+        A short one that was slow says nothing: a call costs what it costs with few texts too.
+        """
+        if seconds <= 0 or (tokens < min(_TELLING, most / 2) and tokens / seconds < self()):
             return
         kept = math.exp(-seconds / _MEMORY)
         self._tokens = kept * self._tokens + tokens
@@ -164,8 +167,8 @@ class Batcher:
         return not self._workers
 
     def _most(self) -> float:
-        """Tokens of a batch, at most."""
-        return min(self._limits.batch_tokens, self._speed() * _BATCH * self._limits.seconds)
+        """Tokens of a batch, at most; so many that it tells the speed, where the configuration lets it."""
+        return min(self._limits.batch_tokens, max(_TELLING, self._speed() * _BATCH * self._limits.seconds))
 
     def _piece_tokens(self) -> int:
         return max(1, int(self._most() * self._at_once / _PIECES))
@@ -195,11 +198,13 @@ class Batcher:
     def _next_batch(self, *, idle: bool = False) -> list[_Waiting]:
         """Requests that are still wanted, in their order, of at most ``_most`` tokens but of one at least.
 
+        What would make an earlier one of them late waits for the next batch.
         What would be late by the speed that is known now is refused; the first after an ``idle`` time is tried, for it
         may have been measured at a bad moment.
         """
         batch: list[_Waiting] = []
-        total, most, now, speed = 0, self._most(), self._clock(), self._speed()
+        total, now, speed = 0, self._clock(), self._speed()
+        most = self._most()
         while self._queue and (not batch or total + self._queue[0].total <= most):
             asked = self._queue.popleft()
             self._queued -= asked.total
@@ -212,6 +217,7 @@ class Batcher:
                 continue
             batch.append(asked)
             total += asked.total
+            most = min(most, (asked.deadline - now) * speed)
         return batch
 
     def _overloaded(self) -> Overloaded:
@@ -231,7 +237,7 @@ class Batcher:
             return
         finally:
             self._under_way -= encoded
-        self._speed.learn(encoded, self._clock() - began)
+        self._speed.learn(encoded, self._clock() - began, self._most())
         self._told(len(texts), encoded)
         start = 0
         for asked in batch:

@@ -231,3 +231,14 @@ def test_a_long_name_of_a_file_is_found_in_quarantine(ran: Workspace) -> None:
     (ran.files / name).write_bytes(b"%PDF-1.7\nnothing")
     assert ran.run().code == 3
     assert len(file_id(TEAM, name)) == 480 and explain(ran, file_id(TEAM, name))["verdict"] == "quarantined"
+
+
+def test_of_files_whose_long_names_begin_alike_each_is_told_of_alone(ran: Workspace) -> None:
+    folder = "\u30c6" * 64
+    (ran.files / folder).mkdir()
+    for name in ("one.txt", "two.txt"):
+        (ran.files / folder / name).write_text(f"the parcel of {name}")
+    assert ran.run().code == 0
+    told = explain(ran, file_id(TEAM, f"{folder}/one.txt"))
+    assert told["verdict"] == "published" and len(told["readings"]) == 1, told["readings"]
+    assert explain(ran, file_id(TEAM, f"{folder}/never.txt"))["verdict"] == "absent"

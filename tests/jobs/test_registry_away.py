@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from embedding.errors import ResourceError
 from embedding.ids import file_id
+from jobs.config import load_config
 from jobs.registry import CHAMPION
 from jobs.registry.folder import FolderRegistry
+from jobs.registry.use import refuse_tainted
 from tests.support.command_line import invoke
 from tests.support.model_families import FAMILIES
 from tests.support.registries import add
@@ -100,3 +103,30 @@ def test_gc_of_a_packaged_model_waits_for_no_registry_either(ran: Workspace, mon
     registry_at(ran, AWAY)
     done = ran.call("gc")
     assert done.code == 0 and done.body["models_unasked"].endswith(FAULT)
+
+
+@pytest.mark.parametrize("trained", ["models:/chat/1"], indirect=True)
+@pytest.mark.parametrize("mounted_on", ["an empty folder", "nothing"])
+def test_a_folder_that_is_not_mounted_is_a_registry_that_does_not_answer(trained: Workspace, mounted_on: str) -> None:
+    """It says nothing of its models: what serves one goes on, where one that was removed would be let go."""
+    assert trained.run().code == 0
+    config, registry = load_config(trained.config), trained.root / "registry"
+    refuse_tainted(config)
+    registry.rename(trained.root / "elsewhere")
+    if mounted_on == "an empty folder":
+        registry.mkdir()
+    with pytest.raises(ResourceError, match="is it mounted"):
+        refuse_tainted(config)
+    told = trained.call("status")
+    assert told.code == 0 and "is it mounted?; going by models:/chat/1, as run" in told.err
+    assert trained.call("run").code == 1
+
+
+@pytest.mark.parametrize("trained", ["models:/chat/1"], indirect=True)
+def test_a_damaged_table_of_runs_is_named_where_the_registry_is_away_too(trained: Workspace) -> None:
+    assert trained.run().code == 0
+    registry_at(trained, AWAY)
+    for part in (trained.root / "state" / "runs").rglob("*.parquet"):
+        part.write_bytes(b"torn")
+    told = trained.call("status")
+    assert told.code == 1 and "table 'runs' is damaged" in told.body["error"]["message"], told.body

@@ -133,3 +133,36 @@ def test_a_batch_that_was_faster_than_what_was_measured_counts_at_once() -> None
     assert speed() > 1_000
     speed.learn(10_000, 1.0)
     assert 7_000 < speed() < 10_000, "what it did in the last second counts for most"
+
+
+@pytest.mark.parametrize(("measured", "batch_tokens"), [(800.0, 4_096), (MEASURED, 128)])
+def test_an_encoder_whose_batches_are_small_is_known_to_be_slower_too(measured: float, batch_tokens: int) -> None:
+    """By its speed or by the configuration no batch reaches 256 tokens: those that there are have to tell."""
+
+    async def run() -> None:
+        speed = Speed(int(measured * 0.05), 0.05)
+        batcher = Batcher(Encoder(0.0, 1 / 300), Limits(batch_tokens, 65_536, DEADLINE), speed)
+        for _ in range(2):
+            await status(batcher, min(200, batch_tokens))
+        ends = await rush(batcher, 100)
+        assert set(ends) == {"answered", "Overloaded"}, ends
+        assert await batcher.close(10)
+
+    asyncio.run(run())
+
+
+def test_a_batch_is_no_larger_than_the_shortest_time_in_it_allows() -> None:
+    """A request that gives itself 0.25 s is answered: it waits 0.1 s, and what came after it waits for the next."""
+
+    async def run() -> None:
+        batcher = make_batcher(Encoder(0.0, 0.001), 1_000.0)
+        asked = [asyncio.create_task(status(batcher, 100))]
+        await asyncio.sleep(0.01)
+        short = asyncio.create_task(batcher.vectors(["a"], np.array([20]), time.monotonic() + 0.25))
+        await asyncio.sleep(0)
+        asked += [asyncio.create_task(status(batcher, 40)) for _ in range(7)]
+        assert (await short).shape == (1, 1)
+        assert await asyncio.gather(*asked) == ["answered"] * 8
+        assert batcher.waiting_tokens == 0 and await batcher.close(10)
+
+    asyncio.run(run())

@@ -111,5 +111,5 @@ def test_status_alone_takes_the_configuration_of_the_environment(workspace: Work
 
 
 def test_what_is_no_time_between_two_looks_is_refused(workspace: Workspace) -> None:
-    for words in (["--watch", "-1"], ["--watch", "often"], ["--watch=-1"]):
+    for words in (["--watch", "-1"], ["--watch", "often"], ["--watch=-1"], ["--watch", "1e12"]):
         assert invoke(["status", *words, "--config", str(workspace.config)]).exit_code == 2
