@@ -20,6 +20,7 @@ import numpy.typing as npt
 Vectors = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.integer]
 WAIT = 0.5  # of its time, at most, may a request be expected to wait: in a rush all is slower than it was before
+_AFTER = 0.15  # of its time is kept for what is before and after encoding: reading it, and writing the answer
 _BATCH = 0.25  # of the longest time that a request has, at most, is a batch expected to take
 _TELLING = 256  # tokens, from which a batch is about as fast as a large one
 _MEMORY = 0.3  # seconds of encoding, after which a measured speed counts for a third
@@ -82,6 +83,7 @@ class _Waiting:
     tokens: Counts
     total: int
     deadline: float
+    end: float  # when it has to be encoded
     answer: asyncio.Future[Vectors]
 
 
@@ -148,7 +150,8 @@ class Batcher:
         return np.concatenate(found)
 
     async def _handed_in(self, texts: Sequence[str], tokens: Counts, total: int, deadline: float) -> Vectors:
-        asked = _Waiting(texts, tokens, total, deadline, asyncio.get_running_loop().create_future())
+        end = deadline - _AFTER * (deadline - self._clock())
+        asked = _Waiting(texts, tokens, total, deadline, end, asyncio.get_running_loop().create_future())
         self._queue.append(asked)
         self._queued += total
         if len(self._workers) < self._at_once:
@@ -211,13 +214,13 @@ class Batcher:
             self.waiting_tokens -= asked.total
             if asked.answer.done() or now >= asked.deadline:  # nobody waits for it any more
                 continue
-            late = now + (total + asked.total) / speed > asked.deadline
+            late = now + (total + asked.total) / speed > asked.end
             if late and (batch or not idle):
                 asked.answer.set_exception(self._overloaded())
                 continue
             batch.append(asked)
             total += asked.total
-            most = min(most, (asked.deadline - now) * speed)
+            most = min(most, (asked.end - now) * speed)
         return batch
 
     def _overloaded(self) -> Overloaded:

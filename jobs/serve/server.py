@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _ASKS = (signal.SIGINT, signal.SIGTERM)
 _WRITE_SECONDS = 1.0  # for answers that are given at the last moment
+_IDLE_SECONDS = 75  # that a connection is kept: longer than load balancers and clients keep theirs, or both race
 _BACKLOG = 2_048  # connections that the kernel keeps for us; what is there is answered, or refused, at once
 
 
@@ -85,6 +86,7 @@ def serve(pipeline: Pipeline, host: str, port: int, say: Callable[[str], None]) 
         lifespan="off",
         proxy_headers=False,  # nothing here asks who the client is
         server_header=False,
+        timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=settings.deadline_seconds + _WRITE_SECONDS,  # type: ignore[arg-type]
     )
     server = _Server(config, service, settings.drain_seconds)

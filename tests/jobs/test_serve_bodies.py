@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -72,6 +74,19 @@ def test_clients_that_stall_do_not_keep_the_places_of_others(serving: Serving, m
     for client in stalled:
         client.close()
     assert status == 200
+
+
+def test_a_connection_that_was_idle_is_still_answered(serving: Serving) -> None:
+    """Who keeps connections for later, as load balancers do for a minute, would else ask on one that is being closed."""
+    kept = http.client.HTTPConnection("127.0.0.1", serving.port, timeout=20)
+    with closing(kept):
+        for seconds in (6, 0):
+            kept.request("GET", "/healthz")
+            answer = kept.getresponse()
+            assert (answer.status, answer.read()) == (200, b'{"status":"ok"}')
+            assert kept.sock is not None, "the server has not closed it"
+            time.sleep(seconds)
+            kept.auto_open = 0
 
 
 def test_a_client_that_goes_away_is_no_fault_of_the_server(serving: Serving, mine: str) -> None:
