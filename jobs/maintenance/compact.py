@@ -14,8 +14,6 @@ from jobs.state.tables import TABLES
 # A run that changed little does not pay at once for what a large one has left.
 _OF_A_ROW, _LEAST, _MOST = 10_000, 50_000_000, 1_000_000_000
 _BUCKETED = [name for name, spec in TABLES.items() if spec.bucketed]
-
-
 _SMALL = [name for name in TABLES if name not in _BUCKETED]
 
 

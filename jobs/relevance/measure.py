@@ -97,7 +97,7 @@ def ranked_documents(
 ) -> list[str]:
     """The first ``depth`` different documents, each at the rank of its best chunk; none for what has no vector."""
     query = Query(question.query, question.team, question.channels, k=depth, mode=mode)
-    most = depth if searcher.reranking is None else max(depth, searcher.reranking.top)
+    most = depth if searcher.reranking is None else searcher.reranking.wanted(depth)
     while True:
         try:
             hits = searcher.hits(query, vector, most)

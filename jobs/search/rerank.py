@@ -36,6 +36,10 @@ class Reranking:
         self._reranker = reranker
         self._in_a_row = 0
 
+    def wanted(self, k: int) -> int:
+        """How many hits to find where ``k`` are asked for: what it is shown, and no fewer than that."""
+        return max(k, self.top)
+
     def order(self, query: str, hits: Sequence[Hit], seconds: float | None = None) -> list[Hit]:
         """The first ``top`` hits by their score, and the others after them.
 

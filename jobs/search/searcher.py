@@ -112,7 +112,7 @@ class Searcher:
         """Answer one query, whose vector is a row of ``encode``, reranked where that is configured and not declined."""
         if self.reranking is None or not rerank:
             return Answer(self.hits(query, vector, query.k))
-        answer = self.rerank(query, self.hits(query, vector, max(query.k, self.reranking.top)))
+        answer = self.rerank(query, self.hits(query, vector, self.reranking.wanted(query.k)))
         return Answer(answer.hits[: query.k], answer.reranked, answer.reason)
 
     def hits(self, query: Query, vector: Vectors, most: int) -> list[Hit]:

@@ -254,7 +254,7 @@ class Service:
 
         def ask() -> SearchBody:
             if rerank and (reranking := searcher.reranking) is not None:
-                hits = searcher.hits(query, vector, max(query.k, reranking.top))
+                hits = searcher.hits(query, vector, reranking.wanted(query.k))
                 answer = self._reranks.answer(reranking, query, hits, deadline)
             else:
                 answer = searcher.answer(query, vector, rerank=False)

@@ -201,13 +201,11 @@ class Batcher:
     def _next_batch(self, *, idle: bool = False) -> list[_Waiting]:
         """Requests that are still wanted, in their order, of at most ``_most`` tokens but of one at least.
 
-        What would make an earlier one of them late waits for the next batch.
-        What would be late by the speed that is known now is refused; the first after an ``idle`` time is tried, for it
-        may have been measured at a bad moment.
+        What would make an earlier one of them late waits for the next batch. What would be late by the speed that is
+        known now is refused; the first after an ``idle`` time is tried: that may have been measured at a bad moment.
         """
         batch: list[_Waiting] = []
-        total, now, speed = 0, self._clock(), self._speed()
-        most = self._most()
+        total, most, now, speed = 0, self._most(), self._clock(), self._speed()
         while self._queue and (not batch or total + self._queue[0].total <= most):
             asked = self._queue.popleft()
             self._queued -= asked.total
