@@ -1,7 +1,7 @@
 """What a state in an object store costs beside one in a folder, and what a second node of Ray brings.
 
     python benchmarks/store.py [--rows 20000] [--pairs 3]           # SeaweedFS and a folder, by turns
-    python benchmarks/store.py --nodes [--rows 10000] [--pairs 2]   # one node and two, each with its own core; root
+    python benchmarks/store.py --nodes [--rows 10000] [--pairs 2]   # one host with a core, and two; root
 
 Each round is a first run over the same table with the packaged model, in its turn with either; ratios are of the
 medians, and of the fastest rounds.
@@ -70,9 +70,10 @@ def stores(rows: int, pairs: int) -> None:
 
 
 def nodes(rows: int, pairs: int) -> None:
-    """Compare the embed step."""
+    """Compare the embed step on a host with one core, where all runs, and on that and another with its own."""
     if reason := why_not():
         raise SystemExit(f"store: {reason}")
+    os.sched_setaffinity(0, {0})  # of what is started here: driver, Ray's head, Spark's master and the store
     found: dict[int, list[float]] = {1: [], 2: []}
     encoding: dict[int, list[float]] = {1: [], 2: []}  # from the first shard to the last, without the start
     for number in range(2 * pairs):

@@ -280,6 +280,9 @@ class Ray(Section):
 
     address: Annotated[str, about("`local` starts one for the run; else the address of a cluster")] = "local"
     object_store_mb: Annotated[int, about("object store of a local Ray", "MB", ge=80)] = 256
+    min_tokens: Annotated[
+        int, about("a local run with one actor starts Ray for so many; one process encodes fewer", "tokens", ge=0)
+    ] = 2_000_000
 
     @field_validator("address")
     @classmethod

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 IN_PROCESS_CHUNKS = 4_000_000
 MIN_CHUNK_TOKENS = 16
 FEW_BYTES = 1_000_000  # of sources, in which there is seldom more text than one shard takes
+TOKEN_BYTES = 8  # of sources to a token: between JSON, which has more, and what is compressed
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,19 +257,26 @@ class Pipeline:
     def start_encoding(self, reading: int) -> None:
         """Begin to start what encodes, beside other work, for a run that reads so many bytes of the sources.
 
-        Few bytes hold texts for one process. Else it is Ray; both starts wait more than they compute.
+        A guess at what ``encodes_alone`` will say; both starts wait more than they compute.
         """
-        if self._ray_is_away() and reading < FEW_BYTES:
+        few = reading < FEW_BYTES or self._one_is_enough(reading // TOKEN_BYTES)
+        if few and self._ray_is_away():
             self.encoder_process()
         else:
             self._begin_on_ray()
 
-    def encodes_alone(self, shards: int) -> bool:
-        """Whether one process encodes, without Ray: a shard would keep one actor busy, and needs no others.
+    def encodes_alone(self, shards: int, tokens: int) -> bool:
+        """Whether one process encodes, without Ray, whose start takes longer than it would gain.
 
-        A Ray that runs, or starts, is used; and one that was asked for by its address.
+        So many tokens in so many shards. A Ray that runs, or starts, is used; and one that was asked for by its
+        address.
         """
-        return shards == 1 and self._ray_is_away()
+        return (shards == 1 or self._one_is_enough(tokens)) and self._ray_is_away()
+
+    def _one_is_enough(self, tokens: int) -> bool:
+        """Whether Ray would have one actor for so many tokens, and few of them."""
+        model = self.config.model
+        return max(model.actors, model.max_actors) == 1 and tokens < self.config.ray.min_tokens
 
     def encoder_process(self) -> EncoderProcess:
         """The process that encodes alone, begun on first use."""

@@ -133,7 +133,8 @@ def _encoded(session: RunSession) -> Iterator[StoredShard]:
     from jobs.embed import embed
 
     pipeline, run_id, check = session.pipeline, session.report.run_id, session.lease.check
-    if pipeline.encodes_alone(session.report.plan.shards):
+    made = session.report.plan
+    if pipeline.encodes_alone(made.shards, made.tokens):
         return embed.embed_alone(
             pipeline.state,
             pipeline.encoder_process(),

@@ -15,6 +15,7 @@ left out and reported, and costs the others nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -71,7 +72,7 @@ def embed(
     Raises the EmbedmillError of a worker as it was raised there.
     """
     texts = staged(state.work(run_id) / TEXTS)
-    left = sorted(texts.folders, key=lambda name: int(name.removeprefix("shard=")))
+    left = _shards(texts)
     model, over = config.model, None
     while left and over is None:
         pool = actor_pool(model, len(left), nodes())
@@ -164,9 +165,17 @@ def embed_alone(
     """``embed`` of few texts, in one process and without Ray, shard after shard."""
     work = state.work(run_id)
     texts = staged(work / TEXTS)
-    for name in texts.folders:
-        row = process.encode(ShardRequest(name, texts, work / ATTEMPTS, state.root, space_id, run_id))
-        yield _store(state, row, before_commit, process.told)
+    asked = [
+        ShardRequest(name, texts.within(name), work / ATTEMPTS, state.root, space_id, run_id) for name in _shards(texts)
+    ]
+    with closing(process.encode(asked)) as rows:
+        for row in rows:
+            yield _store(state, row, before_commit, process.told)
+
+
+def _shards(texts: Staged) -> list[str]:
+    """Names of the shards, in their order."""
+    return sorted(texts.folders, key=lambda name: int(name.removeprefix("shard=")))
 
 
 def _store(

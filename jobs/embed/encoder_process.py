@@ -1,4 +1,4 @@
-"""A process that encodes beside this one, for as few texts as one actor of Ray would take: Ray starts longer than that.
+"""A process that encodes beside this one, for what one actor of Ray would encode before Ray had paid for its start.
 
 It runs what the workers of Ray run, the attempt log among it. A text may kill it as it may kill an actor: another one
 goes on, finds in the log at which texts the one before died, and leaves the text out that is to blame.
@@ -7,11 +7,14 @@ goes on, finds in the log at which texts the one before died, and leaves the tex
 from __future__ import annotations
 
 import resource
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from queue import Queue
+from threading import Thread
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -26,6 +29,7 @@ from jobs.state.storage import StatePath
 from jobs.telemetry.error_reporting import fault_from_bytes, fault_to_bytes
 
 _TRIES = 3  # of a process that ends before it has begun to encode
+_AHEAD = 2  # shards that it is asked for at once: one is encoded, and the next one read and cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,9 @@ class ShardRequest:
     root: StatePath
     space_id: str
     run_id: str
+
+
+_Cut: TypeAlias = tuple[ShardRequest, Future[pa.Table]]
 
 
 class EncoderProcess:
@@ -64,36 +71,54 @@ class EncoderProcess:
         self._process.kill()  # changes nothing for one that has ended
         return self._process.wait()
 
-    def encode(self, asked: ShardRequest) -> Mapping[str, Any]:
-        """Have a shard encoded and its vectors written: a row of ``write_shard``.
+    def encode(self, asked: Sequence[ShardRequest]) -> Generator[Mapping[str, Any]]:
+        """Have shards encoded and their vectors written: a row of ``write_shard`` for each, in this order.
 
-        Raises what the process raised where the encoder cannot be opened, ResourceError where it does not start, and
-        EmbedmillError where it ends time and again and no text is to blame.
+        Leaving the loop early ends the process. Raises what the process raised where the encoder cannot be opened,
+        ResourceError where it does not start, and EmbedmillError where it ends time and again and no text is to blame.
         """
-        log = asked.attempts / asked.name
-        idle = 0
-        while True:
-            noted = len(entries(log))
-            try:
-                return self._ask(asked)
-            except (EOFError, ConnectionError):
-                greeted, code = self._greeted, self.close()
-            # What it noted is a text found to be deadly, or the search for it: of these there is an end.
-            idle = 0 if len(entries(log)) > noted else idle + 1
-            if idle >= _TRIES:
-                what = "ended" if greeted else "did not start"
-                kind = EmbedmillError if greeted else ResourceError
-                raise kind(f"the process that encodes {what} {_TRIES} times (exit code {code}); run again")
-            self._begin()
+        done = sent = idle = 0
+        ahead = _AHEAD
+        try:
+            while done < len(asked):
+                log = asked[done].attempts / asked[done].name
+                noted = len(entries(log))
+                try:
+                    self._greet()
+                    while sent < min(len(asked), done + ahead):
+                        self._pipe.send(asked[sent])
+                        sent += 1
+                    row: Mapping[str, Any] = self._pipe.recv()
+                except (EOFError, ConnectionError):
+                    self._count_idle(idle := 0 if len(entries(log)) > noted else idle + 1)
+                    # From now on one shard at a time: whatever kills it is then about the shard whose log it is.
+                    sent, ahead = done, 1
+                    continue
+                done, idle = done + 1, 0
+                yield row
+        finally:
+            if sent > done:
+                self.close()  # else it would answer the next caller with what this one asked for
 
-    def _ask(self, asked: ShardRequest) -> Mapping[str, Any]:
+    def _greet(self) -> None:
+        """Wait until it has opened its encoder; begin another one where it was ended."""
+        if self._pipe.closed:
+            self._begin()
         if not self._greeted:
             if fault := self._pipe.recv():
                 raise fault_from_bytes(fault)
             self._greeted = True
-        self._pipe.send(asked)
-        row: Mapping[str, Any] = self._pipe.recv()
-        return row
+
+    def _count_idle(self, idle: int) -> None:
+        """End one that died; raise where so many did in a row that had noted no text to blame.
+
+        What it noted is a text found to be deadly, or the search for it: of these there is an end.
+        """
+        greeted, code = self._greeted, self.close()
+        if idle >= _TRIES:
+            what = "ended" if greeted else "did not start"
+            kind = EmbedmillError if greeted else ResourceError
+            raise kind(f"the process that encodes {what} {_TRIES} times (exit code {code}); run again")
 
 
 def serve(descriptor: int) -> None:
@@ -108,14 +133,34 @@ def serve(descriptor: int) -> None:
             pipe.send(fault_to_bytes(error))
             return
         pipe.send(b"")
+        coming: Queue[_Cut | None] = Queue(maxsize=1)
+        Thread(target=_cut_ahead, args=(pipe, spec, coming), daemon=True).start()
+        while (cut := coming.get()) is not None:
+            pipe.send(_encoded(encode, *cut))
+
+
+def _cut_ahead(pipe: Connection, spec: EncoderSpec, coming: Queue[_Cut | None]) -> None:
+    """Read and cut the shard that is asked for next while one is encoded; None is the end."""
+    with suppress(EOFError, ConnectionError):
         while True:
-            asked = pipe.recv()
+            asked: ShardRequest = pipe.recv()
+            cut: Future[pa.Table] = Future()
             try:
-                encoded = encode(cut_shard(pa.table({"shard": [asked.name]}), asked.texts, spec), asked.attempts)
-                [row] = write_shard(encoded, asked.root, asked.space_id, asked.run_id).to_pylist()
-            except EmbedmillError as error:
-                row = {"fault": fault_to_bytes(error)}
-            except OSError as error:  # of a disk or a store: no text is to blame
-                what = f"a shard was not read or written ({type(error).__name__}: {error.strerror or 'no reason'})"
-                row = {"fault": fault_to_bytes(ResourceError(what))}
-            pipe.send(row)
+                cut.set_result(cut_shard(pa.table({"shard": [asked.name]}), asked.texts, spec))
+            except Exception as error:  # is raised where the shard is encoded
+                cut.set_exception(error)
+            coming.put((asked, cut))
+    coming.put(None)
+
+
+def _encoded(encode: EncodeShard, asked: ShardRequest, cut: Future[pa.Table]) -> Mapping[str, Any]:
+    try:
+        encoded = encode(cut.result(), asked.attempts)
+        [row] = write_shard(encoded, asked.root, asked.space_id, asked.run_id).to_pylist()
+    except EmbedmillError as error:
+        row = {"fault": fault_to_bytes(error)}
+    except OSError as error:  # of a disk or a store: no text is to blame
+        what = f"a shard was not read or written ({type(error).__name__}: {error.strerror or 'no reason'})"
+        row = {"fault": fault_to_bytes(ResourceError(what))}
+    found: Mapping[str, Any] = row
+    return found

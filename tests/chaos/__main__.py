@@ -99,6 +99,13 @@ def _telling(tell: Callable[[str], None], name: str) -> Callable[[str], None]:
     return lambda line: tell(f"{name}: {line}")
 
 
+def _engines(fault: str) -> str:
+    """Engines that the runs of a fault start; else what is small is done without them."""
+    if "Spark" in fault:
+        return "Spark, Ray"
+    return "Ray" if "Ray" in fault or "actor" in fault else ""
+
+
 def chaos(
     root: Path, seed: int, kills: int, others: int, only: str, found: dict[str, Outcome], tell: Callable[[str], None]
 ) -> None:
@@ -121,7 +128,7 @@ def chaos(
         folder, tell_of = root / str(number), _telling(tell, name)
         if name in plain:
             load = ENCODING if name == _WHILE_ENCODING else SHORT
-            world = World(folder, seed + number, load=load, spark="Spark" in name)
+            world = World(folder, seed + number, load=load, engines=_engines(name))
             learn_usual(world)
             series(world, plain[name], times, outcome, tell_of)
         elif name in served:

@@ -27,6 +27,7 @@ PROCESSES = {
     "Ray's GCS": "gcs_server",
     "an encode actor": "ray::MapWorker(MapBatches(EncodeShard",
     "a Ray worker": "ray::",
+    "the process that encodes alone": "from jobs.embed.encoder_process",
 }
 # Moves the clock of every Python process below a command.
 _CLOCK = """

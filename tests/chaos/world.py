@@ -23,7 +23,7 @@ from jobs.config import load_config
 from jobs.pipeline import Pipeline
 from jobs.state.store import State
 from jobs.telemetry.progress import Progress
-from tests.support.paths import BY_SPARK
+from tests.support.paths import BY_SPARK, ON_RAY
 from tests.support.workspace import LARGE, Workspace, message
 
 SHARD_ROWS = 40  # small, so that a fault meets every step half done
@@ -71,14 +71,14 @@ class Outcome:
 class World:
     """One source and the two states over it, which changes in the same random way for both."""
 
-    def __init__(self, root: Path, seed: int, *, uri: str = "", load: Load = SHORT, spark: bool = False) -> None:
-        """``uri`` is the hit state's server; with ``spark`` its runs start Spark, small as they are."""
+    def __init__(self, root: Path, seed: int, *, uri: str = "", load: Load = SHORT, engines: str = "") -> None:
+        """``uri`` is the hit state's server; its runs start the ``engines`` that are named, small as they are."""
         self.random = random.Random(seed)
         self.load = load
         self.hit = Workspace(root / "hit", backend=load.backend)
         self.calm = Workspace(root / "calm", backend=load.backend)
         for space in (self.hit, self.calm):
-            self._configure(space, uri if space is self.hit else "", spark=spark and space is self.hit)
+            self._configure(space, uri if space is self.hit else "", engines if space is self.hit else "")
         (root / "calm" / "state").mkdir(mode=0o700)
         State(root / "hit" / "state", fence=1)
         shutil.copy(root / "hit" / "state" / "hash.key", root / "calm" / "state" / "hash.key")  # so that hashes compare
@@ -92,10 +92,12 @@ class World:
             self._post()
         self._write()
 
-    def _configure(self, space: Workspace, uri: str, *, spark: bool) -> None:
+    def _configure(self, space: Workspace, uri: str, engines: str) -> None:
         text = space.config.read_text()
-        if spark:
+        if "Spark" in engines:
             text = text.replace("[spark]\n", BY_SPARK)
+        if "Ray" in engines:
+            text = text.replace("[model]\n", f"{ON_RAY}[model]\n")
         for name in ("export", "files"):
             text = text.replace(f'uri = "{name}"', f'uri = "{self.hit.root / name}"')
         text = text.replace("[model]\n", f"[model]\nshard_tokens = {self.load.shard_tokens}\n")

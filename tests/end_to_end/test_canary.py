@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.canary import places
 from tests.support.canary_bench import SPARK_SECRET, Bench, opened_bench
-from tests.support.paths import QUICK
+from tests.support.paths import ON_RAY, QUICK
 from tests.support.workspace import TEAM, TEXTS, message
 
 SPARK_LOG = """
@@ -74,7 +74,7 @@ def fill(bench: Bench) -> None:
         table
         + space.config.read_text()
         .replace("[spark]\n", "[spark]\nin_process_mb = 0\n")
-        .replace("[model]\n", "[model]\nshard_tokens = 20\n")  # shards enough for Ray
+        .replace("[model]\n", ON_RAY + "[model]\nshard_tokens = 20\n")
         + "[spark.properties]\n"
         + "".join(f"{json.dumps(k)} = {json.dumps(v)}\n" for k, v in properties.items())
         + f'[telemetry]\ntextfile = "{bench.outside / "metrics"}"\nteams = ["{TEAM}"]\n'

@@ -24,7 +24,7 @@ from jobs.embed import embed
 from jobs.engines.compat import minimal_ray
 from jobs.engines.ray import gpu_node
 from jobs.state.store import State
-from tests.support.paths import ROOT
+from tests.support.paths import ON_RAY, ROOT
 from tests.support.workspace import Workspace, counts, message
 
 RAISES = "this one raises"
@@ -72,7 +72,7 @@ def busy(workspace: Workspace) -> Workspace:
     """Several shards of messages."""
     workspace.day("general", [message(n, f"report {n} from desk {n % 13}") for n in range(MESSAGES)])
     text = workspace.config.read_text()
-    workspace.config.write_text(text.replace("[model]\n", "[model]\nshard_tokens = 400\n"))
+    workspace.config.write_text(text.replace("[model]\n", ON_RAY + "[model]\nshard_tokens = 400\n"))
     return workspace
 
 

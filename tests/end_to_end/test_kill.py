@@ -13,7 +13,7 @@ import pytest
 
 from jobs.state.store import State
 from tests.chaos.world import lives
-from tests.support.paths import BY_SPARK
+from tests.support.paths import BY_SPARK, ON_RAY
 from tests.support.workspace import LARGE, Workspace, message
 
 MESSAGES = 240  # a dozen shards of texts, and as many of rows
@@ -49,7 +49,7 @@ def busy(workspace: Workspace) -> Workspace:
     with workspace.config.open("a") as config:
         config.write("[index]\nshard_rows = 20\n")
     text = workspace.config.read_text()
-    workspace.config.write_text(text.replace("[model]\n", "[model]\nshard_tokens = 200\n"))
+    workspace.config.write_text(text.replace("[model]\n", ON_RAY + "[model]\nshard_tokens = 200\n"))
     return workspace
 
 

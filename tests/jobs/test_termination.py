@@ -149,15 +149,16 @@ def started(workspace: Workspace, **environment: str) -> Iterator[subprocess.Pop
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "reached", "environment"),
+    ("number", "reached", "engine", "environment"),
     [
-        (signal.SIGINT, "work/*/extract/part-*.parquet", ALWAYS_SPARK),
-        (signal.SIGTERM, "vectors/_delta_log/*1.json", {}),
+        (signal.SIGINT, "work/*/extract/part-*.parquet", "java", ALWAYS_SPARK),
+        (signal.SIGTERM, "vectors/_delta_log/*1.json", "raylet", {"EMBEDMILL__RAY__MIN_TOKENS": "0"}),
+        (signal.SIGTERM, "vectors/_delta_log/*1.json", "", {}),
     ],
-    ids=["interrupt-extract by Spark", "terminate-embed by Ray"],
+    ids=["interrupt-extract by Spark", "terminate-embed by Ray", "terminate-embed alone"],
 )
 def test_run_that_is_asked_to_end_says_one_line_and_is_simply_run_again(
-    workspace: Workspace, number: signal.Signals, reached: str, environment: dict[str, str]
+    workspace: Workspace, number: signal.Signals, reached: str, engine: str, environment: dict[str, str]
 ) -> None:
     reports = [message(n, f"report {n} of {n % 7} lines from desk {n % 13}", **LARGE) for n in range(150)]
     workspace.day("general", reports)
@@ -175,8 +176,8 @@ def test_run_that_is_asked_to_end_says_one_line_and_is_simply_run_again(
     word = "interrupted" if number == signal.SIGINT else "ended by SIGTERM"
     assert err == f"embedmill: {word}; run the same command again to go on\n"
     assert json.loads(said)["error"]["exit_code"] == run.returncode == 128 + number
-    assert len(engines) > 2
-    assert any(name.startswith("java" if environment else "raylet") for name in names)
+    assert len(engines) > (2 if engine else 0)
+    assert {"java", "raylet"} & {*names} == {engine} - {""}
     assert_gone(engines)
 
     [last] = workspace.call("status").body["last_runs"]

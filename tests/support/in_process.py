@@ -231,7 +231,7 @@ def encoding_here() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("jobs.embed.embed.embed", embed_here)
         patched.setattr(Pipeline, "start_encoding", lambda pipeline, reading: None)
-        patched.setattr(Pipeline, "encodes_alone", lambda pipeline, shards: False)
+        patched.setattr(Pipeline, "encodes_alone", lambda pipeline, shards, tokens: False)
         patched.setattr(Pipeline, "encoding", Pipeline.encoder)
         yield
 

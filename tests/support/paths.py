@@ -19,3 +19,5 @@ QUICK = {
 _PROPERTIES = ", ".join(f'"{name}" = "{value}"' for name, value in QUICK.items())
 BY_SPARK = f"[spark]\nin_process_mb = 0\nproperties = {{{_PROPERTIES}}}\n"  # in place of "[spark]\n" in a configuration
 ALWAYS_SPARK = ONE_CORE | {"EMBEDMILL__SPARK__IN_PROCESS_MB": "0", "EMBEDMILL__SPARK__PROPERTIES": json.dumps(QUICK)}
+# The same for Ray, ahead of the next section: of more than one shard.
+ON_RAY = "[ray]\nmin_tokens = 0\n"
