@@ -105,11 +105,12 @@ class Bench:
         return {"messages": self._size(5_000), "convert_seconds": first["open_seconds"], "runs": found}
 
     def stage(self, folder: Path) -> dict[str, Any]:
-        """The embed stage against the encoder alone, on 50,000 messages."""
+        """The embed stage, in one process and on Ray, against the encoder alone, on 50,000 messages."""
         texts, _ = self._texts(folder, 50_000)
         measures = {
             "encoder": lambda: self._ours("encoder", texts, self._cache, THREADS),
-            "stage": lambda: self._ours("stage", texts, self._cache),
+            "stage": lambda: self._ours("stage", texts, self._cache, "alone"),
+            "stage_on_ray": lambda: self._ours("stage", texts, self._cache, "ray"),
         }
         return {"messages": self._size(50_000), "runs": self._repeat(measures, 2)}
 
@@ -181,6 +182,7 @@ class Bench:
             f'[[sources]]\nkind = "slack_export"\nuri = "{export}"\nteam_id = "{chats.TEAM}"\n'
             f'[model]\nname = "{MODEL}"\nbackend = "{backend}"\ncache = "{self._cache}"\n'
             '[text]\nencoded = "{text}"\nconversations = false\n'  # as the peers encode them
+            + ("[ray]\nmin_tokens = 0\n" if memory else "")  # an actor's is asked for
         )
         report, seen = run_command(config, folder / "logs", look=memory)
         actor = seen.by_label()["ray actor"] if memory else {}

@@ -30,6 +30,7 @@ _NAMES = (
     ("org.apache.spark.launcher", "spark launcher"),
     ("org.apache.spark", "spark jvm"),
     ("EncodeShard", "ray actor"),
+    ("jobs.embed.encoder_process", "encoder process"),
     ("ray::", "ray worker"),
     ("default_worker.py", "ray worker"),
     ("/agent.py", "ray service"),

@@ -1,18 +1,21 @@
-"""Our embed stage alone: from the plan's texts on disk to committed vectors, on a Ray that is already started.
+"""Our embed stage alone: from the plan's texts on disk to committed vectors.
 
-Counted from the moment the first actor begins its first shard, since starting engines and loading models is not the
-stage's speed. Arguments: a Parquet file of texts, the folder of converted models. The model and its settings are the
-defaults, and what the environment says in their place.
+Counted from the moment that the first shard begins to be encoded, since starting engines and loading models is not the
+stage's speed. Arguments: a Parquet file of texts, the folder of converted models, and "ray" or "alone" (in one process,
+as a local run does it with fewer than ``ray.min_tokens``). The model and its settings are the defaults, and what the
+environment says in their place.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +28,8 @@ from embedding.models.packaged import model_path
 from embedding.models.space import describe_space
 from embedding.tokens.tokenizer import Tokens
 from jobs.config import load_config
-from jobs.embed.embed import embed, ready
+from jobs.embed.embed import embed, embed_alone, ready
+from jobs.embed.encoder_process import EncoderProcess
 from jobs.engines.environment import quiet_engines
 from jobs.state.staging import begin_staging, commit_staged, write_staged
 from jobs.state.storage import StatePath
@@ -57,15 +61,12 @@ def main() -> None:
         )
         began = Began(folder.parent / "attempts")
         began.start()
-        encode = ready(config, state, spec)
-        shards = embed(
-            config,
-            state,
-            encode,
-            run_id=RUN,
-            space_id=space.space_id,
-            before_commit=lambda: None,
-        )
+        named = {"run_id": RUN, "space_id": space.space_id}
+        if sys.argv[3] == "alone":
+            process = EncoderProcess(replace(spec, threads=os.cpu_count() or 1))
+            shards = embed_alone(state, process, **named, before_commit=lambda: None)
+        else:
+            shards = embed(config, state, ready(config, state, spec), **named, before_commit=lambda: None)
         texts_done, encoding = 0, 0.0
         for shard in shards:
             texts_done += shard.texts
@@ -92,7 +93,7 @@ def _write_plan(folder: StatePath, texts: pa.ChunkedArray, lengths: object, shar
 
 
 class Began(threading.Thread):
-    """Notes in ``at`` when the first actor began its first shard: it writes its diary then."""
+    """Notes in ``at`` when the first shard was begun: what encodes writes its diary then."""
 
     def __init__(self, diary: StatePath) -> None:
         super().__init__(daemon=True)
