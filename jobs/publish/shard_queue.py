@@ -18,6 +18,7 @@ class ShardQueue:
 
     def __init__(self, publisher: Publisher, stop: Callable[[], bool], shards: int) -> None:
         self._publisher, self._stop, self._left = publisher, stop, shards
+        self._flush_at = shards // 2  # shards that are left
         self._thread = ThreadPoolExecutor(1, "publish")
         self._last: Future[bool] = Future()  # each waits for the one before: it is done when all are
         self._last.set_result(True)
@@ -45,6 +46,8 @@ class ShardQueue:
         # Nothing is published after a shard that failed or stopped.
         going = before.result() and self._publisher.publish_shard(shard, parts, self._stop)
         self._left -= 1
-        if going and self._left == 1:
-            self._publisher.flush_ahead()  # while the last shard is encoded: only its rows are left for the end
+        if going and 0 < self._left <= self._flush_at:
+            # While the others are encoded: each time half of what was left, so that little is left for the end.
+            self._flush_at = self._left // 2
+            self._publisher.flush_ahead()
         return going

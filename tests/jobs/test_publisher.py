@@ -141,7 +141,18 @@ def test_encoding_does_not_wait_for_publishing_and_the_order_stays() -> None:
         assert queue.wait()
     in_order = [f"shard={number}" for number in range(5)]
     # What is left for the end, where nothing is encoded beside it, are the last shard's rows.
-    assert slow.done == [*in_order[:4], "flush", in_order[4]]
+    assert slow.done == [*in_order[:3], "flush", in_order[3], "flush", in_order[4]]
+
+
+def test_a_long_run_flushes_ahead_as_often_as_what_is_left_halves() -> None:
+    slow = Slow(lambda shard: True)
+    slow.go_on.set()
+    with ShardQueue(cast(Publisher, slow), lambda: False, shards=100) as queue:
+        for number in range(100):
+            queue.enqueue(f"shard={number}", [])
+        assert queue.wait()
+    flushes = [place for place, done in enumerate(slow.done) if done == "flush"]
+    assert [100 - place + number for number, place in enumerate(flushes)] == [50, 25, 12, 6, 3, 1]
 
 
 def test_nothing_is_published_after_a_shard_that_failed() -> None:
