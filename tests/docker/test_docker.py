@@ -25,6 +25,7 @@ import pytest
 
 from embedding.buckets import Bucket
 from jobs.config import load_config
+from jobs.engines.environment import ENVIRONMENT, OF_NODES
 from jobs.state.object_path import ObjectPath
 from jobs.state.state_folder import state_root
 from tests.support import compose
@@ -51,6 +52,15 @@ def filled() -> dict[str, str]:
     return {name: value or ("abc123" if SECRET.search(name) else "") for name, value in example().items()} | {
         "EMBEDMILL__STATE__HASH_KEY": ""
     }
+
+
+def test_nodes_of_ray_are_started_with_what_a_local_one_is() -> None:
+    """Else each shard's task started a Python of its own on a node of one core: 43 s in place of 12."""
+    image = re.findall(r"(\w+)=(\d+)", (DOCKER / "ray" / "Dockerfile").read_text())
+    settings = ROOT / "deploy" / "chef" / "cookbooks" / "embedmill" / "libraries" / "settings.rb"
+    cookbook = re.findall(r"'(\w+)' => '(\d+)'", settings.read_text())
+    for name in OF_NODES:
+        assert (name, ENVIRONMENT[name]) in image and (name, ENVIRONMENT[name]) in cookbook
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import pyspark
 
+from jobs.engines.environment import ENVIRONMENT, OF_NODES
 from tests.support.hosts import Host, Network, kill_tree
 from tests.support.object_store import KEYS, Weed
 from tests.support.paths import ROOT
@@ -67,6 +68,7 @@ class Cluster:
         self.environment = {
             **KEYS,
             "RAY_AUTH_MODE": "token",
+            **{name: ENVIRONMENT[name] for name in OF_NODES},
             "RAY_AUTH_TOKEN": secrets.token_hex(16),
             "PYTHONPATH": str(ROOT),
             "HF_HUB_OFFLINE": "1",

@@ -76,7 +76,8 @@ module EmbedmillCookbook
     def environment(own)
       told = {
         'PYTHONUNBUFFERED' => '1', 'HF_HUB_OFFLINE' => '1', 'PYSPARK_PYTHON' => "#{current(own)}/bin/python",
-        'RAY_USAGE_STATS_ENABLED' => '0'
+        'RAY_USAGE_STATS_ENABLED' => '0', 'RAY_idle_worker_killing_time_threshold_ms' => '600000',
+        'MALLOC_MMAP_THRESHOLD_' => '1048576'
       }
       own['head'].to_s.empty? ? told : told.merge('RAY_AUTH_MODE' => 'token')
     end
