@@ -1,7 +1,7 @@
 """What a state in an object store costs beside one in a folder, and what a second node of Ray brings.
 
     python benchmarks/store.py [--rows 20000] [--pairs 3]           # SeaweedFS and a folder, by turns
-    python benchmarks/store.py --nodes [--rows 10000] [--pairs 2]   # one host with a core, and two; root
+    python benchmarks/store.py --nodes [--rows 40000] [--pairs 1]   # one host with a core, and two; root
 
 Each round is a first run over the same table with the packaged model, in its turn with either; ratios are of the
 medians, and of the fastest rounds.
@@ -39,14 +39,14 @@ Round = Callable[[Path], str]  # the rest of a configuration, for a run in a fol
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", type=int, metavar="N", help="rows of the source (20000, with --nodes 10000)")
+    parser.add_argument("--rows", type=int, metavar="N", help="rows of the source (20000, with --nodes 40000)")
     parser.add_argument("--pairs", type=int, default=3, metavar="N", help="rounds of each (%(default)s)")
     parser.add_argument("--nodes", action="store_true", help="one node of Ray and two, in place of a store")
     options = parser.parse_args()
     if not has_weed():
         raise SystemExit(f"store: {NO_WEED}")
     if options.nodes:
-        nodes(options.rows or 10_000, options.pairs)
+        nodes(options.rows or 40_000, options.pairs)
     else:
         stores(options.rows or 20_000, options.pairs)
 
