@@ -283,7 +283,7 @@ class Pipeline:
         if self._process is None:
             from jobs.embed.encoder_process import EncoderProcess
 
-            self._process = EncoderProcess(self.encoder())
+            self._process = EncoderProcess(self.encoder(), gpus=self.config.model.gpus_per_actor != 0)
         return self._process
 
     def _ray_is_away(self) -> bool:

@@ -48,14 +48,18 @@ _Cut: TypeAlias = tuple[ShardRequest, Future[pa.Table]]
 
 
 class EncoderProcess:
-    """The process, as this one sees it. It begins to load the encoder at once, and dies with this process."""
+    """The process, as this one sees it. It begins to load the encoder at once, and dies with this process.
 
-    def __init__(self, spec: EncoderSpec) -> None:
+    Without ``gpus`` it sees none.
+    """
+
+    def __init__(self, spec: EncoderSpec, *, gpus: bool = True) -> None:
         self._spec, self.told = spec, spec.told
+        self._environment = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
         self._begin()
 
     def _begin(self) -> None:
-        self._process, self._pipe = start_serving(__name__)
+        self._process, self._pipe = start_serving(__name__, environment=self._environment)
         self._greeted = False
         with suppress(ConnectionError):  # one that has ended already is found when it is asked
             self._pipe.send(self._spec)

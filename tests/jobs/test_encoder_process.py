@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -303,6 +304,16 @@ def test_when_it_is_used(
     monkeypatch.setattr("jobs.pipeline.ray_runs", lambda: runs)
     pipeline = Pipeline(load_config(workspace.config), Progress())
     assert pipeline.encodes_alone(*plan) == alone
+
+
+@pytest.mark.parametrize("gpus", ["0", "0.5"])
+def test_it_sees_no_gpu_where_actors_are_to_have_none(workspace: Workspace, gpus: str) -> None:
+    text = workspace.config.read_text().replace("[model]\n", f"[model]\ngpus_per_actor = {gpus}\n")
+    workspace.config.write_text(text)
+    process = Pipeline(load_config(workspace.config), Progress()).encoder_process()
+    seen = psutil.Process(process.pid).environ().get("CUDA_VISIBLE_DEVICES")
+    process.close()
+    assert (seen == "") == (gpus == "0")
 
 
 @pytest.mark.parametrize(
