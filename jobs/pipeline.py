@@ -290,12 +290,18 @@ class Pipeline:
         return self.config.ray.address == "local" and self._encoding is None and not ray_runs()
 
     def _begin_on_ray(self) -> None:
+        self._end_process()  # begun for less than there is: it would hold a model, and a GPU, beside the actors
         if self._encoding is None:
             from jobs.embed.embed import ready
 
             thread = ThreadPoolExecutor(1, "encoding")
             self._encoding = thread.submit(ready, self.config, self.state, self.encoder())
             thread.shutdown(wait=False)
+
+    def _end_process(self) -> None:
+        if self._process is not None:
+            self._process.close()
+            self._process = None
 
     def start_ray(self) -> None:
         """Wait for the Ray that encodes, or start one for other work."""
@@ -357,9 +363,7 @@ class Pipeline:
         """Let go of the index; the next use opens it again."""
         if self._encoding is not None and not termination.came():
             wait([self._encoding])  # an engine that is still starting would outlive its log
-        if self._process is not None:
-            self._process.close()
-            self._process = None
+        self._end_process()
         if self._index is not None:
             self._index.close()
             self._index = None

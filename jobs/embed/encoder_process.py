@@ -6,6 +6,7 @@ goes on, finds in the log at which texts the one before died, and leaves the tex
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
@@ -137,24 +138,28 @@ def serve(descriptor: int) -> None:
             pipe.send(fault_to_bytes(error))
             return
         pipe.send(b"")
-        coming: Queue[_Cut | None] = Queue(maxsize=1)
+        coming: Queue[_Cut] = Queue(maxsize=1)
         Thread(target=_cut_ahead, args=(pipe, spec, coming), daemon=True).start()
-        while (cut := coming.get()) is not None:
-            pipe.send(_encoded(encode, *cut))
+        while True:
+            pipe.send(_encoded(encode, *coming.get()))
 
 
-def _cut_ahead(pipe: Connection, spec: EncoderSpec, coming: Queue[_Cut | None]) -> None:
-    """Read and cut the shard that is asked for next while one is encoded; None is the end."""
-    with suppress(EOFError, ConnectionError):
+def _cut_ahead(pipe: Connection, spec: EncoderSpec, coming: Queue[_Cut]) -> None:
+    """Read and cut the shard that is asked for next while one is encoded.
+
+    Ends the process with the one that asks, whatever it is busy with: a service would be paid for what nobody takes.
+    """
+    try:
         while True:
             asked: ShardRequest = pipe.recv()
             cut: Future[pa.Table] = Future()
             try:
                 cut.set_result(cut_shard(pa.table({"shard": [asked.name]}), asked.texts, spec))
-            except Exception as error:  # is raised where the shard is encoded
+            except BaseException as error:  # raised where the shard is encoded; a panic in Rust is no Exception
                 cut.set_exception(error)
             coming.put((asked, cut))
-    coming.put(None)
+    finally:
+        os._exit(1)
 
 
 def _encoded(encode: EncodeShard, asked: ShardRequest, cut: Future[pa.Table]) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,8 @@ from jobs.telemetry.error_reporting import fault_from_bytes
 from jobs.telemetry.progress import Progress
 from tests.support.workspace import Workspace, message, stage
 
-KILLS, RAISES, UNCUT = "this one kills", "this one raises", "this one ends what cuts it"
+KILLS, RAISES, SLOW = "this one kills", "this one raises", "this one takes a minute"
+UNCUT, PANICS = "this one ends what cuts it", "this one makes what cuts it panic"
 
 # Run by Python as it starts, in the process that encodes.
 FRAGILE = """
@@ -43,14 +45,17 @@ if sys.argv[0] == "-c":
 
 
 def break_the_encoder() -> None:
-    """The stand-in encoder dies of one text and raises at another; what cuts texts dies of a third."""
+    """The stand-in encoder dies of one text, raises at another and sleeps at a third; so does what cuts texts."""
     from embedding.encoders.local.hashed import HashEncoder
     from jobs.embed import encoder_process
 
     def fragile_cut(batch: pa.Table, texts: Staged, spec: EncoderSpec) -> pa.Table:
         [name] = batch["shard"].to_pylist()
-        if UNCUT in texts.within(name).table()["text"].to_pylist():
+        found = texts.within(name).table()["text"].to_pylist()
+        if UNCUT in found:
             os.kill(os.getpid(), signal.SIGKILL)
+        if PANICS in found:
+            raise BaseException("a panic in Rust is no Exception")  # noqa: TRY002
         return cut_shard(batch, texts, spec)
 
     setattr(encoder_process, "cut_shard", fragile_cut)  # noqa: B010 - an assignment has no type
@@ -62,6 +67,8 @@ def break_the_encoder() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if any(RAISES in text for text in texts):
             raise ValueError("cannot encode it")
+        if any(SLOW in text for text in texts):
+            time.sleep(60)
         return encode(self, texts, tokens)
 
     setattr(HashEncoder, "encode", fragile)  # noqa: B010 - an assignment has no type
@@ -190,6 +197,29 @@ def test_one_that_ends_before_it_tries_a_text_is_given_up(tmp_path: Path, spec: 
     process = EncoderProcess(spec)
     with pytest.raises(EmbedmillError, match="ended 3 times .exit code -9."):
         encoded(process, asked(tmp_path, ["good", UNCUT]))
+    process.close()
+
+
+def test_a_panic_of_what_cuts_texts_ends_it_and_is_no_wait_without_end(
+    tmp_path: Path, spec: EncoderSpec, fragile: None
+) -> None:
+    process = EncoderProcess(spec)
+    with pytest.raises(EmbedmillError, match="ended 3 times .exit code 1."):
+        encoded(process, asked(tmp_path, ["good", PANICS]))
+    process.close()
+
+
+def test_it_ends_with_who_asked_and_not_after_what_it_is_busy_with(
+    tmp_path: Path, spec: EncoderSpec, fragile: None
+) -> None:
+    """Else it would go on asking a service for what nobody takes, beside the run that comes next."""
+    process, request = EncoderProcess(spec), asked(tmp_path, [SLOW])
+    process._greet()
+    process._pipe.send(request)
+    while not (request.attempts / request.name).exists():
+        time.sleep(0.05)
+    process._pipe.close()  # as where this process is killed
+    assert process._process.wait(20) == 1
     process.close()
 
 
@@ -338,3 +368,18 @@ def test_what_is_begun_before_the_plan_is_known(
     monkeypatch.setattr(Pipeline, "encoder_process", lambda pipeline: seen.append("process"))
     Pipeline(load_config(workspace.config), Progress()).start_encoding(reading)
     assert seen == [begun]
+
+
+def test_one_that_was_begun_for_less_than_there_is_ends_where_ray_encodes(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a reindex that reads little: it would hold a model beside that of the actor, for as long as that works."""
+    monkeypatch.setattr("jobs.embed.embed.ready", lambda config, state, spec: spec)
+    pipeline = Pipeline(load_config(workspace.config), Progress())
+    pipeline.start_encoding(1)
+    begun = psutil.Process(pipeline.encoder_process().pid)
+    assert not pipeline.encodes_alone(9, MANY)
+    pipeline.encoding()
+    running = begun.is_running()
+    pipeline.close()
+    assert not running
