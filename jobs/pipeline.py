@@ -287,7 +287,14 @@ class Pipeline:
         return self._process
 
     def _ray_is_away(self) -> bool:
-        return self.config.ray.address == "local" and self._encoding is None and not ray_runs()
+        """Whether Ray is left out where there is little to encode.
+
+        Not where GPUs are asked for that are not here: of Ray that is an error, and in silence it is slow.
+        """
+        from embedding.encoders.choose import has_gpu
+
+        away = self.config.ray.address == "local" and self._encoding is None and not ray_runs()
+        return away and (not self.config.model.gpus_per_actor or has_gpu())
 
     def _begin_on_ray(self) -> None:
         self._end_process()  # begun for less than there is: it would hold a model, and a GPU, beside the actors

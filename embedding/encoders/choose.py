@@ -117,14 +117,14 @@ def _candidates(spec: EncoderSpec) -> Iterator[EncoderSpec]:
     """What may serve a spec, the fastest first. A backend is imported only when its turn comes: torch takes seconds."""
     backends = [spec.backend]
     if spec.backend == AUTO:
-        backends = ["torch"] if _has_gpu() or find_spec("openvino") is None else ["openvino", "torch"]
+        backends = ["torch"] if has_gpu() or find_spec("openvino") is None else ["openvino", "torch"]
     for backend in backends:
         precisions = BACKENDS[backend].precisions
         for precision in precisions() if precisions else ():
             yield replace(spec, backend=backend, precision=precision)
 
 
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
     """Whether this process may use a GPU, found out without importing torch."""
     return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and any(Path("/dev").glob("nvidia[0-9]*"))
 

@@ -315,6 +315,7 @@ FEW, MANY = 1_000, 2_000_000  # tokens
         ((9, FEW), "min_tokens = 0\n[model]\nactors = 2\n", False, False),
         ((9, FEW), '[model]\nactors = 1\nmax_actors = 2\nbackend = "hash"\n', False, False),
         ((1, FEW), 'address = "auto"\n', False, False),
+        ((1, FEW), '[model]\ngpus_per_actor = 1\nbackend = "hash"\n', False, False),
         ((1, FEW), "", True, False),
     ],
 )
@@ -326,7 +327,8 @@ def test_when_it_is_used(
     runs: bool,
     alone: bool,
 ) -> None:
-    """A plan of so many shards and tokens."""
+    """A plan of so many shards and tokens, on a machine without a GPU."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     text = workspace.config.read_text()
     if "[model]" in more:
         text = text.replace('[model]\nbackend = "hash"\n', "")
