@@ -91,10 +91,11 @@ def embed_texts(
     *,
     stored: Callable[[str, Sequence[Part]], None] = _keep_waiting,
     stop: Callable[[], bool] = never,
+    with_ray: bool = False,
 ) -> int | None:
     """Encode the plan's texts; returns how many planned rows have no vector, None where ``stop`` asked to leave off.
 
-    ``stored`` is told of each shard whose vectors are committed.
+    ``stored`` is told of each shard whose vectors are committed; ``with_ray`` where other work starts Ray, too.
     """
     from jobs.embed import batch_files
     from jobs.embed.spending import SPENT, Spending
@@ -110,7 +111,7 @@ def embed_texts(
         with report.timed("embed"), pipeline.progress.bar("embed", report.plan.tokens, "tokens") as advance:
             shards: list[StoredShard] = []
             stopped = False
-            for shard in _encoded(session):
+            for shard in _encoded(session, with_ray=with_ray):
                 shards.append(shard)
                 report.count_embedded([shard])  # as they come: a run that fails has encoded them all the same
                 advance(shard.tokens)
@@ -128,13 +129,13 @@ def embed_texts(
     return replace_texts(pipeline.state, failed, session.scope, run_id=report.run_id, now=report.started_at)
 
 
-def _encoded(session: RunSession) -> Iterator[StoredShard]:
+def _encoded(session: RunSession, *, with_ray: bool) -> Iterator[StoredShard]:
     """The plan's shards of texts, each when its vectors are committed."""
     from jobs.embed import embed
 
     pipeline, run_id, check = session.pipeline, session.report.run_id, session.lease.check
     made = session.report.plan
-    if pipeline.encodes_alone(made.shards, made.tokens):
+    if not with_ray and pipeline.encodes_alone(made.shards, made.tokens):
         return embed.embed_alone(
             pipeline.state,
             pipeline.encoder_process(),
@@ -168,7 +169,8 @@ def apply_plan(session: RunSession, version: str, *, stop: Callable[[], bool]) -
             if not publisher.publish_ready(stop):
                 return False
         with ShardQueue(publisher, stop, report.plan.shards) as queue:
-            left_out = embed_texts(session, stored=queue.enqueue, stop=queue.stopped)
+            with_ray = _by_workers(session.pipeline, report.plan)
+            left_out = embed_texts(session, stored=queue.enqueue, stop=queue.stopped, with_ray=with_ray)
             with report.timed("publish"):
                 if left_out is None or not queue.wait():
                     return False
@@ -231,7 +233,7 @@ def _publisher(session: RunSession, version: str, made: Plan) -> Iterator[Publis
     pipeline, report, target = session.pipeline, session.report, session.target(version)
     writer = RowWriter.of(target, pipeline.config.index.shard_rows, session.lease.proof.check)
     with pipeline.progress.bar("publish", made.writes + made.delete, "rows") as advance:
-        writers = _workers(pipeline, writer) if made.writes >= WORKER_ROWS else None
+        writers = _workers(pipeline, writer) if _by_workers(pipeline, made) else None
         publisher = Publisher(pipeline.index(), target, writer, progress=advance, writers=writers)
         try:
             yield publisher
@@ -244,13 +246,16 @@ def _publisher(session: RunSession, version: str, made: Plan) -> Iterator[Publis
             report.deleted += publisher.deleted
 
 
-def _workers(pipeline: Pipeline, writer: RowWriter) -> Writers | None:
-    """Workers that write rows; none for an index in this process."""
+def _by_workers(pipeline: Pipeline, made: Plan) -> bool:
+    """Whether workers of Ray write the rows of a plan: many, for a server."""
+    return made.writes >= WORKER_ROWS and not pipeline.index().capabilities().embedded
+
+
+def _workers(pipeline: Pipeline, writer: RowWriter) -> Writers:
+    """Workers that write rows."""
     from jobs.publish.workers import PublishWorkers
 
     index = pipeline.index()
-    if index.capabilities().embedded:
-        return None
     index.upsert(writer.version, INDEX_ROW.empty_table())  # what comes before a first row, once and not by each of them
     return PublishWorkers(pipeline.start_ray, pipeline.config.index_address(), writer, index.capabilities().writers)
 

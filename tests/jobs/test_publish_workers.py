@@ -196,6 +196,7 @@ def test_a_run_and_a_build_into_a_server_by_workers_are_as_without(
     from indexers.milvus.index import MilvusIndex
 
     monkeypatch.setattr("jobs.steps.WORKER_ROWS", 1)
+    monkeypatch.setattr("jobs.embed.embed.embed_alone", None)  # called, it would raise: Ray is started anyway
     here: list[int] = []
     real = MilvusIndex.upsert
 
