@@ -182,7 +182,7 @@ class Bench:
             settings |= {"ACTORS": str(actors), "GPUS_PER_ACTOR": str(1 / actors if CUDA else 0)}
             script = str(ROOT / "benchmarks" / "ours" / "stage.py")
             try:
-                said = self._subprocess([script, str(file), str(subject.spec.cache)], settings)
+                said = self._subprocess([script, str(file), str(subject.spec.cache), "ray"], settings)
             except SkippedError:
                 if rows:
                     break
