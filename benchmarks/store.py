@@ -1,7 +1,7 @@
 """What a state in an object store costs beside one in a folder, and what a second node of Ray brings.
 
     python benchmarks/store.py [--rows 20000] [--pairs 3]           # SeaweedFS and a folder, by turns
-    python benchmarks/store.py --nodes [--rows 40000] [--pairs 1]   # one host with a core, and two; root
+    python benchmarks/store.py --nodes [--rows 40000] [--pairs 3]   # one host with a core, and two; root
 
 Each round is a first run over the same table with the packaged model, in its turn with either; ratios are of the
 medians, and of the fastest rounds.

@@ -193,19 +193,14 @@ def test_a_shard_that_cannot_be_read_is_no_text_s_fault(tmp_path: Path, spec: En
     process.close()
 
 
-def test_one_that_ends_before_it_tries_a_text_is_given_up(tmp_path: Path, spec: EncoderSpec, fragile: None) -> None:
-    process = EncoderProcess(spec)
-    with pytest.raises(EmbedmillError, match="ended 3 times .exit code -9."):
-        encoded(process, asked(tmp_path, ["good", UNCUT]))
-    process.close()
-
-
-def test_a_panic_of_what_cuts_texts_ends_it_and_is_no_wait_without_end(
-    tmp_path: Path, spec: EncoderSpec, fragile: None
+@pytest.mark.parametrize(("text", "code"), [(UNCUT, -9), (PANICS, 1)], ids=["killed", "a panic in Rust"])
+def test_one_that_ends_before_it_tries_a_text_is_given_up(
+    tmp_path: Path, spec: EncoderSpec, fragile: None, text: str, code: int
 ) -> None:
+    """And is no wait without end."""
     process = EncoderProcess(spec)
-    with pytest.raises(EmbedmillError, match="ended 3 times .exit code 1."):
-        encoded(process, asked(tmp_path, ["good", PANICS]))
+    with pytest.raises(EmbedmillError, match=f"ended 3 times .exit code {code}."):
+        encoded(process, asked(tmp_path, ["good", text]))
     process.close()
 
 
