@@ -24,7 +24,7 @@ SCHEME = "s3://"
 REGION = "us-east-1"
 _READ_AHEAD = 1 << 18  # bytes that a small read of an open object asks for
 _ATTEMPTS = 4  # of an answer
-_DENIED = {
+DENIED = {  # codes of S3's answers, or of HTTP where there is no body
     "401",
     "403",
     "AccessDenied",
@@ -95,14 +95,14 @@ class Prefix:
         return self.key and f"{self.key}/"
 
     def listing(self) -> Iterator[StoredObject]:
-        """All objects below it, by their keys. What a store keeps for a folder itself is none. Raises OSError."""
+        """All objects below it, by their keys. An empty one that stands for a folder is none. Raises OSError."""
         past = len(self.start)
         with _asked(self.bucket):
             pages = _client(self.bucket).get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self.bucket.name, Prefix=self.start):
                 for told in page.get("Contents", ()):
                     path = told["Key"][past:]
-                    if path and not path.endswith("/"):
+                    if path and not (path.endswith("/") and told["Size"] == 0):
                         yield _stored(path, told["Size"], told)
 
     def single(self) -> StoredObject | None:
@@ -261,7 +261,7 @@ def _asked(bucket: Bucket) -> Iterator[None]:
         yield
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", "unknown"))
-        if code in _DENIED:
+        if code in DENIED:
             raise PermissionError(errno.EACCES, f"the object store denies access ({code})") from None
         if code in _MISSING:
             what = "no such bucket" if code == "NoSuchBucket" else "no such object"

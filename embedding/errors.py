@@ -4,6 +4,7 @@ EmbedmillError                 1  base; message is one line and never holds a do
 ├── ConfigError                2  a setting is wrong; names the key and the fix
 ├── SourceError                2  a source's root is missing, empty or unreadable as a whole
 ├── ResourceError              1  the machine cannot do it (disk full, no Java)
+│   └── RefusedError           2  a store refuses the bucket, the credentials or the rights that are configured
 ├── EncoderError               1  the encoder fails on everything, not on single texts
 ├── DamagedStateError          1  a table of the state is damaged; names the table, the file and the fix
 └── SafetyError                5  refused: going on could lose or mix data
@@ -41,6 +42,12 @@ class SourceError(EmbedmillError):
 
 class ResourceError(EmbedmillError):
     """The machine cannot do it: full disk, missing Java."""
+
+
+class RefusedError(ResourceError):
+    """A store refuses what this configuration asks: no such bucket, no credentials, no right. It would again."""
+
+    exit_code = 2
 
 
 class EncoderError(EmbedmillError):

@@ -25,8 +25,9 @@ from pydantic_settings.exceptions import SettingsError
 from embedding.errors import ConfigError
 from embedding.extensions import load_extensions
 from indexers import IndexAddress, Settings, find_index
-from jobs.config_fields import about
+from jobs.config_fields import ReadStorage, about
 from jobs.config_operation import Registry, Serve, Slo, Telemetry, Training
+from jobs.config_places import check_apart, place
 from jobs.config_sections import Gate, IndexTarget, Limits, Model, Ray, Search, Spark, StateTarget, Text
 from jobs.config_sources import SOURCE_SECTIONS, TEAM_PATTERN, SourceConfig
 
@@ -213,27 +214,44 @@ def _fault(location: tuple[int | str, ...], message: str, kind: str) -> str:
 
 def _check_paths(file: Path, config: Config) -> None:
     places = {f"sources[{n}].uri": source.uri for n, source in enumerate(config.sources)}
-    for key, place in (places | {"state.uri": config.state.uri, "index.uri": config.index.uri}).items():
-        if "\0" in place:
+    for key, given in (places | {"state.uri": config.state.uri, "index.uri": config.index.uri}).items():
+        if "\0" in given:
             raise ConfigError(f"{file}: {key}: a path has no character of number 0")
     unnamed: dict[tuple[str, str | None, str], int] = {}
     for number, source in enumerate(config.sources):
-        place = source.uri if "://" in source.uri else str(config.path(source.uri))
-        if source.id is None and (twin := unnamed.setdefault((source.kind, source.team_id, place), number)) != number:
+        root = source.uri if "://" in source.uri else str(config.path(source.uri))
+        if source.id is None and (twin := unnamed.setdefault((source.kind, source.team_id, root), number)) != number:
             raise ConfigError(
                 f"{file}: sources[{number}]: the same as sources[{twin}] (kind, team_id and uri); remove one of them, "
                 "or give each an id"
             )
-        if "://" in source.uri:
-            continue
-        root = config.path(source.uri)
-        if not root.exists():
-            raise ConfigError(f"{file}: sources[{number}].uri: no such path: {source.uri}")
-        if source.needs_folder and not root.is_dir():
-            raise ConfigError(f"{file}: sources[{number}].uri: not a folder: {source.uri}")
+        if "://" not in source.uri:
+            _check_there(f"{file}: sources[{number}].uri", config.path(source.uri), source)
+    _check_apart(file, config)
     index = find_index(config.index.kind)
     if index.server and not re.match("https?://", config.index.uri):
         raise ConfigError(f"{file}: index.uri: give the address of {index.server}, http(s)://host:port")
+
+
+def _check_there(key: str, root: Path, source: SourceConfig) -> None:
+    if not root.exists():
+        raise ConfigError(f"{key}: no such path: {source.uri}")
+    if source.needs_folder and not root.is_dir():
+        raise ConfigError(f"{key}: not a folder: {source.uri}")
+
+
+def _check_apart(file: Path, config: Config) -> None:
+    read = {
+        f"sources[{n}].uri": place(source.uri, getattr(source, "storage", ReadStorage()).address, config.base)
+        for n, source in enumerate(config.sources)
+    }
+    registry = place(config.registry.uri, "", config.base)
+    written = {
+        "state.uri": place(config.state.uri, config.state.storage.address, config.base),
+        "index.uri": place(config.index.uri, "", config.base),
+        "registry.uri": registry if registry and Path(registry[1]).exists() else None,  # most have none
+    }
+    check_apart(file, read, written)
 
 
 def default_config_file() -> Path:

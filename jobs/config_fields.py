@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated, Any, Self
 
@@ -10,6 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from embedding.buckets import SCHEME, Bucket, Prefix
 
 OBJECTS = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", re.DOTALL)  # others choose their keys
+
+
+def check_scheme(uri: str, here: str) -> None:
+    """Raise ValueError for an address with a scheme that is not S3's. ``here`` is what there may be in place of one."""
+    scheme, found, _ = uri.partition("://")
+    if found and scheme != "s3":
+        raise ValueError(f"{scheme}:// is not supported; give {here}, or s3://bucket/prefix")
 
 
 def about(meaning: str, unit: str = "", **limits: Any) -> Any:
@@ -33,9 +41,20 @@ class Section(BaseModel):
 class Storage(Section):
     """How to reach the store of a state at `s3://`. Credentials come from the environment, as for AWS's tools."""
 
-    endpoint: Annotated[str, about("address of a store that is not AWS's own, `http(s)://host:port`")] = ""
+    endpoint: Annotated[
+        str,
+        about(
+            "address of a store that is not AWS's own, `http(s)://host:port`; empty takes `AWS_ENDPOINT_URL_S3`, or "
+            "`AWS_ENDPOINT_URL`, of the environment"
+        ),
+    ] = ""
     region: Annotated[str, about("region of the bucket")] = "us-east-1"
     allow_http: Annotated[bool, about("whether the endpoint may be `http://`, where all can read what passes")] = False
+
+    @property
+    def address(self) -> str:
+        """The endpoint, or the one that AWS's tools take from the environment. All libraries are told the same."""
+        return self.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
     @field_validator("endpoint")
     @classmethod
@@ -59,4 +78,4 @@ class ReadStorage(Storage):
     def prefix(self, uri: str) -> Prefix:
         """What an address ``s3://bucket/prefix`` names."""
         name = uri.removeprefix(SCHEME).partition("/")[0]
-        return Prefix.of(uri, Bucket(name, self.endpoint, self.region, self.allow_http, self.profile))
+        return Prefix.of(uri, Bucket(name, self.address, self.region, self.allow_http, self.profile))

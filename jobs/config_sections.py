@@ -15,7 +15,7 @@ from embedding.encoders.backends import AUTO, BACKENDS, backend_names, is_remote
 from embedding.encoders.spec import RemoteSettings
 from embedding.text.template import Template
 from indexers import index_kinds
-from jobs.config_fields import OBJECTS, ReadStorage, Section, Storage, about
+from jobs.config_fields import OBJECTS, ReadStorage, Section, Storage, about, check_scheme
 from jobs.config_remote import check_remote
 
 _PREFIX = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[A-Za-z0-9._=-]+)+/?")
@@ -257,9 +257,11 @@ class StateTarget(Section):
     @field_validator("uri")
     @classmethod
     def _place(cls, uri: str) -> str:
-        if "://" in uri and not _PREFIX.fullmatch(uri):
+        check_scheme(uri, "a folder")
+        if uri.startswith(SCHEME) and not _PREFIX.fullmatch(uri):
             raise ValueError(
-                "give a folder, or s3://bucket/prefix with letters, digits, '.', '_', '-' and '=' in the prefix"
+                "give a folder, or s3://bucket/prefix with letters, digits, '.', '_', '-' and '=' in the prefix, and "
+                "single slashes"
             )
         return uri
 

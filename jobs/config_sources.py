@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from embedding.records import Visibility
-from jobs.config_fields import OBJECTS, ReadStorage, Section, about
+from jobs.config_fields import OBJECTS, ReadStorage, Section, about, check_scheme
 
 TEAM_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -108,6 +108,7 @@ class StoredSource(LinkedSource):
     @field_validator("uri")
     @classmethod
     def _place(cls, uri: str) -> str:
+        check_scheme(uri, "a path")
         if "://" not in uri:
             return uri
         if not OBJECTS.fullmatch(uri):

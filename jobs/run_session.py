@@ -20,6 +20,7 @@ from jobs.scope import Scope
 from jobs.sources import open_sources
 from jobs.state.integrity import record_versions, recorded_versions
 from jobs.state.lease import Lease
+from jobs.state.quarantine import EXTRACT
 from jobs.state.run_target import RunTarget
 from jobs.state.storage import remove_all
 from jobs.state.watermark import drop_watermark, keep_watermark
@@ -60,10 +61,13 @@ class RunSession:
     def count_left_open(self) -> None:
         """Put into the report what the scope leaves open.
 
-        The rows in quarantine, those that are ignored by their kind, and the documents that are held back.
+        The rows in quarantine, those that are ignored by their kind, and the documents that are held back; nothing that
+        could not be read of a source that is not configured, which this run cannot mend.
         """
-        columns = ["team_id", "channel_id", "kind", "created_at", "ignored"]
+        columns = ["source_id", "step", "team_id", "channel_id", "kind", "created_at", "ignored"]
+        mine = {one.source_id for one in open_sources(self.pipeline.config)}
         rows = self.pipeline.state.read("quarantine", columns).to_pylist()
+        rows = [row for row in rows if row["step"] != EXTRACT or row["source_id"] in mine]
         found = [r for r in rows if self.scope.covers(r["team_id"], r["channel_id"], r["kind"], r["created_at"])]
         self.report.ignored = sum(bool(r["ignored"]) for r in found)
         self.report.quarantined = len(found) - self.report.ignored

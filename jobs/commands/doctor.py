@@ -26,6 +26,7 @@ from jobs.sources import open_sources
 from jobs.state.integrity import first_damage
 from jobs.state.lease import holder
 from jobs.state.object_path import ObjectPath
+from jobs.state.state_folder import make_place, state_root
 from jobs.state.state_id import state_id
 from jobs.state.storage import prove
 from jobs.state.work_folder import check_disk
@@ -66,13 +67,19 @@ def doctor(file: Path, progress: Progress) -> DoctorBody:
         check("java", lambda: _java(config))
         check("memory", lambda: _memory(config))
         pipelines: list[Pipeline] = []
-        check("model", lambda: _model(config, progress, pipelines))
+        if (place := _said(lambda: _place(config))).status == "failed":  # nothing is opened without one
+            check("state", lambda: place)
+        else:
+            check("model", lambda: _model(config, progress, pipelines))
         for pipeline in pipelines:
             try:
                 for name, look in _of_pipeline(pipeline):
                     check(name, look)
             finally:
                 pipeline.close()
+        if not pipelines:
+            for name, look in _sources(config):
+                check(name, look)
     order: tuple[Health, ...] = ("ok", "warning", "failed")
     return DoctorBody(status=max((one.status for one in found), key=order.index), checks=tuple(found))
 
@@ -163,6 +170,11 @@ def _gpus() -> int:
 # -- what is reached ---------------------------------------------------------------------------------------------------
 
 
+def _place(config: Config) -> Said:
+    make_place(state_root(config))
+    return Said("ok", "")
+
+
 def _model(config: Config, progress: Progress, opened: list[Pipeline]) -> Said:
     pipeline = Pipeline(config, progress)
     opened.append(pipeline)
@@ -202,8 +214,7 @@ def _of_pipeline(pipeline: Pipeline) -> Iterator[tuple[str, Callable[[], Said]]]
     yield "state", lambda: _state(pipeline)
     if isinstance(pipeline.state.root, ObjectPath):
         yield "clock", lambda: _clock(pipeline)
-    for number, source in enumerate(open_sources(pipeline.config)):
-        yield f"sources[{number}]", lambda source=source: _source(source)  # type: ignore[misc]
+    yield from _sources(pipeline.config)
     yield "index", lambda: _index(pipeline)
     if pipeline.config.ray.address != "local":
         yield "ray", lambda: _ray(pipeline)
@@ -239,6 +250,11 @@ def _clock(pipeline: Pipeline) -> Said:
             "warning", f"the store's clock and this machine's are {apart:.0f} s apart", "synchronise them (NTP)"
         )
     return Said("ok", f"within {apart + 1:.0f} s of the store's")
+
+
+def _sources(config: Config) -> Iterator[tuple[str, Callable[[], Said]]]:
+    for number, source in enumerate(open_sources(config)):
+        yield f"sources[{number}]", lambda source=source: _source(source)  # type: ignore[misc]
 
 
 def _source(source: object) -> Said:

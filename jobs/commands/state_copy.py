@@ -32,6 +32,8 @@ def copy_state(config: Config, source: str, target: str, progress: Progress, *, 
         "to": str(places[1]),
         "index_inside": _holds_index(config, places[0]),
     }
+    for place in places:
+        place.is_dir()  # a listing says what is wrong with a bucket; a look at one object does not
     if is_finished(*places):
         files = sizes_below_state(places[1])
         return StateCopyBody(**moved, files=len(files), copied=0, bytes=sum(files.values()))

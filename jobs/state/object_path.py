@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,11 +21,12 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
 from embedding.buckets import SCHEME, Bucket
-from embedding.errors import ResourceError
+from embedding.errors import RefusedError
+from jobs.state.store_errors import store_error
 
 if TYPE_CHECKING:
     from obstore.auth.boto3 import Boto3CredentialProvider
-    from obstore.store import S3Store
+    from obstore.store import ClientConfig, S3Config, S3Store
     from pyarrow.fs import S3FileSystem
     from typing_extensions import Buffer
 
@@ -218,12 +218,7 @@ class ObjectPath:
         try:
             yield
         except BaseError as error:
-            told = re.search(r"<Code>(\w+)</Code>", str(error))  # the rest may quote what was sent
-            kind = told[1] if told else type(error).__name__.removesuffix("Error")
-            raise ResourceError(
-                f"{self}: the object store does not do what it is asked ({kind}); look at the credentials in the "
-                "environment and at state.storage"
-            ) from None
+            raise store_error(str(self), self.bucket, error) from None
 
 
 class _Sink(io.RawIOBase):
@@ -243,22 +238,27 @@ class _Sink(io.RawIOBase):
 def _client(bucket: Bucket) -> S3Store:
     from obstore.store import S3Store
 
-    return S3Store(
-        bucket.name,
-        region=bucket.region,
-        endpoint=bucket.endpoint or None,
-        client_options={"allow_http": bucket.allow_http},
-        credential_provider=_credentials(),
-    )
+    told: S3Config = {"region": bucket.region}
+    if bucket.endpoint:  # of none it makes an error
+        told["endpoint"] = bucket.endpoint
+    options: ClientConfig = {"allow_http": bucket.allow_http}
+    return S3Store(bucket.name, config=told, client_options=options, credential_provider=_credentials())
 
 
 def _credentials() -> Boto3CredentialProvider | None:
-    """Those of a profile, which the client does not know of by itself; None where the environment has them."""
+    """Those of a profile, which the client does not know of by itself; None where the environment has them.
+
+    Raises RefusedError for a profile that is not there or has none.
+    """
     if "AWS_ACCESS_KEY_ID" in os.environ or not {"AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"} & os.environ.keys():
         return None
+    from botocore.exceptions import ProfileNotFound
     from obstore.auth.boto3 import Boto3CredentialProvider
 
-    return Boto3CredentialProvider()
+    try:
+        return Boto3CredentialProvider()
+    except (ProfileNotFound, ValueError):
+        raise RefusedError("AWS_PROFILE: AWS's files have no such profile, or no credentials in it") from None
 
 
 @lru_cache(maxsize=8)

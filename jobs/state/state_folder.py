@@ -39,7 +39,7 @@ def state_root(config: Config, uri: str | None = None) -> StatePath:
     if not uri.startswith(SCHEME):
         return config.path(uri)
     bucket, _, prefix = uri.removeprefix(SCHEME).partition("/")
-    return ObjectPath(Bucket(bucket, storage.endpoint, storage.region, storage.allow_http), prefix.rstrip("/"))
+    return ObjectPath(Bucket(bucket, storage.address, storage.region, storage.allow_http), prefix.rstrip("/"))
 
 
 def open_folder(root: StatePath) -> bool:
@@ -59,6 +59,8 @@ def make_place(root: StatePath) -> bool:
         names = {path.name for path in root.iterdir()}
         if names and not names.intersection(_OURS):
             raise ConfigError(f"state.uri: {root} is not empty and not embedmill's; give a prefix of its own")
+        if not names:
+            _refuse_nested(root)
         return True
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -66,9 +68,20 @@ def make_place(root: StatePath) -> bool:
         ours = any((root / name).exists() for name in _OURS)
         if not ours and any(p.name != "milvus.db" for p in root.iterdir() if p.name[0] != "."):
             raise ConfigError(f"state.uri: {root} is not empty and not embedmill's; give a folder of its own")
+        if not ours:
+            _refuse_nested(root)
     except OSError as error:
         raise ResourceError(f"state.uri: cannot use {root}: {error.strerror}") from None
     return private
+
+
+def _refuse_nested(root: StatePath) -> None:
+    """Refuse to begin a state inside of another one: whoever removes that, or copies it, takes it for a part."""
+    above = root.parent
+    while above != above.parent:
+        if (above / MARKER).exists() and (above / KEY_FILE).exists():
+            raise ConfigError(f"state.uri: {root} lies in another state, {above}; give a place of its own")
+        above = above.parent
 
 
 def close_to_others(folder: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import uuid
@@ -16,7 +17,7 @@ from obstore.store import S3Store
 from embedding.buckets import Bucket
 from embedding.errors import ResourceError
 from jobs.state.integrity import find_damage, rows_of
-from jobs.state.object_path import ObjectPath
+from jobs.state.object_path import ObjectPath, _client
 from jobs.state.state_folder import scratch_of
 from jobs.state.storage import sizes_below
 from jobs.state.store import State
@@ -155,8 +156,8 @@ def test_a_prefix_that_holds_something_else_is_refused(space: InStore) -> None:
 def test_a_bucket_that_is_not_there_is_one_line(space: InStore) -> None:
     space.config.write_text(space.config.read_text().replace("s3://lake/", "s3://no-such-bucket/"))
     refused = space.run()
-    assert refused.code == 1 and refused.err.startswith("embedmill: s3://no-such-bucket/"), refused
-    assert "NoSuchBucket" in refused.err and refused.err.count("\n") == 1, refused
+    assert refused.code == 2 and refused.err.startswith("embedmill: s3://no-such-bucket/"), refused
+    assert "there is no bucket 'no-such-bucket'" in refused.err and refused.err.count("\n") == 1, refused
 
 
 def test_a_store_that_disregards_conditions_is_refused_before_any_work(tmp_path: Path, moto: Moto) -> None:
@@ -229,3 +230,47 @@ def test_a_commit_whose_answer_was_lost_is_neither_lost_nor_doubled(tmp_path: Pa
         assert command(space, "verify").code == 0
         rows = State(space.state).read("chunks", ["chunk_id"])["chunk_id"].to_pylist()
         assert len(rows) == len(set(rows)) == 5
+
+
+def test_a_store_that_the_environment_names_is_enough(
+    space: InStore, moto: Moto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at AWS itself, where no endpoint is configured: a run, another one, and a purge."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto.uri)
+    space.config.write_text(re.sub("endpoint = .*\n", "", space.config.read_text()))
+    first, again = space.run(), space.run()
+    assert (first.code, counts(first), again.code, counts(again)) == (0, {"embedded": 8}, 0, {}), first
+    assert space.call("purge", "--team", TEAM, "--channel", "C1").code == 0
+    assert space.verify().code == 0 and moto.path(space.state.key).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("/states/", "-s/states/"), "there is no bucket 'lake-s' at http://"),
+        (("uri", "uri"), "denies access (SignatureDoesNotMatch)"),
+    ],
+)
+def test_what_a_store_refuses_is_a_wrong_configuration(
+    space: InStore, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str], said: str
+) -> None:
+    """No task that is retried would do better; and nothing else is blamed for it."""
+    space.config.write_text(space.config.read_text().replace(*change))
+    if change[0] == change[1]:
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "pa55w0rd")
+    monkeypatch.setattr("jobs.state.object_path._client", _client.__wrapped__)
+    refused = space.run()
+    assert refused.code == 2 and said in refused.err and "pa55w0rd" not in refused.err
+    checks = {one["name"]: one for one in space.call("doctor").body["checks"]}
+    assert said in checks["state"]["detail"] and checks["sources[0]"]["status"] == "ok" and "model" not in checks
+    copied = space.call("state", "copy", f"s3://{BUCKET}-s/x", str(space.root / "copy"))
+    assert copied.code == 2 and ("no bucket" in copied.err or said in copied.err)
+
+
+def test_a_state_does_not_begin_in_another(space: InStore) -> None:
+    """Whoever copies the outer one, or removes it, takes the inner one for a part of it."""
+    space.run()
+    inner = space.config.read_text().replace(f'{space.state.key}"', f'{space.state.key}/inner/one"')
+    space.config.write_text(inner)
+    refused = space.run()
+    assert refused.code == 2 and f"lies in another state, {space.state}; give a place of its own" in refused.err

@@ -14,7 +14,13 @@ from embedding.errors import ConfigError
 from jobs.cli.app import app
 from jobs.config import Config, load_config
 
-GOOD = '[[sources]]\nkind = "files"\nuri = "."\nteam_id = "T1"\n'
+GOOD = '[[sources]]\nkind = "files"\nuri = "files"\nteam_id = "T1"\n'
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path) -> None:
+    """The folder that GOOD reads."""
+    (tmp_path / "files").mkdir()
 
 
 def fault(tmp_path: Path, text: str) -> str:
@@ -65,13 +71,18 @@ def test_an_index_server_is_reached_by_keys_and_a_token_from_the_environment(
         (GOOD + '[index]\nstorage = "int8"\n', "index.storage: Input should be 'float32' or 'float16'"),
         (GOOD + "colour = 1\n", "sources[0].colour: unknown key; remove it or correct its spelling"),
         (GOOD + "[modle]\n", "modle: unknown key; remove it or correct its spelling"),
-        (GOOD.replace('"."', '"nope"'), "sources[0].uri: no such path: nope"),
+        (GOOD.replace('"files"\nteam', '"nope"\nteam'), "sources[0].uri: no such path: nope"),
         ("[model]\nactors = 1\n", "sources: Field required"),
         (
             GOOD + '[state]\nuri = "gs://lake/state"\n',
-            "state.uri: give a folder, or s3://bucket/prefix with letters, digits, '.', '_', '-' and '=' in the prefix",
+            "state.uri: gs:// is not supported; give a folder, or s3://bucket/prefix",
         ),
-        (GOOD.replace('"."', '"a\\u0000b"'), "sources[0].uri: a path has no character of number 0"),
+        (
+            GOOD + '[state]\nuri = "s3://lake//state"\n',
+            "state.uri: give a folder, or s3://bucket/prefix with letters, digits, '.', '_', '-' and '=' in the prefix, "
+            "and single slashes",
+        ),
+        (GOOD.replace('"files"\nteam', '"a\\u0000b"\nteam'), "sources[0].uri: a path has no character of number 0"),
         (
             GOOD + '[search]\nrerank = "x"\n',
             "search.rerank: must be a table; write [search.rerank] and its keys below it",
@@ -83,6 +94,44 @@ def test_an_index_server_is_reached_by_keys_and_a_token_from_the_environment(
 )
 def test_faults_name_the_key_and_nothing_else(tmp_path: Path, text: str, expected: str) -> None:
     assert fault(tmp_path, text) == expected
+
+
+STORED = '[[sources]]\nkind = "files"\nuri = "{}"\nteam_id = "T1"\n[state]\nuri = "{}"\n'
+IN_SOURCE = (
+    "lies in sources[0].uri, so that each run would read what the one before it wrote; give it a place of its own"
+)
+AROUND = "holds sources[0].uri, and is for embedmill's own files alone; give it a place of its own"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (GOOD + '[state]\nuri = "files/state"\n', f"state.uri: {IN_SOURCE}"),
+        (STORED.format(".", "state"), f"state.uri: {IN_SOURCE}"),
+        (STORED.format("files", "files"), f"state.uri: {IN_SOURCE}"),
+        (STORED.format("link", "files/state"), f"state.uri: {IN_SOURCE}"),
+        (STORED.format("files", "."), f"state.uri: {AROUND}"),
+        (GOOD + '[index]\nuri = "files/milvus.db"\n', f"index.uri: {IN_SOURCE}"),
+        (GOOD + '[registry]\nuri = "files/models"\n', f"registry.uri: {IN_SOURCE}"),
+        (STORED.format("s3://lake/in", "s3://lake/in/state"), f"state.uri: {IN_SOURCE}"),
+        (STORED.format("s3://lake", "s3://lake/state"), f"state.uri: {IN_SOURCE}"),
+        (STORED.format("s3://lake/state/src/", "s3://lake/state"), f"state.uri: {AROUND}"),
+    ],
+)
+def test_no_run_reads_what_it_writes(tmp_path: Path, text: str, expected: str) -> None:
+    """A state below a source of files became documents of the next run, which wrote more of them."""
+    (tmp_path / "link").symlink_to("files")
+    (tmp_path / "files" / "models").mkdir()
+    assert fault(tmp_path, text) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "state"),
+    [("s3://lake/in", "s3://lake/in2"), ("s3://lake/in", "s3://pond/in/state"), ("s3://lake/in", "files/state")],
+)
+def test_places_that_are_apart_may_be_alike(tmp_path: Path, source: str, state: str) -> None:
+    (tmp_path / "embedmill.toml").write_text(STORED.format(source, state))
+    assert load_config(tmp_path / "embedmill.toml").state.uri == state
 
 
 def test_a_file_in_another_encoding_is_a_fault_of_the_file(tmp_path: Path) -> None:

@@ -280,13 +280,22 @@ def test_a_profile_is_used_in_place_of_the_environment(
     assert list(texts(records(files(root))).values()) == ["hello"]
 
 
+def test_a_key_that_ends_like_a_folder_s_is_read_where_it_holds_something(moto: Moto) -> None:
+    """It was passed over without a word. An empty one is how consoles make a folder."""
+    root = prefix(moto)
+    put(root, "empty/", b"")
+    put(root, "notes.txt/", b"hello")
+    assert list(texts(records(files(root))).values()) == ["hello"]
+
+
 SECTION = '[[sources]]\nkind = "files"\nuri = "{}"\nteam_id = "T1"\n[sources.storage]\n{}\n'
 
 
 @pytest.mark.parametrize(
     ("uri", "storage", "said"),
     [
-        ("gs://lake/a", "", "sources[0].uri: give a path, or s3://bucket/prefix, without credentials"),
+        ("gs://lake/a", "", "sources[0].uri: gs:// is not supported; give a path, or s3://bucket/prefix"),
+        ("s3a://lake/a", "", "sources[0].uri: s3a:// is not supported; give a path, or s3://bucket/prefix"),
         ("s3://key:pa55w0rd@lake/a", "", "sources[0].uri: give a path, or s3://bucket/prefix, without credentials"),
         ("s3://lake/a", 'endpoint = "http://store:1"', "sources[0].storage: endpoint is http://, which all on the way"),
         ("s3://lake/a", 'endpoint = "http://u:pa55w0rd@s"', "sources[0].storage.endpoint: give http(s)://host:port"),

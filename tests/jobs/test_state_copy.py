@@ -155,7 +155,7 @@ def test_what_is_no_copy_of_it_is_left_alone(moving: Moving) -> None:
     for source, target, says in (
         ("nowhere", str(moving.prefix), "holds no whole state"),
         ("state", "state", "same place"),
-        ("state", "gs://x/y", "TO: give a folder, or s3://bucket/prefix"),
+        ("state", "gs://x/y", "TO: gs:// is not supported; give a folder, or s3://bucket/prefix"),
     ):
         refused = moving.space.call("state", "copy", source, target)
         assert refused.code == 2 and says in refused.err, refused

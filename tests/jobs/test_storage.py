@@ -13,8 +13,8 @@ import pyarrow.dataset as ds
 import pytest
 
 from embedding.buckets import Bucket
-from embedding.errors import ConfigError, EmbedmillError, ResourceError
-from jobs.state.object_path import ObjectPath
+from embedding.errors import ConfigError, EmbedmillError, RefusedError, ResourceError
+from jobs.state.object_path import ObjectPath, _client
 from jobs.state.staging import begin_staging, commit_staged, rows_in, staged, write_staged
 from jobs.state.storage import (
     StatePath,
@@ -29,7 +29,7 @@ from jobs.state.storage import (
     sizes_below,
     sizes_of,
 )
-from tests.support.object_store import Asked, Moto, Proxy, Store
+from tests.support.object_store import BUCKET, Asked, Moto, Proxy, Store, Weed
 
 
 @pytest.fixture(params=["folder", "weed", "moto"])
@@ -228,7 +228,9 @@ def test_a_store_that_does_not_answer_is_one_line(path: str, monkeypatch: pytest
             retry_config={"max_retries": 0},
         ),
     )
-    with pytest.raises(ResourceError, match="s3://lake/x: the object store does not do what it is asked") as failed:
+    with pytest.raises(
+        ResourceError, match="s3://lake/x: the object store at http://.* cannot be reached; look"
+    ) as failed:
         ObjectPath(Bucket("lake", f"http://{path}", allow_http=True), "x").read_bytes()
     assert "\n" not in str(failed.value) and "only-for-tests" not in str(failed.value)
 
@@ -268,3 +270,53 @@ def test_an_answer_to_a_creation_that_is_lost_is_not_taken_for_another_s(moto: M
     with proxy as store:
         assert not create_file(store.path("lost/mine"), b"me")
         assert store.path("lost/mine").read_bytes() == b"me"
+
+
+@pytest.mark.parametrize(
+    ("bucket", "environment", "said"),
+    [
+        ("nobody-s", {}, "there is no bucket 'nobody-s' at http://"),
+        (BUCKET, {"AWS_SECRET_ACCESS_KEY": "pa55w0rd"}, "denies access (SignatureDoesNotMatch); look at the cred"),
+        (BUCKET, {"AWS_ACCESS_KEY_ID": "pa55w0rd"}, "denies access (InvalidAccessKeyId); look at the credentials"),
+        (BUCKET, {"AWS_SHARED_CREDENTIALS_FILE": "/dev/null", "AWS_ACCESS_KEY_ID": None}, "or no credentials in it"),
+        (
+            BUCKET,
+            {"AWS_PROFILE": "pa55w0rd", "AWS_ACCESS_KEY_ID": None},
+            "AWS_PROFILE: AWS's files have no such profile, or no cred",
+        ),
+    ],
+)
+def test_a_refusal_says_what_to_mend(
+    weed: Weed, monkeypatch: pytest.MonkeyPatch, bucket: str, environment: dict[str, str | None], said: str
+) -> None:
+    """The same with every other run, so it ends with the exit code of a wrong configuration."""
+    for name, value in environment.items():
+        monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
+    _client.cache_clear()
+    with pytest.raises(RefusedError) as failed:
+        list(ObjectPath(Bucket(bucket, weed.uri, allow_http=True), "x").iterdir())
+    _client.cache_clear()
+    assert said in str(failed.value) and "pa55w0rd" not in str(failed.value) and failed.value.exit_code == 2
+
+
+def test_a_right_that_is_missing_is_named(moto: Moto) -> None:
+    """moto's server checks no rights: what is before it answers as AWS does."""
+    with Proxy(moto, lambda asked: "403") as store:
+        path = store.path("x")
+        asked = {"s3:PutObject": lambda: path.create(b"1"), "s3:ListBucket": path.is_dir, "s3:GetObject": path.exists}
+        for right, ask in asked.items():
+            with pytest.raises(RefusedError, match=r"denies access \(.*; it takes the right " + right):
+                ask()
+
+
+def test_a_store_of_aws_needs_no_endpoint(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client refuses an endpoint that is None, so that no state at AWS itself could be opened."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto.uri)  # the environment's, as there is no AWS here
+    path = ObjectPath(Bucket(BUCKET, allow_http=True), "of-aws/x")
+    path.write_bytes(b"1")
+    assert path.read_bytes() == moto.path("of-aws/x").read_bytes() == b"1"
+
+
+def test_an_open_line_is_taken_only_where_it_is_allowed(moto: Moto) -> None:
+    with pytest.raises(RefusedError, match="set state.storage.allow_http = true"):
+        ObjectPath(Bucket(BUCKET, moto.uri), "x").is_dir()

@@ -164,6 +164,9 @@ class Asked:
 Fault = Callable[[Asked], str]  # "" passes it on; "lose" passes it on and loses the answer; "503" refuses; "2.5" waits
 
 
+_REFUSALS = {"403": "AccessDenied", "503": "SlowDown"}
+
+
 @dataclass
 class Proxy:
     """Before a store: what ``fault`` says of a request happens to it. ``seen`` are all requests."""
@@ -188,9 +191,9 @@ class Proxy:
                 asked = Asked(self.command, self.path, dict(self.headers.items()), len(proxy.seen) + 1)
                 proxy.seen.append(asked)
                 what = proxy.fault(asked)
-                if what == "503":
-                    said = b"<Error><Code>SlowDown</Code></Error>"
-                    self.send_response(503)
+                if what in _REFUSALS:
+                    said = f"<Error><Code>{_REFUSALS[what]}</Code></Error>".encode()
+                    self.send_response(int(what))
                     self.send_header("Content-Length", str(len(said)))
                     self.end_headers()
                     self.wfile.write(said)
