@@ -32,7 +32,7 @@ def error_answer(status: int, code: str, message: str, after: int | None = None)
     headers = {} if after is None else {"retry-after": str(after)}
     if status == 401:
         headers["www-authenticate"] = "Bearer"
-    elif status == 408:  # the rest of the body may never come
+    elif status in (408, 431):  # the rest of the request may never come
         headers["connection"] = "close"
     body = {"error": {"message": message, "type": "error", "code": code}}
     return Response(orjson.dumps(body), status, headers, JSON)
