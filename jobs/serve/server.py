@@ -106,6 +106,8 @@ def serve(pipeline: Pipeline, host: str, port: int, say: Callable[[str], None]) 
 
     with ExitStack() as opened:
         sockets = [opened.enter_context(one) for one in _bound(host, port)]
+        if "://" not in pipeline.config.index.uri:
+            say("index.uri: Milvus Lite serves one process at a time; no run can write until this ends")
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:  # uvloop, where it is installed
             runner.run(run(sockets))
     if not spaces.ended:
