@@ -58,8 +58,9 @@ def public(key: PrivateKeyTypes) -> bytes:
 def with_section(folder: Path, **settings: str) -> Path:
     """A configuration of a section [serve] that needs nothing else."""
     file = folder / "embedmill.toml"
+    (folder / "docs").mkdir(exist_ok=True)
     lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
-    file.write_text("\n".join(['[[sources]]\nkind = "files"\nuri = "."\nteam_id = "T01"\n[serve]', *lines, ""]))
+    file.write_text("\n".join(['[[sources]]\nkind = "files"\nuri = "docs"\nteam_id = "T01"\n[serve]', *lines, ""]))
     return file
 
 
