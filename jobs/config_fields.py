@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -35,7 +35,17 @@ def server_address(address: str) -> str:
 class Section(BaseModel):
     """A table of the configuration."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_number(cls, given: Any) -> Any:
+        """Refuse true and false where a number is asked for: pydantic takes them for 1 and 0."""
+        for key, value in given.items() if isinstance(given, dict) else ():
+            kind = cls.model_fields[key].annotation if key in cls.model_fields else bool
+            if isinstance(value, bool) and bool not in (kind, *get_args(kind)):
+                raise ValueError(f"{key}: cannot be {str(value).lower()}")
+        return given
 
 
 class Storage(Section):

@@ -160,9 +160,10 @@ class Serve(Section):
     searches: Annotated[int, about("that the index is asked at once", "searches", gt=0, le=40)] = 16
     body_bytes: Annotated[int, about("longest body of a request; a longer one is 413", "bytes", gt=0)] = 1_000_000
     cached_queries: Annotated[int, about("whose vectors are remembered, apart for each that asks", ge=0)] = 10_000
-    reload_seconds: Annotated[float, about("how often the alias is looked at", "seconds", gt=0)] = 1.0
+    reload_seconds: Annotated[float, about("how often the alias is looked at", "seconds", gt=0, le=3600)] = 1.0
     drain_seconds: Annotated[
-        float, about("from SIGTERM on `/readyz` says no for so long before connections are closed", "seconds", ge=0)
+        float,
+        about("from SIGTERM on `/readyz` says no for so long before connections are closed", "seconds", ge=0, le=3600),
     ] = 5.0
 
     @model_validator(mode="after")
@@ -171,4 +172,14 @@ class Serve(Section):
             raise ValueError("give jwt_public_key or jwt_key, not both: a token could be signed with the public one")
         if 0 < len(self.jwt_key.get_secret_value().encode()) < 32:
             raise ValueError("jwt_key: give 32 bytes or more")
+        return self
+
+    @model_validator(mode="after")
+    def _who_asks(self) -> Self:
+        if not (self.jwt_public_key or self.jwt_key.get_secret_value()):
+            return self
+        if self.open:
+            raise ValueError("open: takes the body's word, and a key asks for tokens; give one of them")
+        if not self.team_claim:
+            raise ValueError("team_claim: name the claim with the team; without one a key allows nothing")
         return self

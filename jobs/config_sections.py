@@ -306,7 +306,7 @@ class Limits(Section):
     max_delete_rows: Annotated[int, about("see `max_delete_fraction`", "rows", ge=0)] = 1_000
     min_free_mb: Annotated[int, about("free space of the state's disk below which no run begins", "MB", ge=0)] = 200
     parse_seconds: Annotated[
-        float, about("processor time of parsing one file; on the clock four times that", "seconds", ge=1)
+        float, about("processor time of parsing one file; on the clock four times that", "seconds", ge=1, le=86_400)
     ] = 120.0
     parse_memory_mb: Annotated[
         int, about("memory of the process that parses, its 400 MB of code included", "MB", ge=512)

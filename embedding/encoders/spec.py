@@ -21,7 +21,10 @@ class Endpoint:
     environment variable ``api_key_env`` where the encoder runs; AWS credentials come by its own chain.
     """
 
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}  # for the configuration, which validates it
+    __pydantic_config__: ClassVar[Any] = {
+        "extra": "forbid",
+        "allow_inf_nan": False,
+    }  # for the configuration, which validates it
 
     model: Annotated[str, MinLen(1)] = field(
         metadata={"about": "the service's name of the model; for SageMaker the endpoint's"}
@@ -47,7 +50,9 @@ class Endpoint:
     concurrency: Annotated[int, Gt(0)] = field(
         default=16, metadata={"about": "under way at once, at most", "unit": "requests"}
     )
-    timeout: Annotated[float, Gt(0)] = field(default=30.0, metadata={"about": "of one request", "unit": "seconds"})
+    timeout: Annotated[float, Gt(0), Le(3600)] = field(
+        default=30.0, metadata={"about": "of one request", "unit": "seconds"}
+    )
     usd_per_million_tokens: Annotated[float, Ge(0)] = field(
         default=0.0, metadata={"about": "price, for estimates and reports", "unit": "USD"}
     )
@@ -80,7 +85,7 @@ class Batch:
     stored. Each actor waits for one job, so there are ``model.actors`` of them at once.
     """
 
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "allow_inf_nan": False}
 
     uri: Annotated[str, MinLen(1)] = field(
         metadata={"about": "`s3://bucket/prefix`, where texts and vectors of a job lie until these are stored"}
@@ -95,7 +100,7 @@ class Batch:
         default=4_194_304,
         metadata={"about": "of a job, in place of `model.shard_tokens`; at most 16,384 texts", "unit": "tokens"},
     )
-    poll_seconds: Annotated[float, Gt(0)] = field(
+    poll_seconds: Annotated[float, Gt(0), Le(3600)] = field(
         default=60.0, metadata={"about": "between two looks at a job", "unit": "seconds"}
     )
     max_hours: Annotated[int, Ge(24), Le(168)] = field(
@@ -133,7 +138,7 @@ class RemoteSettings(Endpoint):
         default=5,
         metadata={"about": "in a row, or half of 20: the endpoint is left out for a while", "unit": "failures"},
     )
-    open_seconds: Annotated[float, Gt(0)] = field(
+    open_seconds: Annotated[float, Gt(0), Le(3600)] = field(
         default=30.0, metadata={"about": "for which it is left out before one request tries it", "unit": "seconds"}
     )
     hedge: Annotated[float, Ge(0), Le(1)] = field(

@@ -16,6 +16,4 @@ def serve(pipeline: Pipeline, host: str, port: int, say: Callable[[str], None]) 
         from jobs.serve.server import serve as run
     except ImportError as error:
         raise ConfigError(f'serve: {error.name} is not installed; run `pip install "embedmill[serve]"`') from None
-    if "://" not in pipeline.config.index.uri:
-        say("index.uri: Milvus Lite serves one process at a time; no run can write until this ends")
     run(pipeline, host, port, say)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ _SYMMETRIC = ("HS256", "HS384", "HS512")
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _CURVES = {"secp256r1": ("ES256",), "secp384r1": ("ES384",), "secp521r1": ("ES512",)}
 _RSA_BITS = 2048  # below, a key counts as breakable
+_PUBLIC_KEY = "serve.jwt_public_key"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _LEEWAY = 30  # seconds that clocks may differ by
 _REMEMBERED = 4096  # tokens; checking a signature takes 40 to 200 µs of the one thread that all requests share
 
@@ -106,6 +109,24 @@ def _names_this_machine(host: str) -> bool:
     return _is_loopback(host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0])
 
 
+def _pem(file: Path) -> bytes:
+    """What is in the file of a public key. Raises ConfigError for what is something else."""
+    try:
+        pem = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{_PUBLIC_KEY}: {file}: cannot read it: {error.strerror}") from None
+    fault = ""
+    if b"PRIVATE KEY" in pem:
+        fault = "it is a private key; give the public one, and keep that one elsewhere"
+    elif b"BEGIN CERTIFICATE" in pem:
+        fault = "it is a certificate; give the key in it, as `openssl x509 -pubkey -noout -in FILE` writes it"
+    elif pem.count(b"-----BEGIN ") > 1:
+        fault = "it holds several keys, and one alone would count; leave one in it"
+    if fault:
+        raise ConfigError(f"{_PUBLIC_KEY}: {file}: {fault}")
+    return pem
+
+
 def _public_key(file: Path) -> tuple[PublicKeyTypes, Sequence[str]]:
     """The key of a PEM file, and the algorithms that it checks. Raises ConfigError for one that is not to be used."""
     from cryptography.exceptions import UnsupportedAlgorithm
@@ -115,15 +136,9 @@ def _public_key(file: Path) -> tuple[PublicKeyTypes, Sequence[str]]:
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
-        pem = file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"serve.jwt_public_key: cannot read it: {error.strerror}") from None
-    if b"PRIVATE KEY" in pem:
-        raise ConfigError("serve.jwt_public_key: it is a private key; give the public one, and keep that one elsewhere")
-    try:
-        key = load_pem_public_key(pem)
+        key = load_pem_public_key(_pem(file))
     except (ValueError, UnsupportedAlgorithm):
-        raise ConfigError("serve.jwt_public_key: it holds no public key in PEM") from None
+        raise ConfigError(f"{_PUBLIC_KEY}: {file}: it holds no public key in PEM") from None
     if isinstance(key, RSAPublicKey) and key.key_size >= _RSA_BITS:
         return key, _RSA
     if isinstance(key, EllipticCurvePublicKey) and key.curve.name in _CURVES:
@@ -131,7 +146,7 @@ def _public_key(file: Path) -> tuple[PublicKeyTypes, Sequence[str]]:
     if isinstance(key, Ed25519PublicKey):
         return key, ("EdDSA",)
     raise ConfigError(
-        f"serve.jwt_public_key: give RSA of {_RSA_BITS:,} bits or more, EC (P-256, P-384, P-521) or Ed25519"
+        f"{_PUBLIC_KEY}: {file}: give RSA of {_RSA_BITS:,} bits or more, EC (P-256, P-384, P-521) or Ed25519"
     )
 
 
@@ -206,6 +221,6 @@ class Access:
 
 
 def _names(claim: Any) -> frozenset[str]:
-    """The names of a claim that is one name or a list of them."""
+    """The names of a claim that is one name or a list of them. Half of a pair of UTF-16 is no text."""
     given = [claim] if isinstance(claim, str) else claim if isinstance(claim, list) else []
-    return frozenset(name for name in given if isinstance(name, str) and name)
+    return frozenset(name for name in given if isinstance(name, str) and name and not _SURROGATE.search(name))

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+
+from jobs.serve.requests import BadRequest
 
 SPACE = "x-embedmill-space"
 JSON = "application/json"
@@ -32,10 +35,18 @@ def error_answer(status: int, code: str, message: str, after: int | None = None)
     headers = {} if after is None else {"retry-after": str(after)}
     if status == 401:
         headers["www-authenticate"] = "Bearer"
-    elif status == 408:  # the rest of the body may never come
+    elif status in (408, 431):  # the rest of the request may never come
         headers["connection"] = "close"
     body = {"error": {"message": message, "type": "error", "code": code}}
     return Response(orjson.dumps(body), status, headers, JSON)
+
+
+def only(headers: Headers, name: str) -> str:
+    """A header that counts once, "" where it is not there. Raises BadRequest where there are two of it."""
+    found = headers.getlist(name)
+    if len(found) > 1:
+        raise BadRequest(f"{name}: give it once")
+    return found[0] if found else ""
 
 
 async def not_there(_: Request, error: Exception) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -25,7 +26,7 @@ from jobs.search.search_body import search_body
 from jobs.search.searcher import Query
 from jobs.serve import metrics
 from jobs.serve.access import Access, Forbidden, Grant, Unauthenticated
-from jobs.serve.answers import JSON, SPACE, Refused, answered, error_answer, not_there
+from jobs.serve.answers import JSON, SPACE, Refused, answered, error_answer, not_there, only
 from jobs.serve.batcher import WAIT, Overloaded, TooLate
 from jobs.serve.gate import Gate
 from jobs.serve.requests import BadRequest, EmbeddingsRequest, EmbedRequest, SearchBodyRequest, parse
@@ -62,7 +63,7 @@ class Service:
 
     def app(self, life: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None) -> Starlette:
         """The ASGI application; ``life`` is entered before its first request, and left after its last."""
-        return Starlette(
+        app = Starlette(
             routes=[
                 Route("/v1/embeddings", self._answering("/v1/embeddings", self._embeddings), methods=["POST"]),
                 Route("/embed", self._answering("/embed", self._embed), methods=["POST"]),
@@ -75,6 +76,8 @@ class Service:
             exception_handlers={HTTPException: not_there},
             lifespan=life,
         )
+        app.router.redirect_slashes = False  # the address of a redirect would be the one that the client has named
+        return app
 
     # -- frame -------------------------------------------------------------------------------------------------------
 
@@ -109,7 +112,7 @@ class Service:
     async def _guarded(self, request: Request, handler: Handler) -> Response:
         try:
             headers = request.headers
-            grant = self._access.grant(headers.get("authorization", ""), headers.get("host", ""))
+            grant = self._access.grant(only(headers, "authorization"), only(headers, "host"))
             return await handler(request, grant, time.monotonic() + self._seconds(request))
         except Refused as error:
             return error_answer(error.status, error.code, str(error), error.after)
@@ -138,12 +141,18 @@ class Service:
         try:
             asked = float(request.headers.get(TIMEOUT, most))
         except ValueError:
-            raise BadRequest(f"{TIMEOUT}: give seconds") from None
-        return min(most, asked) if asked > 0 else most
+            asked = math.nan
+        if not math.isfinite(asked):
+            raise BadRequest(f"{TIMEOUT}: give seconds")
+        if asked <= 0:
+            raise TooLate
+        return min(most, asked)
 
     async def _body(self, request: Request, deadline: float) -> bytes:
         """The whole body, within the limit and the request's time."""
         most, parts, size = self._settings.body_bytes, [], 0
+        if request.headers.get("content-encoding", "identity") != "identity":
+            raise Refused(415, "unsupported_encoding", "content-encoding: send the body as it is, without one")
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 async for part in request.stream():
@@ -152,6 +161,8 @@ class Service:
                         raise Refused(413, "too_large", f"the body is longer than {most:,} bytes (serve.body_bytes)")
                     parts.append(part)
         except TimeoutError:
+            if TIMEOUT in request.headers:  # the client has given up, whatever has come
+                raise TooLate from None
             raise Refused(408, "deadline", "the request's time was over before its body had come") from None
         return b"".join(parts)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from embedding.errors import ConfigError
@@ -37,6 +37,12 @@ def _moment(value: object) -> object:
         return parse_moment(value if isinstance(value, str) else "", "")
     except ConfigError:  # it quotes the value
         raise PydanticCustomError("date", "is not a date; write 2025-03-01 or 2025-03-01T12:00:00") from None
+
+
+def _words(value: str) -> str:
+    if not value.replace("\0", "").strip():
+        raise PydanticCustomError("words", "give some words to search for")
+    return value
 
 
 Text = Annotated[str, Field(min_length=1)]
@@ -78,7 +84,7 @@ class EmbedRequest(_Request):
 class SearchBodyRequest(_Request):
     """``POST /search``: the options of ``embedmill search``, by ids. ``since`` and ``until`` are then microseconds."""
 
-    query: Text
+    query: Annotated[Text, AfterValidator(_words)]
     team: str | None = None
     channels: Annotated[list[str], Field(max_length=_MOST_CHANNELS)] = []
     kind: Literal["message", "file"] | None = None
@@ -96,13 +102,16 @@ class SearchBodyRequest(_Request):
 
 
 def parse(kind: type[T], body: bytes) -> T:
-    """A body as one of the above. Raises BadRequest."""
+    """A body as one of the above; null is taken as a field that is not given. Raises BadRequest."""
     try:
         given = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise BadRequest("the body is no JSON") from None
     if not isinstance(given, dict):
         raise BadRequest("the body must be an object")
+    if None in given.values():
+        optional = {name for name, field in kind.model_fields.items() if not field.is_required()}
+        given = {name: value for name, value in given.items() if value is not None or name not in optional}
     try:
         return kind.model_validate(given)
     except ValidationError as error:

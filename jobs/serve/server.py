@@ -23,12 +23,13 @@ from embedding.errors import ConfigError, ResourceError
 from jobs import termination
 from jobs.serve.app import Service
 from jobs.serve.metrics import ServeMetrics
+from jobs.serve.protocol import Protocol
 from jobs.serve.spaces import Spaces
 
 if TYPE_CHECKING:
     from jobs.pipeline import Pipeline
 
-_ASKS = (signal.SIGINT, signal.SIGTERM)
+_ASKS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _WRITE_SECONDS = 1.0  # for answers that are given at the last moment
 _IDLE_SECONDS = 75  # that a connection is kept: longer than load balancers and clients keep theirs, or both race
 _BACKLOG = 2_048  # connections that the kernel keeps for us; what is there is answered, or refused, at once
@@ -46,7 +47,8 @@ class _Server(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self.handle_exit) for number in _ASKS}
+        heeded = [number for number in _ASKS if signal.getsignal(number) != signal.SIG_IGN]  # one under nohup is not
+        before = {number: signal.signal(number, self.handle_exit) for number in heeded}
         try:
             yield
         finally:
@@ -84,6 +86,8 @@ def serve(pipeline: Pipeline, host: str, port: int, say: Callable[[str], None]) 
         access_log=False,
         log_config=None,
         lifespan="off",
+        http=Protocol,
+        ws="none",
         proxy_headers=False,  # nothing here asks who the client is
         server_header=False,
         timeout_keep_alive=_IDLE_SECONDS,
@@ -102,6 +106,8 @@ def serve(pipeline: Pipeline, host: str, port: int, say: Callable[[str], None]) 
 
     with ExitStack() as opened:
         sockets = [opened.enter_context(one) for one in _bound(host, port)]
+        if "://" not in pipeline.config.index.uri:
+            say("index.uri: Milvus Lite serves one process at a time; no run can write until this ends")
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:  # uvloop, where it is installed
             runner.run(run(sockets))
     if not spaces.ended:

@@ -177,7 +177,9 @@ class Spaces:
             live, spaces = await self._looking.run(self._look)
             self._forget(spaces)
             await self._check_models()
-            if live is None:
+            if live is None and self.served():
+                lost = f"the index {self._pipeline.config.index.name!r} is gone; it cannot be searched until it is back"
+            elif live is None:
                 missing = f"there is no index {self._pipeline.config.index.name!r} yet; run `embedmill run` first"
             elif self.live is None or live != self.live.version:
                 await self._take(live)

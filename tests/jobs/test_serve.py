@@ -186,6 +186,12 @@ def test_a_body_that_is_too_long_is_refused(serving: Serving, mine: str) -> None
 def test_a_time_limit_is_kept_and_can_only_be_shortened(serving: Serving, mine: str) -> None:
     assert error_of(serving.post("/embed", {"inputs": "a"}, mine, x_embedmill_timeout="soon")) == (400, "bad_request")
     assert serving.post("/embed", {"inputs": "a"}, mine, x_embedmill_timeout="900").status == 200
+    for no_time in ("nan", "inf", "-inf", ""):
+        refused = serving.post("/embed", {"inputs": "a"}, mine, x_embedmill_timeout=no_time)
+        assert error_of(refused) == (400, "bad_request"), no_time
+    for over in ("0", "-1", "0.0001"):
+        late = serving.post("/embed", {"inputs": f"what takes {over} s"}, mine, x_embedmill_timeout=over)
+        assert error_of(late) == (504, "deadline"), "not that its body had not come"
 
 
 def test_metrics_and_health_need_no_token_and_name_nobody(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +58,9 @@ def public(key: PrivateKeyTypes) -> bytes:
 def with_section(folder: Path, **settings: str) -> Path:
     """A configuration of a section [serve] that needs nothing else."""
     file = folder / "embedmill.toml"
+    (folder / "docs").mkdir(exist_ok=True)
     lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
-    file.write_text("\n".join(['[[sources]]\nkind = "files"\nuri = "."\nteam_id = "T01"\n[serve]', *lines, ""]))
+    file.write_text("\n".join(['[[sources]]\nkind = "files"\nuri = "docs"\nteam_id = "T01"\n[serve]', *lines, ""]))
     return file
 
 
@@ -73,6 +76,8 @@ NO_KEYS = {
     "binary": b"\xff\xfe",
     "empty": b"",
     "private": private(ec.generate_private_key(ec.SECP256R1())),
+    "a certificate": b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    "two keys": 2 * public(ec.generate_private_key(ec.SECP256R1())),
     "RSA of 1,024 bits": public(rsa.generate_private_key(65537, 1024)),  # noqa: S505
     "a curve of no algorithm": public(ec.generate_private_key(ec.SECP256K1())),
 }
@@ -82,7 +87,8 @@ NO_KEYS = {
 def test_a_public_key_that_is_none_is_refused_at_the_start(tmp_path: Path, pem: bytes) -> None:
     with pytest.raises(ConfigError, match="serve.jwt_public_key") as refused:
         checking(tmp_path, pem)
-    assert "BEGIN" not in str(refused.value)
+    assert "BEGIN" not in str(refused.value) and str(tmp_path / "key.pem") in str(refused.value)
+    assert ("openssl x509 -pubkey" in str(refused.value)) == (b"CERTIFICATE" in pem)
 
 
 def test_the_command_ends_with_2_for_a_key_that_is_none(ran: Workspace) -> None:
@@ -91,6 +97,7 @@ def test_the_command_ends_with_2_for_a_key_that_is_none(ran: Workspace) -> None:
     command = [sys.executable, "-m", "jobs.cli", "serve", "--config", str(ran.config), "--port", str(free_ports(1)[0])]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 2 and "serve.jwt_public_key" in ended.stderr and "Traceback" not in ended.stderr
+    assert ended.stderr.count("\n") == 1, "nothing is said before it"
 
 
 KEYS: dict[str, tuple[Key, str]] = {
@@ -145,6 +152,29 @@ def test_good_tokens_that_are_remembered_are_bounded(tmp_path: Path, monkeypatch
     for number in range(10):
         access.grant(f"Bearer {token(TEAM, sub=str(number))}", "")
     assert len(access._good) == 3
+
+
+@pytest.mark.parametrize("claim", ["\ud800T", ["\ud800"], [""], 5])
+def test_a_claim_that_names_no_team_allows_none(tmp_path: Path, claim: Any) -> None:
+    """Half of a character's pair (UTF-16) cannot be asked of an index, which was then told to be away."""
+    access = Access(load_config(with_section(tmp_path, jwt_key=SECRET, channel_claim="channels")))
+    with pytest.raises(Forbidden):
+        access.grant(f"Bearer {token(claim, channels=['C1'])}", "")
+    good = token(TEAM, channels=["C1", "\udfff"])
+    assert access.grant(f"Bearer {good}", "").channels == frozenset(["C1"])
+
+
+@pytest.mark.parametrize("name", ["Host", "Authorization"])
+def test_a_header_that_says_who_asks_is_given_once(serving: Serving, name: str) -> None:
+    """What stands in front of this may have looked at the other one."""
+    given = {"Host": "localhost", "Authorization": f"Bearer {token(TEAM)}"}
+    with closing(http.client.HTTPConnection("127.0.0.1", serving.port, timeout=20)) as client:
+        client.putrequest("POST", "/embed", skip_host=True)
+        for key, value in [*given.items(), (name, given[name]), ("Content-Length", "15")]:
+            client.putheader(key, value)
+        client.endheaders(b'{"inputs": "a"}')
+        answer = client.getresponse()
+        assert answer.status == 400 and name.lower() in answer.read().decode()
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------

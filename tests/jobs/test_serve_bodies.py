@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import socket
@@ -113,6 +114,18 @@ def test_a_path_or_method_that_is_not_there_is_an_error_of_the_same_shape(
     assert answer.headers.get("allow") == ("POST" if status == 405 else None)
 
 
+def test_no_address_is_made_of_what_the_client_says(serving: Serving, mine: str) -> None:
+    answer = serving.post("/embed/", {"inputs": "a"}, mine, host="evil.example")
+    assert (answer.status, answer.body["error"]["code"]) == (404, "not_found") and "location" not in answer.headers
+
+
+def test_a_body_that_is_packed_is_refused_as_such(serving: Serving, mine: str) -> None:
+    answer = serving.post("/embed", gzip.compress(b'{"inputs": "a"}'), mine, content_encoding="gzip")
+    assert (answer.status, answer.body["error"]["code"]) == (415, "unsupported_encoding")
+    assert answer.body["error"]["message"].startswith("content-encoding: ")
+    assert serving.post("/embed", {"inputs": "a"}, mine, content_encoding="identity").status == 200
+
+
 # -- options of others -------------------------------------------------------------------------------------------------
 
 LONG = "how long do the lockers stay open " * 1_000
@@ -213,6 +226,23 @@ def test_a_date_is_taken_as_the_command_takes_it() -> None:
 )
 def test_what_is_wrong_is_said_of_the_field_as_it_is(kind: type[Any], body: dict[str, Any], said: str) -> None:
     assert refusal(kind, **body) == said
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"), [(EmbeddingsRequest, "input"), (EmbedRequest, "inputs"), (SearchBodyRequest, "query")]
+)
+def test_null_is_a_field_that_is_not_given(kind: Any, field: str) -> None:
+    """As clients made from a schema send what they leave out."""
+    nulls = {name: None for name in kind.model_fields if name != field}
+    assert parse(kind, json.dumps({field: "a"} | nulls).encode()) == parse(kind, json.dumps({field: "a"}).encode())
+    assert refusal(kind, **{field: None}).startswith(f"{field}: must be a text")
+    assert refusal(kind, **{field: "a", "colour": None}) == "colour: unknown field"
+
+
+@pytest.mark.parametrize("query", [" ", "\n\t", "\0", " \0 "])
+def test_a_search_for_nothing_is_refused_as_the_command_does(query: str) -> None:
+    assert refusal(SearchBodyRequest, query=query) == "query: give some words to search for"
+    assert parse(EmbedRequest, json.dumps({"inputs": query}).encode()).inputs == [query]
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b'"a"', b"5"])

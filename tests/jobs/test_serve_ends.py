@@ -110,6 +110,25 @@ def test_a_second_ctrl_c_does_not_wait(ran: Workspace) -> None:
         assert ended_within(server, 10) < 3
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_drains_and_answers_what_is_under_way(ran: Workspace, number: signal.Signals) -> None:
+    """SIGHUP too, where it is not ignored as under nohup: the end of a terminal answered requests by 500."""
+    if signal.getsignal(number) == signal.SIG_IGN:
+        pytest.skip("ignored here, and so by what is started here")
+    with (
+        Serving(ran.config, drain_seconds="1") as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as client,
+    ):
+        client.sendall(b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: 15\r\n\r\n")
+        time.sleep(0.3)
+        server.process.send_signal(number)
+        time.sleep(0.3)
+        assert server.get("/readyz").body["status"] == "draining"
+        client.sendall(b'{"inputs": "a"}')
+        assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        assert ended_within(server, 10) < 5 and "SIGHUP" not in server.log
+
+
 # The run before it keeps a connection to the model.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_sigterm_ends_it_while_the_model_stalls(workspace: Workspace) -> None:

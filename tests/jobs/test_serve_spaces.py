@@ -111,6 +111,20 @@ def test_a_version_that_was_made_anew_in_another_space_is_not_searched_with_the_
         assert f"space {made.body['space_id']} was not made by this state" in server.log
 
 
+def test_an_index_that_is_gone_is_told_as_lost(ran: Workspace) -> None:
+    """It was told as one that is there, and its readers to make a first run."""
+    with Serving(ran.config, reload_seconds="0.2") as server:
+        assert server.get("/readyz").body["index"] == "reached"
+        [file] = ran.root.rglob("milvus.db")
+        file.rename(file.with_suffix(".kept"))
+        until(lambda: server.get("/readyz").body["index"] == "lost")
+        assert server.told("index_reached") == 0
+        assert "is gone" in server.log and "embedmill run" not in server.log
+        file.with_suffix(".kept").rename(file)
+        until(lambda: server.get("/readyz").body["index"] == "reached")
+        assert server.told("index_reached") == 1
+
+
 def test_a_model_that_has_seen_what_was_purged_too_long_ago_is_no_longer_served(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
