@@ -25,7 +25,7 @@ from pydantic_settings.exceptions import SettingsError
 from embedding.errors import ConfigError
 from embedding.extensions import load_extensions
 from indexers import IndexAddress, Settings, find_index
-from jobs.config_fields import ReadStorage, about
+from jobs.config_fields import ReadStorage, about, check_web_address
 from jobs.config_operation import Registry, Serve, Slo, Telemetry, Training
 from jobs.config_places import check_apart, place
 from jobs.config_sections import Gate, IndexTarget, Limits, Model, Ray, Search, Spark, StateTarget, Text
@@ -227,10 +227,14 @@ def _check_paths(file: Path, config: Config) -> None:
             )
         if "://" not in source.uri:
             _check_there(f"{file}: sources[{number}].uri", config.path(source.uri), source)
-    _check_apart(file, config)
     index = find_index(config.index.kind)
-    if index.server and not re.match("https?://", config.index.uri):
-        raise ConfigError(f"{file}: index.uri: give the address of {index.server}, http(s)://host:port")
+    if index.server or (config.index.kind == "milvus" and "://" in config.index.uri):
+        try:
+            check_web_address(config.index.uri)
+        except ValueError:
+            server = index.server or "a Milvus server"
+            raise ConfigError(f"{file}: index.uri: give the address of {server}, http(s)://host:port") from None
+    _check_apart(file, config)
 
 
 def _check_there(key: str, root: Path, source: SourceConfig) -> None:

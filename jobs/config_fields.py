@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from typing import Annotated, Any, Self, get_args
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -25,10 +26,30 @@ def about(meaning: str, unit: str = "", **limits: Any) -> Any:
     return Field(description=meaning, json_schema_extra={"unit": unit} if unit else None, **limits)
 
 
+def check_web_address(address: str) -> None:
+    """Raise ValueError, without the address, for what is no http(s) address of a host with or without port and path."""
+    try:
+        given = urlsplit(address)
+        valid = given.scheme in ("http", "https") and bool(given.hostname) and given.port != 0
+    except ValueError:  # a port that is no number up to 65535, a wrong IPv6 address
+        valid = False
+    if not valid or re.search(r"[\s\x00-\x1f\\]", address):
+        raise ValueError("give http(s)://host:port")
+
+
+def check_no_credentials(address: str, instead: str) -> None:
+    """Raise ValueError for an address with a user, a password, a query or a fragment; ``instead`` says what to do."""
+    given = urlsplit(address)
+    if "@" in given.netloc or "?" in address or "#" in address:
+        raise ValueError(f"give no user, password or query here; {instead}")
+
+
 def server_address(address: str) -> str:
     """The address of a server without its last slash; "" as it is. Raises ValueError for what is more than that."""
-    if address and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+/?", address):
-        raise ValueError("give http(s)://host:port, without credentials or a path")
+    if address:
+        if not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+/?", address):
+            raise ValueError("give http(s)://host:port, without credentials or a path")
+        check_web_address(address)
     return address.rstrip("/")
 
 

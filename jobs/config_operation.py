@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from jobs.config_fields import Section, about, server_address
+from jobs.config_fields import Section, about, check_no_credentials, check_web_address, server_address
 
 
 class Telemetry(Section):
@@ -111,13 +110,11 @@ class Registry(Section):
     def _folder_or_server(cls, uri: str) -> str:
         if "://" not in uri:
             return uri
-        if (given := urlsplit(uri)).scheme not in ("http", "https") or not given.hostname:
-            raise ValueError("give a folder, or http(s)://HOST of an MLflow server")
-        if given.username or given.password or given.query:
-            raise ValueError(
-                "give no user, password or query here; set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and "
-                "MLFLOW_TRACKING_PASSWORD"
-            )
+        try:
+            check_web_address(uri)
+        except ValueError:
+            raise ValueError("give a folder, or http(s)://HOST of an MLflow server") from None
+        check_no_credentials(uri, "set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
         return uri.rstrip("/")
 
 

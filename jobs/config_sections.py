@@ -15,7 +15,16 @@ from embedding.encoders.backends import AUTO, BACKENDS, backend_names, is_remote
 from embedding.encoders.spec import RemoteSettings
 from embedding.text.template import Template
 from indexers import index_kinds
-from jobs.config_fields import OBJECTS, ReadStorage, Section, Storage, about, check_scheme
+from jobs.config_fields import (
+    OBJECTS,
+    ReadStorage,
+    Section,
+    Storage,
+    about,
+    check_no_credentials,
+    check_scheme,
+    check_web_address,
+)
 from jobs.config_remote import check_remote
 
 _PREFIX = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[A-Za-z0-9._=-]+)+/?")
@@ -210,13 +219,20 @@ class HttpRerank(_Rerank):
     """
 
     kind: Annotated[Literal["http"], about('`"http"`')]
-    url: Annotated[str, about("the server's address; `/rerank` or `/v2/rerank` is added", pattern="^https?://")]
+    url: Annotated[str, about("the server's address; `/rerank` or `/v2/rerank` is added")]
     api: Annotated[
         Literal["tei", "cohere"], about("`tei` for text-embeddings-inference's `/rerank`, `cohere` for `/v2/rerank`")
     ] = "tei"
     model: Annotated[str, about("the service's name of the model, for `cohere`")] = ""
     timeout_seconds: Annotated[float, about("of the whole call", "seconds", gt=0, le=600)] = 2.0
     token: Annotated[SecretStr, about("bearer token; give it as `EMBEDMILL__SEARCH__RERANK__TOKEN`")] = SecretStr("")
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        check_web_address(url)
+        check_no_credentials(url, "set EMBEDMILL__SEARCH__RERANK__TOKEN")
+        return url
 
 
 Rerank = Annotated[CrossEncoderRerank | HttpRerank, Field(discriminator="kind")]

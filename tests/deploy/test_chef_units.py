@@ -15,6 +15,7 @@ from jobs.cli.app import app
 from tests.support.chef import NO_RUBY, Resource, has_ruby, ruby
 from tests.support.chef_nodes import (
     evaluated,
+    installation,
     one,
     setting,
     units,
@@ -41,7 +42,7 @@ def test_services_start_again_with_another_release_configuration_or_secret(resou
         if resource["type"] != "embedmill_unit" or resource["calendar"]:
             continue
         after = {target for action, target, _ in resource["subscribes"] if action == "restart"}
-        assert {"link[/opt/embedmill/current]", "file[/opt/embedmill/releases/0.2.0/complete]"} <= after
+        assert {"link[/opt/embedmill/current]", f"file[{installation(resources)}/complete]"} <= after
         assert ("template[/etc/embedmill/environment]" in after) == resource["secrets"]
         if resource["name"] == "embedmill-serve":
             assert "template[/etc/embedmill/embedmill.toml]" in after

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from jobs.config import load_config
 from tests.support import crd
 from tests.support.helm import (
     CHART,
@@ -31,6 +33,7 @@ from tests.support.helm import (
     values,
 )
 from tests.support.paths import ROOT
+from tests.support.secret_keys import SECRET_KEYS
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
@@ -264,6 +267,16 @@ def test_the_schema_and_the_defaults_name_the_same_keys() -> None:
         ("ray.worker.replicas=two", "at '/ray/worker/replicas': got string, want integer"),
         ("image.name=registry/embedmill:latest", "at '/image/name'"),
         ("image.name=registry/embedmill", "at '/image/name'"),
+        ("image.name=registry/embedmill@sha256:abc", "at '/image/name'"),
+        ("image.name=registry/embedmill:1@sha256:abc", "at '/image/name'"),
+        ("nameOverride=Bad_Name", "at '/nameOverride'"),
+        ("fullnameOverride=a..b", "at '/fullnameOverride'"),
+        ("secret=a.-b", "at '/secret'"),
+        ("cronJobs.priorityClassName=High_", "at '/cronJobs/priorityClassName'"),
+        ("cronJobs.timeZone=Etc UTC", "at '/cronJobs/timeZone'"),
+        ("cronJobs.timeZone=UTC/", "at '/cronJobs/timeZone'"),
+        ("objectStore.endpoint=http://u:p@store:9000", "at '/objectStore/endpoint'"),
+        ("airflow.pagesUrl=http://u:p@pages", "at '/airflow/pagesUrl'"),
         ("objectStore.uri=gs://bucket", "at '/objectStore/uri'"),
         ("networkPolicy.index.ports[0]=0", "at '/networkPolicy/index/ports/0'"),
         ("spark.driver.memory=8Gi", "at '/spark/driver/memory'"),
@@ -279,6 +292,8 @@ def test_a_misspelt_or_wrong_value_is_refused_with_its_place(sets: str, said: st
         (["config="], "config: give the text of embedmill.toml, or existingConfigMap"),
         (["existingConfigMap=other"], "config and existingConfigMap: give one of the two"),
         (['config=token = "abc"'], "config: a secret stands in it"),
+        (["env.EMBEDMILL__INDEX__URI=http://u:abc@h:1"], "env.EMBEDMILL__INDEX__URI: variables are shown to all"),
+        (["env.EMBEDMILL__SERVE__JWT_KEY=abc"], "env.EMBEDMILL__SERVE__JWT_KEY: variables are shown to all"),
         (["env.AWS_SECRET_ACCESS_KEY=abc"], "env.AWS_SECRET_ACCESS_KEY: variables are shown to all"),
         (["airflow.enabled=true"], "set cronJobs.run.enabled and cronJobs.verify.enabled to false"),
         (["externalSecret.enabled=true"], "externalSecret.enabled: needs secret"),
@@ -289,6 +304,163 @@ def test_a_misspelt_or_wrong_value_is_refused_with_its_place(sets: str, said: st
 def test_values_that_do_not_go_together_are_refused_with_the_way_out(sets: list[str], said: str) -> None:
     found = refused([values("1m")], sets)
     assert said in found and "abc" not in found
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    ["99 99 * * *", "60 * * * *", "0 24 * * *", "0 2 0 * *", "0 2 32 * *", "0 2 * 13 *", "0 2 * * 7", "0 2 * * FRO"]
+    + ["0 9,99 * * *", "1-99 * * * *", "*/0 * * * *", "0, * * * *", "0 2 * * 1,", "0 2 * *", "0 2 * * * *", "@reboot"],
+)
+def test_a_schedule_that_kubernetes_refuses_is_refused(schedule: str, tmp_path: Path) -> None:
+    assert "at '/cronJobs/run/schedule'" in refused([values("1m"), scheduled(tmp_path, schedule)])
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    ["@daily", "*/15 * * * *", "0,30 2-4,22 * * *", "5 4 1-31/2 JAN-mar,12 mon-FRI", "59 23 31 12 6", "00 09 01 01 0"],
+)
+def test_a_schedule_of_kubernetes_is_taken(schedule: str, tmp_path: Path) -> None:
+    jobs = of_kind(render((values("1m"), scheduled(tmp_path, schedule))), "CronJob")
+    assert schedule in [one["spec"]["schedule"] for one in jobs]
+
+
+def scheduled(folder: Path, schedule: str) -> Path:
+    (folder / "mine.yaml").write_text(json.dumps({"cronJobs": {"run": {"schedule": schedule}}}))
+    return folder / "mine.yaml"
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+1", "EST5EDT"])
+def test_a_time_zone_is_taken(zone: str) -> None:
+    jobs = of_kind(render((values("1m"),), (f"cronJobs.timeZone={zone}",)), "CronJob")
+    assert {one["spec"]["timeZone"] for one in jobs} == {zone}
+
+
+DIGEST = "sha256:" + "0a" * 32
+
+
+@pytest.mark.parametrize("image", [f"reg:5000/x@{DIGEST}", f"reg/x:1@{DIGEST}", "reg:5000/x:1.2-cpu"])
+def test_an_image_by_its_digest_or_tag_is_taken(image: str) -> None:
+    [job, *_] = of_kind(render((values("1m"),), (f"image.name={image}",)), "CronJob")
+    assert job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["image"] == image
+
+
+# -- secrets in the configuration -------------------------------------------------------------------------------------
+
+
+def configured(folder: Path, config: str) -> Path:
+    (folder / "mine.yaml").write_text(json.dumps({"config": config}))
+    return folder / "mine.yaml"
+
+
+def spelt(path: tuple[str, ...]) -> Iterator[str]:
+    """The ways to write a key and its value in TOML."""
+    *sections, key = path
+    heading, dotted = ".".join(sections), ".".join(path)
+    yield f'[{heading}]\n{key} = "C4NARY"'
+    yield f"[{heading}]\n{key}='C4NARY'"
+    yield f'[{heading}]\n"{key}" = "C4NARY"'
+    yield f"[{heading}]\n'{key}'\t= 'C4NARY'"
+    yield f'[{heading}]\n{key} = """\nC4NARY"""'
+    yield f'{dotted} = "C4NARY"'
+    yield f'{heading} . "{key}" = "C4NARY"'
+    yield f'{heading} = {{a = 1, {key} = "C4NARY"}}'
+
+
+@pytest.mark.parametrize("path", SECRET_KEYS, ids=".".join)
+def test_a_secret_of_the_configuration_is_refused_however_it_is_written(path: tuple[str, ...], tmp_path: Path) -> None:
+    for text in spelt(path):
+        tomllib.loads(text)
+        said = refused([configured(tmp_path, text)])
+        assert "config: a secret stands in it" in said and "C4NARY" not in said, text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[index]\nuri = "http://u:C4NARY@h:1"',
+        "[index]\nuri = 'https://C4NARY@h'",
+        '[spark.properties]\n"spark.hadoop.fs.s3a.secret.key" = "C4NARY"',
+        '[spark.properties]\n"fs.azure.account.key.x" = "C4NARY"',
+    ],
+)
+def test_a_password_in_an_address_or_a_property_is_refused(text: str, tmp_path: Path) -> None:
+    said = refused([configured(tmp_path, text)])
+    assert "config: a secret stands in it" in said and "C4NARY" not in said
+
+
+def test_what_only_looks_like_a_secret_is_taken(tmp_path: Path) -> None:
+    text = """
+[model]
+name = "models:/chat@champion"
+max_tokens = 128
+[model.remote]
+api_key_env = "A_VARIABLE"
+[index]
+token = ""
+tls_key = "/tls/key.pem"
+uri = "http://h:19530"
+[serve]
+jwt_public_key = "/keys/public.pem"
+[[sources]]
+permalink = "https://x.example/archives/a@b?p={ts}"
+columns = {id = "token", text = "password"}
+"""
+    [found] = [
+        one
+        for one in of_kind(render((configured(tmp_path, text),)), "ConfigMap")
+        if one["metadata"]["name"] == "embedmill-config"
+    ]
+    assert tomllib.loads(found["data"]["embedmill.toml"]) == tomllib.loads(text)
+
+
+def test_the_least_values_of_the_page_render_and_are_read(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "helm.md").read_text()
+    [text] = [one for one in re.findall(r"```yaml\n(# mine\.yaml\n.*?)```", page, re.S) if "config: |" in one]
+    (tmp_path / "mine.yaml").write_text(text)
+    assert len(of_kind(render((tmp_path / "mine.yaml",)), "CronJob")) == 3
+    (tmp_path / "embedmill.toml").write_text(yaml.safe_load(text)["config"])
+    assert load_config(tmp_path / "embedmill.toml").index.uri == "http://milvus.milvus.svc:19530"
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+def named(release: str, *sets: str) -> set[str]:
+    said = helm("template", release, CHART, "--values", values("1m"), *[w for one in sets for w in ("--set", one)])
+    assert said.returncode == 0, said.stderr[-500:]
+    return {one["metadata"]["name"] for one in yaml.safe_load_all(said.stdout) if one}
+
+
+def test_releases_with_long_names_share_no_resource() -> None:
+    long = "a-release-whose-name-is-as-long-as-can-be-"
+    first, second = named(f"{long}one"), named(f"{long}two")
+    assert not first & second
+    assert all(re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name) and len(name) <= 63 for name in first | second)
+    prefixes = {name.removesuffix("-run") for name in first if name.endswith("-run")}
+    assert max(map(len, prefixes)) <= 40
+    override = f"{'x' * 31}.{'y' * 30}"
+    cut = named("a", f"fullnameOverride={'x' * 30}.{'y' * 30}")
+    assert all(".-" not in name for name in cut) and not cut & named("a", f"fullnameOverride={override}")
+
+
+def test_a_name_of_40_characters_stays_as_it_is() -> None:
+    for release, kept in (
+        ("a" * 30, f"{'a' * 30}-embedmill"),
+        ("my-embedmill", "my-embedmill"),
+        ("a.b", "a.b-embedmill"),
+    ):
+        assert f"{kept}-run" in named(release)
+    assert f"{'b' * 40}-run" in named("a", f"fullnameOverride={'b' * 40}")
+
+
+@pytest.mark.parametrize("release", ["my.release.v1", "1st"])
+def test_a_name_that_kuberay_s_services_cannot_have_is_refused(release: str) -> None:
+    words = (release, CHART, "--values", values("1m"), "--set", "serve.enabled=true")
+    said = helm("template", *words)
+    assert (
+        said.returncode == 1 and f"serve.enabled: KubeRay makes Services by the name {release}-embedmill" in said.stderr
+    )
+    assert helm("template", *words, "--set", "fullnameOverride=mine").returncode == 0
 
 
 def test_the_values_of_every_former_release_still_render() -> None:

@@ -95,7 +95,7 @@ WRONG: dict[str, list[Any]] = {
     "emails": [[], ["nobody"]],
     "encode_on": ["head", "spot"],
     "environment": ["production"],
-    "expire_prefixes": [{"batch": 3}, {"batch/": 0}, {"": 3}, {"state/": 3}, {"state/work/": 1}],
+    "expire_prefixes": [{"batch": 3}, {"batch/": 0}, {"batch/": 1.5}, {"": 3}, {"state/": 3}, {"state/work/": 1}],
     "image": [
         "embeddings:1.0",
         "111122223333.dkr.ecr.eu-central-1.amazonaws.com/embeddings",
@@ -123,8 +123,17 @@ WRONG: dict[str, list[Any]] = {
     "name": ["", "a b", "x" * 256],
     "namespace": ["*", "a_b", ""],
     "noncurrent_days": [0, 31, 1.5],
-    "oidc_issuer": ["oidc.eks.eu-central-1.amazonaws.com/id/0"],
-    "oidc_provider_arn": ["https://oidc.eks.eu-central-1.amazonaws.com/id/0"],
+    "oidc_issuer": [
+        "oidc.eks.eu-central-1.amazonaws.com/id/0",
+        "https://",
+        "https:///id/0",
+        "https://oidc.eks.eu-central-1.amazonaws.com/id/0/",
+        "https://oidc.eks.eu-central-1.amazonaws.com/id/1",  # of another cluster
+    ],
+    "oidc_provider_arn": [
+        "https://oidc.eks.eu-central-1.amazonaws.com/id/0",
+        "arn:aws:iam::111122223333:oidc-provider/",
+    ],
     "partition": ["aws-cn", ""],
     "policies": [{"all": f"arn:aws:iam::aws:policy/{name}"} for name in ("AdministratorAccess", "PowerUserAccess")],
     "pools": [
@@ -199,7 +208,7 @@ def test_right_values_are_taken(tmp_path: Path, module: str) -> None:
 def test_a_wrong_value_is_refused_by_its_own_variable(tmp_path: Path, module: str, name: str, value: Any) -> None:
     found = refused(FOLDERS[module], RIGHT[module] | {name: value}, scratch=tmp_path)
     assert name in found
-    assert found <= {name, "max_instances", "zones"}  # these two look at another variable as well
+    assert found <= {name, "max_instances", "oidc_issuer", "zones"}  # these look at another variable as well
 
 
 @pytest.mark.parametrize("module", FOLDERS)

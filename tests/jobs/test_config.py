@@ -160,7 +160,7 @@ backend = "http"
 [model.remote]
 model = "m"
 dim = 4
-url = "https://u:pa55w0rd-2@host/path?api_key=pa55w0rd-3&sig=pa55w0rd-4"
+url = "https://host/path"
 [ray]
 address = "http://user:pa55w0rd-5@head:10001"
 [spark.properties]
@@ -177,6 +177,7 @@ def test_config_shows_what_is_in_force_and_no_secret(
 ) -> None:
     file = tmp_path / "embedmill.toml"
     source = '[[sources]]\nkind = "table"\nuri = "s3://lake/rows"\nteam_id = "T1"\n'
+    source += 'permalink = "https://u:pa55w0rd-2@host/path?api_key=pa55w0rd-3&sig=pa55w0rd-4"\n'
     columns = '[sources.columns]\nid = "i"\ntext = "t"\ncreated_at = "c"\n'
     file.write_text(source + columns + URIS)
     for name, value in SECRETS.items():

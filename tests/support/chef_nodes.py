@@ -46,6 +46,11 @@ def one(resources: list[Resource], name: str) -> Resource:
     return found
 
 
+def installation(resources: list[Resource]) -> str:
+    """The folder of the installation that ``current`` is to point into."""
+    return str(Path(one(resources, "link[/opt/embedmill/current]")["to"]).parent)
+
+
 def units(resources: list[Resource]) -> dict[str, str]:
     """Text of systemd's files, by name."""
     return {Path(r["name"]).name: r["content"] for r in resources if r["name"].startswith("/etc/systemd/")}

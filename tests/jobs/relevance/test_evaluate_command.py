@@ -93,7 +93,12 @@ def test_a_reranker_that_is_not_there_costs_the_answer_nothing_but_its_order(ran
     ("rerank", "fault"),
     [
         ('{kind = "http"}', "search.rerank.url: Field required"),
-        ('{kind = "http", url = "tei:80"}', "search.rerank.url: "),
+        ('{kind = "http", url = "tei:80"}', "search.rerank.url: give http(s)://host:port"),
+        ('{kind = "http", url = "http://h:99999"}', "search.rerank.url: give http(s)://host:port"),
+        (
+            '{kind = "http", url = "http://u:pw@h"}',
+            "search.rerank.url: give no user, password or query here; set EMBED",
+        ),
         ('{kind = "cross-encoder", path = "m", url = "x"}', "search.rerank.url: unknown key"),
         ('{kind = "magic"}', "search.rerank: "),
         ('{kind = "http", url = "http://h", top = 0}', "search.rerank.top: "),
@@ -106,10 +111,10 @@ def test_a_wrong_key_of_a_reranker_is_named(rerank: str, fault: str, workspace: 
 
 
 def test_a_token_comes_by_the_environment_and_is_masked(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    rerank = '{kind = "http", url = "http://u:pw@h", api = "cohere"}'
+    rerank = '{kind = "http", url = "http://h", api = "cohere"}'
     workspace.config.write_text(workspace.config.read_text() + f"[search]\nrerank = {rerank}\n")
     monkeypatch.setenv("EMBEDMILL__SEARCH__RERANK__TOKEN", "s3cret")
     shown = {one["key"]: one["value"] for one in workspace.call("config").body["settings"]}
-    assert (shown["search.rerank.token"], shown["search.rerank.url"]) == ("***", "http://***@h")
+    assert (shown["search.rerank.token"], shown["search.rerank.url"]) == ("***", "http://h")
     section: Any = load_config(workspace.config).search.rerank
     assert section.token.get_secret_value() == "s3cret" and "s3cret" not in repr(section)

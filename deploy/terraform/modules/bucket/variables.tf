@@ -36,8 +36,8 @@ variable "expire_prefixes" {
   default     = {}
 
   validation {
-    condition     = alltrue([for prefix, days in var.expire_prefixes : can(regex("^[a-z0-9][a-z0-9/_-]*/$", prefix)) && days >= 1])
-    error_message = "expire_prefixes maps a prefix that ends with \"/\" to 1 day or more."
+    condition     = alltrue([for prefix, days in var.expire_prefixes : can(regex("^[a-z0-9][a-z0-9/_-]*/$", prefix)) && days >= 1 && floor(days) == days])
+    error_message = "expire_prefixes maps a prefix that ends with \"/\" to a whole number of days, 1 or more."
   }
 
   validation {

@@ -23,7 +23,7 @@ variable "oidc_provider_arn" {
   type        = string
 
   validation {
-    condition     = can(regex("^arn:aws[a-z-]*:iam::[0-9]{12}:oidc-provider/", var.oidc_provider_arn))
+    condition     = can(regex("^arn:aws[a-z-]*:iam::[0-9]{12}:oidc-provider/[^/]+", var.oidc_provider_arn))
     error_message = "oidc_provider_arn is the ARN of an OIDC provider in IAM."
   }
 }
@@ -33,8 +33,13 @@ variable "oidc_issuer" {
   type        = string
 
   validation {
-    condition     = startswith(var.oidc_issuer, "https://")
-    error_message = "oidc_issuer begins with https://."
+    condition     = can(regex("^https://[a-z0-9-]+([.][a-z0-9-]+)+(/[A-Za-z0-9._/-]*[A-Za-z0-9._-])?$", var.oidc_issuer))
+    error_message = "oidc_issuer is https://, a host and its path, without a slash at the end."
+  }
+
+  validation {
+    condition     = endswith(var.oidc_provider_arn, ":oidc-provider/${trimprefix(var.oidc_issuer, "https://")}")
+    error_message = "oidc_issuer is that of oidc_provider_arn, which ends with it without https://."
   }
 }
 

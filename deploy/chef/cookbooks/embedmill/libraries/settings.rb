@@ -1,16 +1,26 @@
 # frozen_string_literal: true
 
+require 'digest'
+
 module EmbedmillCookbook
   # Paths and choices that several recipes share, from the attributes.
   module Settings
+    # One folder's name: a version goes into a path.
+    VERSION = /\A[0-9A-Za-z+_-][0-9A-Za-z.+_-]*\z/.freeze
+
     module_function
 
+    # The folder of one installation: another fingerprint has another folder, so that a failed one changes no other.
     def release(own)
       release = own['release']
       %w[version url checksum].each do |key|
         raise ArgumentError, "set node['embedmill']['release']['#{key}']" if release[key].to_s.empty?
       end
-      "#{own['root']}/releases/#{release['version']}"
+      unless release['version'].to_s.match?(VERSION)
+        raise ArgumentError, "node['embedmill']['release']['version'] has letters, digits and .+_- alone, no . first"
+      end
+
+      "#{own['root']}/releases/#{release['version']}-#{fingerprint(own)[0, 12]}"
     end
 
     # A name that stays while releases change; the spark and ray workers of a cluster have it in common.
@@ -22,18 +32,27 @@ module EmbedmillCookbook
       names.select { |_, wanted| wanted }.keys.sort
     end
 
-    # What an installation is made from: another value installs again.
+    # What an installation is made from: another value installs again, into another folder.
     def fingerprint(own)
       install = own['install']
-      [own['release']['checksum'], install['list'], install['torch'], *chosen(install['extras'])].join(' ')
+      made = [own['release']['checksum'], install['list'], install['torch'], own['python'],
+              *indexes(own).values, *chosen(install['extras'])]
+      Digest::SHA256.hexdigest(made.map(&:to_s).join("\n"))
     end
 
-    # Where pip looks. An index with a password belongs into root's .netrc, which pip reads.
-    def pip(own)
-      index = own['install']['pip_index'].to_s
-      raise ArgumentError, "node['embedmill']['install']['pip_index'] has a password" if index.match?(Toml::PASSWORD)
+    # The package indexes. One with a password belongs into root's .netrc, which pip reads.
+    def indexes(own)
+      %w[pip_index torch_index].to_h do |key|
+        index = own['install'][key].to_s
+        raise ArgumentError, "node['embedmill']['install']['#{key}'] has a password" if index.match?(Toml::PASSWORD)
 
-      { 'PIP_NO_CACHE_DIR' => '1', 'PIP_INDEX_URL' => index }.reject { |_, value| value.empty? }
+        [key, index]
+      end
+    end
+
+    # Where pip looks.
+    def pip(own)
+      { 'PIP_NO_CACHE_DIR' => '1', 'PIP_INDEX_URL' => indexes(own)['pip_index'] }.reject { |_, value| value.empty? }
     end
 
     # The configuration; of a cluster with the head's engines, where it does not name others.

@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
-# A release has a folder of its own, and a link moves to it when it is complete: one that fails changes nothing.
+# An installation has a folder of its own, by its version and fingerprint, and a link moves to it when it is complete:
+# one that fails changes nothing of the former.
 embedmill = node['embedmill']
 release = EmbedmillCookbook::Settings.release(embedmill)
 archive = "#{release}/embedmill.tar.gz"
