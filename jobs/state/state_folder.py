@@ -8,12 +8,13 @@ import os
 import stat
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedding.buckets import SCHEME, Bucket
-from embedding.errors import ConfigError, DamagedStateError, ResourceError
+from embedding.errors import ConfigError, DamagedStateError, RefusedError, ResourceError
 from jobs.state.hash_key import KEY_FILE
 from jobs.state.object_path import ObjectPath
 from jobs.state.storage import StatePath, replace_file
@@ -76,11 +77,15 @@ def make_place(root: StatePath) -> bool:
 
 
 def _refuse_nested(root: StatePath) -> None:
-    """Refuse to begin a state inside of another one: whoever removes that, or copies it, takes it for a part."""
+    """Refuse to begin a state inside of another one: whoever removes that, or copies it, takes it for a part.
+
+    Rights on the prefix alone are enough for a state: what is above it is then not looked at.
+    """
     above = root.parent
     while above != above.parent:
-        if (above / MARKER).exists() and (above / KEY_FILE).exists():
-            raise ConfigError(f"state.uri: {root} lies in another state, {above}; give a place of its own")
+        with suppress(RefusedError):
+            if (above / MARKER).exists() and (above / KEY_FILE).exists():
+                raise ConfigError(f"state.uri: {root} lies in another state, {above}; give a place of its own")
         above = above.parent
 
 

@@ -267,6 +267,21 @@ def test_what_a_store_refuses_is_a_wrong_configuration(
     assert copied.code == 2 and ("no bucket" in copied.err or said in copied.err)
 
 
+def test_rights_on_the_prefix_alone_are_enough(tmp_path: Path, moto: Moto) -> None:
+    """As a role of least rights has them: a state looked above its prefix, which is denied there."""
+    prefix: list[str] = []
+
+    def elsewhere(asked: Asked) -> str:
+        one = asked.path.removeprefix(f"/{BUCKET}")
+        return "403" if one.startswith("/") and len(one) > 1 and not one.startswith(f"/{prefix[0]}/") else ""
+
+    with Proxy(moto, elsewhere) as store:
+        space = InStore(tmp_path / "ws", store)
+        prefix.append(space.state.key)
+        ran = space.run()
+        assert (ran.code, counts(ran)) == (0, {"embedded": 8}), ran
+
+
 def test_a_state_does_not_begin_in_another(space: InStore) -> None:
     """Whoever copies the outer one, or removes it, takes the inner one for a part of it."""
     space.run()
