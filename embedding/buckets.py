@@ -90,6 +90,11 @@ class Prefix:
         return f"{SCHEME}{self.bucket.name}/{self.key}".rstrip("/")
 
     @property
+    def name(self) -> str:
+        """The last part of the key."""
+        return self.key.rpartition("/")[2]
+
+    @property
     def start(self) -> str:
         """What all its keys begin with."""
         return self.key and f"{self.key}/"

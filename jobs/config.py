@@ -246,13 +246,13 @@ def _check_there(key: str, root: Path, source: SourceConfig) -> None:
 
 def _check_apart(file: Path, config: Config) -> None:
     read = {
-        f"sources[{n}].uri": place(source.uri, getattr(source, "storage", ReadStorage()).address, config.base)
+        f"sources[{n}].uri": place(source.uri, getattr(source, "storage", ReadStorage()).address, config.path)
         for n, source in enumerate(config.sources)
     }
-    registry = place(config.registry.uri, "", config.base)
+    registry = place(config.registry.uri, "", config.path)
     written = {
-        "state.uri": place(config.state.uri, config.state.storage.address, config.base),
-        "index.uri": place(config.index.uri, "", config.base),
+        "state.uri": place(config.state.uri, config.state.storage.address, config.path),
+        "index.uri": place(config.index.uri, "", config.path),
         "registry.uri": registry if registry and Path(registry[1]).exists() else None,  # most have none
     }
     check_apart(file, read, written)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
@@ -13,14 +13,14 @@ from embedding.errors import ConfigError
 Place: TypeAlias = tuple[str, PurePosixPath]
 
 
-def place(uri: str, endpoint: str, base: Path) -> Place | None:
-    """Where a uri is, relative to ``base``; None for one that is neither here nor in an object store."""
+def place(uri: str, endpoint: str, path: Callable[[str], Path]) -> Place | None:
+    """Where a uri is, by ``path`` if it is one; None for one that is neither here nor in an object store."""
     if uri.startswith(SCHEME):
         bucket, _, key = uri.removeprefix(SCHEME).partition("/")
         return f"{endpoint.rstrip('/')}/{bucket}", PurePosixPath("/", key.strip("/"))
     if "://" in uri:
         return None
-    return "", PurePosixPath((base / Path(uri).expanduser()).resolve())
+    return "", PurePosixPath(path(uri))
 
 
 def check_apart(file: Path, read: Mapping[str, Place | None], written: Mapping[str, Place | None]) -> None:

@@ -11,6 +11,8 @@ from annotated_types import Ge, Gt, Le, MinLen
 from embedding.models.prompts import PromptOverrides, Purpose
 from embedding.models.stored import StoredModel
 
+_CONFIGURED = {"extra": "forbid", "allow_inf_nan": False}  # for the configuration, which validates what is set in it
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -21,10 +23,7 @@ class Endpoint:
     environment variable ``api_key_env`` where the encoder runs; AWS credentials come by its own chain.
     """
 
-    __pydantic_config__: ClassVar[Any] = {
-        "extra": "forbid",
-        "allow_inf_nan": False,
-    }  # for the configuration, which validates it
+    __pydantic_config__: ClassVar[Any] = _CONFIGURED
 
     model: Annotated[str, MinLen(1)] = field(
         metadata={"about": "the service's name of the model; for SageMaker the endpoint's"}
@@ -85,7 +84,7 @@ class Batch:
     stored. Each actor waits for one job, so there are ``model.actors`` of them at once.
     """
 
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "allow_inf_nan": False}
+    __pydantic_config__: ClassVar[Any] = _CONFIGURED
 
     uri: Annotated[str, MinLen(1)] = field(
         metadata={"about": "`s3://bucket/prefix`, where texts and vectors of a job lie until these are stored"}

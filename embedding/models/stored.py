@@ -90,7 +90,7 @@ def find_stored(prefix: Prefix, cache: Path, *, weights: bool = True) -> StoredM
     files = tuple(one for one in found if not _left_out(PurePosixPath(one.path), whole, weights=weights))
     said = repr(sorted((one.path, one.fingerprint) for one in files))
     known_by = hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
-    return StoredModel(prefix, cache / "stored" / known_by / (prefix.key.rpartition("/")[2] or "model"), files)
+    return StoredModel(prefix, cache / "stored" / known_by / (prefix.name or "model"), files)
 
 
 def _wanted(found: StoredObject) -> bool:

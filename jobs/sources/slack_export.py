@@ -87,7 +87,7 @@ class SlackExport:
             tree = self._tree()
         except (*_DAMAGED, OSError) as error:
             broken = "empty, damaged or cut off" if not isinstance(error, OSError) else error.strerror or "unreadable"
-            broken = f"{_file_name(self.root)}: {broken}"
+            broken = f"{self.root.name}: {broken}"
             return Listing((), (Rejected("", "unreadable_zip", broken, retry=True, whole=True),), complete=False)
         self._names, self._channels, self._folders = {}, {}, {}
         root = find_export([*tree.entries, *(r.parts for r in tree.refused if len(r.parts) > 1)])
@@ -272,10 +272,6 @@ def _readings(folder: str) -> Iterator[str]:
                 yield unicodedata.normalize("NFC", folder.encode("cp437").decode(charset))
             except UnicodeError:
                 continue
-
-
-def _file_name(root: Root) -> str:
-    return root.name if isinstance(root, Path) else root.key.rpartition("/")[2]
 
 
 def _is_archive(root: Prefix) -> bool:

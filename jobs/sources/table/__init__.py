@@ -243,7 +243,7 @@ class TableSource:
 
     def _key(self, path: DataFile) -> str:
         if isinstance(path, ObjectName):
-            relative = path.path or path.root.key.rpartition("/")[2]
+            relative = path.path or path.root.name
         else:
             assert isinstance(self.root, Path)
             base = self.root if self.root.is_dir() else self.root.parent
