@@ -67,7 +67,6 @@ def rendered(kind: str, environment: dict[str, str] = FULL) -> dict[str, Any]:
 @pytest.mark.parametrize("environment", [FULL, IN_STORE, SMALL], ids=["full", "state in a store", "small"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_resource_is_valid_against_the_published_schema(kind: str, environment: dict[str, str]) -> None:
-    crd.need_schemas()
     resource = rendered(kind, environment)
     assert crd.errors(resource) == []
     assert ("persistentVolumeClaim" in json.dumps(resource)) == (environment is FULL)
@@ -97,7 +96,6 @@ def test_a_resource_is_valid_against_the_published_schema(kind: str, environment
 def test_a_misspelt_or_wrong_field_is_found_out(
     kind: str, path: tuple[Any, ...], key: str, value: Any, said: str
 ) -> None:
-    crd.need_schemas()
     resource = rendered(kind)
     place: Any = resource
     for part in path:
@@ -117,7 +115,6 @@ def test_a_misspelt_or_wrong_field_is_found_out(
     ],
 )
 def test_a_missing_field_is_found_out(kind: str, path: tuple[Any, ...]) -> None:
-    crd.need_schemas()
     resource = rendered(kind)
     place: Any = resource
     for part in path[:-1]:
@@ -127,7 +124,6 @@ def test_a_missing_field_is_found_out(kind: str, path: tuple[Any, ...]) -> None:
 
 
 def test_a_variable_given_twice_is_found_out() -> None:
-    crd.need_schemas()
     resource = rendered("RayJob")
     resource["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["env"] *= 2
     assert "is there twice" in crd.errors(resource)[0]
@@ -315,7 +311,6 @@ from embedmill_airflow.launchers import trigger
 
 @pytest.fixture
 def double() -> Iterator[Kubernetes]:
-    crd.need_schemas()
     made = Kubernetes()
     yield made
     made.stop()

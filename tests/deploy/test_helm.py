@@ -89,7 +89,6 @@ def test_an_unknown_field_of_kubernetes_is_found_out() -> None:
 @pytest.mark.parametrize("kind", CUSTOM)
 @pytest.mark.parametrize("size", ["100m", "1b"])
 def test_a_custom_resource_is_valid_against_its_published_schema(size: str, kind: str) -> None:
-    crd.need_schemas(kind)
     found = of_kind(sized(size), kind)
     assert found
     assert [error for one in found for error in crd.errors(one)] == []
@@ -97,18 +96,9 @@ def test_a_custom_resource_is_valid_against_its_published_schema(size: str, kind
 
 @pytest.mark.parametrize("size", ["100m", "1b"])
 def test_what_the_launcher_starts_is_valid_against_the_published_schemas(size: str) -> None:
-    crd.need_schemas()
     found = made_by_the_launcher(sized(size))
     assert sorted(one["kind"] for one in found) == ["RayJob", "SparkApplication"]
     assert [error for one in found for error in crd.errors(one)] == []
-
-
-@pytest.mark.parametrize("size", ["100m", "1b"])
-def test_the_query_service_s_cluster_is_valid_as_that_of_a_rayjob_is(size: str) -> None:
-    crd.need_schemas("RayJob")
-    [service] = of_kind(sized(size), "RayService")
-    spec = {"entrypoint": "true", "rayClusterSpec": service["spec"]["rayClusterConfig"]}
-    assert crd.errors({"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": "a"}, "spec": spec}) == []
 
 
 @pytest.mark.parametrize("size", ["100m", "1b"])

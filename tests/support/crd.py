@@ -1,35 +1,35 @@
 """Checks a resource as an API server with strict field validation does, against the published schemas of its kind.
 
 The schemas are structural: a field that they do not name is pruned, or refused where validation is strict. So each
-object is closed here. Their CEL rules are not evaluated.
+object is closed here. Their CEL rules are not evaluated. `crds/README.md` names the source of each;
+`python -m tests.support.crd FOLDER` packs newer ones.
 """
 
 from __future__ import annotations
 
-import os
+import json
+import lzma
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jsonschema
-import pytest
 import yaml
 
-from tests.support.paths import ROOT
-
-SCHEMAS = Path(os.environ.get("EMBEDMILL_SCHEMAS") or ROOT.parent / "shared" / "schemas")
+SCHEMAS = Path(__file__).parent / "crds"
 FILES = {
-    "SparkApplication": "sparkoperator.k8s.io_sparkapplications.yaml",
-    "RayJob": "ray.io_rayjobs.yaml",
-    "RayService": "ray.io_rayservices.yaml",
-    "ClusterQueue": "kueue.x-k8s.io_clusterqueues.yaml",
-    "LocalQueue": "kueue.x-k8s.io_localqueues.yaml",
-    "ResourceFlavor": "kueue.x-k8s.io_resourceflavors.yaml",
-    "ExternalSecret": "external-secrets.io_externalsecrets.yaml",
-    "ServiceMonitor": "monitoring.coreos.com_servicemonitors.yaml",
-    "PodMonitor": "monitoring.coreos.com_podmonitors.yaml",
-    "PrometheusRule": "monitoring.coreos.com_prometheusrules.yaml",
+    "SparkApplication": "sparkoperator.k8s.io_sparkapplications",
+    "RayJob": "ray.io_rayjobs",
+    "RayService": "ray.io_rayservices",
+    "ClusterQueue": "kueue.x-k8s.io_clusterqueues",
+    "LocalQueue": "kueue.x-k8s.io_localqueues",
+    "ResourceFlavor": "kueue.x-k8s.io_resourceflavors",
+    "ExternalSecret": "external-secrets.io_externalsecrets",
+    "ServiceMonitor": "monitoring.coreos.com_servicemonitors",
+    "PodMonitor": "monitoring.coreos.com_podmonitors",
+    "PrometheusRule": "monitoring.coreos.com_prometheusrules",
 }
 # What may be set of an object's own metadata; the schemas leave it to the API server.
 _METADATA = {
@@ -48,13 +48,6 @@ _METADATA = {
 }
 
 
-def need_schemas(*kinds: str) -> None:
-    """Skip where the published schemas, of these kinds or of the launcher's, are not beside the repository."""
-    names = [FILES[kind] for kind in kinds or ("SparkApplication", "RayJob")]
-    if missing := [name for name in names if not (SCHEMAS / name).is_file()]:
-        pytest.skip(f"published schemas are not in ../shared/schemas (EMBEDMILL_SCHEMAS): {', '.join(missing)}")
-
-
 def errors(resource: dict[str, Any]) -> list[str]:
     """What is wrong with a resource, each with its path; empty for a valid one."""
     found = _validator(resource["kind"], resource["apiVersion"]).iter_errors(resource)
@@ -63,8 +56,7 @@ def errors(resource: dict[str, Any]) -> list[str]:
 
 @cache
 def _validator(kind: str, version: str) -> Any:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    crd = yaml.load((SCHEMAS / FILES[kind]).read_text(), loader)["spec"]
+    crd = json.loads(lzma.decompress((SCHEMAS / f"{FILES[kind]}.json.xz").read_bytes()))["spec"]
     assert crd["names"]["kind"] == kind
     served = {f"{crd['group']}/{one['name']}": one for one in crd["versions"] if one["served"]}
     schema = _closed(served[version]["schema"]["openAPIV3Schema"])
@@ -109,3 +101,28 @@ def _unique(_: Any, keys: list[str], value: Any, schema: dict[str, Any]) -> Iter
 def _set(_: Any, kind: str, value: Any, schema: dict[str, Any]) -> Iterator[jsonschema.ValidationError]:
     if kind == "set" and any(value.count(item) > 1 for item in value):
         yield jsonschema.ValidationError("an item of a set is there twice")
+
+
+def _pack(folder: Path) -> None:
+    """Write the published definitions (`NAME.yaml` in `folder`) as they are kept here: without their prose."""
+    for name in FILES.values():
+        definition = _without_prose(yaml.safe_load((folder / f"{name}.yaml").read_text()))
+        packed = lzma.compress(json.dumps(definition, separators=(",", ":")).encode())
+        (SCHEMAS / f"{name}.json.xz").write_bytes(packed)
+
+
+def _without_prose(schema: Any, *, names: bool = False) -> Any:
+    """A schema without its descriptions; `names` says that the keys are names of fields, of which one may be that."""
+    if isinstance(schema, list):
+        return [_without_prose(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: _without_prose(value, names=key == "properties" and not names)
+        for key, value in schema.items()
+        if names or key != "description"
+    }
+
+
+if __name__ == "__main__":
+    _pack(Path(sys.argv[1]))
