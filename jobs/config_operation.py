@@ -82,6 +82,10 @@ class Training(Section):
         0.2
     )
     seed: Annotated[int, about("of the order, of what is planted, and of dropout", ge=0, le=2**32 - 1)] = 0
+    seeds: Annotated[
+        int,
+        about("trainings, each with the next seed; the mean of their weights tells less of a pair", ge=1, le=20),
+    ] = 1
     threads: Annotated[int, about("0 takes all cores; the same number gives the same weights", "threads", ge=0)] = 0
     checkpoint_steps: Annotated[int, about("a killed training goes on from there", "steps", ge=1)] = 50
     max_exposure: Annotated[
@@ -92,6 +96,8 @@ class Training(Section):
     def _by_itself(self) -> Self:
         if self.epsilon and self.hard_negatives:
             raise ValueError("hard_negatives are texts of other pairs, and with epsilon each pair stands by itself")
+        if self.epsilon and self.seeds > 1:
+            raise ValueError("epsilon is spent anew by each of the seeds; leave seeds out")
         if self.matryoshka and (self.epsilon or self.layers):
             raise ValueError("matryoshka is for losses that compare pairs; leave out epsilon and layers")
         return self

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _SETTINGS = (
     *("loss", "epochs", "batch", "max_tokens", "learning_rate", "warmup", "matryoshka", "seed"),
-    *("adapter", "blend", "layers", "epsilon"),
+    *("seeds", "adapter", "blend", "layers", "epsilon"),
 )
 
 
@@ -73,6 +73,7 @@ def train_model(
         blend=settings.blend,
         layers=settings.layers,
         epsilon=settings.epsilon,
+        seeds=settings.seeds,
     )
     margin = settings.margin if settings.hard_negatives else 0.0
     registry = open_registry(pipeline.config)

@@ -11,7 +11,7 @@ import math
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,9 +51,9 @@ class Fitted:
 
 
 def steps_of(pairs: Sequence[Pair], recipe: Recipe) -> int:
-    """How many steps a training takes."""
+    """How many steps a training takes, of all of its seeds."""
     if not recipe.epsilon:
-        return len(_plan(pairs, recipe))
+        return sum(len(_plan(pairs, one)) for one in recipe.each())
     steps = recipe.epochs * math.ceil(len(groups_of(pairs)) / recipe.batch)
     return min(steps, recipe.max_steps or steps)
 
@@ -74,67 +74,120 @@ def fit(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
 ) -> Fitted:
     """Train a copy of the model in ``base`` and save it in ``folder``/model; ``tell`` gets the steps done.
 
-    Goes on from the checkpoint in ``folder``, which is of the same training, and leaves it there. Raises ConfigError
-    for ``training.matryoshka`` of more numbers than the model's vectors have; BudgetError before the first step where
-    it would take too many tokens, and with a checkpoint where it has taken its minutes.
+    With several seeds, what is saved has the mean of the weights that each of them comes to (Wortsman et al., Model
+    soups, 2022). Goes on from the checkpoint in ``folder``, which is of the same training, and leaves it there. Raises
+    ConfigError for ``training.matryoshka`` of more numbers than the model's vectors have; BudgetError before the first
+    step where it would take too many tokens, and with a checkpoint where it has taken its minutes.
     """
     import torch
-    from transformers import get_linear_schedule_with_warmup
 
-    begun = time.monotonic()
     torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
-    torch.manual_seed(recipe.seed)
-    model = _begun(base, recipe)
-    longest = model.max_seq_length
-    model.max_seq_length = min(recipe.max_tokens, longest or recipe.max_tokens)  # the model has no place for more
-    dim = model.get_embedding_dimension() or 0
-    if any(not 0 < one <= dim for one in recipe.matryoshka):
-        raise ConfigError(f"training.matryoshka: give numbers from 1 to {dim}, which the model's vectors have")
-    loss = _loss(model, base, recipe)
-    steps = _Steps(model, pairs, recipe, loss, folder)
-    todo = steps.todo
-    _check_tokens(model, pairs, todo, budget)
-    if recipe.adapter:
-        adapt(model, recipe.adapter)
-    optimizer = torch.optim.AdamW(_groups(model), lr=recipe.learning_rate)
-    schedule = get_linear_schedule_with_warmup(optimizer, round(recipe.warmup * len(todo)), len(todo))
-    file = folder / CHECKPOINT
-    done, tokens, seconds = _load(file, model, optimizer, schedule)
-    model.train()
-    for step in range(done, len(todo)):
-        torch.manual_seed(recipe.seed * 1_000_003 + step)  # of its dropout
-        tokens += steps.gradients(step)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        tell(step + 1)
-        spent = time.monotonic() - begun
-        over = budget.minutes is not None and spent >= budget.minutes * 60
-        if (over or (step + 1) % recipe.checkpoint_steps == 0) and step + 1 < len(todo):
-            _save(file, model, optimizer, schedule, (step + 1, tokens, seconds + spent))
-            if over:
-                raise BudgetError(
-                    f"--max-minutes: {step + 1:,} of {len(todo):,} steps are done; the same command goes on from "
-                    "there, as long as its pairs are the same"
-                )
-    model.eval()
-    model.max_seq_length = longest
-    made = merged(model, _begun(base, recipe), folder) if recipe.adapter else model
+    each = [(one, _Steps(pairs, one, folder)) for one in recipe.each()]
+    run = _Run(folder / CHECKPOINT, recipe, sum(len(steps.todo) for _, steps in each), tell, budget)
+    _check(_begun(base, recipe), pairs, recipe, [batch for _, steps in each for batch in steps.todo], budget)
+    for one, steps in each[run.seeds :]:
+        torch.manual_seed(one.seed)
+        model = _begun(base, recipe)
+        longest = _shorten(model, recipe)
+        loss = _loss(model, base, recipe)
+        if recipe.adapter:
+            adapt(model, recipe.adapter)
+        run.train(model, one, steps, loss)
+        model.max_seq_length = longest
+        made = merged(model, _begun(base, recipe), folder) if recipe.adapter else model
+        run.add(made)
     if recipe.blend < 1:
-        _blend(made, _begun(base, recipe), recipe.blend)
+        _weigh(made, dict(_begun(base, recipe).named_parameters()), recipe.blend)
     # Without the card, which would hold texts of the training.
     made.save_pretrained(str(folder / "model"), create_model_card=False)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    places = frozenset(place for batch in todo for place in batch)
-    took = round(seconds + time.monotonic() - begun, 3)
-    return Fitted(places, len(todo), tokens, took, round(peak, 1), steps.promise)
+    places = frozenset(place for _, steps in each for batch in steps.todo for place in batch)
+    return Fitted(places, run.steps, run.tokens, round(run.seconds, 3), round(peak, 1), each[0][1].promise)
+
+
+class _Run:
+    """How far a training has come, which its checkpoint holds.
+
+    ``mean`` is of the weights of the ``seeds`` that are done, by name; ``steps`` are of all seeds. The seconds are of
+    this process and of those that it goes on from.
+    """
+
+    def __init__(self, file: Path, recipe: Recipe, steps: int, tell: Callable[[int], None], budget: Budget):
+        import torch
+
+        self._file, self._recipe, self._whole, self._tell, self._budget = file, recipe, steps, tell, budget
+        self._begun = time.monotonic()
+        saved = torch.load(file, map_location="cpu", weights_only=True) if file.exists() else {}
+        self.seeds, self._step, self.steps, self.tokens, self._former = saved.get("told", (0, 0, 0, 0, 0.0))
+        self.mean: dict[str, torch.Tensor] = saved.get("mean", {})
+        self._parts = saved.get("parts", [])
+
+    @property
+    def seconds(self) -> float:
+        return self._former + time.monotonic() - self._begun
+
+    def train(self, model: SentenceTransformer, recipe: Recipe, steps: _Steps, loss: Any) -> None:
+        """All steps of one seed that are not behind the checkpoint."""
+        import torch
+        from transformers import get_linear_schedule_with_warmup
+
+        count = len(steps.todo)
+        optimizer = torch.optim.AdamW(_groups(model), lr=recipe.learning_rate)
+        schedule = get_linear_schedule_with_warmup(optimizer, round(recipe.warmup * count), count)
+        parts = (model, optimizer, schedule)
+        for part, state in zip(parts, self._parts, strict=False):  # none at a seed's beginning
+            part.load_state_dict(state)
+        self._parts = []
+        model.train()
+        for step in range(self._step, count):
+            torch.manual_seed(recipe.seed * 1_000_003 + step)  # of its dropout
+            self.tokens += steps.gradients(model, loss, step)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            self.steps += 1
+            self._tell(self.steps)
+            self._keep(step + 1, parts)
+        model.eval()
+        self._step = 0
+
+    def _keep(self, step: int, parts: Sequence[Any]) -> None:
+        """Write a checkpoint where one is due; raise BudgetError behind it where the minutes are over."""
+        minutes = self._budget.minutes
+        over = minutes is not None and time.monotonic() - self._begun >= minutes * 60
+        if self.steps == self._whole or not over and step % self._recipe.checkpoint_steps:
+            return
+        self._save(step, parts)
+        if over:
+            raise BudgetError(
+                f"--max-minutes: {self.steps:,} of {self._whole:,} steps are done; the same command goes on from "
+                "there, as long as its pairs are the same"
+            )
+
+    def add(self, made: SentenceTransformer) -> None:
+        """Take the weights that a seed has come to into the mean."""
+        if self.seeds:
+            _weigh(made, self.mean, 1 / (self.seeds + 1))
+        self.mean = {name: weights.detach().cpu().clone() for name, weights in made.named_parameters()}
+        self.seeds += 1
+        if self.seeds < self._recipe.seeds:
+            self._save(0, ())
+
+    def _save(self, step: int, parts: Sequence[Any]) -> None:
+        import torch
+
+        part = self._file.with_suffix(".part")
+        told = (self.seeds, step, self.steps, self.tokens, self.seconds)
+        torch.save({"told": told, "mean": self.mean, "parts": [one.state_dict() for one in parts]}, part)
+        flush(part)
+        part.replace(self._file)
 
 
 class _Steps:
-    """The steps of a training: which pairs each is of, and the gradients that it leaves in the model's parameters."""
+    """The steps of a seed: which pairs each is of, and the gradients that it leaves in a model's parameters."""
 
-    def __init__(self, model: SentenceTransformer, pairs: Sequence[Pair], recipe: Recipe, loss: Any, folder: Path):
-        self._model, self._pairs, self._loss = model, pairs, loss
+    def __init__(self, pairs: Sequence[Pair], recipe: Recipe, folder: Path):
+        self._pairs = pairs
         self.promise: Promise | None = None
         if not recipe.epsilon:
             self.todo = _plan(pairs, recipe)
@@ -144,28 +197,42 @@ class _Steps:
         self._private = PrivateSteps(folder, groups, self.promise)
         self.todo = [[place for group in self._private.drawn(step) for place in group] for step in range(count)]
 
-    def gradients(self, step: int) -> int:
+    def gradients(self, model: SentenceTransformer, loss: Any, step: int) -> int:
         """Returns how many tokens it saw."""
         import torch
 
+        def features_of(places: Sequence[int]) -> list[dict[str, torch.Tensor]]:
+            return _features(model, [self._pairs[place] for place in places])
+
         if self.promise is not None:
-            return self._private.gradients(self._model, step, self._of, self._loss)
-        features = self._of(self.todo[step])
-        self._loss(features, None).backward()
-        torch.nn.utils.clip_grad_norm_(self._model.parameters(), _LONGEST_GRADIENT)
+            return self._private.gradients(model, step, features_of, loss)
+        features = features_of(self.todo[step])
+        loss(features, None).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), _LONGEST_GRADIENT)
         return sum(int(one["attention_mask"].sum()) for one in features)
 
-    def _of(self, places: Sequence[int]) -> list[dict[str, torch.Tensor]]:
-        return _features(self._model, [self._pairs[place] for place in places])
 
-
-def _check_tokens(model: SentenceTransformer, pairs: Sequence[Pair], todo: Sequence[list[int]], budget: Budget) -> None:
+def _check(
+    model: SentenceTransformer, pairs: Sequence[Pair], recipe: Recipe, todo: Sequence[list[int]], budget: Budget
+) -> None:
+    """Raise what ``fit`` says of a recipe that the model cannot have, and of too many tokens."""
+    dim = model.get_embedding_dimension() or 0
+    if any(not 0 < one <= dim for one in recipe.matryoshka):
+        raise ConfigError(f"training.matryoshka: give numbers from 1 to {dim}, which the model's vectors have")
     if budget.tokens is None:
         return
+    _shorten(model, recipe)
     batched = (_features(model, [pairs[place] for place in batch]) for batch in todo if batch)
     whole = sum(int(one["attention_mask"].sum()) for features in batched for one in features)
     if whole > budget.tokens:
         raise BudgetError(f"--max-tokens: {whole:,} would be trained on; allow more, or set training.max_steps")
+
+
+def _shorten(model: SentenceTransformer, recipe: Recipe) -> int | None:
+    """Cut texts as the recipe says; returns where the model cuts them else."""
+    longest: int | None = model.max_seq_length
+    model.max_seq_length = min(recipe.max_tokens, longest or recipe.max_tokens)  # the model has no place for more
+    return longest
 
 
 def _begun(base: Path, recipe: Recipe) -> SentenceTransformer:
@@ -192,18 +259,17 @@ def _loss(model: SentenceTransformer, base: Path, recipe: Recipe) -> Any:
     return losses.MatryoshkaLoss(model, made, list(recipe.matryoshka)) if recipe.matryoshka else made
 
 
-def _blend(made: SentenceTransformer, begun: SentenceTransformer, share: float) -> None:
-    """Weigh the trained weights with those that they began from.
+def _weigh(made: SentenceTransformer, others: Mapping[str, torch.Tensor], share: float) -> None:
+    """Leave a model the ``share`` of its weights, and take the rest of ``others``, by name.
 
-    Between the two a model keeps more of what the base knew and tells less of its pairs (Wortsman et al., Robust
-    fine-tuning of zero-shot models, 2022).
+    Between a base and what it was tuned to a model keeps more of what the base knew and tells less of its pairs
+    (Wortsman et al., Robust fine-tuning of zero-shot models, 2022).
     """
     import torch
 
-    former = dict(begun.named_parameters())
     with torch.no_grad():
         for name, weights in made.named_parameters():
-            weights.lerp_(former[name], 1 - share)
+            weights.lerp_(others[name].to(weights.device), 1 - share)
 
 
 def _groups(model: SentenceTransformer) -> list[dict[str, Any]]:
@@ -226,49 +292,3 @@ def _features(model: SentenceTransformer, some: Sequence[Pair]) -> list[dict[str
         {name: value.to(model.device) for name, value in model.preprocess(column).items() if hasattr(value, "to")}
         for column in columns
     ]
-
-
-def _save(file: Path, model: Any, optimizer: Any, schedule: Any, told: tuple[int, int, float]) -> None:
-    import torch
-
-    part = file.with_suffix(".part")
-    said = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-    torch.save({**said, "told": told}, part)
-    flush(part)
-    part.replace(file)
-
-
-def _load(file: Path, model: Any, optimizer: Any, schedule: Any) -> tuple[int, int, float]:
-    import torch
-
-    if not file.exists():
-        return 0, 0, 0.0
-    said = torch.load(file, map_location=str(model.device), weights_only=True)
-    model.load_state_dict(said["model"])
-    optimizer.load_state_dict(said["optimizer"])
-    schedule.load_state_dict(said["schedule"])
-    step, tokens, seconds = said["told"]
-    return int(step), int(tokens), float(seconds)
-
-
-def negatives_of(pairs: Sequence[Pair], anchors: Any, positives: Any, *, margin: float) -> Iterator[Pair]:
-    """Give each pair the hardest text that does not answer it: the nearest one below ``margin`` times its own answer.
-
-    ``anchors`` and ``positives`` are their vectors by the base, shape (pairs, dim), of length 1. A text of the pair's
-    own group is never taken, nor one that is nearer: it may answer, too.
-    """
-    import numpy as np
-
-    groups = np.unique([pair.group for pair in pairs], return_inverse=True)[1]
-    own = (anchors * positives).sum(axis=1)
-    block = max(1, 20_000_000 // max(1, len(pairs)))
-    for start in range(0, len(pairs), block):
-        scores = anchors[start : start + block] @ positives.T
-        stop = start + len(scores)
-        scores[scores >= margin * own[start:stop, None]] = -2
-        scores[groups[start:stop, None] == groups[None, :]] = -2
-        best = scores.argmax(axis=1)
-        for row, place in enumerate(best):
-            pair = pairs[start + row]
-            taken = (pairs[place].positive,) if scores[row, place] > -2 and not pair.negatives else pair.negatives
-            yield Pair(pair.anchor, pair.positive, taken, pair.group, pair.at, pair.seen)

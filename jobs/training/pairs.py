@@ -230,3 +230,26 @@ def pairs_of(table: pa.Table) -> list[Pair]:
         Pair(row["anchor"], row["positive"], tuple(row["negatives"]), row["group"], row["at"])
         for row in table.to_pylist()
     ]
+
+
+def negatives_of(pairs: Sequence[Pair], anchors: Any, positives: Any, *, margin: float) -> Iterator[Pair]:
+    """Give each pair the hardest text that does not answer it: the nearest one below ``margin`` times its own answer.
+
+    ``anchors`` and ``positives`` are their vectors by the base, shape (pairs, dim), of length 1. A text of the pair's
+    own group is never taken, nor one that is nearer: it may answer, too.
+    """
+    import numpy as np
+
+    groups = np.unique([pair.group for pair in pairs], return_inverse=True)[1]
+    own = (anchors * positives).sum(axis=1)
+    block = max(1, 20_000_000 // max(1, len(pairs)))
+    for start in range(0, len(pairs), block):
+        scores = anchors[start : start + block] @ positives.T
+        stop = start + len(scores)
+        scores[scores >= margin * own[start:stop, None]] = -2
+        scores[groups[start:stop, None] == groups[None, :]] = -2
+        best = scores.argmax(axis=1)
+        for row, place in enumerate(best):
+            pair = pairs[start + row]
+            taken = (pairs[place].positive,) if scores[row, place] > -2 and not pair.negatives else pair.negatives
+            yield Pair(pair.anchor, pair.positive, taken, pair.group, pair.at, pair.seen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from embedding.errors import ConfigError
@@ -32,7 +32,8 @@ class Recipe:
 
     ``adapter`` is the rank of the adapter that is trained; 0 trains all weights. ``blend`` is the share of the trained
     weights in what is made, the rest is the base's. ``layers`` is how many of the base's layers stay; 0 keeps all.
-    ``epsilon`` bounds what the model tells of a thread; 0 promises nothing.
+    ``epsilon`` bounds what the model tells of a thread; 0 promises nothing. ``seeds`` is of how many trainings, each
+    with a seed of its own, the weights are the mean.
     """
 
     loss: Loss
@@ -50,6 +51,11 @@ class Recipe:
     blend: float
     layers: int
     epsilon: float
+    seeds: int
+
+    def each(self) -> list[Recipe]:
+        """The trainings of one seed that the mean is of; the first has the recipe's own."""
+        return [replace(self, seed=(self.seed + number) % 2**32, seeds=1) for number in range(self.seeds)]
 
     def digest(self, base: str, pairs: Sequence[Pair]) -> str:
         """What a training is known by: another recipe, base or pair is another training."""

@@ -13,9 +13,9 @@ import pyarrow as pa
 from embedding.errors import EmbedmillError, ResourceError
 from jobs.bodies.models import ComparedBody, PrivacyBody
 from jobs.child_process import start_serving
-from jobs.training.fit import Fitted, fit, negatives_of
+from jobs.training.fit import Fitted, fit
 from jobs.training.measures import encode, evaluate, load, planted, privacy, speed
-from jobs.training.pairs import Pair, Split, pairs_of, texts_table
+from jobs.training.pairs import Pair, Split, negatives_of, pairs_of, texts_table
 from jobs.training.recipe import Budget, Recipe
 
 
