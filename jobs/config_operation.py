@@ -87,6 +87,9 @@ class Training(Section):
         about("trainings, each with the next seed; the mean of their weights tells less of a pair", ge=1, le=20),
     ] = 1
     threads: Annotated[int, about("0 takes all cores; the same number gives the same weights", "threads", ge=0)] = 0
+    precision: Annotated[
+        Literal["f32", "bf16"], about("of the computation; `bf16` is faster on a GPU and on a CPU with AMX")
+    ] = "f32"
     checkpoint_steps: Annotated[int, about("a killed training goes on from there", "steps", ge=1)] = 50
     max_exposure: Annotated[
         float, about("most that a model may tell of planted pairs and still be promoted", "bits", ge=0)

@@ -24,10 +24,10 @@ from jobs.registry.taints import taint_of
 from jobs.registry.use import model_folder, pinned_name, training_folder
 from jobs.scope import iso, parse_moment
 from jobs.state.purge_rules import purge_rules
-from jobs.training.fit import steps_of
 from jobs.training.pairs import Pair, Split, read_pairs, split, state_pairs
 from jobs.training.private import Promise
 from jobs.training.recipe import NO_LIMIT, Budget, Recipe, loss_for
+from jobs.training.steps import steps_of
 from jobs.training.worker import Made, Order, train
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _SETTINGS = (
     *("loss", "epochs", "batch", "max_tokens", "learning_rate", "warmup", "matryoshka", "seed"),
-    *("seeds", "adapter", "blend", "layers", "epsilon"),
+    *("seeds", "precision", "adapter", "blend", "layers", "epsilon"),
 )
 
 
@@ -74,6 +74,7 @@ def train_model(
         layers=settings.layers,
         epsilon=settings.epsilon,
         seeds=settings.seeds,
+        precision=settings.precision,
     )
     margin = settings.margin if settings.hard_negatives else 0.0
     registry = open_registry(pipeline.config)

@@ -7,11 +7,11 @@ and moments of the optimizer, and no text.
 
 from __future__ import annotations
 
-import math
 import os
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,10 @@ from embedding.errors import BudgetError, ConfigError
 from jobs.training.adapter import adapt, merged
 from jobs.training.distil import Distillation, keep_layers
 from jobs.training.measures import load
-from jobs.training.pairs import Pair, batches
-from jobs.training.private import Anchored, PrivateSteps, Promise, groups_of, promise
-from jobs.training.recipe import NO_LIMIT, Budget, Recipe
+from jobs.training.pairs import Pair
+from jobs.training.private import Anchored, Promise
+from jobs.training.recipe import NO_LIMIT, Budget, Precision, Recipe
+from jobs.training.steps import Steps, tokenise
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 CHECKPOINT = "checkpoint.pt"
 _PART = 32  # texts that the cached losses compute at once
 _DECAY = 0.01
-_LONGEST_GRADIENT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +48,6 @@ class Fitted:
     seconds: float
     peak_mb: float
     promise: Promise | None
-
-
-def steps_of(pairs: Sequence[Pair], recipe: Recipe) -> int:
-    """How many steps a training takes, of all of its seeds."""
-    if not recipe.epsilon:
-        return sum(len(_plan(pairs, one)) for one in recipe.each())
-    steps = recipe.epochs * math.ceil(len(groups_of(pairs)) / recipe.batch)
-    return min(steps, recipe.max_steps or steps)
-
-
-def _plan(pairs: Sequence[Pair], recipe: Recipe) -> list[list[int]]:
-    """The batches of all epochs, no more than ``max_steps`` (0: all)."""
-    found = [batch for epoch in range(recipe.epochs) for batch in batches(pairs, recipe.batch, recipe.seed, epoch)]
-    return found[: recipe.max_steps] if recipe.max_steps else found
 
 
 def fit(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
@@ -82,7 +68,7 @@ def fit(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
     import torch
 
     torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
-    each = [(one, _Steps(pairs, one, folder)) for one in recipe.each()]
+    each = [(one, Steps(pairs, one, folder)) for one in recipe.each()]
     run = _Run(folder / CHECKPOINT, recipe, sum(len(steps.todo) for _, steps in each), tell, budget)
     _check(_begun(base, recipe), pairs, recipe, [batch for _, steps in each for batch in steps.todo], budget)
     for one, steps in each[run.seeds :]:
@@ -92,7 +78,8 @@ def fit(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
         loss = _loss(model, base, recipe)
         if recipe.adapter:
             adapt(model, recipe.adapter)
-        run.train(model, one, steps, loss)
+        with _computing_in(recipe.precision, model):
+            run.train(model, one, steps, loss)
         model.max_seq_length = longest
         made = merged(model, _begun(base, recipe), folder) if recipe.adapter else model
         run.add(made)
@@ -126,7 +113,7 @@ class _Run:
     def seconds(self) -> float:
         return self._former + time.monotonic() - self._begun
 
-    def train(self, model: SentenceTransformer, recipe: Recipe, steps: _Steps, loss: Any) -> None:
+    def train(self, model: SentenceTransformer, recipe: Recipe, steps: Steps, loss: Any) -> None:
         """All steps of one seed that are not behind the checkpoint."""
         import torch
         from transformers import get_linear_schedule_with_warmup
@@ -183,35 +170,6 @@ class _Run:
         part.replace(self._file)
 
 
-class _Steps:
-    """The steps of a seed: which pairs each is of, and the gradients that it leaves in a model's parameters."""
-
-    def __init__(self, pairs: Sequence[Pair], recipe: Recipe, folder: Path):
-        self._pairs = pairs
-        self.promise: Promise | None = None
-        if not recipe.epsilon:
-            self.todo = _plan(pairs, recipe)
-            return
-        groups, count = groups_of(pairs), steps_of(pairs, recipe)
-        self.promise = promise(recipe.epsilon, len(groups), recipe.batch, count)
-        self._private = PrivateSteps(folder, groups, self.promise)
-        self.todo = [[place for group in self._private.drawn(step) for place in group] for step in range(count)]
-
-    def gradients(self, model: SentenceTransformer, loss: Any, step: int) -> int:
-        """Returns how many tokens it saw."""
-        import torch
-
-        def features_of(places: Sequence[int]) -> list[dict[str, torch.Tensor]]:
-            return _features(model, [self._pairs[place] for place in places])
-
-        if self.promise is not None:
-            return self._private.gradients(model, step, features_of, loss)
-        features = features_of(self.todo[step])
-        loss(features, None).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), _LONGEST_GRADIENT)
-        return sum(int(one["attention_mask"].sum()) for one in features)
-
-
 def _check(
     model: SentenceTransformer, pairs: Sequence[Pair], recipe: Recipe, todo: Sequence[list[int]], budget: Budget
 ) -> None:
@@ -222,7 +180,7 @@ def _check(
     if budget.tokens is None:
         return
     _shorten(model, recipe)
-    batched = (_features(model, [pairs[place] for place in batch]) for batch in todo if batch)
+    batched = (tokenise(model, [pairs[place] for place in batch]) for batch in todo if batch)
     whole = sum(int(one["attention_mask"].sum()) for features in batched for one in features)
     if whole > budget.tokens:
         raise BudgetError(f"--max-tokens: {whole:,} would be trained on; allow more, or set training.max_steps")
@@ -233,6 +191,23 @@ def _shorten(model: SentenceTransformer, recipe: Recipe) -> int | None:
     longest: int | None = model.max_seq_length
     model.max_seq_length = min(recipe.max_tokens, longest or recipe.max_tokens)  # the model has no place for more
     return longest
+
+
+@contextmanager
+def _computing_in(precision: Precision, model: SentenceTransformer) -> Iterator[None]:
+    """Compute the model's vectors in that precision; it is around the forward pass, which the cached losses repeat."""
+    import torch
+
+    if precision == "bf16":
+        forward = torch.autocast(model.device.type, torch.bfloat16)(model.forward)
+
+        def in_f32(*given: Any, **named: Any) -> dict[str, torch.Tensor]:
+            found = forward(*given, **named)
+            return {**found, "sentence_embedding": found["sentence_embedding"].float()}  # losses are in f32
+
+        model.__dict__["forward"] = in_f32
+    yield
+    model.__dict__.pop("forward", None)
 
 
 def _begun(base: Path, recipe: Recipe) -> SentenceTransformer:
@@ -279,16 +254,4 @@ def _groups(model: SentenceTransformer) -> list[dict[str, Any]]:
     return [
         {"params": [one for _, one in named if one.ndim >= 2], "weight_decay": _DECAY},
         {"params": plain, "weight_decay": 0.0},
-    ]
-
-
-def _features(model: SentenceTransformer, some: Sequence[Pair]) -> list[dict[str, torch.Tensor]]:
-    """Token ids by column: anchors, positives, and the first negatives where every pair has one."""
-    asks, answers = (model.prompts.get(name) or "" for name in ("query", "document"))
-    columns = [[asks + pair.anchor for pair in some], [answers + pair.positive for pair in some]]
-    if all(pair.negatives for pair in some):
-        columns.append([answers + pair.negatives[0] for pair in some])
-    return [
-        {name: value.to(model.device) for name, value in model.preprocess(column).items() if hasattr(value, "to")}
-        for column in columns
     ]

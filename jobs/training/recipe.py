@@ -12,6 +12,7 @@ from embedding.errors import ConfigError
 from jobs.training.pairs import Pair
 
 Loss = Literal["mnrl", "cached", "gist", "distil", "anchored"]
+Precision = Literal["f32", "bf16"]
 _SMALL_BATCH = 64  # beside a larger one the activations of all of its texts do not fit
 
 
@@ -33,7 +34,8 @@ class Recipe:
     ``adapter`` is the rank of the adapter that is trained; 0 trains all weights. ``blend`` is the share of the trained
     weights in what is made, the rest is the base's. ``layers`` is how many of the base's layers stay; 0 keeps all.
     ``epsilon`` bounds what the model tells of a thread; 0 promises nothing. ``seeds`` is of how many trainings, each
-    with a seed of its own, the weights are the mean.
+    with a seed of its own, the weights are the mean. ``precision`` is that of the model's forward pass; weights and
+    optimizer are in f32.
     """
 
     loss: Loss
@@ -52,6 +54,7 @@ class Recipe:
     layers: int
     epsilon: float
     seeds: int
+    precision: Precision
 
     def each(self) -> list[Recipe]:
         """The trainings of one seed that the mean is of; the first has the recipe's own."""

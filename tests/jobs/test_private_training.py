@@ -11,10 +11,11 @@ import torch
 
 from embedding.errors import ConfigError
 from embedding.models.weights import tensors_digest, weight_files
-from jobs.training.fit import fit, steps_of
+from jobs.training.fit import fit
 from jobs.training.measures import load
 from jobs.training.pairs import Pair, read_pairs
 from jobs.training.private import ORDERS, Anchored, PrivateSteps, Promise, groups_of, promise
+from jobs.training.steps import steps_of
 from tests.support.model_families import FAMILIES
 from tests.support.trainings import RECIPE, written
 from tests.support.workspace import Workspace

@@ -31,10 +31,10 @@ from jobs.config import load_config
 from jobs.registry import CHALLENGER, open_registry
 from jobs.state.tables import TABLES
 from jobs.training.adapter import merged
-from jobs.training.fit import fit, steps_of
+from jobs.training.fit import fit
 from jobs.training.measures import encode, load, planted, privacy
 from jobs.training.pairs import Pair, batches, negatives_of, read_pairs, split, state_pairs
-from jobs.training.recipe import Recipe, loss_for
+from jobs.training.recipe import loss_for
 from tests.support.canary import Canary, places
 from tests.support.in_process import open_pipeline
 from tests.support.model_families import FAMILIES
@@ -269,10 +269,6 @@ def test_a_model_of_a_model_has_seen_what_that_one_has(tiny: Workspace, encoder_
     assert tiny.call("promote", "chat").code == 4
 
 
-class Killed(BaseException):
-    """In place of the signal."""
-
-
 def test_with_no_other_pair_than_planted_ones_nothing_is_said_of_privacy(tmp_path: Path) -> None:
     model, pairs = load(FAMILIES["bert"](tmp_path / "tiny")), read_pairs(written(tmp_path))
     told = privacy((model, model), [], pairs, *planted(0), limit=3.0)
@@ -343,57 +339,6 @@ def test_a_model_of_shuffled_pairs_and_one_that_saw_a_text_often_are_refused_wit
     assert leaking.privacy.exposure > leaking.privacy.limit, leaking
     told = tiny.call("promote", "leaking")
     assert told.code == 4 and any("exposed by" in reason for reason in told.body["reasons"]), told
-
-
-@pytest.mark.parametrize("recipe", [RECIPE, replace(RECIPE, seeds=3, epochs=1), replace(RECIPE, seeds=2, adapter=4)])
-def test_a_training_that_dies_at_any_step_goes_on_to_the_same_weights(recipe: Recipe, tmp_path: Path) -> None:
-    base, pairs = FAMILIES["bert"](tmp_path / "tiny"), read_pairs(written(tmp_path))
-    calm, killed = tmp_path / "calm", tmp_path / "killed"
-    calm.mkdir()
-    killed.mkdir()
-    undisturbed = fit(base, pairs, recipe, calm, lambda _: None)
-    reached = 0
-
-    def tell(step: int) -> None:
-        nonlocal reached
-        if step > reached + 3:  # it dies at a step that no earlier try came to
-            reached = step
-            raise Killed
-
-    for _ in range(20):
-        try:
-            done = fit(base, pairs, recipe, killed, tell)
-            break
-        except Killed:
-            continue
-    assert reached > steps_of(pairs, recipe) - 5
-    assert len({tensors_digest(weight_files(folder / "model")) for folder in (calm, killed)}) == 1
-    assert tensors_digest(weight_files(calm / "model")) != tensors_digest(weight_files(base))
-    assert replace(done, seconds=0, peak_mb=0) == replace(undisturbed, seconds=0, peak_mb=0)
-
-
-@pytest.mark.parametrize("adapter", [0, 4])
-def test_weights_of_several_seeds_are_the_mean_of_those_of_each(adapter: int, tmp_path: Path) -> None:
-    base, pairs = FAMILIES["bert"](tmp_path / "tiny"), read_pairs(written(tmp_path))
-    recipe = replace(RECIPE, adapter=adapter, seed=2**32 - 2, seeds=3, max_steps=4, blend=0.5)
-    steps: list[int] = []
-    made, told = [], []
-    for one in (recipe, *recipe.each()):
-        folder = tmp_path / f"{one.seed}-{one.seeds}"
-        folder.mkdir()
-        told.append(fit(base, pairs, one, folder, steps.append))
-        made.append({name: weights.detach() for name, weights in load(folder / "model").named_parameters()})
-    assert [one.seed for one in recipe.each()] == [2**32 - 2, 2**32 - 1, 0]
-    assert steps == [*range(1, 13), *range(1, 5), *range(1, 5), *range(1, 5)]
-    assert told[0].steps == steps_of(pairs, recipe) == 12
-    assert told[0].tokens == sum(one.tokens for one in told[1:])
-    assert told[0].places == frozenset().union(*(one.places for one in told[1:])) > told[1].places
-    apart = 0
-    for name, mean in made[0].items():
-        each = [one[name] for one in made[1:]]
-        apart += bool((each[0] != each[1]).any())
-        assert np.allclose(mean, sum(each) / 3, atol=1e-6), name
-    assert apart > 3
 
 
 @pytest.mark.long
