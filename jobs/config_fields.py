@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Any, Self, get_args
+from dataclasses import is_dataclass
+from typing import Annotated, Any, Self, get_args, get_type_hints
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -53,6 +54,21 @@ def server_address(address: str) -> str:
     return address.rstrip("/")
 
 
+def _check_no_number(key: str, value: Any, kind: Any) -> None:
+    """Raise ValueError for a bool in the place of something else, also in the tables that are dataclasses."""
+    kinds = (kind, *get_args(kind))
+    if isinstance(value, bool) and kind is not None and bool not in kinds:
+        raise ValueError(f"{key}: cannot be {str(value).lower()}")
+    if isinstance(value, list):
+        of = next((get_args(one)[0] for one in kinds if get_args(one)), None)
+        for number, one in enumerate(value):
+            _check_no_number(f"{key}[{number}]", one, of)
+    for table in kinds if isinstance(value, dict) else ():
+        hints = get_type_hints(table) if is_dataclass(table) else {}
+        for name in hints.keys() & value.keys():
+            _check_no_number(f"{key}.{name}", value[name], hints[name])
+
+
 class Section(BaseModel):
     """A table of the configuration."""
 
@@ -62,10 +78,9 @@ class Section(BaseModel):
     @classmethod
     def _no_number(cls, given: Any) -> Any:
         """Refuse true and false where a number is asked for: pydantic takes them for 1 and 0."""
-        for key, value in given.items() if isinstance(given, dict) else ():
-            kind = cls.model_fields[key].annotation if key in cls.model_fields else bool
-            if isinstance(value, bool) and bool not in (kind, *get_args(kind)):
-                raise ValueError(f"{key}: cannot be {str(value).lower()}")
+        kinds = {key: field.annotation for key, field in cls.model_fields.items()}
+        for key in given if isinstance(given, dict) else ():
+            _check_no_number(key, given[key], kinds.get(key))
         return given
 
 

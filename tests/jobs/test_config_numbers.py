@@ -69,6 +69,24 @@ def test_true_is_no_number(section: Any, key: str) -> None:
     assert refuses(section, key, True) and refuses(section, key, False)
 
 
+REMOTE = '[model]\nbackend = "http"\n[model.remote]\nmodel = "m"\nurl = "https://a.example"\ndim = 8\n'
+FALLBACK = '[[model.remote.fallbacks]]\nbackend = "http"\nmodel = "m"\nurl = "https://b.example"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"{REMOTE}attempts = true\n", "model: remote.attempts: cannot be true"),
+        (f"{REMOTE}usd_per_million_tokens = true\n", "model: remote.usd_per_million_tokens: cannot be true"),
+        (f"{REMOTE}{FALLBACK}concurrency = true\n", "model: remote.fallbacks[0].concurrency: cannot be true"),
+        (f"{REMOTE}normalise = true\n{FALLBACK}", "sources[0].uri: no such path: files"),  # nothing else
+        ("[training]\nmatryoshka = [8, true]\n", "training: matryoshka[1]: cannot be true"),
+    ],
+)
+def test_true_is_no_number_in_a_table_of_a_table_and_in_a_list(tmp_path: Any, text: str, said: str) -> None:
+    assert fault(tmp_path, f"{GOOD}{text}") == said
+
+
 KEY = 'jwt_key = "a-secret-of-the-tests-of-thirty-two-bytes"\n'
 
 
