@@ -137,10 +137,11 @@ def _private_parts(text: str, inherited: set[str]) -> list[str]:
     """
     tree = ast.parse(text)
     defined = _defined(tree)
+    own = inherited | defined
     return [
         f"{getattr(node, 'lineno', 0)}: {part}"
         for node in ast.walk(tree)
-        for part in _private_imports(node) + _private_attributes(node, defined, inherited | defined)
+        for part in _private_imports(node) + _private_attributes(node, defined, own)
     ]
 
 
