@@ -1,10 +1,12 @@
 """A tiny model of random weights of each family that people take embeddings from, with its family's own tokenizer.
 
-Tokenizers are trained here on the texts of the fidelity gate. Nothing is fetched.
+Tokenizers are made here of the texts of the fidelity gate, the same in each process. Nothing is fetched.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,15 +22,18 @@ ENDS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")  # as RoBERTa numbers them
 
 
 def _word_pieces(first: tuple[str, ...]) -> dict[str, int]:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    """Each letter, alone and within a word, and the commonest words. The library's trainer is another in each process."""
+    from tokenizers import normalizers, pre_tokenizers
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator(
-        probes(), trainers.WordPieceTrainer(vocab_size=600, special_tokens=list(first), show_progress=False)
-    )
-    return dict(tokenizer.get_vocab())
+    normaliser, splitter = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    counts = Counter(word for text in probes() for word, _ in splitter.pre_tokenize_str(normaliser.normalize_str(text)))
+    letters = sorted({letter for word in counts for letter in word})
+    pieces = [*first, *letters, *(f"##{letter}" for letter in letters), *_commonest(counts)]
+    return {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+
+
+def _commonest(counts: Counter[str]) -> list[str]:
+    return sorted(counts, key=lambda word: (-counts[word], word))[:40]
 
 
 def _byte_pairs(first: tuple[str, ...]) -> tuple[dict[str, int], Any]:
@@ -49,18 +54,16 @@ def _byte_pairs(first: tuple[str, ...]) -> tuple[dict[str, int], Any]:
 
 
 def _pieces(first: tuple[str, ...]) -> list[tuple[str, float]]:
-    """SentencePiece's unigrams and their scores."""
-    import json
+    """SentencePiece's unigrams and their scores: each letter, and the commonest words. Its trainer is no other."""
+    from tokenizers import pre_tokenizers
 
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=500, special_tokens=list(first), unk_token="<unk>", show_progress=False
-    )
-    tokenizer.train_from_iterator(probes(), trainer)
-    return [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
+    splitter = pre_tokenizers.Metaspace()
+    counts = Counter(word for text in probes() for word, _ in splitter.pre_tokenize_str(text))
+    letters = Counter(letter for word in counts.elements() for letter in word)
+    whole = letters.total()
+    scores = {word: math.log(counts[word] / counts.total()) for word in _commonest(counts)}
+    scores |= {letter: math.log(count / whole) - 4 for letter, count in sorted(letters.items()) if letter not in scores}
+    return [*((piece, 0.0) for piece in first), *scores.items()]
 
 
 def _bert() -> Any:
