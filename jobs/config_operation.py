@@ -84,7 +84,7 @@ class Training(Section):
     seed: Annotated[int, about("of the order, of what is planted, and of dropout", ge=0, le=2**32 - 1)] = 0
     seeds: Annotated[
         int,
-        about("trainings, each with the next seed; the mean of their weights tells less of a pair", ge=1, le=20),
+        about("trainings, each with the next seed; the model has the mean of their weights", ge=1, le=20),
     ] = 1
     threads: Annotated[int, about("0 takes all cores; the same number gives the same weights", "threads", ge=0)] = 0
     precision: Annotated[
