@@ -65,8 +65,8 @@ def _check_no_number(key: str, value: Any, kind: Any) -> None:
             _check_no_number(f"{key}[{number}]", one, of)
     for table in kinds if isinstance(value, dict) else ():
         hints = get_type_hints(table) if is_dataclass(table) else {}
-        for name in hints.keys() & value.keys():
-            _check_no_number(f"{key}.{name}", value[name], hints[name])
+        for name, one in value.items():
+            _check_no_number(f"{key}.{name}", one, hints.get(name))
 
 
 class Section(BaseModel):

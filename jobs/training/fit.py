@@ -70,7 +70,7 @@ def fit(  # noqa: PLR0913, PLR0917  (one caller, which has them all)
     torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
     each = [(one, Steps(pairs, one, folder)) for one in recipe.each()]
     run = _Run(folder / CHECKPOINT, recipe, sum(len(steps.todo) for _, steps in each), tell, budget)
-    _check(_begun(base, recipe), pairs, recipe, [batch for _, steps in each for batch in steps.todo], budget)
+    _check(base, pairs, recipe, [batch for _, steps in each for batch in steps.todo], budget)
     for one, steps in each[run.seeds :]:
         torch.manual_seed(one.seed)
         model = _begun(base, recipe)
@@ -152,12 +152,12 @@ class _Run:
             )
 
     def add(self, made: SentenceTransformer) -> None:
-        """Take the weights that a seed has come to into the mean."""
+        """Leave a model the mean of its weights and those of the seeds before, and keep it for the seeds to come."""
         if self.seeds:
             _weigh(made, self.mean, 1 / (self.seeds + 1))
-        self.mean = {name: weights.detach().cpu().clone() for name, weights in made.named_parameters()}
         self.seeds += 1
         if self.seeds < self._recipe.seeds:
+            self.mean = {name: weights.detach().cpu().clone() for name, weights in made.named_parameters()}
             self._save(0, ())
 
     def _save(self, step: int, parts: Sequence[Any]) -> None:
@@ -170,10 +170,11 @@ class _Run:
         part.replace(self._file)
 
 
-def _check(
-    model: SentenceTransformer, pairs: Sequence[Pair], recipe: Recipe, todo: Sequence[list[int]], budget: Budget
-) -> None:
+def _check(base: Path, pairs: Sequence[Pair], recipe: Recipe, todo: Sequence[list[int]], budget: Budget) -> None:
     """Raise what ``fit`` says of a recipe that the model cannot have, and of too many tokens."""
+    if not recipe.matryoshka and budget.tokens is None:
+        return
+    model = _begun(base, recipe)
     dim = model.get_embedding_dimension() or 0
     if any(not 0 < one <= dim for one in recipe.matryoshka):
         raise ConfigError(f"training.matryoshka: give numbers from 1 to {dim}, which the model's vectors have")

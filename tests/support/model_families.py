@@ -54,7 +54,7 @@ def _byte_pairs(first: tuple[str, ...]) -> tuple[dict[str, int], Any]:
 
 
 def _pieces(first: tuple[str, ...]) -> list[tuple[str, float]]:
-    """SentencePiece's unigrams and their scores: each letter, and the commonest words. Its trainer is no other."""
+    """SentencePiece's unigrams and their scores: each letter, and the commonest words. The trainer would not do, either."""
     from tokenizers import pre_tokenizers
 
     splitter = pre_tokenizers.Metaspace()
