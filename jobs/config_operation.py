@@ -57,6 +57,9 @@ class Training(Section):
         Literal["auto", "mnrl", "cached", "gist"],
         about("`mnrl` multiple negatives, `cached` the same for large batches, `gist` with the base as a guide"),
     ] = "auto"
+    contrast_anchors: Annotated[
+        bool, about("questions are told from each other too: in an index the nearest to one is often another")
+    ] = True
     adapter: Annotated[
         int, about("rank of a low-rank adapter, which is merged into the weights; 0 trains them all", ge=0, le=1024)
     ] = 0

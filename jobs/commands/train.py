@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from jobs.pipeline import Pipeline
 
 _SETTINGS = (
-    *("loss", "epochs", "batch", "max_tokens", "learning_rate", "warmup", "matryoshka", "seed"),
+    *("loss", "contrast_anchors", "epochs", "batch", "max_tokens", "learning_rate", "warmup", "matryoshka", "seed"),
     *("seeds", "precision", "adapter", "blend", "layers", "epsilon"),
 )
 
@@ -59,6 +59,7 @@ def train_model(
         loss=loss_for(
             settings.loss, parts.train, settings.batch_size, layers=settings.layers, epsilon=settings.epsilon
         ),
+        contrast_anchors=settings.contrast_anchors,
         epochs=settings.epochs,
         batch=settings.batch_size,
         max_tokens=settings.max_tokens,

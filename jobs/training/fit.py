@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from embedding.atomic_file import flush
 from embedding.errors import BudgetError, ConfigError
@@ -226,12 +226,18 @@ def _loss(model: SentenceTransformer, base: Path, recipe: Recipe) -> Any:
         made: Any = Distillation(model, load(base))
     elif recipe.loss == "anchored":
         made = Anchored(model, load(base))
-    elif recipe.loss == "mnrl":
-        made = losses.MultipleNegativesRankingLoss(model)
-    elif recipe.loss == "cached":
-        made = losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=_PART)
+    elif recipe.loss == "gist":
+        made = losses.CachedGISTEmbedLoss(
+            model, load(base), mini_batch_size=_PART, contrast_anchors=recipe.contrast_anchors
+        )
     else:
-        made = losses.CachedGISTEmbedLoss(model, load(base), mini_batch_size=_PART)
+        apart: tuple[Literal["query_to_doc", "query_to_query"], ...] = ("query_to_doc",)
+        if recipe.contrast_anchors:
+            apart += ("query_to_query",)
+        if recipe.loss == "mnrl":
+            made = losses.MultipleNegativesRankingLoss(model, directions=apart)
+        else:
+            made = losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=_PART, directions=apart)
     return losses.MatryoshkaLoss(model, made, list(recipe.matryoshka)) if recipe.matryoshka else made
 
 

@@ -35,10 +35,12 @@ class Recipe:
     weights in what is made, the rest is the base's. ``layers`` is how many of the base's layers stay; 0 keeps all.
     ``epsilon`` bounds what the model tells of a thread; 0 promises nothing. ``seeds`` is of how many trainings, each
     with a seed of its own, the weights are the mean. ``precision`` is that of the model's forward pass; weights and
-    optimizer are in f32.
+    optimizer are in f32. ``contrast_anchors`` has the losses that compare the pairs of a batch tell anchors from each
+    other too.
     """
 
     loss: Loss
+    contrast_anchors: bool
     epochs: int
     batch: int
     max_tokens: int

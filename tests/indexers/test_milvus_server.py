@@ -268,7 +268,7 @@ def test_searches_during_a_reindex_a_cutover_and_a_rollback(
                     answers.append((len(hits), *sorted({hit.text.split()[0] for hit in hits})))
                 except Exception as error:
                     faults.append(repr(error))
-                if stop.wait(0.05):  # all in one process with the reindex: leave it some of the interpreter
+                if stop.wait(0.2):  # all in one process with the reindex: leave it some of the interpreter
                     break
         index.close()
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sentence_transformers.sentence_transformer import losses
 
 from embedding.models.weights import tensors_digest, weight_files
 from jobs.training.fit import fit
@@ -95,6 +96,31 @@ def test_bf16_is_of_the_forward_pass_alone(loss: Any, tmp_path: Path) -> None:
         vectors.append(encode(made, texts, "document"))
     start, exact, rough = vectors
     assert 0 < np.abs(exact - rough).max() < 0.2 * np.abs(exact - start).max()
+
+
+@pytest.mark.parametrize("contrast", [False, True])
+@pytest.mark.parametrize("loss", ["mnrl", "cached", "gist"])
+def test_anchors_are_told_from_each_other_where_that_is_asked_for(loss: Any, contrast: bool, tmp_path: Path) -> None:
+    """The library's own words for it; a model of random weights learns too little to see it by."""
+    names = {"mnrl": "MultipleNegativesRankingLoss", "cached": "CachedMultipleNegativesRankingLoss"}
+    made = getattr(losses, names.get(loss, "CachedGISTEmbedLoss"))
+    base, pairs = FAMILIES["bert"](tmp_path / "tiny"), read_pairs(written(tmp_path))
+    recipe = replace(RECIPE, loss=loss, contrast_anchors=contrast, max_steps=1)
+    with pytest.MonkeyPatch.context() as patch:
+        asked: list[dict[str, Any]] = []
+        begin = made.__init__
+
+        def seen(self: Any, *given: Any, **named: Any) -> None:
+            asked.append(named)
+            begin(self, *given, **named)
+
+        patch.setattr(made, "__init__", seen)
+        fit(base, pairs, recipe, tmp_path, lambda _: None)
+    if loss == "gist":
+        assert [one["contrast_anchors"] for one in asked] == [contrast]
+    else:
+        both = ("query_to_doc", "query_to_query")
+        assert [one["directions"] for one in asked] == [both if contrast else both[:1]]
 
 
 def watched(patch: pytest.MonkeyPatch) -> set[torch.dtype]:

@@ -10,7 +10,7 @@ from jobs.training.recipe import Recipe
 from tests.support.model_families import FAMILIES
 from tests.support.workspace import Workspace
 
-RECIPE = Recipe("mnrl", 2, 8, 32, 1e-3, 0.1, (), 0, 1, 0, 3, 0, 1.0, 0, 0.0, 1, "f32")
+RECIPE = Recipe("mnrl", True, 2, 8, 32, 1e-3, 0.1, (), 0, 1, 0, 3, 0, 1.0, 0, 0.0, 1, "f32")
 WORDS = [
     "harbour",
     "locker",
