@@ -76,6 +76,8 @@ class Cluster:
             # Else `spark-class` asks the first python3 of the PATH, which need not be this one.
             "SPARK_HOME": str(Path(pyspark.__file__).parent),
             "PYTHONDONTWRITEBYTECODE": "1",
+            # As in conftest.py; the JVMs of hosts are not started by `spark-submit`.
+            "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
             **(environment or {}),
         }
         try:
